@@ -1,0 +1,40 @@
+"""Graph-native, modular toolkit for spatial transcriptomics.
+
+Cells are graph nodes that carry genes, image and place; niches and tissue are pooled from them.
+Importing does no work: sub-packages load when first used.
+"""
+
+from spatiagraph._lazy import attach
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "read": "data.read",
+    "make_tissue": "data.synthetic",
+    "Slide": "data.slide",
+    "SlideImage": "data.image",
+    "GenePanel": "data.panel",
+    "to_data": "data.convert",
+    "NicheIndex": "retrieval",
+    "fit": "training.fit",
+    "embed": "training.embed",
+}
+_MODULES = (
+    "data",
+    "graph",
+    "kernels",
+    "nn",
+    "models",
+    "heads",
+    "losses",
+    "tasks",
+    "training",
+    "evaluate",
+    "keys",
+    "plot",
+    "report",
+    "retrieval",
+    "testing",
+)
+__all__ = ["__version__", *_NAMES, *_MODULES]  # noqa: PLE0604
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -1,0 +1,29 @@
+"""Raw slides → cells. Knows files and AnnData; nothing here is learned."""
+
+from spatiagraph._lazy import attach
+
+_NAMES = {
+    "read": "read",
+    "Slide": "slide",
+    "SlideImage": "image",
+    "GenePanel": "panel",
+    "TissueData": "convert",
+    "to_data": "convert",
+    "TileLoader": "loader",
+    "make_tissue": "synthetic",
+}
+_MODULES = (
+    "convert",
+    "image",
+    "loader",
+    "panel",
+    "read",
+    "slide",
+    "splits",
+    "synthetic",
+    "tokens",
+    "transcripts",
+    "units",
+)
+__all__ = [*_NAMES, *(m for m in _MODULES if m not in _NAMES)]
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

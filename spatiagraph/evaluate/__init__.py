@@ -1,0 +1,1 @@
+"""Protocols with their baselines."""

@@ -1,0 +1,1 @@
+"""The few numerical primitives that decide speed: one signature, several backends."""

@@ -1,0 +1,40 @@
+"""Names of AnnData slots and graph attributes, each with its shape and unit.
+
+No string key is typed twice in the package. ``N`` cells, ``G`` genes, ``E`` edges, ``M`` niches.
+"""
+
+# AnnData ----------------------------------------------------------------------------------------
+SPATIAL = "spatial"
+"""``obsm``: cell centres in µm, ``[N, 2]`` as (x, y)."""
+COUNTS = "counts"
+"""``layers``: raw counts, ``[N, G]``."""
+CONNECTIVITIES = "spatial_connectivities"
+"""``obsp``: 1 where two cells are joined, ``[N, N]``, as squidpy names it."""
+DISTANCES = "spatial_distances"
+"""``obsp``: distance of joined cells in µm, ``[N, N]``, as squidpy names it."""
+SLIDE_ID = "slide_id"
+"""``obs``: the physical section a cell was measured on."""
+DONOR = "donor"
+"""``obs``: the person or animal a section comes from."""
+NICHE = "niche"
+"""``obs``: niche of each cell, ``[N]``."""
+TISSUE = "tissue_region"
+"""``obs``: tissue region of each cell, ``[N]``."""
+GENE_IDS = "gene_ids"
+"""``var``: Ensembl ids, ``[G]``."""
+UNS = "spatiagraph"
+"""``uns``: arguments, seed, version, panel coverage and content hash of a run."""
+
+
+def embedding_key(name: str, level: str = "cell") -> str:
+    """Name of the ``obsm`` slot of an embedding.
+
+    Args:
+        name: Short name of the model, such as ``"context"``.
+        level: ``"cell"``, ``"niche"`` or ``"tissue"``.
+
+    Examples:
+        >>> embedding_key("spatia"), embedding_key("spatia", "niche")
+        ('X_spatia', 'X_spatia_niche')
+    """
+    return f"X_{name}" if level == "cell" else f"X_{name}_{level}"

@@ -1,0 +1,1 @@
+"""Models composed from the blocks of :mod:`spatiagraph.nn`."""

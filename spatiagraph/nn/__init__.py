@@ -1,0 +1,1 @@
+"""Learned blocks. Tensors in, tensors out."""

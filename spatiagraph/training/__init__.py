@@ -1,0 +1,1 @@
+"""Lightning adapters, ``fit`` and ``embed``."""
