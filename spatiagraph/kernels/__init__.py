@@ -1,1 +1,21 @@
 """The few numerical primitives that decide speed: one signature, several backends."""
+
+from spatiagraph.kernels.attention import neighbor_attention
+from spatiagraph.kernels.backends import use
+from spatiagraph.kernels.segment import (
+    attention_pool,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
+
+__all__ = [
+    "attention_pool",
+    "neighbor_attention",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "use",
+]
