@@ -109,7 +109,7 @@ def draw_molecules(
     """One row per counted molecule: nuclear genes inside the nucleus, others in a ring around it.
 
     Returns:
-        Columns ``x_um``, ``y_um``, ``gene``, ``cell_id``, ``qv``; as many rows as ``counts`` sums to.
+        Columns ``x_um``, ``y_um``, ``gene``, ``cell_id``, ``qv``; one row per molecule.
     """
     times = counts.data.astype(np.int64)
     cell = np.repeat(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)), times)

@@ -95,7 +95,9 @@ def _nuclear_density(
         pixel = np.floor(pos[rows] / mpp).astype(np.int64)[:, :, None] + step  # [B, 2, P]
         away = ((pixel + 0.5) * mpp - pos[rows, :, None]).astype(np.float32)
         dx, dy = away[:, 0, None, :], away[:, 1, :, None]
-        cos, sin = (f(nuclei.angle[rows])[:, None, None].astype(np.float32) for f in (np.cos, np.sin))
+        cos, sin = (
+            f(nuclei.angle[rows])[:, None, None].astype(np.float32) for f in (np.cos, np.sin)
+        )
         a, b, stain = (
             v[rows, None, None].astype(np.float32)
             for v in (nuclei.major_um, nuclei.minor_um, nuclei.stain)
@@ -113,5 +115,6 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], period_px: float) 
     coarse = rng.standard_normal([int(s / period_px) + 3 for s in shape]).astype(np.float32)
     zoom = [s / (c - 1) for s, c in zip(shape, coarse.shape, strict=True)]
     field = ndimage.zoom(coarse, zoom, order=1, grid_mode=False)
-    return np.pad(field, [(0, max(0, s - f)) for s, f in zip(shape, field.shape, strict=True)],
-                  mode="edge")[: shape[0], : shape[1]]
+    return np.pad(
+        field, [(0, max(0, s - f)) for s, f in zip(shape, field.shape, strict=True)], mode="edge"
+    )[: shape[0], : shape[1]]

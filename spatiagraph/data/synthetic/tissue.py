@@ -35,14 +35,14 @@ def make_tissue(
 ) -> Slide:
     """A synthetic slide in which everything that is to be found is known.
 
-    Cells lie about 10 µm apart. The section is layered into curved **regions**; a region is a patchwork
-    of **niches**; a niche is a mixture of **cell types**. Every type occurs in every niche, so a cell
-    alone says little about its niche and its neighbourhood says a lot. Each type has marker genes and
-    a typical size, elongation and stain of its nucleus. One gene in ten senses the neighbours: its
-    expression rises with the fraction of one cell type among the seven nearest cells. The
-    ``neighbor_label`` says whether most of those seven cells are of the first half of the types; since
-    that half makes up half of every niche, the label is independent of the cell's own type, of its
-    genes outside the neighbour-dependent ones, and of its niche.
+    Cells lie about 10 µm apart. The section is layered into curved **regions**; a region is a
+    patchwork of **niches**; a niche is a mixture of **cell types**. Every type occurs in every
+    niche, so a cell alone says little about its niche and its neighbourhood says a lot. Each type
+    has marker genes and a typical size, elongation and stain of its nucleus. One gene in ten senses
+    the neighbours: its expression rises with the fraction of one cell type among the seven nearest
+    cells. The ``neighbor_label`` says whether most of those seven are of the first half of the
+    types; since that half makes up half of every niche, the label is independent of the cell's own
+    type and of its niche.
 
     Slides of one ``biology_seed`` share gene programmes, niche compositions and nuclear shapes and
     differ in layout and noise, like sections of one tissue. The cells and counts of a seed are the
@@ -58,8 +58,8 @@ def make_tissue(
         transcripts: Whether to give every counted molecule a position.
         mean_counts: Mean number of molecules per cell; fewer is harder.
         marker_strength: How many times more a type expresses its markers; 1 makes types alike.
-        neighbor_strength: Relative rise of a neighbour-dependent gene when all neighbours are of the
-            type that it senses.
+        neighbor_strength: Relative rise of a neighbour-dependent gene when all neighbours are of
+            the type that it senses.
         niche_um: Typical diameter of a patch of one niche in µm.
         mpp: Side of an image pixel in µm.
         seed: Seed of layout, counts, molecules and image.
@@ -68,10 +68,10 @@ def make_tissue(
         donor: Name of the donor.
 
     Returns:
-        ``obs``: ``cell_type``, ``niche``, ``region``, ``neighbor_label`` (categorical) and the nucleus
-        (``nucleus_major_um``, ``nucleus_minor_um``: half axes). ``var``: ``marker_of`` (a cell type or
-        ``""``), ``neighbor_dependent`` (bool), ``neighbor_type`` (the type it senses or ``""``) and
-        ``compartment``. ``uns["spatiagraph"]["synthetic"]``: the arguments.
+        ``obs``: ``cell_type``, ``niche``, ``region``, ``neighbor_label`` (categorical) and the half
+        axes of the nucleus, ``nucleus_major_um`` and ``nucleus_minor_um``. ``var``: ``marker_of``
+        (a cell type or ``""``), ``neighbor_dependent`` (bool), ``neighbor_type`` (the type it
+        senses or ``""``) and ``compartment``. ``uns["spatiagraph"]["synthetic"]``: the arguments.
 
     Raises:
         ValueError: If there are too few cells, types or genes for the structure asked for.
@@ -101,10 +101,12 @@ def make_tissue(
     many = fraction[:, : num_types // 2].sum(1) > 0.5
     obs = pd.DataFrame(
         {
-            "cell_type": pd.Categorical.from_codes(layout.cell_type, types),
+            "cell_type": pd.Categorical.from_codes(layout.cell_type, pd.Index(types)),
             keys.NICHE: _categorical(layout.niche, "niche", num_niches),
             "region": _categorical(layout.region, "region", num_regions),
-            "neighbor_label": pd.Categorical.from_codes(many.astype(int), ["few", "many"]),
+            "neighbor_label": pd.Categorical.from_codes(
+                many.astype(int), pd.Index(["few", "many"])
+            ),
             "nucleus_major_um": nuclei.major_um,
             "nucleus_minor_um": nuclei.minor_um,
         },
@@ -134,8 +136,8 @@ def make_tissue(
     return Slide(adata, picture, molecules, slide_id=slide_id, donor=donor)
 
 
-def _categorical(codes: np.ndarray, name: str, num: int) -> pd.Categorical:
-    return pd.Categorical.from_codes(codes, [f"{name}{i}" for i in range(num)])
+def _categorical(codes: np.ndarray, name: str, num: int) -> "pd.Categorical[str]":
+    return pd.Categorical.from_codes(codes, pd.Index([f"{name}{i}" for i in range(num)]))
 
 
 def _check(

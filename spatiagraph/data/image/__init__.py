@@ -1,0 +1,5 @@
+"""Microscope images addressed in µm: formats, pyramid levels, crops around cells."""
+
+from spatiagraph.data.image.slide_image import SlideImage
+
+__all__ = ["SlideImage"]

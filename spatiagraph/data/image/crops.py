@@ -1,0 +1,135 @@
+"""Crops around many cells from one pyramid level, each stored chunk being read once.
+
+Resizing is linear, so the part of a window that lies in one block of chunks adds its share to the
+finished crop, and nothing but the output and one block has to be in memory.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from rich.progress import track
+
+from spatiagraph.data.image.level import Level
+from spatiagraph.data.image.resample import resize, resize_weights
+
+_BLOCK_PX = 1024  # least side of a block
+_BATCH_VALUES = 2**23  # pixels of patches resized at once: 32 MB
+
+
+def window_corners(center: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """First row and column of the windows, the centre at most half a pixel off the middle.
+
+    Windows are snapped to whole pixels, so that a crop at the image's own resolution holds its
+    exact pixel values. A centre in the middle of a pixel lands in crop pixel ``side // 2``.
+
+    Args:
+        center: Row and column of the cells in pixels of the level, ``[n, 2]``; pixel ``i`` covers
+            ``[i, i + 1)``.
+        side: Sides of the windows in pixels, ``[n]``, not necessarily whole.
+    """
+    # the small shift keeps exact ties (pixel centres) on one side despite rounding in µm
+    return np.ceil(center - side[:, None] / 2 - 0.5 - 1e-6).astype(np.int64)
+
+
+def add_crops(
+    out: np.ndarray,
+    index: np.ndarray,
+    level: Level,
+    value_range: np.ndarray,
+    center: np.ndarray,
+    side: np.ndarray,
+    progress: bool,
+) -> None:
+    """Adds the crops of ``n`` cells to the zeros in ``out[index]``.
+
+    Args:
+        out: All crops, ``[N, C, S, S]`` float32.
+        index: Rows of ``out`` to fill, ``[n]``.
+        level: Where to read.
+        value_range: Values that become 0 and 1, per channel, ``[C, 2]``.
+        center: Row and column of the cells in pixels of the level, ``[n, 2]``.
+        side: Sides of the windows in pixels of the level, ``[n]``.
+        progress: Whether to show a progress bar.
+    """
+    size = out.shape[-1]
+    corner = window_corners(center, side)
+    length = np.ceil(side - 1e-6).astype(np.int64)
+    shared = bool((side == side[0]).all())
+    weights = resize_weights(side[:1], int(length[0]), size) if shared else None
+    identity = shared and bool(np.isclose(side[0], size, rtol=0, atol=1e-6))
+    visits = list(_visits(corner, length, level))
+    for cells, rows, columns in track(
+        visits, description="Cropping", disable=not progress, transient=True
+    ):
+        block = _scaled(level.read(rows, columns), value_range)  # [C, h, w]
+        pad = int(length[cells].max())  # 0 outside, and the neighbouring blocks add their part
+        block = np.pad(block, ((0, 0), (pad, pad), (pad, pad)))
+        for batch in _batches(cells, length, out.shape[1], shared):
+            patch = int(length[batch].max())
+            at = corner[batch] - (rows.start, columns.start) + pad
+            patches = _patches(block, at, patch)  # [C, b, P, P]
+            if identity:
+                crops = patches
+            elif weights is not None:
+                crops = resize(patches, weights)
+            else:
+                crops = resize(patches, resize_weights(side[batch], patch, size))
+            out[index[batch]] += crops.swapaxes(0, 1)
+
+
+def _visits(
+    corner: np.ndarray, length: np.ndarray, level: Level
+) -> Iterator[tuple[np.ndarray, slice, slice]]:
+    """Blocks of whole chunks in storage order: the cells that touch each, the pixels they need.
+
+    Blocks are at least as wide as the widest window, so that a window meets at most four of them.
+    """
+    image = np.array([level.height, level.width])
+    chunk = np.minimum(level.chunk, image)
+    least = np.full(2, max(_BLOCK_PX, int(length.max())))
+    block = -(-least // chunk) * chunk
+    # images stored in strips have chunks as wide as the slide: fewer rows then
+    tall = max(int(length.max()), 64, min(_BLOCK_PX, 2**22 // int(min(block[1], image[1]))))
+    block[0] = -(-tall // chunk[0]) * chunk[0]
+
+    first = np.maximum(corner, 0) // block  # [n, 2]
+    last = (np.minimum(corner + length[:, None], image) - 1) // block
+    cell, place = [], []
+    for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        met = np.flatnonzero((first + shift <= last).all(1))
+        cell.append(met)
+        place.append(first[met] + shift)
+    cells, places = np.concatenate(cell), np.concatenate(place)
+    order = np.lexsort((cells, places[:, 1], places[:, 0]))
+    cells, places = cells[order], places[order]
+    starts = np.flatnonzero(np.r_[True, (places[1:] != places[:-1]).any(1)])
+    for members, where in zip(np.split(cells, starts[1:]), places[starts], strict=True):
+        low = np.maximum(corner[members].min(0), where * block).clip(0)
+        high = np.minimum((corner[members] + length[members, None]).max(0), (where + 1) * block)
+        high = np.minimum(high, image)
+        yield members, slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
+
+
+def _scaled(pixels: np.ndarray, value_range: np.ndarray) -> np.ndarray:
+    """Values from ``value_range`` to [0, 1], channels first, ``[C, h, w]`` float32."""
+    low, high = value_range.T.astype(np.float32)[:, :, None, None]
+    values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    values -= low
+    values *= 1 / (high - low)
+    return np.clip(values, 0, 1, out=values)
+
+
+def _batches(
+    cells: np.ndarray, length: np.ndarray, num_channels: int, shared: bool
+) -> list[np.ndarray]:
+    """Cells of one block in groups of similar windows and bounded memory."""
+    cells = cells[np.argsort(length[cells], kind="stable")]
+    step = max(1, _BATCH_VALUES // (num_channels * int(length[cells[-1]]) ** 2))
+    step = step if shared else min(step, 64)
+    return [cells[i : i + step] for i in range(0, len(cells), step)]
+
+
+def _patches(block: np.ndarray, at: np.ndarray, patch: int) -> np.ndarray:
+    """Windows ``[C, b, P, P]`` of a block ``[C, h, w]``."""
+    windows = np.lib.stride_tricks.sliding_window_view(block, (patch, patch), axis=(1, 2))
+    return windows[:, at[:, 0], at[:, 1]]

@@ -1,0 +1,304 @@
+"""A slide image of any size, addressed in µm."""
+
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from spatiagraph.data.image.crops import add_crops
+from spatiagraph.data.image.formats import as_level, open_levels
+from spatiagraph.data.image.level import LazyArray, Level
+from spatiagraph.data.image.resample import resize_weights
+
+_MAX_SAMPLE = 2**24  # pixels looked at for the value range
+
+
+class SlideImage:
+    """Image pyramid placed in the slide's coordinates and read only where it is needed.
+
+    Pixel ``(row i, column j)`` of the finest level covers
+    ``x0 + [j, j + 1) * mpp`` along x and ``y0 + [i, i + 1) * mpp`` along y, with
+    ``origin_um = (x0, y0)`` the outer corner of the first pixel: x runs along columns and y along
+    rows, downwards. The centre of that pixel is half a pixel further.
+
+    Args:
+        levels: The image at decreasing resolution, each ``[H, W]`` or ``[H, W, C]``, all covering
+            the same area. Anything that can be sliced: numpy, Zarr, dask.
+        mpp: µm per pixel of the first level.
+        origin_um: x and y of the first pixel's outer corner in µm.
+        value_range: Values that become 0 and 1 in crops, a pair or ``[C, 2]``. By default
+            ``(0, 255)`` for 8-bit images and otherwise the 0.1 and 99.9 percentiles of each channel
+            of the coarsest level. Kept as :attr:`value_range`.
+        path: File of the image, for error messages.
+
+    Raises:
+        ValueError: If the levels are not one image, or ``mpp`` is not a positive number.
+
+    Examples:
+        >>> image = SlideImage([np.zeros((60, 80), np.uint8)], mpp=0.5, origin_um=(10, 0))
+        >>> image.extent_um
+        (10.0, 0.0, 50.0, 30.0)
+        >>> crops, mask = image.crops(np.array([[12.0, 3.0]]), window_um=8, size_px=16)
+        >>> crops.shape, mask
+        ((1, 1, 16, 16), array([ True]))
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[LazyArray | Level],
+        *,
+        mpp: float,
+        origin_um: tuple[float, float] = (0.0, 0.0),
+        value_range: tuple[float, float] | np.ndarray | None = None,
+        path: str | os.PathLike | None = None,
+    ):
+        name = "the image" if path is None else str(path)
+        if not levels:
+            raise ValueError(f"Expected at least one level of {name}, got none")
+        if not np.isfinite(mpp) or mpp <= 0:
+            raise ValueError(f"Expected 'mpp' as a positive number of µm per pixel, got {mpp}")
+        if len(origin_um) != 2 or not np.isfinite(origin_um).all():
+            raise ValueError(f"Expected 'origin_um' as (x, y) in µm, got {origin_um}")
+        self.path = None if path is None else Path(path)
+        self.mpp = float(mpp)
+        self.origin_um = (float(origin_um[0]), float(origin_um[1]))
+        self._levels = [as_level(a, name) for a in levels]
+        self._downsample = _downsampling(self._levels, name)
+        self.value_range = _value_range(self._levels, value_range, name)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike,
+        *,
+        mpp: float | None = None,
+        origin_um: tuple[float, float] = (0.0, 0.0),
+        channels: Sequence[int] | None = None,
+    ) -> Self:
+        """Opens a PNG, JPEG, TIFF, OME-TIFF, Zarr array, group of Zarr arrays or OME-Zarr image.
+
+        TIFF and Zarr images are read piece by piece; PNG and JPEG are decoded whole. A z-stack is
+        reduced by maximum projection, as is usual for nuclear stains. An alpha channel is dropped.
+
+        Args:
+            path: Where the image is.
+            mpp: µm per pixel; read from OME metadata by default.
+            origin_um: x and y of the first pixel's outer corner in µm.
+            channels: Channels to keep; all by default.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file cannot be decoded, or its pixel size is not known.
+        """
+        opened = open_levels(Path(path), channels)
+        scale = opened.mpp if mpp is None else mpp
+        try:
+            if scale is None:
+                raise ValueError(
+                    f"Expected OME metadata with the pixel size in {path}, found none; pass mpp=… "
+                    "(µm per pixel)"
+                )
+            image = cls(opened.levels, mpp=scale, origin_um=origin_um, path=path)
+        except ValueError:
+            opened.close()
+            raise
+        weakref.finalize(image, opened.close)
+        return image
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels, :math:`C`."""
+        return self._levels[0].num_channels
+
+    @property
+    def num_levels(self) -> int:
+        """Number of resolutions stored."""
+        return len(self._levels)
+
+    @property
+    def extent_um(self) -> tuple[float, float, float, float]:
+        """Smallest and largest coordinates covered, ``(x0, y0, x1, y1)`` in µm."""
+        x, y = self.origin_um
+        full = self._levels[0]
+        return (x, y, x + full.width * self.mpp, y + full.height * self.mpp)
+
+    def covers(self, pos: np.ndarray) -> np.ndarray:
+        """Whether positions lie on the image.
+
+        Args:
+            pos: Positions in µm, ``[N, 2]`` as (x, y).
+
+        Returns:
+            ``[N]`` bool.
+        """
+        pos = _positions(pos)
+        x0, y0, x1, y1 = self.extent_um
+        return np.all((pos >= (x0, y0)) & (pos < (x1, y1)), axis=1)
+
+    def crops(
+        self,
+        pos: np.ndarray,
+        window_um: float | np.ndarray,
+        size_px: int,
+        progress: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Square windows centred on cells, resized to one size.
+
+        Read from the coarsest level that still has ``size_px`` pixels in the window, then averaged
+        over areas (or interpolated, if even the finest level has fewer). Each stored chunk is read
+        at most once, and besides the result only one block of chunks is in memory. Windows are
+        snapped to whole pixels of the level, so a cell is at most half such a pixel off the middle;
+        a cell at the centre of a pixel lands in crop pixel ``size_px // 2`` if nothing is resized.
+
+        Args:
+            pos: Cell centres in µm, ``[N, 2]`` as (x, y).
+            window_um: Side of the window in µm, one for all or ``[N]``.
+            size_px: Side of the crops in pixels, :math:`S`.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Crops ``[N, C, S, S]``, float32 in [0, 1], 0 outside the image; and a mask ``[N]``,
+            false where the cell itself lies outside the image. Such crops are all zero.
+
+        Raises:
+            ValueError: If a window is not positive or smaller than a pixel, or data is damaged.
+        """
+        pos = _positions(pos)
+        window = np.asarray(window_um, dtype=np.float64)
+        if window.ndim and window.shape != (len(pos),):
+            raise ValueError(
+                f"Expected 'window_um' as a number or one per cell, got shape {window.shape} for "
+                f"{len(pos)} cells"
+            )
+        window = np.broadcast_to(window, len(pos))
+        if size_px < 1:
+            raise ValueError(f"Expected 'size_px' of at least 1, got {size_px}")
+        wrong = np.flatnonzero(~(np.isfinite(window) & (window >= self.mpp)))
+        if len(wrong):
+            raise ValueError(
+                f"Expected windows of at least one pixel ({self.mpp:g} µm), got "
+                f"{window[wrong[0]]:g} for cell {wrong[0]}; 'window_um' is in µm"
+            )
+        mask = self.covers(pos)
+        out = np.zeros((len(pos), self.num_channels, size_px, size_px), dtype=np.float32)
+        # a level is fine enough if its pixels are no larger than those of the crop
+        finest = self.mpp * self._downsample  # [L]
+        chosen = np.searchsorted(finest, window / size_px * (1 + 1e-6), side="right") - 1
+        chosen = np.maximum(chosen, 0)
+        for i, level in enumerate(self._levels):
+            rows = np.flatnonzero(mask & (chosen == i))
+            if len(rows):
+                center = (pos[rows, ::-1] - self.origin_um[::-1]) / finest[i]  # row, column
+                add_crops(
+                    out, rows, level, self.value_range, center, window[rows] / finest[i], progress
+                )
+        return out, mask
+
+    def thumbnail(self, max_px: int = 1024) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+        """The whole image, small enough to plot.
+
+        One channel is shown in grey, two as red and green, and of more than three the first three.
+
+        Args:
+            max_px: Longest side of the thumbnail in pixels.
+
+        Returns:
+            ``[h, w, 3]`` uint8, and the area it covers, ``(x0, y0, x1, y1)`` in µm.
+        """
+        if max_px < 1:
+            raise ValueError(f"Expected 'max_px' of at least 1, got {max_px}")
+        fine = [lv for lv in self._levels if max(lv.height, lv.width) >= max_px]
+        level = fine[-1] if fine else self._levels[0]
+        shrink = max(1.0, max(level.height, level.width) / max_px)
+        shape = [max(1, round(n / shrink)) for n in (level.height, level.width)]
+        across = resize_weights(np.array([float(level.width)]), level.width, shape[1])[0]
+        low, high = self.value_range[:3].T
+        out = np.zeros((*shape, 3), dtype=np.float32)
+        # strips of whole chunks, so that an image without pyramid need not fit in memory
+        strip = -(-512 // level.chunk[0]) * level.chunk[0]
+        for top in range(0, level.height, strip):
+            bottom = min(top + strip, level.height)
+            pixels = level.read(slice(top, bottom), slice(0, level.width))[..., :3]
+            down = resize_weights(
+                np.array([float(level.height)]), bottom - top, shape[0], first=top
+            )
+            for c in range(pixels.shape[-1]):
+                scaled = np.clip((pixels[..., c] - low[c]) / (high[c] - low[c]), 0, 1)
+                out[..., c] += down[0] @ (scaled.astype(np.float32) @ across.T)
+        if self.num_channels == 1:
+            out[:] = out[..., :1]
+        return np.round(255 * out).astype(np.uint8), self.extent_um
+
+    def __repr__(self) -> str:
+        full = self._levels[0]
+        return (
+            f"SlideImage({full.height} x {full.width} px, {self.num_channels} channels, "
+            f"{self.num_levels} levels, mpp={self.mpp:g}, origin_um={self.origin_um})"
+        )
+
+
+def _positions(pos: np.ndarray) -> np.ndarray:
+    pos = np.asarray(pos, dtype=np.float64)
+    if pos.ndim != 2 or pos.shape[1] != 2:
+        raise ValueError(f"Expected 'pos' of shape [N, 2] in µm, got {pos.shape}")
+    return pos
+
+
+def _downsampling(levels: list[Level], name: str) -> np.ndarray:
+    """How many pixels of the finest level make one of each level, ``[L]``."""
+    full = levels[0]
+    factors = []
+    for level in levels:
+        ratio = np.array([full.height / level.height, full.width / level.width])
+        whole = np.round(ratio.max())
+        # pyramids round odd sizes up or down; their true factor is the whole number
+        size = np.array([full.height, full.width]) / whole
+        if (np.abs(size - (level.height, level.width)) <= 1).all():
+            ratio[:] = whole
+        if abs(ratio[0] / ratio[1] - 1) > 0.02 or level.num_channels != full.num_channels:
+            raise ValueError(
+                f"Expected the levels of {name} to show one area with the same channels, got "
+                f"{[(v.height, v.width, v.num_channels) for v in levels]}"
+            )
+        factors.append(float(ratio.mean()))
+    if (np.diff(factors) <= 0).any():
+        raise ValueError(
+            f"Expected the levels of {name} from fine to coarse, got "
+            f"{[(v.height, v.width) for v in levels]}"
+        )
+    return np.array(factors)
+
+
+def _value_range(
+    levels: list[Level], value_range: tuple[float, float] | np.ndarray | None, name: str
+) -> np.ndarray:
+    """Values that become 0 and 1, per channel, ``[C, 2]``."""
+    channels = levels[0].num_channels
+    if value_range is not None:
+        given = np.asarray(value_range, dtype=np.float64)
+        if given.shape not in ((2,), (channels, 2)) or not (given[..., 0] < given[..., 1]).all():
+            raise ValueError(
+                f"Expected 'value_range' as (low, high) or [{channels}, 2], got {value_range}"
+            )
+        return np.broadcast_to(given, (channels, 2)).copy()
+    if levels[0].dtype == np.uint8:
+        return np.tile([0.0, 255.0], (channels, 1))
+    if levels[0].dtype == np.bool_:
+        return np.tile([0.0, 1.0], (channels, 1))
+    pixels = _sample(levels[-1])
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"Expected finite pixel values in {name}, got NaN or infinity")
+    low, high = np.percentile(pixels, [0.1, 99.9], axis=0)  # [C]
+    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
+
+
+def _sample(level: Level) -> np.ndarray:
+    """All pixels ``[n, C]``, or evenly spread bands of rows if they are too many."""
+    bands = max(1, -(-level.height * level.width // _MAX_SAMPLE))
+    tall = max(1, level.height // bands // bands) if bands > 1 else level.height
+    starts = np.linspace(0, level.height - tall, bands).astype(int)
+    parts = [level.read(slice(int(s), int(s) + tall), slice(0, level.width)) for s in starts]
+    return np.concatenate(parts).reshape(-1, level.num_channels)
