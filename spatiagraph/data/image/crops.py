@@ -115,7 +115,7 @@ def _scaled(pixels: np.ndarray, value_range: np.ndarray) -> np.ndarray:
     low, high = value_range.T.astype(np.float32)[:, :, None, None]
     values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
     values -= low
-    values *= 1 / (high - low)
+    values /= high - low
     return np.clip(values, 0, 1, out=values)
 
 

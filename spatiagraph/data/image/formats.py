@@ -84,8 +84,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None) -> OpenImage:
                     "1": "L",
                     "LA": "L",
                 }
-                picture = picture.convert(mode.get(picture.mode, picture.mode))
-                pixels = np.asarray(picture)
+                pixels = np.asarray(picture.convert(mode.get(picture.mode, picture.mode)))
     except (OSError, SyntaxError, ValueError) as err:  # Pillow reports broken PNG as SyntaxError
         raise _undecodable(path, err) from err
     finally:

@@ -253,7 +253,7 @@ def _downsampling(levels: list[Level], name: str) -> np.ndarray:
     factors = []
     for level in levels:
         ratio = np.array([full.height / level.height, full.width / level.width])
-        whole = np.round(ratio.max())
+        whole = max(1.0, np.round(ratio.max()))
         # pyramids round odd sizes up or down; their true factor is the whole number
         size = np.array([full.height, full.width]) / whole
         if (np.abs(size - (level.height, level.width)) <= 1).all():
