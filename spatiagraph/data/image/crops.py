@@ -10,10 +10,9 @@ import numpy as np
 from rich.progress import track
 
 from spatiagraph.data.image.level import Level
-from spatiagraph.data.image.resample import resize, resize_weights
+from spatiagraph.data.image.resample import add_windows
 
 _BLOCK_PX = 1024  # least side of a block
-_BATCH_VALUES = 2**23  # pixels of patches resized at once: 32 MB
 
 
 def window_corners(center: np.ndarray, side: np.ndarray) -> np.ndarray:
@@ -51,30 +50,16 @@ def add_crops(
         side: Sides of the windows in pixels of the level, ``[n]``.
         progress: Whether to show a progress bar.
     """
-    size = out.shape[-1]
+    whole = np.round(side)
+    side = np.where(np.isclose(side, whole, rtol=0, atol=1e-6), whole, side)  # 63.9999… is 64
     corner = window_corners(center, side)
-    length = np.ceil(side - 1e-6).astype(np.int64)
-    shared = bool((side == side[0]).all())
-    weights = resize_weights(side[:1], int(length[0]), size) if shared else None
-    identity = shared and bool(np.isclose(side[0], size, rtol=0, atol=1e-6))
-    visits = list(_visits(corner, length, level))
+    visits = list(_visits(corner, np.ceil(side).astype(np.int64), level))
     for cells, rows, columns in track(
         visits, description="Cropping", disable=not progress, transient=True
     ):
         block = _scaled(level.read(rows, columns), value_range)  # [C, h, w]
-        pad = int(length[cells].max())  # 0 outside, and the neighbouring blocks add their part
-        block = np.pad(block, ((0, 0), (pad, pad), (pad, pad)))
-        for batch in _batches(cells, length, out.shape[1], shared):
-            patch = int(length[batch].max())
-            at = corner[batch] - (rows.start, columns.start) + pad
-            patches = _patches(block, at, patch)  # [C, b, P, P]
-            if identity:
-                crops = patches
-            elif weights is not None:
-                crops = resize(patches, weights)
-            else:
-                crops = resize(patches, resize_weights(side[batch], patch, size))
-            out[index[batch]] += crops.swapaxes(0, 1)
+        at = corner[cells] - (rows.start, columns.start)
+        add_windows(out, index[cells], block, at, side[cells])
 
 
 def _visits(
@@ -117,19 +102,3 @@ def _scaled(pixels: np.ndarray, value_range: np.ndarray) -> np.ndarray:
     values -= low
     values /= high - low
     return np.clip(values, 0, 1, out=values)
-
-
-def _batches(
-    cells: np.ndarray, length: np.ndarray, num_channels: int, shared: bool
-) -> list[np.ndarray]:
-    """Cells of one block in groups of similar windows and bounded memory."""
-    cells = cells[np.argsort(length[cells], kind="stable")]
-    step = max(1, _BATCH_VALUES // (num_channels * int(length[cells[-1]]) ** 2))
-    step = step if shared else min(step, 64)
-    return [cells[i : i + step] for i in range(0, len(cells), step)]
-
-
-def _patches(block: np.ndarray, at: np.ndarray, patch: int) -> np.ndarray:
-    """Windows ``[C, b, P, P]`` of a block ``[C, h, w]``."""
-    windows = np.lib.stride_tricks.sliding_window_view(block, (patch, patch), axis=(1, 2))
-    return windows[:, at[:, 0], at[:, 1]]

@@ -1,50 +1,106 @@
-"""Resizing as a pair of matrices: area averages when shrinking, bilinear when enlarging."""
+"""Resizing of windows: area averages when shrinking, linear interpolation when enlarging.
+
+Compiled, because a crop is too small for BLAS to pay and windows differ from cell to cell.
+"""
 
 import numpy as np
+from numba import njit
 
 
-def resize_weights(side: np.ndarray, num_in: int, num_out: int, *, first: int = 0) -> np.ndarray:
-    r"""Weight of every source pixel in every output pixel, along one axis.
+@njit(cache=True, nogil=True)
+def _taps(side: float, first: np.ndarray, weight: np.ndarray) -> int:
+    """Source pixels that each output pixel is made of; returns the window's length in pixels."""
+    size, num_taps = weight.shape
+    factor = side / size
+    length = int(np.ceil(side))
+    weight[:] = 0
+    for s in range(size):
+        if factor >= 1:
+            low, high = s * factor, (s + 1) * factor
+            first[s] = int(low)
+            for k in range(num_taps):
+                p = first[s] + k
+                if p < length:
+                    weight[s, k] = max(0.0, min(high, p + 1) - max(low, p)) / factor
+        else:
+            at = min(max((s + 0.5) * factor - 0.5, 0.0), length - 1.0)
+            first[s] = int(at)
+            weight[s, 0] = 1 - (at - first[s])
+            weight[s, 1] = at - first[s]
+    return length
 
-    Output pixel :math:`s` covers :math:`[s f, (s + 1) f)` with :math:`f = \text{side} / S`. For
-    :math:`f \ge 1` the weights are its overlaps with the source pixels divided by :math:`f`, which
-    is exact anti-aliasing; for :math:`f < 1` they interpolate linearly between pixel centres.
+
+@njit(cache=True, nogil=True)
+def add_windows(
+    out: np.ndarray,
+    index: np.ndarray,
+    block: np.ndarray,
+    corner: np.ndarray,
+    side: np.ndarray,
+) -> None:
+    r"""Adds to each crop what the block contributes to it.
+
+    Output pixel :math:`s` covers :math:`[s f, (s + 1) f)` of the window, with
+    :math:`f = \text{side} / S`. For :math:`f \ge 1` it is the mean over that area, which is exact
+    anti-aliasing; for :math:`f < 1` it is interpolated linearly between pixel centres. Both are
+    linear in the pixels, so blocks that tile a window add up to its crop.
 
     Args:
-        side: Lengths of the windows in source pixels, ``[n]``; they start at source coordinate 0.
-        num_in: Number of source pixels, :math:`P`.
-        num_out: Number of output pixels, :math:`S`.
-        first: Coordinate of the first of the source pixels, when only a part of them is at hand.
+        out: All crops, ``[N, C, S, S]``.
+        index: Crops to add to, ``[n]``.
+        block: Pixels ``[C, h, w]``; what lies outside counts as 0.
+        corner: First row and column of the windows in the block, ``[n, 2]``; may be negative.
+        side: Sides of the windows in pixels, ``[n]``, not necessarily whole.
+    """
+    num_channels, height, width = block.shape
+    size = out.shape[2]
+    longest = int(np.ceil(side.max()))
+    first = np.empty(size, np.int64)
+    weight = np.empty((size, max(2, int(np.ceil(side.max() / size)) + 1)), np.float32)
+    row = np.empty(longest, np.float32)
+    for i in range(len(index)):
+        if i == 0 or side[i] != side[i - 1]:
+            length = _taps(side[i], first, weight)
+        top, left = corner[i]
+        begin, end = max(0, -left), min(length, width - left)
+        for c in range(num_channels):
+            crop = out[index[i], c]
+            for s in range(size):
+                row[begin:end] = 0
+                met = False
+                for k in range(weight.shape[1]):
+                    y = top + first[s] + k
+                    if weight[s, k] > 0 and 0 <= y < height:
+                        met = True
+                        for x in range(begin, end):
+                            row[x] += weight[s, k] * block[c, y, left + x]
+                if not met:
+                    continue
+                for t in range(size):
+                    total = np.float32(0)
+                    for k in range(weight.shape[1]):
+                        x = first[t] + k
+                        if weight[t, k] > 0 and begin <= x < end:
+                            total += weight[t, k] * row[x]
+                    crop[s, t] += total
 
-    Returns:
-        ``[n, S, P]`` float32; rows sum to 1 over all source pixels of the window.
+
+def area_weights(num_in: int, num_out: int, first: int, last: int) -> np.ndarray:
+    """Share of some source pixels in each output pixel, ``[num_out, last - first]``.
+
+    Args:
+        num_in: Source pixels along the axis, at least ``num_out``.
+        num_out: Output pixels along the axis.
+        first: First source pixel of the part at hand.
+        last: One past its last source pixel.
 
     Examples:
-        >>> resize_weights(np.array([4.0]), 4, 2)[0]
-        array([[0.5, 0.5, 0. , 0. ],
-               [0. , 0. , 0.5, 0.5]], dtype=float32)
+        >>> area_weights(4, 2, 0, 3)
+        array([[0.5, 0.5, 0. ],
+               [0. , 0. , 0.5]], dtype=float32)
     """
-    factor = (np.asarray(side, dtype=np.float64) / num_out)[:, None, None]  # [n, 1, 1]
-    pixel = first + np.arange(num_in, dtype=np.float64)
-    step = np.arange(num_out, dtype=np.float64)[:, None]
+    factor = num_in / num_out
+    pixel = np.arange(first, last)
+    step = np.arange(num_out)[:, None]
     overlap = np.minimum((step + 1) * factor, pixel + 1) - np.maximum(step * factor, pixel)
-    area = np.clip(overlap, 0, None) / factor
-    if (factor >= 1).all():
-        return area.astype(np.float32)
-    centre = np.clip((step + 0.5) * factor - 0.5, 0, np.ceil(factor * num_out - 1e-6) - 1)
-    linear = np.clip(1 - np.abs(pixel - centre), 0, None)
-    return np.where(factor >= 1, area, linear).astype(np.float32)
-
-
-def resize(patches: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Square patches resized along both axes.
-
-    Args:
-        patches: ``[C, n, P, P]`` float32.
-        weights: ``[n, S, P]``, or ``[1, S, P]`` shared by all patches.
-
-    Returns:
-        ``[C, n, S, S]``.
-    """
-    narrow = patches @ weights.swapaxes(1, 2)  # columns first: [C, n, P, S]
-    return weights @ narrow
+    return (np.clip(overlap, 0, None) / factor).astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from spatiagraph.data.image.crops import add_crops
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
-from spatiagraph.data.image.resample import resize_weights
+from spatiagraph.data.image.resample import area_weights
 
 _MAX_SAMPLE = 2**24  # pixels looked at for the value range
 
@@ -214,7 +214,7 @@ class SlideImage:
         level = fine[-1] if fine else self._levels[0]
         shrink = max(1.0, max(level.height, level.width) / max_px)
         shape = [max(1, round(n / shrink)) for n in (level.height, level.width)]
-        across = resize_weights(np.array([float(level.width)]), level.width, shape[1])[0]
+        across = area_weights(level.width, shape[1], 0, level.width)
         low, high = self.value_range[:3].T
         out = np.zeros((*shape, 3), dtype=np.float32)
         # strips of whole chunks, so that an image without pyramid need not fit in memory
@@ -222,12 +222,10 @@ class SlideImage:
         for top in range(0, level.height, strip):
             bottom = min(top + strip, level.height)
             pixels = level.read(slice(top, bottom), slice(0, level.width))[..., :3]
-            down = resize_weights(
-                np.array([float(level.height)]), bottom - top, shape[0], first=top
-            )
+            down = area_weights(level.height, shape[0], top, bottom)
             for c in range(pixels.shape[-1]):
                 scaled = np.clip((pixels[..., c] - low[c]) / (high[c] - low[c]), 0, 1)
-                out[..., c] += down[0] @ (scaled.astype(np.float32) @ across.T)
+                out[..., c] += down @ (scaled.astype(np.float32) @ across.T)
         if self.num_channels == 1:
             out[:] = out[..., :1]
         return np.round(255 * out).astype(np.uint8), self.extent_um
