@@ -1,0 +1,177 @@
+"""Checks at the door of a slide: each error names the rows at fault and the way out."""
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from spatiagraph.data.image import SlideImage
+
+MAX_OUTSIDE = 0.05
+"""Share of cells that may lie outside of the image: segmentation puts some centres on its rim."""
+_BLOCK = 1 << 24  # values looked at in one go, so that the check needs no second matrix
+
+
+def name_rows(names: Sequence[object] | pd.Index, rows: NDArray[np.integer]) -> str:
+    """Up to five rows with their ids, and how many more there are.
+
+    Examples:
+        >>> name_rows(["a", "b", "c"], np.array([0, 2]))
+        "row 0 'a', row 2 'c'"
+    """
+    text = ", ".join(f"row {row} {str(names[row])!r}" for row in rows[:5].tolist())
+    return text + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+def nearest(wanted: str, keys: Collection[str]) -> str:
+    """A hint at the existing keys closest to the one that was looked for.
+
+    Examples:
+        >>> nearest("spatial", ["X_pca", "spatial_px"])
+        "Nearest: 'spatial_px'; there are: 'X_pca', 'spatial_px'"
+    """
+    if not keys:
+        return "There are none"
+    listed = ", ".join(repr(k) for k in sorted(keys))
+    close = difflib.get_close_matches(wanted, keys, n=3, cutoff=0.5)
+    hint = f"Nearest: {', '.join(repr(k) for k in close)}; there are: " if close else "There are: "
+    return hint + listed
+
+
+def check_names(names: pd.Index, what: str, mend: str) -> None:
+    """Refuse names that occur more than once.
+
+    Args:
+        names: ``obs_names`` or ``var_names``.
+        what: What they name, for the message: ``"cell ids"``.
+        mend: What to do about it.
+
+    Raises:
+        ValueError: Some names occur more than once.
+    """
+    if names.is_unique:
+        return
+    rows = np.flatnonzero(names.duplicated(keep=False))
+    raise ValueError(
+        f"Expected unique {what}, got {len(rows)} of {len(names)} that occur more than once: "
+        f"{name_rows(names, rows)}. {mend}"
+    )
+
+
+def check_positions(pos: NDArray[np.float64], names: pd.Index) -> None:
+    """Refuse positions that are not ``[N, 2]`` finite numbers.
+
+    Args:
+        pos: Cell centres, ``[N, 2]``.
+        names: Cell ids, ``[N]``.
+
+    Raises:
+        ValueError: Wrong shape, NaN or infinity.
+    """
+    if pos.ndim != 2 or pos.shape[1] != 2:
+        hint = " Keep the x and y columns" if pos.ndim == 2 and pos.shape[1] > 2 else ""
+        raise ValueError(
+            f"Expected positions of shape [{len(names)}, 2] (x, y), got {list(pos.shape)}.{hint}"
+        )
+    rows = np.flatnonzero(~np.isfinite(pos).all(axis=1))
+    if rows.size:
+        raise ValueError(
+            f"Expected finite coordinates, got NaN or infinity for {rows.size} of {len(pos)} "
+            f"cells: {name_rows(names, rows)}. Drop those cells or mend the table"
+        )
+
+
+def check_values(values: csr_matrix, names: pd.Index, *, integral: bool) -> None:
+    """Refuse NaN, infinite, negative and, for counts, fractional expression values.
+
+    Args:
+        values: Expression, ``[N, G]``.
+        names: Cell ids, ``[N]``.
+        integral: Whether the values must be counts.
+
+    Raises:
+        ValueError: Names the cells, and says what the values look like instead of counts.
+    """
+    bad = _first_bad(values, lambda v: ~np.isfinite(v))
+    if bad is not None:
+        raise ValueError(
+            f"Expected finite expression values, got NaN or infinity in {name_rows(names, bad)}. "
+            "Drop those cells or set the entries to what was measured"
+        )
+    bad = _first_bad(values, lambda v: v < 0)
+    if bad is not None:
+        raise ValueError(
+            f"Expected raw counts, got negative values in {name_rows(names, bad)}: this looks "
+            "scaled or centred. Put the raw counts in layers['counts']"
+        )
+    bad = _first_bad(values, lambda v: v != np.rint(v)) if integral else None
+    if bad is not None:
+        top = float(values.data.max())
+        looks = "log-transformed" if top < 20 else "normalised"
+        raise ValueError(
+            f"Expected raw counts, got fractional values in {name_rows(names, bad)} (largest "
+            f"value {top:.4g}): this looks {looks}. Put the raw counts in layers['counts'], or "
+            'pass expression="normalized" to use the values as they are'
+        )
+
+
+def check_not_empty(values: csr_matrix, names: pd.Index) -> None:
+    """Refuse cells in which nothing was counted.
+
+    Args:
+        values: Expression without explicit negatives, ``[N, G]``.
+        names: Cell ids, ``[N]``.
+
+    Raises:
+        ValueError: Names the cells.
+    """
+    rows = np.flatnonzero(np.asarray(values.sum(axis=1)).ravel() == 0)
+    if rows.size:
+        raise ValueError(
+            f"Expected at least one count in each cell, got none in {rows.size} of {len(names)} "
+            f"cells: {name_rows(names, rows)}. Pass drop_empty=True to read(), or filter them out"
+        )
+
+
+def check_image(image: SlideImage, pos: NDArray[np.float64], names: pd.Index) -> None:
+    """Refuse an image that does not cover the cells.
+
+    Args:
+        image: The slide's image.
+        pos: Cell centres in µm, ``[N, 2]``.
+        names: Cell ids, ``[N]``.
+
+    Raises:
+        ValueError: More than 5 % of the cells lie outside; gives both extents in µm.
+    """
+    rows = np.flatnonzero(~np.asarray(image.covers(pos), dtype=bool))
+    if len(rows) <= MAX_OUTSIDE * len(pos):
+        return
+    x0, y0, x1, y1 = image.extent_um
+    low, high = pos.min(axis=0), pos.max(axis=0)
+    raise ValueError(
+        f"Expected an image that covers the cells, got {len(rows)} of {len(pos)} cells "
+        f"({len(rows) / len(pos):.0%}) outside: {name_rows(names, rows)}. The image spans "
+        f"x {x0:.4g} to {x1:.4g}, y {y0:.4g} to {y1:.4g} µm (mpp={image.mpp:.4g}), the cells "
+        f"x {low[0]:.4g} to {high[0]:.4g}, y {low[1]:.4g} to {high[1]:.4g} µm. Check mpp, "
+        "image_mpp and origin_um, and that the image belongs to this slide"
+    )
+
+
+def _blocks(values: csr_matrix) -> Iterator[tuple[int, NDArray]]:
+    for start in range(0, len(values.data), _BLOCK):
+        yield start, values.data[start : start + _BLOCK]
+
+
+def _first_bad(
+    values: csr_matrix, is_bad: Callable[[NDArray], NDArray]
+) -> NDArray[np.int64] | None:
+    """Rows that hold a bad value, ascending; ``None`` if there are none."""
+    hits = [start + np.flatnonzero(is_bad(block)) for start, block in _blocks(values)]
+    at = np.concatenate(hits) if hits else np.empty(0, np.int64)
+    if not at.size:
+        return None
+    return np.unique(np.searchsorted(values.indptr, at, side="right") - 1)

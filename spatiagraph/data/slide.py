@@ -1,0 +1,267 @@
+"""One tissue section: cells, image and molecules, everything in µm."""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix, issparse
+
+from spatiagraph import keys
+from spatiagraph.data.checks import (
+    check_image,
+    check_names,
+    check_not_empty,
+    check_positions,
+    check_values,
+    nearest,
+)
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.units import check_um
+
+Expression = Literal["counts", "normalized"]
+
+_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
+_ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "ensembl", "feature_id")
+_SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_symbols", "gene_name", "gene_names")
+_MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
+
+
+class Slide:
+    """A section of tissue: what was counted in each cell, where it lies, and what it looks like.
+
+    The slide keeps a shallow copy of ``adata``: arrays are shared, tables and dictionaries are its
+    own. Results written to ``slide.adata`` (``obsm``, ``obs``, ``obsp``, ``uns``) therefore do not
+    appear in the AnnData you gave, and the slide changes no array of it. A backed AnnData is kept
+    as it is.
+
+    Args:
+        adata: Cells. ``obsm["spatial"]`` in µm, ``[N, 2]`` as (x, y); raw counts in
+            ``layers["counts"]`` or else ``X``, ``[N, G]``.
+        image: Picture of the section, addressed in µm.
+        transcripts: Molecules: columns ``x_um``, ``y_um``, ``gene`` and, where known,
+            ``cell_id`` (an ``obs_names`` entry, or missing), ``z_um``, ``qv``.
+        slide_id: Name of the section, unique in a cohort.
+        donor: The person or animal it comes from; splits by donor need it.
+        expression: ``"counts"`` insists on non-negative integers; ``"normalized"`` accepts
+            non-negative fractions (such as volume-normalised MERFISH) and takes them as they are.
+        assume_um: Skip the µm guard of :func:`~spatiagraph.data.units.check_um`.
+        pitch_um: Pitch of the spot array, if it is one the guard does not know.
+        check: Skip all checks with ``False``; for rows of a slide that was checked.
+
+    Raises:
+        ValueError: A cell id occurs twice, a coordinate is not finite or not in µm, a value is
+            no count, a cell is empty, the image does not cover the cells, ...; rows are named.
+
+    Examples:
+        >>> adata = AnnData(np.ones((2, 3), np.float32), obs=pd.DataFrame(index=["a", "b"]))
+        >>> adata.obsm["spatial"] = np.array([[0.0, 0.0], [8.0, 6.0]])
+        >>> Slide(adata, slide_id="tiny")
+        Slide('tiny': 2 cells × 3 genes, 8 × 6 µm)
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        image: SlideImage | None = None,
+        transcripts: pd.DataFrame | None = None,
+        *,
+        slide_id: str,
+        donor: str | None = None,
+        expression: Expression = "counts",
+        assume_um: bool = False,
+        pitch_um: float | None = None,
+        check: bool = True,
+    ):
+        if not isinstance(adata, AnnData):
+            raise TypeError(f"Expected 'adata' to be an AnnData, got {type(adata).__name__}")
+        if not isinstance(slide_id, str) or not slide_id:
+            raise ValueError(f"Expected 'slide_id' to be a non-empty string, got {slide_id!r}")
+        if expression not in ("counts", "normalized"):
+            raise ValueError(
+                f'Expected expression to be "counts" or "normalized", got {expression!r}'
+            )
+        self.adata = adata if adata.isbacked else _shallow_copy(adata)
+        self.image = image
+        self.transcripts = transcripts
+        self.slide_id = slide_id
+        self.donor = donor
+        self.expression: Expression = expression
+        if check:
+            self._check(pitch_um, assume_um)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells (or spots), ``N``."""
+        return self.adata.n_obs
+
+    @property
+    def num_genes(self) -> int:
+        """Number of measured genes, ``G``."""
+        return self.adata.n_vars
+
+    @cached_property
+    def pos(self) -> NDArray[np.float64]:
+        """Cell centres in µm, ``[N, 2]`` float64 as (x, y)."""
+        if keys.SPATIAL not in self.adata.obsm:
+            raise ValueError(
+                f"Expected coordinates in obsm[{keys.SPATIAL!r}], got none. "
+                f"{nearest(keys.SPATIAL, list(self.adata.obsm))}. Rename the right one, or pass "
+                "spatial_key=… to read()"
+            )
+        return np.ascontiguousarray(self.adata.obsm[keys.SPATIAL], dtype=np.float64)
+
+    @cached_property
+    def counts(self) -> csr_matrix:
+        """Expression values, ``[N, G]`` CSR float32; raw counts unless ``expression`` says else."""
+        matrix = self.adata.layers.get(keys.COUNTS)
+        if matrix is None:
+            matrix = self.adata.X
+        if matrix is None:
+            raise ValueError(
+                f"Expected counts in layers[{keys.COUNTS!r}] or X, got neither. "
+                f"{nearest(keys.COUNTS, list(self.adata.layers))}"
+            )
+        if hasattr(matrix, "to_memory"):  # backed sparse
+            matrix = matrix.to_memory()
+        if not issparse(matrix):
+            matrix = np.asarray(matrix[:] if self.adata.isbacked else matrix)
+        csr = csr_matrix(matrix, dtype=np.float32)
+        csr.sum_duplicates()
+        return csr
+
+    @cached_property
+    def depth(self) -> NDArray[np.float32]:
+        """Sum over all genes of each cell, ``[N]`` float32."""
+        return np.asarray(self.counts.sum(axis=1), dtype=np.float32).ravel()
+
+    @property
+    def symbols(self) -> list[str]:
+        """Gene symbols, ``[G]``; where the file has only Ensembl ids, those."""
+        names = self.adata.var_names.astype(str)
+        if len(names) and _ENSEMBL.match(names[0]):
+            for column in _SYMBOL_COLUMNS:
+                if column in self.adata.var:
+                    return self.adata.var[column].astype(str).tolist()
+        return names.tolist()
+
+    @property
+    def gene_ids(self) -> list[str] | None:
+        """Ensembl ids without version, ``[G]``; ``None`` where the file has none."""
+        candidates = [self.adata.var[c] for c in _ID_COLUMNS if c in self.adata.var]
+        for ids in [*candidates, self.adata.var_names.to_series()]:
+            text = ids.astype(str)
+            if text.str.match(_ENSEMBL).any():
+                return text.str.replace(r"\.\d+$", "", regex=True).tolist()
+        return None
+
+    def __getitem__(self, rows: ArrayLike | slice) -> "Slide":
+        """Some of the cells, with the same image, and the molecules of those cells.
+
+        Args:
+            rows: Row numbers, cell ids, a slice, or a boolean mask ``[N]``.
+        """
+        index = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
+        adata = self.adata[index]
+        molecules = self.transcripts
+        if molecules is not None and "cell_id" in molecules:
+            molecules = molecules[molecules["cell_id"].isin(adata.obs_names)]
+        return Slide(
+            adata.to_memory() if adata.isbacked else adata,
+            self.image,
+            molecules,
+            slide_id=self.slide_id,
+            donor=self.donor,
+            expression=self.expression,
+            check=False,
+        )
+
+    def __len__(self) -> int:
+        return self.num_cells
+
+    def __repr__(self) -> str:
+        parts = [f"{self.num_cells:,} cells × {self.num_genes:,} genes"]
+        if self.expression != "counts":
+            parts[0] += f" ({self.expression})"
+        if self.num_cells:
+            width, height = np.ptp(self.pos, axis=0)
+            parts.append(f"{width:,.0f} × {height:,.0f} µm")
+        if self.image is not None:
+            parts.append(f"image {self.image.num_channels} ch at {self.image.mpp:.3g} µm/px")
+        if self.transcripts is not None:
+            parts.append(f"{len(self.transcripts):,} molecules")
+        if self.donor is not None:
+            parts.append(f"donor {self.donor!r}")
+        return f"Slide({self.slide_id!r}: {', '.join(parts)})"
+
+    def _check(self, pitch_um: float | None, assume_um: bool) -> None:
+        adata, names = self.adata, self.adata.obs_names
+        if not adata.n_obs or not adata.n_vars:
+            raise ValueError(
+                f"Expected a slide with cells and genes, got {adata.n_obs} cells × "
+                f"{adata.n_vars} genes in {self.slide_id!r}"
+            )
+        check_names(names, "cell ids", "Rename them, or call adata.obs_names_make_unique()")
+        check_names(adata.var_names, "gene names", "Merge them, or adata.var_names_make_unique()")
+        check_positions(self.pos, names)
+        check_values(self.counts, names, integral=self.expression == "counts")
+        check_not_empty(self.counts, names)
+        check_um(self.pos, pitch_um=pitch_um, assume_um=assume_um)
+        if self.image is not None:
+            check_image(self.image, self.pos, names)
+        if self.transcripts is not None:
+            _check_molecules(self.transcripts)
+
+
+def check_unique_ids(slides: Sequence[Slide]) -> None:
+    """Refuse a cohort in which two slides have the same id.
+
+    Args:
+        slides: The slides of a cohort.
+
+    Raises:
+        ValueError: Two slides share a ``slide_id``; names it and their places.
+    """
+    seen: dict[str, int] = {}
+    for i, slide in enumerate(slides):
+        first = seen.setdefault(slide.slide_id, i)
+        if first != i:
+            raise ValueError(
+                f"Expected a different slide_id for each slide, got {slide.slide_id!r} for slides "
+                f"{first} and {i}. Pass slide_id=… to read()"
+            )
+
+
+def _check_molecules(transcripts: pd.DataFrame) -> None:
+    missing = [c for c in _MOLECULE_COLUMNS if c not in transcripts]
+    if missing:
+        raise ValueError(
+            f"Expected transcripts with columns {', '.join(_MOLECULE_COLUMNS)}, got no "
+            f"{', '.join(missing)}. {nearest(missing[0], transcripts.columns.astype(str).tolist())}"
+        )
+    bad = ~np.isfinite(transcripts[["x_um", "y_um"]].to_numpy(np.float64)).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"Expected finite transcript coordinates, got NaN or infinity in {int(bad.sum())} of "
+            f"{len(bad)} rows (first: {np.flatnonzero(bad)[:5].tolist()})"
+        )
+
+
+def _shallow_copy(adata: AnnData) -> AnnData:
+    """An AnnData that shares arrays with the given one, and whose containers are its own."""
+    return AnnData(
+        X=adata.X,
+        raw=adata.raw,
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        layers=dict(adata.layers),
+        obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+    )
