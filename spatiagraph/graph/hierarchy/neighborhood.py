@@ -1,0 +1,103 @@
+"""Niches as the surroundings of each cell; they overlap."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from spatiagraph.graph.build.edges import join_slides
+from spatiagraph.graph.build.knn import nearest
+from spatiagraph.graph.points import Points, as_points, slide_rows
+
+_ROUNDING = 1 + 1e-9  # lattice distances are equal only up to the last digits
+
+
+def neighborhood_niches(
+    pos: ArrayLike | Tensor,
+    k: int = 6,
+    *,
+    mode: Literal["knn", "box"] = "knn",
+    max_ratio: float | None = 1.5,
+    max_um: float | None = None,
+    box_um: float = 200.0,
+    slide: ArrayLike | Tensor | None = None,
+) -> EdgeIndex:
+    """One niche around each cell: the cell and its neighbours.
+
+    The niche of ST-Align (`arXiv:2411.16793 <https://arxiv.org/abs/2411.16793>`_): a spot and its
+    six nearest. Neighbours farther than ``max_ratio`` times the section's median nearest-neighbour
+    distance are left out, so that niches at edges and holes are smaller, not farther away. Mean
+    aggregation over these edges gives the niche profile.
+
+    Args:
+        pos: Cell centres in µm, ``[N, 2]``.
+        k: Neighbours at most, not counting the cell itself; a section of fewer cells gives fewer.
+        mode: ``"knn"``, or ``"box"``: all cells in the closed, axis-aligned square of side
+            ``box_um`` around the cell (``k``, ``max_ratio`` and ``max_um`` play no part).
+        max_ratio: Longest edge in units of the median nearest-neighbour distance; ``None`` for
+            no limit.
+        max_um: Longest edge in µm; ``None`` for no limit.
+        box_um: Side of the square.
+        slide: Section of each cell, ``[N]``; niches do not reach into other sections.
+
+    Returns:
+        Members → niches, ``[2, P]``, sorted by niche, then by cell. Niche ``i`` is that of cell
+        ``i`` and holds it, so there are ``N`` niches.
+
+    Raises:
+        ValueError: ``k`` below 1, a limit that is not positive, or an unknown ``mode``.
+
+    Examples:
+        >>> neighborhood_niches([[0, 0], [1, 0], [2, 0], [9, 0]], k=2).tolist()
+        [[0, 1, 0, 1, 2, 1, 2, 3], [0, 0, 1, 1, 1, 2, 2, 3]]
+    """
+    if k < 1:
+        raise ValueError(f"Expected 'k' of at least 1, got {k}")
+    for name, value in (("max_ratio", max_ratio), ("max_um", max_um), ("box_um", box_um)):
+        if value is not None and not value > 0:
+            raise ValueError(f"Expected '{name}' above 0, got {value}")
+    if mode not in ("knn", "box"):
+        raise ValueError(f'Expected \'mode\' "knn" or "box", got {mode!r}')
+    points = as_points(pos)
+    parts = []
+    for rows in slide_rows(slide, len(points)):
+        section = points[rows]
+        if mode == "box":
+            edges = _box(section, box_um)
+        else:
+            edges = _nearest(section, min(k, len(rows) - 1), max_ratio, max_um)
+        parts.append((rows, edges))
+    return join_slides(parts, len(points))
+
+
+def _nearest(
+    points: Points, k: int, max_ratio: float | None, max_um: float | None
+) -> NDArray[np.int64]:
+    """Members → niches of one section, ``[2, P]``."""
+    own = np.arange(len(points))[:, None]
+    neighbors = nearest(points, k) if k else np.empty((len(points), 0), np.int64)
+    offset = points[neighbors] - points[:, None]
+    distance = np.hypot(offset[..., 0], offset[..., 1])
+    limit = np.inf if max_um is None else max_um
+    if max_ratio is not None and k:
+        limit = min(limit, max_ratio * float(np.median(distance.min(axis=1))))
+    members = np.concatenate([own, np.where(distance <= limit * _ROUNDING, neighbors, -1)], axis=1)
+    members.sort(axis=1)
+    keep = members >= 0
+    niche = np.broadcast_to(own, members.shape)
+    return np.stack([members[keep], niche[keep]])
+
+
+def _box(points: Points, box_um: float) -> NDArray[np.int64]:
+    """Members → niches of one section, ``[2, P]``."""
+    from scipy.spatial import cKDTree
+
+    half = box_um / 2 * _ROUNDING
+    pairs = cKDTree(points).query_pairs(half, p=np.inf, output_type="ndarray")
+    own = np.arange(len(points))
+    source = np.concatenate([pairs[:, 0], pairs[:, 1], own])
+    target = np.concatenate([pairs[:, 1], pairs[:, 0], own])
+    order = np.lexsort((source, target))
+    return np.stack([source[order], target[order]]).astype(np.int64)
