@@ -57,7 +57,7 @@ def add_windows(
     longest = int(np.ceil(side.max()))
     first = np.empty(size, np.int64)
     weight = np.empty((size, max(2, int(np.ceil(side.max() / size)) + 1)), np.float32)
-    row = np.empty(longest, np.float32)
+    row = np.empty(longest + weight.shape[1], np.float32)  # taps may look past the window's end
     for i in range(len(index)):
         if i == 0 or side[i] != side[i - 1]:
             length = _taps(side[i], first, weight)
@@ -66,7 +66,7 @@ def add_windows(
         for c in range(num_channels):
             crop = out[index[i], c]
             for s in range(size):
-                row[begin:end] = 0
+                row[:] = 0
                 met = False
                 for k in range(weight.shape[1]):
                     y = top + first[s] + k
@@ -76,12 +76,14 @@ def add_windows(
                             row[x] += weight[s, k] * block[c, y, left + x]
                 if not met:
                     continue
+                if side[i] == size:  # nothing to resize
+                    for t in range(size):
+                        crop[s, t] += row[t]
+                    continue
                 for t in range(size):
                     total = np.float32(0)
                     for k in range(weight.shape[1]):
-                        x = first[t] + k
-                        if weight[t, k] > 0 and begin <= x < end:
-                            total += weight[t, k] * row[x]
+                        total += weight[t, k] * row[first[t] + k]
                     crop[s, t] += total
 
 
