@@ -47,11 +47,13 @@ def draw_programs(
 
     level = np.clip(rng.lognormal(0.0, 0.8, num_genes), 0.2, 5.0)
     profile = level * rng.lognormal(0.0, 0.15, (num_types, num_genes))
-    sensed = neighbor_type >= 0
-    profile[:, sensed] = level[sensed]  # the same in all types: only the neighbours matter
     marked = np.flatnonzero(marker_of >= 0)
     profile[marker_of[marked], marked] *= marker_strength
-    profile /= profile.sum(1, keepdims=True)
+    # sensing genes have one share in all types: only the neighbours matter
+    sensed = neighbor_type >= 0
+    profile[:, sensed] = level[sensed] / level.sum()
+    rest = 1 - level[sensed].sum() / level.sum()
+    profile[:, ~sensed] *= rest / profile[:, ~sensed].sum(1, keepdims=True)
     return Programs(profile, marker_of, neighbor_type, rng.random(num_genes) < 0.5)
 
 
