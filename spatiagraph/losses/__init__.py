@@ -1,1 +1,8 @@
 """One objective per file."""
+
+from spatiagraph._lazy import attach
+
+_NAMES = {"negative_binomial_nll": "negative_binomial"}
+_MODULES = ("negative_binomial",)
+__all__ = [*_NAMES, *_MODULES]
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -1,1 +1,8 @@
 """Models composed from the blocks of :mod:`spatiagraph.nn`."""
+
+from spatiagraph._lazy import attach
+
+_NAMES = {"ContextEncoder": "context", "ContextModel": "context", "Embeddings": "context"}
+_MODULES = ("context", "hub")
+__all__ = [*_NAMES, *_MODULES]
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

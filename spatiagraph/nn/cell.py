@@ -1,0 +1,75 @@
+"""Cell encoder: genes and image of each cell → one vector, before any context."""
+
+from torch import Tensor, nn
+
+from spatiagraph.nn.config import Configurable
+
+
+class CellEncoder(Configurable):
+    """A gene encoder, an image encoder and their fusion; any of the modalities may be absent.
+
+    Args:
+        genes: Module ``(x, gene_mask, depth) → [N, D]``, or ``None``.
+        image: Module ``(image) → [N, D]`` or ``[N, T, D]``, or ``None``.
+        fusion: Module ``(genes, image, gene_present, image_present) → [N, D]``; needed with an
+            image encoder.
+
+    Shapes:
+        - **x**: counts, ``[N, G]``
+        - **image**: crops in ``[0, 1]``, ``[N, C, H, W]``
+        - **gene_mask**: genes that may be seen, ``[G]`` or ``[N, G]``
+        - **depth**: total counts, ``[N]``
+        - **gene_present**, **image_mask**: cells with that modality, ``[N]``
+        - **output**: ``[N, D]``
+
+    Raises:
+        ValueError: If there is no encoder at all, or an image encoder without fusion.
+    """
+
+    def __init__(
+        self,
+        genes: nn.Module | None = None,
+        image: nn.Module | None = None,
+        fusion: nn.Module | None = None,
+    ):
+        super().__init__()
+        if genes is None and image is None:
+            raise ValueError("Expected a gene encoder, an image encoder or both, got neither")
+        if image is not None and fusion is None:
+            raise ValueError("Expected a 'fusion' to go with the image encoder, got None")
+        self.genes = genes
+        self.image = image
+        self.fusion = fusion
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        image: Tensor | None = None,
+        *,
+        gene_mask: Tensor | None = None,
+        depth: Tensor | None = None,
+        gene_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        genes = None
+        if self.genes is not None and x is not None:
+            genes = self.genes(x, gene_mask, depth)
+        if self.fusion is None:
+            if genes is None:
+                raise ValueError("Expected counts 'x': the model reads genes alone, got None")
+            return genes
+        tokens = None
+        if self.image is not None and image is not None:
+            tokens = self._encode_present(image, image_mask)
+        return self.fusion(genes, tokens, gene_present, image_mask)
+
+    def _encode_present(self, image: Tensor, image_mask: Tensor | None) -> Tensor | None:
+        """Encode only crops that exist; the rest is filled with the null token by the fusion."""
+        assert self.image is not None
+        if image_mask is None or bool(image_mask.all()):
+            return self.image(image)
+        if not bool(image_mask.any()):
+            return None
+        present = self.image(image[image_mask])
+        tokens = present.new_zeros(image.size(0), *present.shape[1:])
+        return tokens.masked_scatter(image_mask.view(-1, *[1] * (present.dim() - 1)), present)

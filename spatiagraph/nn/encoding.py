@@ -1,0 +1,42 @@
+"""Edge features from positions."""
+
+import torch
+from torch import Tensor, nn
+
+from spatiagraph.graph.encode import distance_rbf
+from spatiagraph.nn.config import Configurable
+
+
+class EdgeEncoding(Configurable):
+    """Distance, and if asked for direction, of each edge.
+
+    Distances alone do not change when a slide is moved, turned or mirrored. Direction adds the
+    unit vector from target to source, which gives up invariance to rotation.
+
+    Args:
+        num_rbf: Gaussian radial basis functions of the distance.
+        max_um: Distance of the last basis function.
+        direction: Add the unit vector of each edge.
+
+    Shapes:
+        - **pos**: µm, ``[N, 2]``
+        - **edge_index**: ``[2, E]``
+        - **output**: ``[E, F]`` with ``F = num_rbf (+ 2)``
+    """
+
+    def __init__(self, num_rbf: int = 8, *, max_um: float = 200.0, direction: bool = False):
+        super().__init__()
+        self.num_rbf = num_rbf
+        self.max_um = max_um
+        self.direction = direction
+        self.out_channels = num_rbf + 2 * direction
+
+    def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
+        source, target = edge_index[0].as_subclass(Tensor), edge_index[1].as_subclass(Tensor)
+        vector = pos[source] - pos[target]  # [E, 2]
+        distance = vector.norm(dim=1)
+        feature = distance_rbf(distance, self.num_rbf, max_um=self.max_um)
+        if self.direction:
+            unit = nn.functional.normalize(vector, dim=1)
+            feature = torch.cat([feature, unit], 1)
+        return feature

@@ -1,0 +1,140 @@
+"""Fusion of the gene and the image vector of a cell; either may be missing.
+
+Every fusion starts as the identity on the genes and learns what the image adds. A missing
+modality is replaced by a learned null token, never by zeros.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from spatiagraph.nn.config import Configurable
+
+
+class _Fusion(Configurable):
+    """The null tokens, and the rule that pixels of a missing image are never looked at."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.gene_null = nn.Parameter(torch.zeros(channels))
+        self.image_null = nn.Parameter(torch.randn(channels) * 0.02)
+
+    def fill(
+        self,
+        genes: Tensor | None,
+        image: Tensor | None,
+        gene_present: Tensor | None,
+        image_present: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Genes ``[N, D]`` and image tokens ``[N, T, D]`` with null tokens where missing."""
+        if genes is None and image is None:
+            raise ValueError("Expected genes, an image or both, got neither")
+        if image is not None and image.dim() == 2:
+            image = image.unsqueeze(1)
+        if genes is None:
+            genes = self.gene_null.expand(image.size(0), -1)  # type: ignore[union-attr]
+        elif gene_present is not None:
+            genes = torch.where(gene_present[:, None], genes, self.gene_null)
+        if image is None:
+            image = self.image_null.expand(genes.size(0), 1, -1)
+        elif image_present is not None:
+            image = torch.where(image_present[:, None, None], image, self.image_null)
+        return genes, image
+
+
+class ConcatFusion(_Fusion):
+    r"""Genes plus an MLP of both modalities: :math:`\mathbf{g} + \mathrm{MLP}([\mathbf{g}, \bar{\mathbf{i}}])`.
+
+    Args:
+        channels: Size of both inputs and of the output, :math:`D`.
+
+    Shapes:
+        - **genes**: ``[N, D]`` or ``None``
+        - **image**: ``[N, D]``, ``[N, T, D]`` or ``None``
+        - **gene_present**, **image_present**: ``[N]`` bool, or ``None`` for all
+        - **output**: ``[N, D]``
+    """  # noqa: E501
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.norm = nn.LayerNorm(2 * channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+
+    def forward(
+        self,
+        genes: Tensor | None,
+        image: Tensor | None,
+        gene_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> Tensor:
+        genes, image = self.fill(genes, image, gene_present, image_present)
+        return genes + self.mlp(self.norm(torch.cat([genes, image.mean(1)], -1)))
+
+
+class GateFusion(_Fusion):
+    r"""Genes plus a gated image: :math:`\mathbf{g} + \boldsymbol\gamma \odot \sigma(\cdot) \odot \mathbf{W} \bar{\mathbf{i}}`.
+
+    The gate :math:`\sigma(\mathbf{U}[\mathbf{g}, \bar{\mathbf{i}}])` opens per cell and channel;
+    :math:`\boldsymbol\gamma` starts at zero. Arguments and shapes as in :class:`ConcatFusion`.
+    """  # noqa: E501
+
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self.gate = nn.Linear(2 * channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self,
+        genes: Tensor | None,
+        image: Tensor | None,
+        gene_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> Tensor:
+        genes, image = self.fill(genes, image, gene_present, image_present)
+        pooled = image.mean(1)
+        gate = torch.sigmoid(self.gate(torch.cat([genes, pooled], -1)))
+        return genes + self.scale * gate * self.value(pooled)
+
+
+class CrossModalFusion(_Fusion):
+    r"""Genes attend to image tokens, as in `SPATIA <https://arxiv.org/abs/2507.04704>`_.
+
+    With query :math:`\mathbf{q}` the gene vector and :math:`\mathbf{h}` the result of one
+    pre-norm cross-attention block, the output is
+    :math:`\mathbf{q} + \mathbf{w} \odot (\mathbf{h} - \mathbf{q})`, with weights
+    :math:`\mathbf{w}` that start at zero. Arguments and shapes as in :class:`ConcatFusion`.
+
+    Args:
+        channels: Size of both inputs and of the output, :math:`D`.
+        heads: Attention heads.
+        dropout: Dropout on attention weights.
+    """
+
+    def __init__(self, channels: int, *, heads: int = 4, dropout: float = 0.0):
+        super().__init__(channels)
+        self.norm_query = nn.LayerNorm(channels)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, heads, dropout=dropout, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self,
+        genes: Tensor | None,
+        image: Tensor | None,
+        gene_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> Tensor:
+        genes, image = self.fill(genes, image, gene_present, image_present)
+        query = self.norm_query(genes).unsqueeze(1)  # [N, 1, D]
+        change, _ = self.attention(query, image, image, need_weights=False)
+        change = change.squeeze(1)
+        change = change + self.mlp(self.norm_mlp(genes + change))
+        return genes + self.weight * change

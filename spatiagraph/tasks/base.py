@@ -1,0 +1,43 @@
+"""The interface between a model and a training loop."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+
+class LossOutput(NamedTuple):
+    """Result of one batch.
+
+    Attributes:
+        loss: Scalar to minimise.
+        parts: Named terms of the loss, detached, for the log.
+        n: Cells the loss is a mean over; weighs the batch in averages.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    n: int
+
+
+class Task(nn.Module, ABC):
+    """What one batch teaches a model. Any loop can use it:
+
+    >>> for batch in loader:                      # doctest: +SKIP
+    ...     optimizer.zero_grad()
+    ...     task.loss(batch).loss.backward()
+    ...     optimizer.step()
+    """  # noqa: D415
+
+    model: nn.Module
+
+    @abstractmethod
+    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
+        """Loss of one batch.
+
+        Args:
+            batch: Cells with their context; ``batch.core`` marks the cells that count.
+            generator: Source of the randomness of this batch (masks); torch's own when ``None``.
+        """

@@ -1,0 +1,108 @@
+"""``embed``: embeddings of every cell, niche and region of a slide, tile by tile."""
+
+import os
+from pathlib import Path
+
+import anndata
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from spatiagraph.data.convert import TissueData, write_embeddings
+from spatiagraph.data.loader import TileLoader
+from spatiagraph.data.slide import Slide
+from spatiagraph.models.context import ContextModel
+from spatiagraph.training.record import run_record
+
+
+def embed(
+    model: ContextModel,
+    slide: Slide,
+    *,
+    tile_size: int = 8192,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> anndata.AnnData:
+    """Embed a slide and write the result to its AnnData.
+
+    Tiles carry the context they need, so the result is that of the whole slide at once.
+
+    Args:
+        model: A trained model.
+        slide: The slide; genes are aligned to the model's panel.
+        tile_size: Core cells of a tile, at most: the memory it takes, not the result.
+        device: Where the model runs; ``"auto"`` is CUDA where there is one.
+        progress: Show a progress bar.
+
+    Returns:
+        ``slide.adata`` with ``obsm["X_{name}"]``, ``obsm["X_{name}_niche"]``,
+        ``obsm["X_{name}_tissue"]`` (one row per cell: its own, its niche's, its region's),
+        ``obs["niche"]``, ``obs["tissue_region"]``, ``obsp["spatial_connectivities"]``,
+        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``.
+
+    Raises:
+        ValueError: If the slide does not fit the model's panel or is too small for its graph.
+    """
+    data = model.prepare(slide, progress=progress)
+    embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
+    record = run_record(model, [slide])
+    uns = {"embed": record, "name": model.name}
+    return write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
+
+
+@torch.no_grad()
+def embed_data(
+    model: ContextModel,
+    data: TissueData,
+    *,
+    tile_size: int = 8192,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> dict[str, NDArray[np.float32]]:
+    """Embeddings of a prepared slide: level → ``[N, D]``, one row per cell.
+
+    A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval()
+    loader = TileLoader([data], tile_size, model.num_hops)
+    result: dict[str, NDArray[np.float32]] = {}
+    for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
+        batch = tile.to(device)
+        out = model(**model.inputs(batch))
+        rows = batch.cell_index[batch.core].cpu().numpy()
+        niche = out.niche_of_cell[batch.core]
+        tissue = torch.where(niche >= 0, out.tissue_of_niche[niche.clamp(min=0)], -1)
+        levels = {
+            "cell": out.cell[batch.core],
+            "niche": _take(out.niche, niche),
+            "tissue": _take(out.tissue, tissue),
+        }
+        for level, value in levels.items():
+            if level not in result:
+                result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
+            result[level][rows] = value.float().cpu().numpy()
+    return result
+
+
+def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return z[index.clamp(min=0)].masked_fill((index < 0).unsqueeze(1), torch.nan)
+
+
+def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
+    """Write an AnnData; a failed write leaves the old file.
+
+    Raises:
+        OSError: If the place cannot be written to or is full.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.new")
+    try:
+        adata.write_h5ad(new)
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,218 @@
+"""``fit``: train a model on slides, with checkpoints, a log and exact resume."""
+
+import json
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from spatiagraph.data.loader import TileLoader
+from spatiagraph.data.slide import Slide
+from spatiagraph.models.context import ContextModel
+from spatiagraph.tasks.base import Task
+from spatiagraph.tasks.masked_genes import MaskedGenes
+from spatiagraph.training.module import TaskModule
+from spatiagraph.training.progress import EpochProgress, History
+from spatiagraph.training.record import run_record
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run leaves behind.
+
+    Attributes:
+        history: One row per epoch: epoch, cells, seconds, lr, loss and its parts.
+        record: Arguments, seed, version, panel coverage and content hashes.
+        out: Folder of the run, or ``None``.
+        cells_per_second: Cells trained on per second, whole epochs.
+    """
+
+    history: pd.DataFrame
+    record: dict[str, Any]
+    out: Path | None
+    cells_per_second: float
+
+
+def fit(
+    model: ContextModel,
+    slides: Sequence[Slide],
+    *,
+    task: Task | None = None,
+    max_epochs: int = 30,
+    lr: float = 1e-3,
+    tile_size: int = 4096,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    precision: Any = "32-true",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> FitResult:
+    """Train a model on slides; the model is changed in place.
+
+    With ``out``, the run keeps ``history.csv``, a checkpoint after every epoch and, at the end, the
+    model under ``out/model``. Called again after an interruption it goes on where it stopped and
+    ends with the weights of an uninterrupted run; called with other arguments it refuses.
+
+    Args:
+        model: The model.
+        slides: The slides; their ids must differ.
+        task: What to learn; :class:`~spatiagraph.tasks.MaskedGenes` when not given.
+        max_epochs: Passes over all cells.
+        lr: Peak learning rate.
+        tile_size: Core cells of a mini-batch, at most.
+        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
+        devices: Devices to use, as in Lightning.
+        precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
+        seed: Seed of the order of tiles, of masks and of dropout.
+        out: Folder of the run; nothing is written without it.
+        resume: Go on from the folder's last checkpoint; ``False`` refuses a folder with a run.
+        progress: Show a progress bar.
+        callbacks: More Lightning callbacks.
+
+    Raises:
+        ValueError: If slides share an id, the folder holds another run, nothing was trained, or the
+            loss stops being finite.
+        KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
+    """
+    ids = [slide.slide_id for slide in slides]
+    repeated = sorted({name for name in ids if ids.count(name) > 1})
+    if repeated or not ids:
+        raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
+    if max_epochs < 1:
+        raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
+    if task is None:
+        task = MaskedGenes(model)
+    record = run_record(
+        model,
+        slides,
+        task=type(task).__name__,
+        max_epochs=max_epochs,
+        lr=lr,
+        tile_size=tile_size,
+        precision=str(precision),
+        seed=seed,
+    )
+    folder = None if out is None else Path(out)
+    checkpoint = None if folder is None else _claim(folder, record, resume)
+    loader = TileLoader(
+        [model.prepare(slide, progress=progress) for slide in slides],
+        tile_size,
+        model.num_hops,
+        shuffle=True,
+        seed=seed,
+    )
+    history = History(None if folder is None else folder / "history.csv")
+    module = TaskModule(task, lr=lr, seed=seed)
+    trainer = Trainer(
+        max_epochs=max_epochs,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        default_root_dir=folder,
+        gradient_clip_val=1.0,
+        logger=_logger(folder),
+        callbacks=[history, *_progress(progress), *_checkpoints(folder), *callbacks],
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        deterministic="warn",
+    )
+    start = time.perf_counter()
+    _run(trainer, module, loader, checkpoint)
+    seconds = time.perf_counter() - start
+    if not history.rows:
+        raise ValueError("Expected at least one training step, but none was taken")
+    model.eval()
+    if folder is not None:
+        model.save_pretrained(folder / "model")
+    cells = sum(row["cells"] for row in history.rows)
+    logger.info("trained on %d cells in %.1f s", cells, seconds)
+    spent = sum(row["seconds"] for row in history.rows)
+    return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
+
+
+def _claim(folder: Path, record: dict[str, Any], resume: bool) -> Path | None:
+    """Make the folder this run's own; the checkpoint to go on from, if there is one."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for the run, {str(folder)!r} is a file")
+    description = json.loads(json.dumps(record))
+    run_file = folder / RUN
+    if run_file.is_file():
+        if not resume:
+            raise ValueError(f"Expected an empty folder, {str(folder)!r} holds a run: resume it")
+        previous = json.loads(run_file.read_text())
+        changed = sorted(
+            k for k in {*previous, *description} if previous.get(k) != description.get(k)
+        )
+        if changed:
+            raise ValueError(
+                f"The folder {str(folder)!r} holds another run (different: {', '.join(changed)}); "
+                "choose another folder, or the same arguments to resume"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f".{RUN}.new"
+    new.write_text(json.dumps(description, indent=1))
+    os.replace(new, run_file)
+    last = folder / LAST
+    return last if last.is_file() else None
+
+
+def _logger(folder: Path | None) -> Any:
+    if folder is None or find_spec("tensorboard") is None:
+        return False
+    return TensorBoardLogger(str(folder), name="tensorboard", version="")
+
+
+def _progress(progress: bool) -> list[Callback]:
+    return [EpochProgress()] if progress else []
+
+
+def _checkpoints(folder: Path | None) -> list[Callback]:
+    if folder is None:
+        return []
+    return [
+        ModelCheckpoint(
+            dirpath=folder / LAST.parent,
+            filename="last",
+            save_top_k=1,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    ]
+
+
+def _run(trainer: Trainer, module: TaskModule, loader: TileLoader, checkpoint: Path | None) -> None:
+    """``trainer.fit`` that ends in ``KeyboardInterrupt``, not in ``sys.exit``, on Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            # tiles are cut in memory: workers would only copy the slides
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

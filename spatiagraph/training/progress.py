@@ -1,0 +1,104 @@
+"""What a run shows and keeps while it goes on: progress, history."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from tqdm.auto import tqdm
+
+
+class History(Callback):
+    """Mean loss and its parts of every epoch, kept through a resume and written as CSV.
+
+    Args:
+        path: CSV file, rewritten after every epoch; ``None`` to keep it in memory.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, float] = {}
+        self._start = 0.0
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per epoch: epoch, cells, seconds, lr, grad_norm, loss and its parts."""
+        return pd.DataFrame(self.rows)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sums = {"cells": 0.0}
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        n = outputs["n"]
+        self._sums["cells"] += n
+        for name, value in {"loss": outputs["loss"], **outputs["parts"]}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + n * float(value)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        cells = self._sums.pop("cells")
+        row = {
+            "epoch": trainer.current_epoch,
+            "cells": cells,
+            "seconds": time.perf_counter() - self._start,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **{name: total / max(cells, 1.0) for name, total in self._sums.items()},
+        }
+        self.rows.append(row)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(row, step=trainer.global_step)
+        if self.path is not None and trainer.is_global_zero:
+            new = self.path.with_suffix(".csv.new")
+            self.frame.to_csv(new, index=False)
+            os.replace(new, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class EpochProgress(ProgressBar):
+    """One bar over all epochs, with the loss and the time that is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm[Any] | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar = tqdm(
+            total=trainer.max_epochs,
+            initial=trainer.current_epoch,
+            desc="fit",
+            unit="epoch",
+            disable=not (self._enabled and trainer.is_global_zero),
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{float(outputs['loss']):.4f}", refresh=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

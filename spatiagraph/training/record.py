@@ -1,0 +1,40 @@
+"""What was run on what: the record kept beside weights and embeddings."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import spatiagraph
+from spatiagraph.data.slide import Slide
+from spatiagraph.models.context import ContextModel
+
+
+def content_hash(slide: Slide) -> str:
+    """Short hash of the counts, genes and positions of a slide; equal input, equal hash."""
+    counts = slide.counts
+    digest = hashlib.sha256()
+    for array in (counts.indptr, counts.indices, counts.data, slide.pos):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update("\n".join(slide.symbols).encode())
+    return digest.hexdigest()[:16]
+
+
+def run_record(model: ContextModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
+    """Version, arguments, panel coverage and content hash of each slide, as plain values."""
+    return {
+        "version": spatiagraph.__version__,
+        "model": type(model).__name__,
+        "num_genes": len(model.panel),
+        "slides": {
+            slide.slide_id: {
+                "content_hash": content_hash(slide),
+                "num_cells": slide.num_cells,
+                "num_genes": slide.num_genes,
+                "panel_coverage": model.panel.align(slide).coverage,
+            }
+            for slide in slides
+        },
+        **arguments,
+    }
