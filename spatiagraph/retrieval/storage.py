@@ -1,0 +1,91 @@
+"""An index on disk: ``index.faiss``, ``obs.parquet`` and ``config.json``; nothing is pickled."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import faiss
+import pandas as pd
+import pyarrow as pa
+
+import spatiagraph
+
+FORMAT = "spatiagraph.NicheIndex"
+_CONFIG, _INDEX, _OBS = "config.json", "index.faiss", "obs.parquet"
+
+
+def write_folder(path: Path, index: Any, obs: pd.DataFrame, config: dict[str, Any]) -> None:
+    """Write an index; an older one in the same place stays until the new one is complete.
+
+    Raises:
+        FileExistsError: If there is something else in that place.
+        ValueError: If a column of ``obs`` holds mixed types.
+    """
+    if path.exists() and not _is_index(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"Expected a new folder or an index to replace, {str(path)!r} holds something else"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        new, old = temporary / "new", temporary / "old"
+        new.mkdir()
+        faiss.write_index(index, str(new / _INDEX))
+        _write_obs(obs, new / _OBS)
+        header = {"format": FORMAT, "version": 1, "spatiagraph": spatiagraph.__version__}
+        (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except RuntimeError as err:  # how FAISS reports a full disk
+        raise OSError(f"Could not write the index to {str(path)!r}: {err}") from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_folder(path: Path) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    """The FAISS index, the metadata and the configuration of a saved index.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds something else, or its parts do not fit together.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a saved index, there is no {str(path)!r}")
+    if not _is_index(path):
+        raise ValueError(
+            f"Expected the folder of a saved index ({_CONFIG}, {_INDEX}, {_OBS}), "
+            f"{str(path)!r} is not one"
+        )
+    config = json.loads((path / _CONFIG).read_text())
+    try:
+        index = faiss.read_index(str(path / _INDEX))
+        obs = pd.read_parquet(path / _OBS)
+    except (RuntimeError, pa.ArrowInvalid) as err:
+        raise ValueError(f"The index in {str(path)!r} is damaged, build it again: {err}") from err
+    if not index.ntotal == len(obs) == config["num_items"]:
+        raise ValueError(
+            f"The index in {str(path)!r} is damaged, build it again: {index.ntotal} vectors for "
+            f"{len(obs)} rows"
+        )
+    return index, obs, config
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        config = json.loads((path / _CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _write_obs(obs: pd.DataFrame, path: Path) -> None:
+    try:
+        obs.to_parquet(path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
+        raise ValueError(
+            f"Expected metadata columns of one type each, drop or convert: {err}"
+        ) from err
