@@ -1,0 +1,134 @@
+"""One door for all files: look at what is there, hand it to its reader, check the slide."""
+
+from pathlib import Path
+
+from spatiagraph.data.read.h5ad import load_h5ad
+from spatiagraph.data.read.parts import Options, Parts, PathLike, build
+from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
+from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
+from spatiagraph.data.read.xenium import is_xenium, load_xenium
+from spatiagraph.data.slide import Expression, Slide
+
+_KINDS = (
+    "an .h5ad file, a SpatialData .zarr, a Space Ranger folder (with spatial/) or a Xenium folder "
+    "(with experiment.xenium)"
+)
+_OTHER_VENDORS = {  # name → a file that gives it away, files without which there are no cells
+    "MERSCOPE": ("detected_transcripts.csv", ("cell_by_gene.csv", "cell_metadata.csv")),
+    "CosMx": ("*tx_file.csv", ("*exprMat_file.csv", "*metadata_file.csv")),
+}
+
+
+def read(
+    path: PathLike,
+    *,
+    image: PathLike | bool | None = None,
+    mpp: float | None = None,
+    origin_um: tuple[float, float] | None = None,
+    pitch_um: float | None = None,
+    assume_um: bool = False,
+    slide_id: str | None = None,
+    donor: str | None = None,
+    expression: Expression = "counts",
+    drop_empty: bool = False,
+    spatial_key: str = "spatial",
+    image_mpp: float | None = None,
+    transcripts: PathLike | bool = True,
+) -> Slide:
+    """Read a slide, in µm.
+
+    ========================= ==================================================================
+    ``path``                  scale of the coordinates
+    ========================= ==================================================================
+    ``.h5ad``                 µm already, or ``mpp=``, or ``pitch_um=`` for an array of spots
+    Space Ranger folder       ``microns_per_pixel``, else the 100 µm pitch of the spots
+    Xenium folder             µm already
+    SpatialData ``.zarr``     as ``.h5ad``; the image through the store's transformations
+    ========================= ==================================================================
+
+    Args:
+        path: File or folder.
+        image: Image file; for a ``.zarr``, the name of the image element. By default what the
+            folder or file itself holds; ``False`` goes without.
+        mpp: µm per unit of the coordinates (full-resolution pixels, for Space Ranger).
+        origin_um: x and y of the image's first pixel corner in µm; (0, 0) unless the file says.
+        pitch_um: Distance of neighbouring spots in µm, instead of ``mpp``: 100 for Visium, 200
+            for ST.
+        assume_um: Take the coordinates as µm however unlikely they look.
+        slide_id: Name of the section; by default that of the file or folder.
+        donor: The person or animal it comes from.
+        expression: ``"counts"``, or ``"normalized"`` to accept fractions as they are.
+        drop_empty: Drop cells without counts, with a warning, instead of refusing them.
+        spatial_key: Slot of ``obsm`` that holds the coordinates.
+        image_mpp: µm per pixel of the image. By default what ``uns["image"]`` or the scale
+            factors say; else ``mpp``, the coordinates being pixels of this image; else the
+            image's own metadata.
+        transcripts: Molecule table (Xenium columns) to go with an ``.h5ad``; ``False`` leaves out
+            the one of a folder.
+
+    Returns:
+        The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: It is of no known kind, a part is missing, or the slide does not pass its
+            checks (see :class:`~spatiagraph.data.slide.Slide`).
+        ImportError: A ``.zarr`` needs the extra ``[io]``.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
+    options = Options(image, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts)
+    name, parts = _load(source, options)
+    return build(
+        parts,
+        slide_id=slide_id if slide_id is not None else name,
+        donor=donor,
+        expression=expression,
+        drop_empty=drop_empty,
+        assume_um=assume_um,
+        pitch_um=pitch_um,
+    )
+
+
+def _load(source: Path, options: Options) -> tuple[str, Parts]:
+    if source.is_file():
+        if source.suffix == ".h5ad":
+            return source.stem, load_h5ad(source, options)
+        raise ValueError(f"Expected {_KINDS}, got the file {source.name}")
+    folder = source / "outs" if (source / "outs").is_dir() else source
+    name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
+    if is_spatialdata(source):
+        return source.resolve().stem, load_spatialdata(source, options)
+    if is_spaceranger(folder):
+        return name, load_spaceranger(folder, options)
+    if is_xenium(folder):
+        return name, load_xenium(folder, options)
+    raise ValueError(_unknown(folder))
+
+
+def _unknown(folder: Path) -> str:
+    for vendor, (mark, needed) in _OTHER_VENDORS.items():
+        if not any(any(folder.glob(p)) for p in (mark, *needed)):
+            continue
+        missing = [p for p in needed if not any(folder.glob(p))]
+        if missing:
+            mend = f"It lacks {' and '.join(missing)}, without which its cells cannot be placed"
+        else:
+            mend = (
+                "Convert it once, then read the .zarr: pip install 'spatiagraph[io]', "
+                f"spatialdata_io.{vendor.lower()}({folder.name!r}).write('slide.zarr')"
+            )
+        return f"Expected {_KINDS}, got the {vendor} folder {folder.name}. {mend}"
+    readable = [
+        str(p.relative_to(folder))
+        for p in sorted([*folder.glob("*"), *folder.glob("binned_outputs/*")])
+        if p.suffix == ".h5ad"
+        or p.is_dir()
+        and any(is_spaceranger(q) or is_xenium(q) or is_spatialdata(q) for q in (p, p / "outs"))
+    ]
+    if readable:
+        listed = ", ".join(readable[:12])
+        return f"Expected one slide, got the folder {folder.name} with {listed}. Pass one of them"
+    found = sorted(p.name for p in folder.iterdir())
+    return f"Expected {_KINDS}, got {folder} with {', '.join(found[:8]) or 'nothing in it'}"

@@ -1,0 +1,222 @@
+"""AnnData files, with what they say themselves about their image."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from anndata import AnnData, read_h5ad
+
+from spatiagraph import keys
+from spatiagraph.data.checks import check_positions, nearest
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.molecules import read_molecules
+from spatiagraph.data.read.parts import Options, Parts, open_image, require_mpp
+
+
+class DeclaredImage(NamedTuple):
+    """What an AnnData says of an image that is a file of its own.
+
+    Attributes:
+        mpp: µm per pixel of the image, if known.
+        origin_um: Corner of the first pixel in µm, if known.
+    """
+
+    mpp: float | None
+    origin_um: tuple[float, float] | None
+
+
+def load_h5ad(path: Path, options: Options) -> Parts:
+    """Read an ``.h5ad`` file and bring its coordinates to µm.
+
+    Args:
+        path: The file.
+        options: Scale, image and slot of the coordinates.
+
+    Raises:
+        ValueError: The file is no AnnData, has no coordinates, or its scale cannot be found.
+    """
+    adata = _read(path)
+    pos = _positions(adata, options.spatial_key)
+    mpp = require_mpp(options, pos)
+    adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
+    image, image_from, warning = _image(adata, mpp, options)
+    if mpp is not None:
+        _rescale_embedded(adata, mpp)
+    molecules = None
+    if not isinstance(options.transcripts, bool):
+        molecules = read_molecules(Path(options.transcripts))
+    return Parts(
+        adata,
+        image,
+        molecules,
+        notes={
+            "format": "h5ad",
+            "path": path.name,
+            "spatial_key": options.spatial_key,
+            "mpp": mpp,
+            "image": image_from,
+            "image_mpp": None if image is None else image.mpp,
+        },
+        warnings=[] if warning is None else [warning],
+    )
+
+
+def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImage:
+    """Scale and place of an image file, from what the AnnData says of it.
+
+    Understood are ``uns["image"]`` with ``pixel_size_um``, ``origin_x_um``, ``origin_y_um``, or
+    with ``scale``, pixels of the image per unit of the coordinates (0.5: an image at half size);
+    and scanpy's ``uns["spatial"]`` for files called ``…hires…`` or ``…lowres…``.
+
+    Args:
+        adata: The cells.
+        file: Name of the image file; an entry that names another file says nothing about it.
+        mpp: µm per unit of the coordinates, if known.
+    """
+    if mpp is not None and len(libraries := _libraries(adata)) == 1:
+        (library,) = libraries.values()
+        for kind in ("hires", "lowres"):
+            if kind in file.lower() and f"tissue_{kind}_scalef" in library["scalefactors"]:
+                scale = float(library["scalefactors"][f"tissue_{kind}_scalef"])
+                return DeclaredImage(mpp / scale, None)
+    entry = adata.uns.get("image")
+    if not isinstance(entry, Mapping) or str(entry.get("file", file)) != file:
+        return DeclaredImage(None, None)
+    origin = None
+    if "origin_x_um" in entry and "origin_y_um" in entry:
+        origin = (float(entry["origin_x_um"]), float(entry["origin_y_um"]))
+    if "pixel_size_um" in entry:
+        return DeclaredImage(float(entry["pixel_size_um"]), origin)
+    if "scale" in entry and mpp is not None:
+        return DeclaredImage(mpp / float(entry["scale"]), origin)
+    return DeclaredImage(None, origin)
+
+
+def _read(path: Path) -> AnnData:
+    if not h5py.is_hdf5(path):
+        raise ValueError(
+            f"Expected an AnnData file (HDF5), got {path.name}, which is not HDF5 or is damaged"
+        )
+    try:
+        with h5py.File(path) as file:
+            groups = set(file)
+        if not {"obs", "var"} <= groups:
+            hint = (
+                ". It is a 10x feature matrix: pass the folder that also holds spatial/"
+                if "matrix" in groups
+                else f" and {', '.join(sorted(groups)) or 'nothing'} instead"
+            )
+            raise ValueError(f"Expected obs and var in {path.name}, found no AnnData{hint}")
+        with warnings.catch_warnings():  # refused in a moment, with the names
+            warnings.filterwarnings("ignore", message=".* names are not unique")
+            return read_h5ad(path)
+    except (OSError, KeyError) as err:
+        raise ValueError(f"Expected a readable AnnData file, got {path.name}: {err}") from err
+
+
+def _positions(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obsm:
+        columns = [c for c in adata.obs if str(c).lower().startswith(("x", "y", "center"))]
+        hint = f". obs has {', '.join(map(repr, columns))}" if columns and not adata.obsm else ""
+        raise ValueError(
+            f"Expected coordinates in obsm[{key!r}], got none. "
+            f"{nearest(key, list(adata.obsm))}{hint}. Pass spatial_key=…"
+        )
+    try:
+        pos = np.array(adata.obsm[key], dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"Expected numbers in obsm[{key!r}]: {err}") from err
+    check_positions(pos, adata.obs_names)
+    return pos
+
+
+def _image(
+    adata: AnnData, mpp: float | None, options: Options
+) -> tuple[SlideImage | None, str | None, str | None]:
+    """The image, where its scale comes from, and a warning."""
+    if options.image is False:
+        return None, None, None
+    if options.image is None or options.image is True:
+        return _embedded(adata, mpp, options)
+    path = Path(options.image)
+    declared = declared_image(adata, path.name, mpp)
+    image_mpp = options.image_mpp or declared.mpp or mpp
+    source = "image_mpp" if options.image_mpp else "the h5ad" if declared.mpp else "mpp"
+    origin = options.origin_um if options.origin_um is not None else declared.origin_um
+    return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", None
+
+
+def _libraries(adata: AnnData) -> dict[str, Mapping]:
+    """Entries of ``uns["spatial"]`` in scanpy's layout."""
+    entry = adata.uns.get("spatial")
+    if not isinstance(entry, Mapping):
+        return {}
+    return {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
+
+
+def _embedded(
+    adata: AnnData, mpp: float | None, options: Options
+) -> tuple[SlideImage | None, str | None, str | None]:
+    """The finest image that scanpy's layout keeps inside of the file."""
+    with_images = {k: v for k, v in _libraries(adata).items() if v.get("images")}
+    if not with_images:
+        if options.image is True:
+            raise ValueError(
+                "Expected an image in uns['spatial'][library]['images'], got none. Pass its file: "
+                "image='…'"
+            )
+        return None, None, None
+    if len(with_images) > 1:
+        raise ValueError(
+            f"Expected one library with images in uns['spatial'], got {len(with_images)}: "
+            f"{', '.join(map(repr, with_images))}. Split the file into one per section, or pass "
+            "image=False to go without"
+        )
+    (name, library), *_ = with_images.items()
+    sizes = {
+        kind: float(library["scalefactors"][f"tissue_{kind}_scalef"])
+        for kind in library["images"]
+        if f"tissue_{kind}_scalef" in library["scalefactors"]
+    }
+    if mpp is None and options.image_mpp is None or not sizes:
+        return (
+            None,
+            None,
+            (
+                f"The image in uns['spatial'][{name!r}] is not used: its scale is not known. Pass "
+                "mpp=… or pitch_um=… if the coordinates are pixels, image_mpp=… (µm per pixel of the "
+                "image), or image=False"
+            ),
+        )
+    kind = max(sizes, key=lambda k: sizes[k])
+    pixels = np.asarray(library["images"][kind])
+    image_mpp = options.image_mpp
+    if image_mpp is None:
+        assert mpp is not None
+        image_mpp = mpp / sizes[kind]
+    image = SlideImage(
+        [pixels],
+        mpp=image_mpp,
+        origin_um=options.origin_um or (0.0, 0.0),
+        value_range=(0.0, 1.0) if pixels.dtype.kind == "f" and pixels.max() <= 1 else None,
+    )
+    return image, f"uns['spatial'][{name!r}]['images'][{kind!r}]", None
+
+
+def _rescale_embedded(adata: AnnData, mpp: float) -> None:
+    """Scale factors per µm instead of per pixel, so that scanpy and squidpy still plot."""
+    libraries = _libraries(adata)
+    if not libraries:
+        return
+    rescaled = dict(adata.uns["spatial"])
+    for name, library in libraries.items():
+        factors = {
+            k: float(v) / mpp if k.endswith("_scalef") else float(v) * mpp
+            for k, v in library["scalefactors"].items()
+            if k.endswith(("_scalef", "_fullres"))
+        }
+        rescaled[name] = {**library, "scalefactors": {**library["scalefactors"], **factors}}
+    adata.uns["spatial"] = rescaled

@@ -1,0 +1,140 @@
+"""What every reader returns: cells, image and molecules, already in µm."""
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.slide import Expression, Slide
+from spatiagraph.data.units import scale_from_pitch
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass
+class Options:
+    """What the user told :func:`~spatiagraph.data.read.read` beyond the path; see there."""
+
+    image: PathLike | bool | None = None
+    mpp: float | None = None
+    image_mpp: float | None = None
+    origin_um: tuple[float, float] | None = None
+    pitch_um: float | None = None
+    spatial_key: str = keys.SPATIAL
+    transcripts: PathLike | bool = True
+
+
+@dataclass
+class Parts:
+    """Pieces of a slide.
+
+    Attributes:
+        adata: Cells with ``obsm["spatial"]`` in µm.
+        image: The image, if any.
+        transcripts: Molecules, if any.
+        known_um: The scale comes from the maker's metadata, so that it need not be guessed at.
+        notes: How the slide was put together; kept in ``uns["spatiagraph"]["read"]``.
+        warnings: What the user should hear of once the slide has passed its checks.
+    """
+
+    adata: AnnData
+    image: SlideImage | None = None
+    transcripts: pd.DataFrame | None = None
+    known_um: bool = False
+    notes: dict[str, object] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def require_mpp(options: Options, pos: np.ndarray) -> float | None:
+    """µm per unit of ``pos`` as the user gave it, ``None`` if they did not.
+
+    Raises:
+        ValueError: ``mpp`` is not positive, both ``mpp`` and ``pitch_um`` are given, or the
+            points form no lattice.
+    """
+    if options.mpp is not None and options.pitch_um is not None:
+        raise ValueError(
+            f"Expected either mpp or pitch_um, got mpp={options.mpp:g} and "
+            f"pitch_um={options.pitch_um:g}: both give the scale of the coordinates"
+        )
+    if options.pitch_um is not None:
+        return scale_from_pitch(pos, options.pitch_um)
+    if options.mpp is not None and not (np.isfinite(options.mpp) and options.mpp > 0):
+        raise ValueError(f"Expected 'mpp' to be positive µm per unit, got {options.mpp}")
+    return options.mpp
+
+
+def open_image(
+    path: PathLike, mpp: float | None, origin_um: tuple[float, float] | None
+) -> SlideImage:
+    """Open an image file for :func:`~spatiagraph.data.read.read`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be decoded, or its pixel size is unknown.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected an image at {path}, found no such file")
+    if mpp is None and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        raise ValueError(
+            f"Expected the pixel size of {path.name}, got none: pass image_mpp=… (µm per pixel of "
+            "the image), or mpp=… if the coordinates are pixels of this image too"
+        )
+    try:
+        return SlideImage.open(path, mpp=mpp, origin_um=origin_um or (0.0, 0.0))
+    except ValueError as err:
+        if mpp is not None:
+            raise
+        raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
+
+
+def build(
+    parts: Parts,
+    *,
+    slide_id: str,
+    donor: str | None,
+    expression: Expression,
+    drop_empty: bool,
+    assume_um: bool,
+    pitch_um: float | None,
+) -> Slide:
+    """Check the pieces and make the slide.
+
+    Raises:
+        ValueError: See :class:`~spatiagraph.data.slide.Slide`.
+    """
+    adata = parts.adata
+    if drop_empty and adata.n_obs and adata.n_vars:
+        counts = Slide(adata, slide_id=slide_id, check=False).counts
+        full = np.asarray((counts != 0).sum(axis=1)).ravel() > 0
+        if not full.any():
+            raise ValueError(f"Expected counts in {slide_id!r}, got none in all {len(full)} cells")
+        if not full.all():
+            warnings.warn(
+                f"Dropped {int((~full).sum())} of {len(full)} cells of {slide_id!r} that have no "
+                "counts",
+                stacklevel=3,
+            )
+            adata = adata[full].copy()
+    slide = Slide(
+        adata,
+        parts.image,
+        parts.transcripts,
+        slide_id=slide_id,
+        donor=donor,
+        expression=expression,
+        assume_um=assume_um or parts.known_um,
+        pitch_um=pitch_um,
+    )
+    for message in parts.warnings:
+        warnings.warn(message, stacklevel=3)
+    notes = {k: v for k, v in parts.notes.items() if v is not None}
+    slide.adata.uns[keys.UNS] = {**slide.adata.uns.get(keys.UNS, {}), "read": notes}
+    return slide

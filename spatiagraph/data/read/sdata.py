@@ -1,0 +1,202 @@
+"""SpatialData stores (``.zarr``): table, centroids, image placed by its transformation."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph._optional import require
+from spatiagraph.data.checks import check_positions, nearest
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.molecules import count_molecules
+from spatiagraph.data.read.parts import Options, Parts, open_image, require_mpp
+
+_AXES = ("x", "y")
+
+
+def is_spatialdata(folder: Path) -> bool:
+    """Whether a folder is a SpatialData store."""
+    marks = (".zgroup", "zarr.json", ".zattrs", "zmetadata")
+    return folder.suffix == ".zarr" or any((folder / m).exists() for m in marks)
+
+
+def load_spatialdata(path: Path, options: Options) -> Parts:
+    """Read a SpatialData store.
+
+    Coordinates are those of ``obsm["spatial"]`` of the table, or the centroids of the shapes it
+    annotates, in the shapes' own units; SpatialData does not say which units these are, so ``mpp``
+    or ``pitch_um`` give the scale unless they are µm. A store without a table is counted from
+    its points if these say which molecule is in which cell.
+
+    Args:
+        path: The store.
+        options: Scale, image element and slot of the coordinates.
+
+    Raises:
+        ImportError: The extra ``[io]`` is not installed.
+        ValueError: It is no SpatialData store, or has neither table nor assigned molecules.
+    """
+    spatialdata = require("spatialdata", extra="io", purpose="Reading a SpatialData .zarr")
+    with warnings.catch_warnings():  # about old formats, which are read all the same
+        warnings.simplefilter("ignore")
+        try:
+            sdata = spatialdata.read_zarr(path)
+        except (ValueError, KeyError, OSError) as err:
+            raise ValueError(f"Expected a SpatialData store, got {path.name}: {err}") from err
+    molecules = _molecules(sdata)
+    if len(sdata.tables):
+        adata, element = _from_table(spatialdata, sdata, options)
+    elif molecules is not None and "cell_id" in molecules:
+        adata = count_molecules(molecules)
+        element = sdata.points[next(iter(sdata.points))]
+    else:
+        have = ", ".join(f"{kind} {name!r}" for kind, name, _ in sdata.gen_elements())
+        raise ValueError(
+            f"Expected a table of counts in {path.name}, or points with a gene and a cell for "
+            f"each molecule; got {have or 'an empty store'}"
+        )
+    pos = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    check_positions(pos, adata.obs_names)
+    mpp = require_mpp(options, pos)
+    adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
+    if molecules is not None and mpp is not None:
+        molecules[["x_um", "y_um"]] *= mpp
+    image, name = _image(sdata, element, 1.0 if mpp is None else mpp, options)
+    return Parts(
+        adata,
+        image,
+        molecules if options.transcripts is not False else None,
+        notes={"format": "spatialdata", "path": path.name, "mpp": mpp, "image": name},
+    )
+
+
+def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any]:
+    """Cells of the only table, placed in the units of the element they annotate."""
+    if len(sdata.tables) > 1 and "table" not in sdata.tables:
+        raise ValueError(
+            f"Expected one table or one called 'table', got {', '.join(map(repr, sdata.tables))}"
+        )
+    name = "table" if "table" in sdata.tables else next(iter(sdata.tables))
+    adata = sdata.tables[name].copy()
+    attrs = adata.uns.get("spatialdata_attrs", {})
+    regions = np.atleast_1d(attrs.get("region", [])).tolist()
+    if len(regions) > 1:
+        raise ValueError(
+            f"Expected a table of one section, got {len(regions)} regions: "
+            f"{', '.join(map(repr, regions[:8]))}. Write one store for each"
+        )
+    element = sdata[regions[0]] if regions and regions[0] in sdata else None
+    if options.spatial_key in adata.obsm:
+        adata.obsm[keys.SPATIAL] = np.asarray(adata.obsm[options.spatial_key])
+    elif options.spatial_key != keys.SPATIAL or element is None:
+        raise ValueError(
+            f"Expected coordinates in obsm[{options.spatial_key!r}] of table {name!r}, got none. "
+            f"{nearest(options.spatial_key, list(adata.obsm))}. Pass spatial_key=…"
+        )
+    else:
+        system = next(iter(_systems(element)))
+        centres = spatialdata.get_centroids(element, coordinate_system=system).compute()
+        inverse = np.linalg.inv(_affine(element, system))
+        xy = np.c_[centres[list(_AXES)].to_numpy(np.float64), np.ones(len(centres))]
+        placed = pd.DataFrame(xy @ inverse.T[:, :2], index=centres.index)
+        ids = adata.obs[attrs["instance_key"]]
+        adata.obsm[keys.SPATIAL] = placed.reindex(ids).to_numpy(np.float64)
+    return adata, element
+
+
+def _molecules(sdata: Any) -> pd.DataFrame | None:
+    """The only point element that names genes, as a molecule table."""
+    named = [p for p in sdata.points.values() if p.attrs.get("spatialdata_attrs", {})]
+    named = [p for p in named if p.attrs["spatialdata_attrs"].get("feature_key")]
+    if len(named) != 1:
+        return None
+    points, attrs = named[0], named[0].attrs["spatialdata_attrs"]
+    columns = {"x": "x_um", "y": "y_um", attrs["feature_key"]: "gene"}
+    if attrs.get("instance_key"):
+        columns[attrs["instance_key"]] = "cell_id"
+    if "z" in points:
+        columns["z"] = "z_um"
+    if "qv" in points:
+        columns["qv"] = "qv"
+    table = points[list(columns)].compute().rename(columns=columns).reset_index(drop=True)
+    table["gene"] = table["gene"].astype(str).astype("category")
+    if "cell_id" in table:
+        ids = table["cell_id"].astype("string").astype(object)
+        table["cell_id"] = ids.mask(ids.isin(["", "-1", "0", "UNASSIGNED", "nan", "None"]))
+    return table
+
+
+def _image(
+    sdata: Any, element: Any, mpp: float, options: Options
+) -> tuple[SlideImage | None, str | None]:
+    """The image asked for, or the finest one, placed in the units of the cells."""
+    names = list(sdata.images)
+    asked = options.image
+    if asked is False or (not names and (asked is None or asked is True)):
+        return None, None
+    if asked is not None and asked is not True:
+        if str(asked) not in names:
+            if Path(asked).exists():
+                return open_image(asked, options.image_mpp or mpp, options.origin_um), str(asked)
+            raise ValueError(
+                f"Expected 'image' to name an image of the store or a file, got {str(asked)!r}. "
+                f"{nearest(str(asked), names)}"
+            )
+        names = [str(asked)]
+    placed = {name: _place(sdata.images[name], element, name) for name in names}
+    name = min(placed, key=lambda n: placed[n][0])
+    scale, corner = placed[name]
+    origin = options.origin_um or (float(corner[0] * mpp), float(corner[1] * mpp))
+    levels = [level.transpose("y", "x", "c").data for level in _levels(sdata.images[name])]
+    return SlideImage(levels, mpp=options.image_mpp or scale * mpp, origin_um=origin), name
+
+
+def _levels(image: Any) -> list[Any]:
+    """Resolutions of an image, finest first."""
+    if hasattr(image, "children") and image.children:  # DataTree
+        return [next(iter(child.data_vars.values())) for child in image.children.values()]
+    return [image]
+
+
+def _place(image: Any, element: Any, name: str) -> tuple[float, np.ndarray]:
+    """Units per pixel and corner of an image, in the coordinates of ``element``."""
+    system = _shared_system(image, element, name)
+    to_cells = _affine(image, system)
+    if element is not None:
+        to_cells = np.linalg.inv(_affine(element, system)) @ to_cells
+    a = to_cells[:2, :2]
+    if not (
+        np.allclose(a, a[0, 0] * np.eye(2), rtol=1e-3, atol=1e-6 * abs(a).max()) and a[0, 0] > 0
+    ):
+        raise ValueError(
+            f"Expected image {name!r} to be scaled and shifted against the cells, got a rotation, "
+            f"reflection or shear: {a.round(4).tolist()}. Resample it first "
+            "(spatialdata.rasterize), or pass image=False"
+        )
+    return float(np.sqrt(abs(np.linalg.det(a)))), to_cells[:2, 2]
+
+
+def _systems(element: Any) -> dict[str, Any]:
+    transformations = require("spatialdata.transformations", extra="io", purpose="Reading .zarr")
+    return transformations.get_transformation(element, get_all=True)
+
+
+def _shared_system(image: Any, element: Any, name: str) -> str:
+    """A coordinate system that both know."""
+    of_image = _systems(image)
+    shared = of_image if element is None else [s for s in of_image if s in _systems(element)]
+    if not shared:
+        raise ValueError(
+            f"Expected image {name!r} and the cells in one coordinate system, got "
+            f"{', '.join(of_image)} and {', '.join(_systems(element))}"
+        )
+    return next(iter(shared))
+
+
+def _affine(element: Any, system: str) -> np.ndarray:
+    """Matrix from the element's own coordinates to a coordinate system, ``[3, 3]``."""
+    return _systems(element)[system].to_affine_matrix(input_axes=_AXES, output_axes=_AXES)

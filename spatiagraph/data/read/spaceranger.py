@@ -1,0 +1,148 @@
+"""Space Ranger folders (Visium, Visium HD): counts, spots, images, and the scale in µm."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from spatiagraph import keys
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.tenx import find_matrix, read_matrix
+
+VISIUM_PITCH_UM = 100.0
+"""Centre-to-centre distance of Visium spots."""
+SPOT_DIAMETER_UM = 65.0
+"""What Space Ranger's ``spot_diameter_fullres`` measures (not the 55 µm of the printed spot)."""
+
+_MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
+_POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+_COLUMNS = [
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+]
+
+
+def is_spaceranger(folder: Path) -> bool:
+    """Whether a folder looks like Space Ranger output."""
+    return any((folder / "spatial" / n).exists() for n in (*_POSITIONS, "scalefactors_json.json"))
+
+
+def load_spaceranger(folder: Path, options: Options) -> Parts:
+    """Read the spots in tissue of a Space Ranger folder.
+
+    The scale is ``microns_per_pixel`` where Space Ranger wrote it; otherwise it follows from the
+    pitch of the array, fitted to rows and columns of the spots, which also works for a few spots.
+
+    Args:
+        folder: The folder that holds ``spatial/``.
+        options: Scale or image, to override those of the folder.
+
+    Raises:
+        ValueError: A file is missing or does not belong to the others; names it.
+    """
+    spatial = folder / "spatial"
+    matrix = find_matrix(folder, _MATRICES)
+    if matrix is None:
+        raise ValueError(
+            f"Expected {' or '.join(_MATRICES)} (.h5 or folder) beside {spatial}, found neither"
+        )
+    spots = _read_positions(spatial)
+    factors = _read_factors(spatial)
+    adata = read_matrix(matrix)
+    adata = adata[adata.obs_names.isin(spots.index)].copy()
+    if not adata.n_obs:
+        raise ValueError(
+            f"Expected barcodes of {matrix.name} among the spots of {spatial}, got none in common"
+        )
+    spots = spots.loc[adata.obs_names]
+    adata.obs = spots[["array_row", "array_col", "in_tissue"]].copy()
+    pixels = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
+    mpp, source = _scale(spots, pixels, factors, options)
+    adata.obsm[keys.SPATIAL] = pixels * mpp
+    adata = adata[adata.obs["in_tissue"] == 1].copy()
+    image, file = _image(spatial, factors, mpp, options)
+    return Parts(
+        adata,
+        image,
+        known_um=True,
+        notes={
+            "format": "spaceranger",
+            "path": folder.name,
+            "counts": matrix.name,
+            "mpp": mpp,
+            "mpp_from": source,
+            "image": file,
+        },
+    )
+
+
+def _read_positions(spatial: Path) -> pd.DataFrame:
+    path = next((p for name in _POSITIONS if (p := spatial / name).exists()), None)
+    if path is None:
+        raise ValueError(f"Expected one of {', '.join(_POSITIONS)} in {spatial}, found none")
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    else:  # Space Ranger 1 wrote no header
+        with path.open() as stream:
+            headed = stream.readline().startswith("barcode")
+        table = pd.read_csv(path, names=None if headed else _COLUMNS, header=0 if headed else None)
+    missing = [c for c in _COLUMNS if c not in table]
+    if missing:
+        raise ValueError(f"Expected columns {', '.join(missing)} in {path.name}, found none")
+    return table.set_index(table["barcode"].astype(str)).rename_axis(None)
+
+
+def _read_factors(spatial: Path) -> dict[str, float]:
+    path = spatial / "scalefactors_json.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _scale(
+    spots: pd.DataFrame, pixels: np.ndarray, factors: dict[str, float], options: Options
+) -> tuple[float, str]:
+    """µm per full-resolution pixel, and where it comes from."""
+    if options.mpp is not None:
+        return options.mpp, "mpp"
+    if "microns_per_pixel" in factors:
+        return float(factors["microns_per_pixel"]), "microns_per_pixel"
+    pitch = VISIUM_PITCH_UM if options.pitch_um is None else options.pitch_um
+    # rows are √3/2 pitches apart; within a row, every second column holds a spot
+    sites = spots[["array_col", "array_row"]].to_numpy(np.float64)
+    sites = (sites - sites.mean(axis=0)) * (pitch / 2, pitch * np.sqrt(3) / 2)  # µm
+    if np.linalg.matrix_rank(sites) == 2:
+        fit = np.linalg.lstsq(sites, pixels - pixels.mean(axis=0), rcond=None)[0]  # px per µm
+        return float(1 / np.sqrt(abs(np.linalg.det(fit)))), "pitch of the spots"
+    if "spot_diameter_fullres" in factors:
+        return SPOT_DIAMETER_UM / float(factors["spot_diameter_fullres"]), "spot_diameter_fullres"
+    raise ValueError(
+        f"Expected scalefactors_json.json or spots in several rows and columns to find the scale, "
+        f"got {len(spots)} spots. Pass mpp=… (µm per full-resolution pixel)"
+    )
+
+
+def _image(
+    spatial: Path, factors: dict[str, float], mpp: float, options: Options
+) -> tuple[SlideImage | None, str | None]:
+    if options.image is False:
+        return None, None
+    if options.image is not None and options.image is not True:  # the full-resolution image
+        path = Path(options.image)
+        return open_image(path, options.image_mpp or mpp, options.origin_um), path.name
+    for kind in ("hires", "lowres"):
+        files = [spatial / f"tissue_{kind}_image.{s}" for s in ("png", "jpg", "tif", "tiff")]
+        found = next((p for p in files if p.exists()), None)
+        factor = factors.get(f"tissue_{kind}_scalef")
+        if found is not None and factor is not None:
+            return open_image(found, mpp / factor, options.origin_um), found.name
+    if options.image is True:
+        raise FileNotFoundError(
+            f"Expected tissue_hires_image.png or tissue_lowres_image.png and their scale factor "
+            f"in {spatial}, found none"
+        )
+    return None, None

@@ -1,0 +1,104 @@
+"""10x feature-barcode matrices: HDF5 or a Matrix Market folder → AnnData."""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from scipy.io import mmread
+from scipy.sparse import csc_matrix, csr_matrix
+
+from spatiagraph import keys
+
+_GENES = "Gene Expression"
+
+
+def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
+    """First matrix with one of the names, as ``<stem>.h5``, ``*_<stem>.h5`` or folder ``<stem>``.
+
+    Args:
+        folder: Where to look.
+        stems: Names in order of preference.
+    """
+    for stem in stems:
+        files = [folder / f"{stem}.h5", *sorted(folder.glob(f"*_{stem}.h5"))]
+        found = next((p for p in [*files, folder / stem] if p.exists()), None)
+        if found is not None:
+            return found
+    return None
+
+
+def read_matrix(path: Path) -> AnnData:
+    """Read counts of genes (other feature types, such as controls, are left out).
+
+    Args:
+        path: ``.h5`` file of Cell Ranger ≥ 3, or a folder with ``matrix.mtx``,
+            ``features.tsv`` and ``barcodes.tsv``, each possibly gzipped.
+
+    Returns:
+        Barcodes × genes; ``var_names`` are unique symbols, ``var["gene_ids"]`` Ensembl ids.
+
+    Raises:
+        ValueError: The file is no such matrix, or a file of the folder is missing.
+    """
+    matrix, barcodes, features = _from_folder(path) if path.is_dir() else _from_h5(path)
+    if matrix.shape != (len(barcodes), len(features)):
+        raise ValueError(
+            f"Expected {path.name} of shape {[len(barcodes), len(features)]} (barcodes × features),"
+            f" got {list(matrix.shape)}"
+        )
+    genes = (features["feature_types"] == _GENES).to_numpy()
+    var = features[genes].set_index(make_index_unique(pd.Index(features["symbol"][genes])))
+    return AnnData(
+        csr_matrix(matrix[:, np.flatnonzero(genes)], dtype=np.float32),
+        obs=pd.DataFrame(index=barcodes),
+        var=var[[keys.GENE_IDS, "feature_types"]].rename_axis(None),
+    )
+
+
+def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"Expected an HDF5 file, got {path.name}, which is none or is damaged")
+    with h5py.File(path) as file:
+        group = file.get("matrix")
+        if group is None or "features" not in group:
+            raise ValueError(
+                f"Expected matrix/features in {path.name} (Cell Ranger ≥ 3), got "
+                f"{', '.join(sorted(file)) or 'an empty file'}"
+            )
+        parts = tuple(group[k][:] for k in ("data", "indices", "indptr"))
+        shape = tuple(int(n) for n in group["shape"][:])  # features × barcodes
+        barcodes = pd.Index(group["barcodes"].asstr()[:], dtype=object)
+        table = group["features"]
+        features = pd.DataFrame(
+            {
+                "symbol": table["name"].asstr()[:],
+                keys.GENE_IDS: table["id"].asstr()[:],
+                "feature_types": table["feature_type"].asstr()[:],
+            }
+        )
+    return csc_matrix(parts, shape=shape).T.tocsr(), barcodes, features
+
+
+def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
+    files = {}
+    for name in ("matrix.mtx", "barcodes.tsv", "features.tsv"):
+        found = next((p for p in (path / name, path / f"{name}.gz") if p.exists()), None)
+        if found is None:
+            raise ValueError(f"Expected {name} or {name}.gz in {path}, found neither")
+        files[name] = found
+    mtx = files["matrix.mtx"]
+    with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
+        matrix = csr_matrix(mmread(stream).T)
+    barcodes = pd.read_csv(files["barcodes.tsv"], sep="\t", header=None, dtype=str)
+    features = pd.read_csv(files["features.tsv"], sep="\t", header=None, dtype=str)
+    types = features[2] if features.shape[1] > 2 else _GENES
+    return (
+        matrix,
+        pd.Index(barcodes[0].to_numpy(), dtype=object),
+        pd.DataFrame({"symbol": features[1], keys.GENE_IDS: features[0], "feature_types": types}),
+    )

@@ -1,0 +1,133 @@
+"""Xenium folders. Everything is in µm already; the image has the pixel size of its metadata."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.molecules import (
+    count_molecules,
+    polygon_centroids,
+    read_molecules,
+)
+from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.tenx import find_matrix, read_matrix
+
+_TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz")
+_MORPHOLOGY = (
+    "morphology_focus/ch0000_dapi.ome.tif",
+    "morphology_focus/morphology_focus_0000.ome.tif",
+    "morphology_focus.ome.tif",
+    "morphology_mip.ome.tif",
+)
+
+
+def is_xenium(folder: Path) -> bool:
+    """Whether a folder looks like Xenium output, complete or not."""
+    if (folder / "experiment.xenium").exists():
+        return True
+    table = _find_table(folder, "transcripts")
+    if table is None or table.suffix != ".parquet":
+        return False
+    return {"x_location", "feature_name", "cell_id"} <= set(pq.read_schema(table).names)
+
+
+def load_xenium(folder: Path, options: Options) -> Parts:
+    """Read a Xenium folder.
+
+    Counts come from ``cell_feature_matrix`` with the centroids of ``cells``; where these are
+    missing, they are counted from ``transcripts`` at quality 20, as the instrument does, with the
+    centroids of ``cell_boundaries``. These files are plain HDF5, parquet and csv, so nothing
+    beyond the core dependencies is needed.
+
+    Args:
+        folder: The folder with ``experiment.xenium``.
+        options: Image and pixel size, to override those of the folder.
+
+    Raises:
+        ValueError: Neither counts nor transcripts are there; says which files were looked for.
+    """
+    if options.pitch_um is not None or options.mpp is not None:
+        raise ValueError("Expected no mpp or pitch_um: the coordinates of Xenium are µm")
+    table = _find_table(folder, "transcripts")
+    matrix = find_matrix(folder, ("cell_feature_matrix",))
+    cells = _find_table(folder, "cells")
+    molecules = None
+    if table is not None and (options.transcripts is not False or matrix is None):
+        molecules = read_molecules(table)
+    if matrix is not None and cells is not None:
+        adata, source = _from_matrix(matrix, cells), matrix.name
+    elif molecules is not None:
+        adata, source = count_molecules(molecules), f"{table.name}, qv ≥ 20" if table else ""
+        outlines = _find_table(folder, "cell_boundaries")
+        if outlines is not None:
+            _place_by_outlines(adata, _read_table(outlines))
+    else:
+        raise ValueError(
+            f"Expected cell_feature_matrix (.h5 or folder) with cells (.parquet, .csv), or "
+            f"transcripts (.parquet, .csv), in {folder}; found neither. Copy them from the "
+            "instrument's output"
+        )
+    return Parts(
+        adata,
+        _image(folder, options),
+        molecules if options.transcripts is not False else None,
+        known_um=True,
+        notes={"format": "xenium", "path": folder.name, "counts": source},
+    )
+
+
+def _find_table(folder: Path, stem: str) -> Path | None:
+    return next((p for s in _TABLE_SUFFIXES if (p := folder / f"{stem}{s}").exists()), None)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def _from_matrix(matrix: Path, cells: Path) -> AnnData:
+    adata = read_matrix(matrix)
+    table = _read_table(cells)
+    ids = table["cell_id"]
+    if len(ids) and isinstance(ids.iloc[0], bytes):
+        ids = ids.str.decode("utf-8")
+    table = table.set_index(ids.astype(str)).drop(columns="cell_id")
+    missing = adata.obs_names.difference(table.index)
+    if len(missing):
+        raise ValueError(
+            f"Expected each cell of {matrix.name} in {cells.name}, got none for {len(missing)}: "
+            f"{', '.join(map(repr, missing[:5]))}"
+        )
+    table = table.loc[adata.obs_names]
+    adata.obsm[keys.SPATIAL] = table[["x_centroid", "y_centroid"]].to_numpy(dtype=np.float64)
+    adata.obs = table.drop(columns=["x_centroid", "y_centroid"])
+    return adata
+
+
+def _place_by_outlines(adata: AnnData, outlines: pd.DataFrame) -> None:
+    """Centroids of the outlines; a cell without outline keeps the mean of its molecules."""
+    centre = polygon_centroids(outlines).reindex(adata.obs_names).to_numpy(dtype=np.float64)
+    pos = adata.obsm[keys.SPATIAL]
+    adata.obsm[keys.SPATIAL] = np.where(np.isfinite(centre), centre, pos)
+
+
+def _image(folder: Path, options: Options) -> SlideImage | None:
+    if options.image is False:
+        return None
+    mpp = options.image_mpp
+    specs = folder / "experiment.xenium"
+    if mpp is None and specs.exists():
+        mpp = json.loads(specs.read_text()).get("pixel_size")
+    if options.image is None or options.image is True:
+        found = next((p for name in _MORPHOLOGY if (p := folder / name).exists()), None)
+        if found is None and options.image is True:
+            raise FileNotFoundError(
+                f"Expected one of {', '.join(_MORPHOLOGY)} in {folder}, found none"
+            )
+        return None if found is None else open_image(found, mpp, options.origin_um)
+    return open_image(options.image, mpp, options.origin_um)
