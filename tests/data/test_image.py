@@ -126,6 +126,19 @@ def test_crops_equal_one_read_per_cell(channels, window_um, size):
     assert_allclose(crops, crop_one_by_one(levels, 0.5, pos, window_um, size), atol=2e-6)
 
 
+@pytest.mark.parametrize("chunk", [(256, 256), (300, 2200)])
+@pytest.mark.parametrize("window_um", [16.0, "varied"])
+def test_windows_across_blocks_of_chunks_are_whole(chunk, window_um):
+    rng = np.random.default_rng(6)
+    pixels = rng.integers(0, 256, (2100, 2200), dtype=np.uint8)
+    seams = np.array([600, 900, 1024, 1200, 2048])  # where blocks of these chunks may end
+    pos = 0.5 * np.stack(np.meshgrid(seams, seams), -1).reshape(-1, 2) + rng.uniform(-6, 6, (25, 2))
+    if window_um == "varied":
+        window_um = rng.uniform(8, 40, 25)
+    crops, _ = SlideImage([CountingArray(pixels, chunk)], mpp=0.5).crops(pos, window_um, 20)
+    assert_allclose(crops, crop_one_by_one([pixels], 0.5, pos, window_um, 20), atol=2e-6)
+
+
 @pytest.mark.parametrize("chunk", [(64, 64), (300, 300), (16, 3000), (2600, 3000)])
 @pytest.mark.parametrize("window_um", [20.0, "varied"])
 def test_each_stored_chunk_is_read_at_most_once(chunk, window_um):
@@ -153,13 +166,13 @@ def test_crops_come_from_the_coarsest_level_that_is_fine_enough(window_um, level
 
 
 def test_levels_of_odd_size_stay_aligned():
-    """A level of 50 rows below one of 101 has pixels of exactly 2 µm, not 2.02."""
-    fine = np.zeros((101, 203), np.uint8)
-    fine[90:92, 180:182] = 255
-    coarse = fine[:100, :202].reshape(50, 2, 101, 2).max((1, 3))
+    """A level of 15 rows below one of 255 has pixels of exactly 16 µm, not 17."""
+    fine = np.zeros((255, 319), np.uint8)
+    fine[208:224, 288:304] = 255
+    coarse = fine[:240, :304].reshape(15, 16, 19, 16).max((1, 3))
     image = SlideImage([fine, coarse], mpp=1.0)
-    crops, _ = image.crops(np.array([[181.0, 91.0]]), 18, 9)
-    assert_array_equal(np.argwhere(crops[0, 0]), [[4, 4]])
+    crops, _ = image.crops(np.array([[296.0, 216.0]]), 17 * 9, 9)
+    assert np.unravel_index(crops[0, 0].argmax(), (9, 9)) == (4, 4)
 
 
 def test_crops_outside_the_image_are_masked_and_zero():
