@@ -1,66 +1,251 @@
-"""Gene panels: the ordered genes of a model, and how a slide's genes map onto them."""
+"""The genes a model knows, in order, and how the genes of a slide map onto them."""
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy.sparse import csr_matrix
 
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.variability import gene_variability
+
+MIN_COVERAGE = 0.1
+"""Share of the panel a slide must measure to be used at all."""
+_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}(\.\d+)?$")
+_NO_ID = {"", "nan", "NaN", "None", "NA", "<NA>"}
 
 
-class PanelAlignment(NamedTuple):
-    """How a slide's genes map onto a panel.
+@dataclass(frozen=True)
+class PanelAlignment:
+    """Where each gene of a panel is found in a slide.
 
     Attributes:
-        gene: Panel gene of each column of the slide, ``[G_slide]``; -1 where the panel has none.
-        measured: Panel genes the slide measured, ``[G]`` bool.
+        columns: Column of the slide for each gene of the panel, ``[G]``, -1 for unmeasured; the
+            first one where several columns hold the same gene.
+        genes: Gene of the panel for each column of the slide, ``[G_slide]``, -1 for none.
+        measured: Genes of the panel the slide measures, ``[G]``.
         coverage: Share of the panel that is measured.
-        missing: Symbols of the panel that are not.
+        missing: Symbols of the unmeasured genes, in panel order.
+        case_only: Missing genes which the slide has in another case, as (panel, slide) symbols.
+        by: What the genes were matched by.
     """
 
-    gene: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    genes: NDArray[np.int64]
     measured: NDArray[np.bool_]
     coverage: float
     missing: list[str]
+    case_only: list[tuple[str, str]]
+    by: Literal["symbols", "gene_ids"]
 
 
 class GenePanel:
-    """The ordered genes a model reads.
+    """An ordered set of genes, known by symbol and, where possible, by Ensembl id.
+
+    A slide is matched by symbols or by Ensembl ids, whichever finds more of the panel (symbols at
+    a tie). Symbols must agree in case, since case tells mouse (Actb) from human (ACTB); the
+    version of an Ensembl id (``.12``) is ignored. Columns of a slide that hold the same gene are
+    added up, as 10x files list some symbols twice.
 
     Args:
-        symbols: Gene symbols, in order.
-        gene_ids: Ensembl ids in the same order; version suffixes are dropped.
+        symbols: Gene symbols, ``[G]``.
+        gene_ids: Ensembl ids, ``[G]``; empty for a gene without one.
 
     Raises:
-        ValueError: If a gene is named twice, or ids and symbols differ in number.
+        ValueError: If a gene occurs twice, or there is not one id per symbol.
 
     Examples:
-        >>> panel = GenePanel(["EPCAM", "CD3E", "ACTA2"])
-        >>> len(panel), panel
-        (3, GenePanel(3 genes: EPCAM, CD3E, ACTA2))
+        >>> panel = GenePanel(["ACTB", "KRT8"], ["ENSG00000075624.17", ""])
+        >>> len(panel), panel.gene_ids
+        (2, ('ENSG00000075624', ''))
     """
 
     def __init__(self, symbols: Sequence[str], gene_ids: Sequence[str] | None = None):
-        self.symbols = [str(symbol) for symbol in symbols]
-        self.gene_ids = None if gene_ids is None else [_unversioned(str(g)) for g in gene_ids]
+        self.symbols = tuple(str(s) for s in symbols)
+        _check_unique(self.symbols, "symbols")
         if not self.symbols:
-            raise ValueError("Expected at least one gene in the panel, got none")
-        if self.gene_ids is not None and len(self.gene_ids) != len(self.symbols):
+            raise ValueError("Expected a panel of at least one gene, got none")
+        self.gene_ids = None if gene_ids is None else tuple(_strip_version(i) for i in gene_ids)
+        if self.gene_ids is not None:
+            if len(self.gene_ids) != len(self.symbols):
+                raise ValueError(
+                    f"Expected one of 'gene_ids' per symbol, got {len(self.gene_ids)} for "
+                    f"{len(self.symbols)} symbols"
+                )
+            _check_unique([i for i in self.gene_ids if i], "Ensembl ids")
+
+    @classmethod
+    def from_slides(
+        cls,
+        slides: Sequence[Slide],
+        how: Literal["union", "intersection"] = "union",
+        *,
+        num_genes: int | None = None,
+        min_cells: int = 3,
+    ) -> Self:
+        """The genes of some slides, or the most variable of them; no label is looked at.
+
+        Variability is the variance of analytic Pearson residuals for counts
+        (:func:`~spatiagraph.data.variability.gene_variability`) and of ``log1p`` values for
+        normalised expression. Each slide ranks its genes; a gene's score is its mean relative
+        rank over the slides that measure it.
+
+        Args:
+            slides: Where the genes come from; order follows the first slide, then the others.
+            how: Genes of any slide, or only those of all slides.
+            num_genes: Keep this many most variable genes, in panel order; all when ``None``.
+            min_cells: Leave out genes seen in fewer cells, all slides together.
+
+        Raises:
+            ValueError: If there is no slide, or no gene remains.
+        """
+        if not slides:
+            raise ValueError("Expected at least one slide to take genes from, got none")
+        if how not in ("union", "intersection"):
+            raise ValueError(f'Expected how to be "union" or "intersection", got {how!r}')
+        if num_genes is not None and num_genes < 1:
+            raise ValueError(f"Expected 'num_genes' of at least 1, got {num_genes}")
+        everything = _union(slides)
+        panel = cls(*everything)
+        total = len(panel)
+        num_slides, num_seen, score = np.zeros((3, total))
+        for slide in slides:
+            # the union may be far larger than one slide: no coverage is asked for here
+            counts, measured = panel.counts(slide, min_coverage=0.0)
+            num_slides += measured
+            num_seen += np.bincount(counts.indices[counts.data > 0], minlength=total)
+            if num_genes is not None:
+                score[measured] += _relative_rank(
+                    gene_variability(counts, slide.expression)[measured]
+                )
+        keep = (num_seen >= min_cells) & (num_slides >= (len(slides) if how != "union" else 1))
+        if not keep.any():
             raise ValueError(
-                f"Expected one id per symbol, got {len(self.gene_ids)} ids for "
-                f"{len(self.symbols)} symbols"
+                f"Expected genes seen in at least {min_cells} cells"
+                f"{' and measured in every slide' if how != 'union' else ''}, got none among the "
+                f"{total} genes of {len(slides)} slides. Lower min_cells, or check the gene names"
             )
-        names = pd.Series(self.symbols)
-        repeated = names[names.duplicated()].unique().tolist()
-        if repeated:
-            raise ValueError(f"Expected every gene once, got {repeated[:5]} more often")
+        if num_genes is not None:
+            mean_rank = np.where(keep, score / np.maximum(num_slides, 1), -1.0)
+            best = np.argsort(-mean_rank, kind="stable")[: min(num_genes, int(keep.sum()))]
+            keep = np.isin(np.arange(total), best)
+        return panel._take(np.flatnonzero(keep))
+
+    def align(self, slide: Slide, *, min_coverage: float = MIN_COVERAGE) -> PanelAlignment:
+        """Find the panel's genes in a slide.
+
+        Args:
+            slide: The slide.
+            min_coverage: Refuse a slide that measures a smaller share of the panel.
+
+        Raises:
+            ValueError: If the slide measures too little of the panel; lists what is missing and
+                what the slide has.
+
+        Warns:
+            UserWarning: If genes are in the slide with another case only; they count as unmeasured.
+        """
+        alignment = self._match(slide)
+        if not alignment.measured.any() or alignment.coverage < min_coverage:
+            raise ValueError(_too_little(self, slide, alignment, min_coverage))
+        if alignment.case_only:
+            ours, theirs = alignment.case_only[0]
+            warnings.warn(
+                f"{len(alignment.case_only)} genes of the panel are in slide {slide.slide_id!r} "
+                f"with another case only (panel {ours!r}, slide {theirs!r}): taken as unmeasured. "
+                "Rename them if they are the same genes",
+                stacklevel=2,
+            )
+        return alignment
+
+    def counts(
+        self, slide: Slide, *, min_coverage: float = MIN_COVERAGE
+    ) -> tuple[csr_matrix, NDArray[np.bool_]]:
+        """A slide's counts in panel order; columns of the same gene are added up.
+
+        Args:
+            slide: The slide.
+            min_coverage: Refuse a slide that measures a smaller share of the panel.
+
+        Returns:
+            Counts ``[N, G]`` as CSR float32, and the measured genes ``[G]``. A gene that is not
+            measured has an empty column: the mask, not the zeros, says so. The matrix shares
+            memory with the slide where the slide has just these genes in this order.
+
+        Raises:
+            ValueError: If the slide measures too little of the panel.
+        """
+        alignment = self.align(slide, min_coverage=min_coverage)
+        counts, genes = slide.counts, alignment.genes
+        if np.array_equal(genes, np.arange(len(self))):
+            return counts, alignment.measured
+        known = np.flatnonzero(genes >= 0)
+        # a 0/1 matrix [G_slide, G] moves and adds columns in one pass over the non-zeros
+        move = csr_matrix(
+            (np.ones(len(known), dtype=np.float32), (known, genes[known])),
+            shape=(len(genes), len(self)),
+        )
+        aligned = csr_matrix(counts @ move)
+        aligned.sort_indices()
+        return aligned, alignment.measured
+
+    def coverage(self, slides: Sequence[Slide]) -> pd.DataFrame:
+        """How much of the panel each slide measures; one row per slide, none is refused.
+
+        Returns:
+            Columns ``slide_id``, ``by`` (what genes were matched by), ``measured``, ``missing``,
+            ``coverage`` (share of the panel), ``unused`` (genes of the slide that the panel does
+            not have) and ``case_only`` (missing genes that are there in another case).
+        """
+        rows = []
+        for slide in slides:
+            found = self._match(slide)
+            rows.append(
+                {
+                    "slide_id": slide.slide_id,
+                    "by": found.by,
+                    "measured": int(found.measured.sum()),
+                    "missing": len(found.missing),
+                    "coverage": found.coverage,
+                    "unused": int((found.genes < 0).sum()),
+                    "case_only": len(found.case_only),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "symbols": list(self.symbols),
+            "gene_ids": None if self.gene_ids is None else list(self.gene_ids),
+        }
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Self:
+        """What :meth:`to_dict` wrote."""
+        if not isinstance(config, dict) or "symbols" not in config:
+            raise ValueError(
+                'Expected a gene panel as {"symbols": […], "gene_ids": […] or null}, got '
+                f"{str(config)[:60]!r}"
+            )
+        return cls(config["symbols"], config.get("gene_ids"))
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the panel to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -68,191 +253,121 @@ class GenePanel:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GenePanel):
             return NotImplemented
-        return self.symbols == other.symbols and self.gene_ids == other.gene_ids
+        return (self.symbols, self.gene_ids) == (other.symbols, other.gene_ids)
 
     def __hash__(self) -> int:
-        return hash(tuple(self.symbols))
+        return hash((self.symbols, self.gene_ids))
 
     def __repr__(self) -> str:
-        shown = ", ".join(self.symbols[:3]) + (", …" if len(self) > 3 else "")
-        return f"GenePanel({len(self)} genes: {shown})"
+        first = ", ".join(self.symbols[:3]) + (", …" if len(self) > 3 else "")
+        return f"GenePanel({len(self):,} genes: {first})"
 
-    @classmethod
-    def from_slides(
-        cls,
-        slides: Sequence[Slide],
-        *,
-        how: Literal["union", "intersection"] = "union",
-        num_genes: int | None = None,
-        min_cells: int = 3,
-    ) -> Self:
-        """The genes of some slides, or the most variable of them.
+    def _take(self, index: NDArray[np.int64]) -> Self:
+        ids = None if self.gene_ids is None else [self.gene_ids[i] for i in index]
+        return type(self)([self.symbols[i] for i in index], ids)
 
-        Variability is the variance of analytic Pearson residuals of a negative binomial, which
-        counting noise alone leaves at 1 (`Lause et al., 2021
-        <https://doi.org/10.1186/s13059-021-02451-7>`_); over several slides, the mean rank counts.
-
-        Args:
-            slides: The slides.
-            how: Genes of any slide, or of all.
-            num_genes: Keep this many most variable genes, in the order of the slides.
-            min_cells: Genes seen in fewer cells of every slide are left out.
-
-        Raises:
-            ValueError: If nothing is left.
-        """
-        if not slides:
-            raise ValueError("Expected at least one slide, got none")
-        table: dict[str, str | None] = {}
-        seen: dict[str, int] = {}
-        ranks: dict[str, list[float]] = {}
-        for slide in slides:
-            ids = slide.gene_ids or [None] * slide.num_genes
-            counts = slide.counts
-            cells = np.asarray((counts > 0).sum(0)).ravel()
-            score = residual_variance(counts) if num_genes is not None else np.zeros(len(cells))
-            rank = (-np.where(cells >= min_cells, score, -1.0)).argsort().argsort()
-            for symbol, gene_id, n, r in zip(slide.symbols, ids, cells, rank, strict=True):
-                table[symbol] = table.get(symbol) or gene_id
-                seen[symbol] = max(seen.get(symbol, 0), int(n))
-                ranks.setdefault(symbol, []).append(float(r))
-        everywhere = len(slides)
-        kept = [
-            s
-            for s in table
-            if seen[s] >= min_cells and (how == "union" or len(ranks[s]) == everywhere)
+    def _match(self, slide: Slide) -> PanelAlignment:
+        genes, by = _match_columns(self.symbols, self.gene_ids, slide)
+        columns = np.full(len(self), -1, dtype=np.int64)
+        known = np.flatnonzero(genes >= 0)[::-1]  # backwards: the first column of a gene stays
+        columns[genes[known]] = known
+        measured = columns >= 0
+        missing = [s for s, there in zip(self.symbols, measured, strict=True) if not there]
+        by_case = {s.casefold(): s for s in slide.symbols} if missing else {}
+        exact = set(by_case.values())
+        case_only = [
+            (s, by_case[s.casefold()])
+            for s in missing
+            if s.casefold() in by_case and s not in exact
         ]
-        if num_genes is not None and len(kept) > num_genes:
-            best = set(sorted(kept, key=lambda s: (float(np.mean(ranks[s])), s))[:num_genes])
-            kept = [s for s in kept if s in best]
-        if not kept:
-            raise ValueError(
-                f"Expected genes seen in at least {min_cells} cells, found none in the {how} of "
-                f"{len(slides)} slides"
-            )
-        ids = [table[s] for s in kept]
-        return cls(kept, None if any(i is None for i in ids) else [str(i) for i in ids])
-
-    def align(self, slide: Slide, *, min_coverage: float = 0.1) -> PanelAlignment:
-        """Map the genes of a slide onto the panel, by symbol or by Ensembl id.
-
-        Args:
-            slide: The slide.
-            min_coverage: Share of the panel that must have been measured.
-
-        Raises:
-            ValueError: If less is covered; lists what is missing and what the slide has.
-        """
-        at = {symbol: i for i, symbol in enumerate(self.symbols)}
-        if self.gene_ids is not None:
-            at = {**{g: i for i, g in enumerate(self.gene_ids)}, **at}
-        gene = np.array([at.get(s, -1) for s in slide.symbols], dtype=np.int64)
-        for names in (slide.gene_ids, slide.symbols):  # symbols may hold ids
-            if names is not None:
-                by_id = [at.get(_unversioned(name), -1) for name in names]
-                gene = np.where(gene >= 0, gene, by_id)
-        measured = np.zeros(len(self), dtype=bool)
-        measured[gene[gene >= 0]] = True
-        missing = [s for s, m in zip(self.symbols, measured, strict=True) if not m]
-        coverage = float(measured.mean())
-        if coverage < min_coverage:
-            raise ValueError(self._uncovered(slide, coverage, missing, min_coverage))
-        return PanelAlignment(gene, measured, coverage, missing)
-
-    def _uncovered(
-        self, slide: Slide, coverage: float, missing: list[str], min_coverage: float
-    ) -> str:
-        lower = {s.lower(): s for s in slide.symbols}
-        same = [s for s in missing if s.lower() in lower]
-        hint = ""
-        if same:
-            hint = (
-                f"; {len(same)} differ only in case ({same[0]!r}, {lower[same[0].lower()]!r}): "
-                "another species?"
-            )
-        elif near := get_close_matches(missing[0], slide.symbols, 3):
-            hint = f"; near {missing[0]!r}: {near}"
-        return (
-            f"Expected slide {slide.slide_id!r} to measure at least {min_coverage:.0%} of the "
-            f"model's {len(self)} genes, got {coverage:.1%}. Missing: {missing[:8]}; the slide "
-            f"has {slide.symbols[:8]}{hint}"
+        return PanelAlignment(
+            columns, genes, measured, float(measured.mean()), missing, case_only, by
         )
 
-    def counts(self, slide: Slide) -> tuple[sparse.csr_matrix, NDArray[np.bool_]]:
-        """Counts of a slide in the order of the panel; columns of one gene are summed.
 
-        Returns:
-            ``[N, G]`` CSR float32 and the measured genes, ``[G]`` bool.
-        """
-        alignment = self.align(slide)
-        column = np.flatnonzero(alignment.gene >= 0)
-        shape = (slide.num_genes, len(self))
-        place = (column, alignment.gene[column])
-        select = sparse.csr_matrix((np.ones(len(column), np.float32), place), shape)
-        return sparse.csr_matrix(slide.counts @ select, dtype=np.float32), alignment.measured
-
-    def coverage(self, slides: Sequence[Slide]) -> pd.DataFrame:
-        """One row per slide: genes of the panel that it measured."""
-        rows = []
-        for slide in slides:
-            found = self.align(slide, min_coverage=0.0)
-            rows.append(
-                {
-                    "slide_id": slide.slide_id,
-                    "measured": int(found.measured.sum()),
-                    "panel": len(self),
-                    "coverage": found.coverage,
-                    "missing": ", ".join(found.missing[:5]),
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {"symbols": self.symbols, "gene_ids": self.gene_ids}
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` wrote."""
-        return cls(config["symbols"], config["gene_ids"])
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the panel as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict()))
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a panel written by :meth:`to_json`."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+def _strip_version(gene_id: str) -> str:
+    text = str(gene_id)
+    if text in _NO_ID:
+        return ""
+    return re.sub(r"\.\d+$", "", text) if _ENSEMBL.match(text) else text
 
 
-def residual_variance(counts: sparse.csr_matrix, theta: float = 100.0) -> NDArray[np.float64]:
-    r"""Variance of analytic Pearson residuals of each gene, ``[G]``.
-
-    With :math:`\mu_{ig} = n_i p_g`, residuals are :math:`(x - \mu) / \sqrt{\mu + \mu^2/\theta}`,
-    clipped at :math:`\pm\sqrt{N}`. Genes are taken one block at a time.
-
-    Args:
-        counts: ``[N, G]``.
-        theta: Inverse dispersion that counting noise is given.
-    """
-    num_cells, num_genes = counts.shape
-    depth = np.asarray(counts.sum(1), dtype=np.float64).ravel()
-    share = np.asarray(counts.sum(0), dtype=np.float64).ravel() / max(depth.sum(), 1.0)
-    by_gene = sparse.csc_matrix(counts)
-    limit = np.sqrt(num_cells)
-    block = max(1, int(4e6 // max(num_cells, 1)))
-    variance = np.zeros(num_genes)
-    for start in range(0, num_genes, block):
-        genes = slice(start, start + block)
-        mu = np.outer(depth, share[genes])
-        mu = np.maximum(mu, 1e-12)
-        residual = (by_gene[:, genes].toarray() - mu) / np.sqrt(mu + mu**2 / theta)
-        variance[genes] = np.clip(residual, -limit, limit).var(0)
-    return variance
+def _check_unique(names: Sequence[str], what: str) -> None:
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise ValueError(
+            f"Expected each gene once in a panel, got {len(twice)} {what} more than once: "
+            f"{_some(twice)}. GenePanel.from_slides merges the duplicates of a slide"
+        )
 
 
-def _unversioned(gene_id: str) -> str:
-    """``ENSG00000139618.7`` → ``ENSG00000139618``; symbols with dots stay as they are."""
-    stem, dot, version = gene_id.rpartition(".")
-    return stem if dot and version.isdigit() and stem.startswith("ENS") else gene_id
+def _some(names: Sequence[str], number: int = 5) -> str:
+    rest = f" and {len(names) - number:,} more" if len(names) > number else ""
+    return ", ".join(names[:number]) + rest
+
+
+def _ids(symbols: Sequence[str], gene_ids: Sequence[str] | None) -> list[str] | None:
+    """Ensembl ids without version; the symbols where those are Ensembl ids; ``None`` if neither."""
+    if gene_ids is None and symbols and _ENSEMBL.match(symbols[0]):
+        gene_ids = symbols
+    return None if gene_ids is None else [_strip_version(i) for i in gene_ids]
+
+
+def _lookup(ours: Sequence[str], theirs: Sequence[str]) -> NDArray[np.int64]:
+    """Place in ``ours`` of each of ``theirs``; -1 for none, and for the empty name."""
+    place = {name: i for i, name in enumerate(ours) if name}
+    return np.fromiter((place.get(name, -1) for name in theirs), np.int64, len(theirs))
+
+
+def _match_columns(
+    symbols: Sequence[str], gene_ids: Sequence[str] | None, slide: Slide
+) -> tuple[NDArray[np.int64], Literal["symbols", "gene_ids"]]:
+    by_symbol = _lookup(symbols, slide.symbols)
+    our_ids, their_ids = _ids(symbols, gene_ids), _ids(slide.symbols, slide.gene_ids)
+    if our_ids is None or their_ids is None:
+        return by_symbol, "symbols"
+    by_id = _lookup(our_ids, their_ids)
+    if len(np.unique(by_id[by_id >= 0])) > len(np.unique(by_symbol[by_symbol >= 0])):
+        return by_id, "gene_ids"
+    return by_symbol, "symbols"
+
+
+def _union(slides: Sequence[Slide]) -> tuple[list[str], list[str] | None]:
+    """Symbols and ids of all genes: those of the first slide, then what each other slide adds."""
+    symbols: list[str] = []
+    gene_ids: list[str] = []
+    for slide in slides:
+        found, _ = _match_columns(symbols, gene_ids, slide)
+        names, ids = slide.symbols, _ids(slide.symbols, slide.gene_ids) or [""] * slide.num_genes
+        known, known_ids = set(symbols), set(gene_ids)
+        for column in np.flatnonzero(found < 0):
+            if names[column] in known:  # listed twice: one gene
+                continue
+            known.add(names[column])
+            symbols.append(names[column])
+            # an id listed under two symbols stays with the first
+            gene_ids.append("" if ids[column] in known_ids else ids[column])
+            known_ids.add(ids[column])
+    return symbols, gene_ids if any(gene_ids) else None
+
+
+def _relative_rank(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 for the largest value, 0 for the smallest; equal values share their mean rank."""
+    rank = pd.Series(value).rank().to_numpy()
+    return (rank - 1) / max(len(value) - 1, 1)
+
+
+def _too_little(panel: GenePanel, slide: Slide, found: PanelAlignment, min_coverage: float) -> str:
+    have = [s for s, gene in zip(slide.symbols, found.genes, strict=True) if gene < 0]
+    text = (
+        f"Expected slide {slide.slide_id!r} to measure at least {min_coverage:.0%} of the panel, "
+        f"got {int(found.measured.sum())} of {len(panel)} genes. Missing: {_some(found.missing)}. "
+        f"The slide has: {_some(have)}."
+    )
+    if found.case_only:
+        ours, theirs = found.case_only[0]
+        return text + (
+            f" {len(found.case_only)} of the missing differ in case only (panel {ours!r}, slide "
+            f"{theirs!r}): another species? Rename the genes if they are the same"
+        )
+    return text + " Use a panel made from such slides, or check the gene names"
