@@ -1,0 +1,194 @@
+"""Tiles with all the context a model looks at: tiled inference equals the whole slide.
+
+A tile answers for its *core* cells. :func:`tile_context` adds the cells that core embeddings depend
+on, exactly: nothing missing, nothing to spare.
+"""
+
+from typing import NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from spatiagraph.graph.hierarchy.parts import kd_parts
+
+
+class TileContext(NamedTuple):
+    """Cells and niches needed to answer for the core cells of a tile.
+
+    Attributes:
+        nodes: Rows of all cells needed, ascending, ``[C]``.
+        core_mask: Which of ``nodes`` are core, ``[C]``.
+        niches: Numbers of all niches needed, ascending, ``[K]``; each with all its members.
+    """
+
+    nodes: Tensor
+    core_mask: Tensor
+    niches: Tensor
+
+
+def k_hop(edge_index: Tensor, nodes: Tensor, num_hops: int) -> Tensor:
+    """Cells whose features reach some cells within a number of message-passing steps.
+
+    Args:
+        edge_index: Messages source → target, ``[2, E]``. An ``EdgeIndex`` sorted by target is used
+            as it is; other edges are sorted first, which costs more than the search.
+        nodes: The cells that receive, ``[C]``.
+        num_hops: Steps, ``L``.
+
+    Returns:
+        ``nodes`` and all cells that reach one of them in at most ``L`` steps, ascending.
+
+    Examples:
+        >>> chain = torch.tensor([[0, 1, 2], [1, 2, 3]])
+        >>> k_hop(chain, torch.tensor([3]), num_hops=2).tolist()
+        [1, 2, 3]
+    """
+    first, source = _by_target(edge_index, num_targets=int(nodes.max()) + 1 if len(nodes) else 0)
+    num_cells = max(len(first) - 1, int(source.max()) + 1 if len(source) else 0)
+    reached = torch.zeros(num_cells, dtype=torch.bool)
+    reached[nodes] = True
+    frontier = nodes
+    for _ in range(num_hops):
+        found = _sources_of(first, source, frontier)
+        frontier = found[~reached[found]].unique()
+        if not len(frontier):
+            break
+        reached[frontier] = True
+    return reached.nonzero().flatten()
+
+
+def tiles(
+    pos: ArrayLike | Tensor, tile_size: int, *, slide: ArrayLike | Tensor | None = None
+) -> list[Tensor]:
+    """Cut a slide into compact tiles.
+
+    Args:
+        pos: Cell centres in µm, ``[N, 2]``.
+        tile_size: Most cells of a tile.
+        slide: Section of each cell, ``[N]``; a tile never holds cells of two sections.
+
+    Returns:
+        Rows of each tile, ascending; every cell is in exactly one tile.
+    """
+    return _members(kd_parts(pos, tile_size, slide=slide))
+
+
+def tissue_tiles(tissue: Tensor, tile_size: int) -> list[Tensor]:
+    """Pack whole tissue regions into tiles, so that no region is computed twice.
+
+    Args:
+        tissue: Region of each cell, ``[N]`` in ``[0, R)``, with -1 for none. Neighbouring numbers
+            should be neighbouring regions, as :func:`~spatiagraph.graph.kd_parts` numbers them.
+        tile_size: Most cells of a tile. A larger region is a tile of its own.
+
+    Returns:
+        Rows of each tile, ascending; every cell is in exactly one tile.
+
+    Raises:
+        ValueError: ``tile_size`` is below 1.
+    """
+    if tile_size < 1:
+        raise ValueError(f"Expected 'tile_size' of at least 1, got {tile_size}")
+    own = tissue.clone()
+    loose = (tissue < 0).nonzero().flatten()
+    own[loose] = torch.arange(len(loose)) + (int(tissue.max()) + 1 if len(tissue) else 0)
+    sizes = torch.bincount(own).tolist()
+    tile_of, tile, filled = [], 0, 0
+    for size in sizes:
+        if filled and filled + size > tile_size:
+            tile, filled = tile + 1, 0
+        filled += size
+        tile_of.append(tile)
+    return _members(torch.tensor(tile_of, dtype=torch.long)[own]) if sizes else []
+
+
+def tile_context(
+    core: Tensor,
+    edge_index: Tensor,
+    num_hops: int,
+    *,
+    niche: Tensor | None = None,
+    niche_index: Tensor | None = None,
+    tissue: Tensor | None = None,
+) -> TileContext:
+    """Everything that the embeddings of core cells depend on.
+
+    The model passes messages between cells ``num_hops`` times, pools cells into niches and niches
+    into tissues, and hands both back to the cells. So the core cells need their niches, these need
+    the other niches of their tissues, all of these need their members, and all of those the cells
+    ``num_hops`` around.
+
+    Args:
+        core: Rows the tile answers for, ``[C]``.
+        edge_index: Messages between cells, ``[2, E]``, best an ``EdgeIndex`` sorted by target.
+        num_hops: Message-passing steps of the model, ``L``.
+        niche: Niche that each cell hears from, ``[N]``, with -1 for none. By default every niche
+            that it is a member of.
+        niche_index: Members → niches, ``[2, P]``, best an ``EdgeIndex`` sorted by niche. By default
+            a niche consists of the cells that hear from it.
+        tissue: Tissue of each niche, ``[M]``, with -1 for none; ``None`` when there is no such
+            level.
+
+    Raises:
+        ValueError: ``tissue`` is given without niches.
+
+    Examples:
+        >>> chain = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
+        >>> tile_context(torch.tensor([4]), chain, 1, niche=torch.tensor([0, 0, 1, 1, 1])).nodes
+        tensor([1, 2, 3, 4])
+    """
+    if niche is None and niche_index is None:
+        if tissue is not None:
+            raise ValueError("Expected 'niche' or 'niche_index' with 'tissue', got neither")
+        nodes, niches = k_hop(edge_index, core, num_hops), torch.empty(0, dtype=torch.long)
+        return TileContext(nodes, torch.isin(nodes, core), niches)
+    niches = _niches_of(core, niche, niche_index)
+    if tissue is not None:
+        regions = tissue[niches].unique()
+        # A niche without tissue stands alone; the others bring all niches of their tissue.
+        together = torch.isin(tissue, regions[regions >= 0]).nonzero().flatten()
+        niches = torch.cat([niches, together]).unique()
+    if niche_index is None:
+        members = torch.isin(niche, niches).nonzero().flatten()
+    else:
+        members = _sources_of(
+            *_by_target(niche_index, int(niches[-1]) + 1 if len(niches) else 0), niches
+        )
+    nodes = k_hop(edge_index, torch.cat([core, members]).unique(), num_hops)
+    return TileContext(nodes, torch.isin(nodes, core), niches)
+
+
+def _niches_of(core: Tensor, niche: Tensor | None, niche_index: Tensor | None) -> Tensor:
+    """Niches that the core cells hear from, ascending."""
+    if niche is not None:
+        niches = niche[core].unique()
+        return niches[niches >= 0]
+    member, group = niche_index.as_subclass(Tensor)
+    return group[torch.isin(member, core)].unique()
+
+
+def _by_target(edge_index: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
+    """First edge of each target (CSC), and the sources in that order."""
+    if isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col:
+        (first, source), _ = edge_index.get_csc()
+        return first, source.as_subclass(Tensor)
+    source, target = edge_index.as_subclass(Tensor)
+    order = target.argsort(stable=True)
+    degree = torch.bincount(target, minlength=num_targets)
+    return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), source[order]
+
+
+def _sources_of(first: Tensor, source: Tensor, targets: Tensor) -> Tensor:
+    """Sources of all edges into some targets, with repeats."""
+    begin = first[targets]
+    degree = first[targets + 1] - begin
+    offset = torch.arange(int(degree.sum())) - (degree.cumsum(0) - degree).repeat_interleave(degree)
+    return source[begin.repeat_interleave(degree) + offset]
+
+
+def _members(part: Tensor) -> list[Tensor]:
+    """Rows of each part, ascending."""
+    size = torch.bincount(part)
+    return list(part.argsort(stable=True).split(size[size > 0].tolist())) if len(part) else []
