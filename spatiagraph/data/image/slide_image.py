@@ -251,11 +251,12 @@ def _downsampling(levels: list[Level], name: str) -> np.ndarray:
     factors = []
     for level in levels:
         ratio = np.array([full.height / level.height, full.width / level.width])
-        whole = max(1.0, np.round(ratio.max()))
-        # pyramids round odd sizes up or down; their true factor is the whole number
-        size = np.array([full.height, full.width]) / whole
-        if (np.abs(size - (level.height, level.width)) <= 1).all():
-            ratio[:] = whole
+        # pyramids round odd sizes up or down; their true factor is a whole number, mostly 2^l
+        for whole in (2.0 ** np.round(np.log2(ratio.mean())), max(1.0, np.round(ratio.mean()))):
+            size = np.array([full.height, full.width]) / whole
+            if (np.abs(size - (level.height, level.width)) < 1).all():
+                ratio[:] = whole
+                break
         if abs(ratio[0] / ratio[1] - 1) > 0.02 or level.num_channels != full.num_channels:
             raise ValueError(
                 f"Expected the levels of {name} to show one area with the same channels, got "
