@@ -40,7 +40,7 @@ def gene_variability(
     Examples:
         >>> x = csr_matrix(np.array([[8.0, 1, 1], [0, 5, 5], [8, 1, 1], [0, 5, 5]]))
         >>> gene_variability(x).round(2)
-        array([1.85, 0.98, 0.98])
+        array([3.85, 1.29, 1.29])
     """
     if expression == "normalized":
         return _variance_of_log(counts)
