@@ -80,6 +80,7 @@ def read(
         raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
     options = Options(image, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts)
     name, parts = _load(source, options)
+    parts.notes["path"] = source.name
     return build(
         parts,
         slide_id=slide_id if slide_id is not None else name,

@@ -54,7 +54,6 @@ def load_h5ad(path: Path, options: Options) -> Parts:
         molecules,
         notes={
             "format": "h5ad",
-            "path": path.name,
             "spatial_key": options.spatial_key,
             "mpp": mpp,
             "image": image_from,

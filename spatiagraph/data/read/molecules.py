@@ -146,9 +146,7 @@ def _is_control(molecules: pd.DataFrame) -> pd.Series:
 
 
 def _text(values: pd.Series) -> pd.Series:
-    """Values as strings; old parquet files hold bytes."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
-    if values.dtype == object and len(values) and isinstance(values.iloc[0], bytes):
-        return values.str.decode("utf-8")
-    return values.astype(str)
+    """Values as strings, equal ones sharing one object; old parquet files hold bytes."""
+    code, distinct = pd.factorize(values)
+    names = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
+    return pd.Series(np.array([*names, ""], dtype=object)[code], index=values.index)  # -1: missing

@@ -70,7 +70,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
-        notes={"format": "spatialdata", "path": path.name, "mpp": mpp, "image": name},
+        notes={"format": "spatialdata", "mpp": mpp, "image": name},
     )
 
 
@@ -169,9 +169,8 @@ def _place(image: Any, element: Any, name: str) -> tuple[float, np.ndarray]:
     if element is not None:
         to_cells = np.linalg.inv(_affine(element, system)) @ to_cells
     a = to_cells[:2, :2]
-    if not (
-        np.allclose(a, a[0, 0] * np.eye(2), rtol=1e-3, atol=1e-6 * abs(a).max()) and a[0, 0] > 0
-    ):
+    off = np.abs(a - a[0, 0] * np.eye(2)).max()
+    if a[0, 0] <= 0 or off > 1e-3 * a[0, 0]:
         raise ValueError(
             f"Expected image {name!r} to be scaled and shifted against the cells, got a rotation, "
             f"reflection or shear: {a.round(4).tolist()}. Resample it first "

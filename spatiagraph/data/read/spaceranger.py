@@ -73,7 +73,6 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         known_um=True,
         notes={
             "format": "spaceranger",
-            "path": folder.name,
             "counts": matrix.name,
             "mpp": mpp,
             "mpp_from": source,

@@ -78,7 +78,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
         _image(folder, options),
         molecules if options.transcripts is not False else None,
         known_um=True,
-        notes={"format": "xenium", "path": folder.name, "counts": source},
+        notes={"format": "xenium", "counts": source},
     )
 
 
