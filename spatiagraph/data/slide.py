@@ -85,6 +85,8 @@ class Slide:
             raise ValueError(
                 f'Expected expression to be "counts" or "normalized", got {expression!r}'
             )
+        if check:
+            _check_frame(adata, slide_id)
         self.adata = adata if adata.isbacked else _shallow_copy(adata)
         self.image = image
         self.transcripts = transcripts
@@ -118,21 +120,7 @@ class Slide:
     @cached_property
     def counts(self) -> csr_matrix:
         """Expression values, ``[N, G]`` CSR float32; raw counts unless ``expression`` says else."""
-        matrix = self.adata.layers.get(keys.COUNTS)
-        if matrix is None:
-            matrix = self.adata.X
-        if matrix is None:
-            raise ValueError(
-                f"Expected counts in layers[{keys.COUNTS!r}] or X, got neither. "
-                f"{nearest(keys.COUNTS, list(self.adata.layers))}"
-            )
-        if hasattr(matrix, "to_memory"):  # backed sparse
-            matrix = matrix.to_memory()
-        if not issparse(matrix):
-            matrix = np.asarray(matrix[:] if self.adata.isbacked else matrix)
-        csr = csr_matrix(matrix, dtype=np.float32)
-        csr.sum_duplicates()
-        return csr
+        return expression_matrix(self.adata)
 
     @cached_property
     def depth(self) -> NDArray[np.float32]:
@@ -199,14 +187,7 @@ class Slide:
         return f"Slide({self.slide_id!r}: {', '.join(parts)})"
 
     def _check(self, pitch_um: float | None, assume_um: bool) -> None:
-        adata, names = self.adata, self.adata.obs_names
-        if not adata.n_obs or not adata.n_vars:
-            raise ValueError(
-                f"Expected a slide with cells and genes, got {adata.n_obs} cells × "
-                f"{adata.n_vars} genes in {self.slide_id!r}"
-            )
-        check_names(names, "cell ids", "Rename them, or call adata.obs_names_make_unique()")
-        check_names(adata.var_names, "gene names", "Merge them, or adata.var_names_make_unique()")
+        names = self.adata.obs_names
         check_positions(self.pos, names)
         check_values(self.counts, names, integral=self.expression == "counts")
         check_not_empty(self.counts, names)
@@ -215,6 +196,37 @@ class Slide:
             check_image(self.image, self.pos, names)
         if self.transcripts is not None:
             _check_molecules(self.transcripts)
+
+
+def expression_matrix(adata: AnnData) -> csr_matrix:
+    """Values of ``layers["counts"]``, or else of ``X``.
+
+    Args:
+        adata: Cells, in memory or backed.
+
+    Returns:
+        ``[N, G]`` CSR float32; shares memory with the AnnData where it is that already.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    matrix = adata.layers.get(keys.COUNTS)
+    if matrix is None:
+        matrix = adata.X
+    if matrix is None:
+        raise ValueError(
+            f"Expected counts in layers[{keys.COUNTS!r}] or X, got neither. "
+            f"{nearest(keys.COUNTS, list(adata.layers))}"
+        )
+    if hasattr(matrix, "to_memory"):  # backed sparse
+        matrix = matrix.to_memory()
+    if not issparse(matrix):
+        matrix = np.asarray(matrix[:] if adata.isbacked else matrix)
+    csr = csr_matrix(matrix, dtype=np.float32)
+    if not csr.has_canonical_format:
+        csr = csr.copy()  # the user's arrays stay as they are
+        csr.sum_duplicates()
+    return csr
 
 
 def check_unique_ids(slides: Sequence[Slide]) -> None:
@@ -234,6 +246,17 @@ def check_unique_ids(slides: Sequence[Slide]) -> None:
                 f"Expected a different slide_id for each slide, got {slide.slide_id!r} for slides "
                 f"{first} and {i}. Pass slide_id=… to read()"
             )
+
+
+def _check_frame(adata: AnnData, slide_id: str) -> None:
+    """Something is there, and its rows and columns have names of their own."""
+    if not adata.n_obs or not adata.n_vars:
+        raise ValueError(
+            f"Expected a slide with cells and genes, got {adata.n_obs} cells × {adata.n_vars} "
+            f"genes in {slide_id!r}"
+        )
+    check_names(adata.obs_names, "cell ids", "Rename them, or call adata.obs_names_make_unique()")
+    check_names(adata.var_names, "gene names", "Merge them, or adata.var_names_make_unique()")
 
 
 def _check_molecules(transcripts: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ def grid(kind: str, side: int = 20, pitch: float = 1.0, jitter: float = 0.0, see
 
 
 def tissue(num_cells: int = 500, spacing: float = 10.0, seed: int = 0):
-    side = 2 * spacing * np.sqrt(num_cells)  # Poisson points: median distance 0.94 of half of it
+    side = 2 * spacing * np.sqrt(num_cells)  # random points then lie 0.94 spacings apart
     return np.random.default_rng(seed).uniform(0, side, (num_cells, 2))
 
 
@@ -96,7 +96,7 @@ def test_a_few_visium_spots_pass_and_the_same_in_pixels_do_not():
         (grid("square", pitch=218, jitter=0.1), r"square lattice .*Pixels.*pitch_um=200 \(ST\)"),
         (grid("square", pitch=31.7), r"pitch of 31.7 .*mpp=.*assume_um=True"),
         (grid("square"), r"pitch of 1 .*Array indices"),
-        (tissue(spacing=145), r"neighbour distance is 1\d\d .*Pixels.*mpp=…"),
+        (tissue(spacing=145), r"neighbour distance is 1\d\d\.\d and .*Pixels.*mpp=…"),
         (tissue(spacing=0.01), r"Millimetres \(mpp=1000\)"),
         (tissue(spacing=0.5), r"neighbour distance is 0\.\d+ .*scaled"),
         (tissue(spacing=1e4), r"Pixels of the image, or nm"),

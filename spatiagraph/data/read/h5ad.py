@@ -186,8 +186,8 @@ def _embedded(
             None,
             (
                 f"The image in uns['spatial'][{name!r}] is not used: its scale is not known. Pass "
-                "mpp=… or pitch_um=… if the coordinates are pixels, image_mpp=… (µm per pixel of the "
-                "image), or image=False"
+                "mpp=… or pitch_um=… if the coordinates are pixels, image_mpp=… (µm per pixel of "
+                "the image), or image=False"
             ),
         )
     kind = max(sizes, key=lambda k: sizes[k])

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.slide import Expression, Slide
+from spatiagraph.data.slide import Expression, Slide, expression_matrix
 from spatiagraph.data.units import scale_from_pitch
 
 PathLike = str | os.PathLike[str]
@@ -112,7 +112,7 @@ def build(
     """
     adata = parts.adata
     if drop_empty and adata.n_obs and adata.n_vars:
-        counts = Slide(adata, slide_id=slide_id, check=False).counts
+        counts = expression_matrix(adata)
         full = np.asarray((counts != 0).sum(axis=1)).ravel() > 0
         if not full.any():
             raise ValueError(f"Expected counts in {slide_id!r}, got none in all {len(full)} cells")
