@@ -16,10 +16,6 @@ SLIDE_ID = "slide_id"
 """``obs``: the physical section a cell was measured on."""
 DONOR = "donor"
 """``obs``: the person or animal a section comes from."""
-NICHE = "niche"
-"""``obs``: niche of each cell, ``[N]``."""
-TISSUE = "tissue_region"
-"""``obs``: tissue region of each cell, ``[N]``."""
 GENE_IDS = "gene_ids"
 """``var``: Ensembl ids, ``[G]``."""
 UNS = "spatiagraph"
@@ -38,3 +34,19 @@ def embedding_key(name: str, level: str = "cell") -> str:
         ('X_spatia', 'X_spatia_niche')
     """
     return f"X_{name}" if level == "cell" else f"X_{name}_{level}"
+
+
+def group_key(name: str, level: str) -> str:
+    """Name of the ``obs`` column that holds the group of each cell at a level.
+
+    Apart from the user's own columns: a model called ``"context"`` never writes ``obs["niche"]``.
+
+    Args:
+        name: Short name of the model.
+        level: ``"niche"``, ``"tissue"`` or ``"domain"``.
+
+    Examples:
+        >>> group_key("context", "tissue")
+        'context_tissue'
+    """
+    return f"{name}_{level}"

@@ -3,7 +3,6 @@
 from spatiagraph._lazy import attach
 
 _NAMES = {
-    "read": "read",
     "Slide": "slide",
     "SlideImage": "image",
     "GenePanel": "panel",
@@ -25,5 +24,5 @@ _MODULES = (
     "transcripts",
     "units",
 )
-__all__ = [*_NAMES, *(m for m in _MODULES if m not in _NAMES)]
+__all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -18,6 +18,7 @@ from spatiagraph import keys
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.build import knn_graph
+from spatiagraph.graph.points import plain
 from spatiagraph.graph.hierarchy import kd_parts, neighborhood_niches, niche_positions
 
 
@@ -50,6 +51,11 @@ class TissueData(Data):
     def num_tissues(self) -> int:
         """Number of tissue regions, :math:`R`."""
         return self.tissue_pos.size(0)
+
+    @property
+    def tissue_of_cell(self) -> Tensor:
+        """Region of each cell, ``[N]``; -1 for none."""
+        return torch.where(self.niche >= 0, self.tissue[self.niche.clamp(min=0)], -1)
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "niche_index":
@@ -163,6 +169,7 @@ def _to_tensor(counts: sparse.csr_matrix) -> Tensor:
         torch.from_numpy(counts.indices.astype(np.int64)),
         torch.from_numpy(counts.data.astype(np.float32)),
         counts.shape,
+        check_invariants=True,
     )
 
 
@@ -243,7 +250,7 @@ def write_embeddings(
     """
     for level, value in embeddings.items():
         adata.obsm[keys.embedding_key(name, level)] = np.ascontiguousarray(value)
-    source, target = data.edge_index.as_subclass(Tensor)
+    source, target = plain(data.edge_index)
     distance = (data.pos[source] - data.pos[target]).norm(dim=1).numpy()
     shape = (adata.n_obs, adata.n_obs)
     # rows are targets: row i lists the neighbours of cell i, as squidpy does
@@ -251,8 +258,8 @@ def write_embeddings(
     adata.obsp[keys.DISTANCES] = sparse.csr_matrix((distance.astype(np.float32), place), shape)
     ones = np.ones(len(distance), dtype=np.float32)
     adata.obsp[keys.CONNECTIVITIES] = sparse.csr_matrix((ones, place), shape)
-    niche = data.niche.numpy()
-    adata.obs[keys.NICHE] = niche
-    adata.obs[keys.TISSUE] = np.where(niche >= 0, data.tissue.numpy()[niche], -1)
+    adata.obs[keys.group_key(name, "tissue")] = data.tissue_of_cell.numpy()
+    if data.num_niches < data.num_nodes:  # else every cell has a niche of its own
+        adata.obs[keys.group_key(name, "niche")] = data.niche.numpy()
     adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **uns}
     return adata

@@ -33,7 +33,7 @@ class TileDataset(Dataset[TissueData]):
         self.tiles = [
             (i, core)
             for i, data in enumerate(self.slides)
-            for core in tissue_tiles(data.pos, data.niche, data.tissue, tile_size)
+            for core in tissue_tiles(data.tissue_of_cell, tile_size)
         ]
         self._structure: dict[int, TissueData] = {}
 
@@ -181,4 +181,5 @@ class TileLoader(DataLoader[TissueData]):
             batch_size=None,
             sampler=EpochSampler(len(dataset), seed) if shuffle else None,
             num_workers=num_workers,
+            generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
         )

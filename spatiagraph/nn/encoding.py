@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.graph.encode import distance_rbf
+from spatiagraph.graph.points import plain
 from spatiagraph.nn.config import Configurable
 
 
@@ -32,7 +33,7 @@ class EdgeEncoding(Configurable):
         self.out_channels = num_rbf + 2 * direction
 
     def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
-        source, target = edge_index[0].as_subclass(Tensor), edge_index[1].as_subclass(Tensor)
+        source, target = plain(edge_index)
         vector = pos[source] - pos[target]  # [E, 2]
         distance = vector.norm(dim=1)
         feature = distance_rbf(distance, self.num_rbf, max_um=self.max_um)

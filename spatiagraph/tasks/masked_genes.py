@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from spatiagraph.graph.points import plain
 from spatiagraph.losses.negative_binomial import negative_binomial_nll
 from spatiagraph.models.context import ContextModel
 from spatiagraph.tasks.base import LossOutput, Task
@@ -84,13 +85,15 @@ class MaskedGenes(Task):
         keep = max(1, int(self.niche_ratio * niches.numel()))
         chosen = torch.randperm(niches.numel(), generator=generator)[:keep].sort().values
         niches = niches[chosen.to(niches.device)]
-        member, niche = batch.niche_index.as_subclass(Tensor)
+        member, niche = plain(batch.niche_index)
         position = niche.new_full((z.size(0),), -1)
         position[niches] = torch.arange(keep, device=niche.device)
         inside = position[niche] >= 0
         edges = torch.stack([position[niche[inside]], member[inside]])
         weight = batch.x.new_ones(edges.size(1))
-        share = torch.sparse_coo_tensor(edges, weight, (keep, batch.x.size(0)))
+        share = torch.sparse_coo_tensor(
+            edges, weight, (keep, batch.x.size(0)), check_invariants=False
+        )
         seen = measured[member[inside]][:1].expand(keep, -1) if edges.size(1) else None
         if model.likelihood == "gaussian":
             size = torch.sparse.sum(share, 1).to_dense().clamp(min=1).unsqueeze(1)

@@ -102,7 +102,7 @@ def make_tissue(
     obs = pd.DataFrame(
         {
             "cell_type": pd.Categorical.from_codes(layout.cell_type, pd.Index(types)),
-            keys.NICHE: _categorical(layout.niche, "niche", num_niches),
+            "niche": _categorical(layout.niche, "niche", num_niches),
             "region": _categorical(layout.region, "region", num_regions),
             "neighbor_label": pd.Categorical.from_codes(
                 many.astype(int), pd.Index(["few", "many"])

@@ -136,6 +136,7 @@ def fit(
         enable_progress_bar=progress,
         enable_model_summary=False,
         deterministic="warn",
+        log_every_n_steps=1,
     )
     start = time.perf_counter()
     _run(trainer, module, loader, checkpoint)
@@ -210,6 +211,8 @@ def _run(trainer: Trainer, module: TaskModule, loader: TileLoader, checkpoint: P
             # tiles are cut in memory: workers would only copy the slides
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+            # Lightning's own use of torch's pytree
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
         if trainer.state.status != TrainerStatus.INTERRUPTED:

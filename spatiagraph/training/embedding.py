@@ -38,8 +38,8 @@ def embed(
     Returns:
         ``slide.adata`` with ``obsm["X_{name}"]``, ``obsm["X_{name}_niche"]``,
         ``obsm["X_{name}_tissue"]`` (one row per cell: its own, its niche's, its region's),
-        ``obs["niche"]``, ``obs["tissue_region"]``, ``obsp["spatial_connectivities"]``,
-        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``.
+        ``obs["{name}_tissue"]``, ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]``
+        and ``uns["spatiagraph"]``.
 
     Raises:
         ValueError: If the slide does not fit the model's panel or is too small for its graph.

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from spatiagraph.data import make_tissue
+from spatiagraph.models import ContextModel
+from spatiagraph.models.hub import PretrainedModel
+
+SLIDE = make_tissue(80, num_genes=30, image=None, seed=0)
+
+
+class OtherModel(PretrainedModel):
+    def __init__(self, size: int):
+        super().__init__()
+        self.linear = torch.nn.Linear(size, size)
+
+
+@pytest.fixture
+def model() -> ContextModel:
+    return ContextModel.for_slides([SLIDE], channels=8)
+
+
+def test_a_saved_model_gives_the_same_embeddings(model, tmp_path):
+    again = ContextModel.from_pretrained(model.eval().save_pretrained(tmp_path))
+    data = model.prepare(SLIDE)
+    data.x = data.x.to_dense()
+    assert_close(again(**again.inputs(data)), model(**model.inputs(data)), rtol=0, atol=0)
+    assert again.panel == model.panel
+    assert again.prepare == model.prepare
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_loading_says_what_is_missing(model, tmp_path):
+    with pytest.raises(ValueError, match="found none at"):
+        ContextModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"found no config\.json"):
+        ContextModel.from_pretrained(tmp_path)
+
+
+def test_loading_refuses_the_checkpoint_of_another_model(model, tmp_path):
+    custom = {f"{OtherModel.__module__}.{OtherModel.__qualname__}": OtherModel}
+    OtherModel(3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Expected a saved ContextModel, found a OtherModel"):
+        ContextModel.from_pretrained(tmp_path, custom=custom)
+
+
+def test_loading_refuses_weights_that_do_not_fit(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["args"]["context_encoder"]["args"]["channels"] = 16
+    config["model"]["args"]["context_encoder"]["args"]["conv"] = None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="are of another model"):
+        ContextModel.from_pretrained(tmp_path)
+
+
+def test_loading_refuses_damaged_files(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match="unreadable"):
+        ContextModel.from_pretrained(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_model(model, tmp_path, monkeypatch):
+    model.eval().save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("spatiagraph.models.hub.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

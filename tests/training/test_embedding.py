@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from spatiagraph import keys
+from spatiagraph.data import make_tissue
+from spatiagraph.models import ContextModel
+from spatiagraph.training import embed
+from spatiagraph.training.embedding import embed_data, write_h5ad
+
+
+def perturbed(slide, **options: object) -> ContextModel:
+    """A model with every gate open, as training would leave it."""
+    model = ContextModel.for_slides([slide], channels=16, num_layers=2, **options)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter) * 0.1
+    return model
+
+
+@pytest.mark.parametrize("num_cells", [1500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_tiles_with_halo_equal_the_whole_slide(num_cells):
+    slide = make_tissue(num_cells, num_genes=60, image=None, seed=0)
+    model = perturbed(slide, tissue_size=100)
+    data = model.prepare(slide)
+    tiled = embed_data(model, data, tile_size=max(200, num_cells // 10))
+    whole = embed_data(model, data, tile_size=num_cells)
+    for level in ("cell", "niche", "tissue"):
+        assert np.abs(tiled[level] - whole[level]).max() <= 1e-5
+
+
+def test_embed_writes_where_the_ecosystem_looks():
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    model = perturbed(slide)
+    adata = embed(model, slide, progress=False)
+    for key in ("X_context", "X_context_niche", "X_context_tissue"):
+        assert adata.obsm[key].shape == (200, 16)
+        assert np.isfinite(adata.obsm[key]).all()
+    assert adata.obsp[keys.CONNECTIVITIES].sum() == 200 * model.prepare.num_neighbors
+    row = adata.obsp[keys.DISTANCES][7]
+    expected = np.linalg.norm(slide.pos[row.indices] - slide.pos[7], axis=1)
+    np.testing.assert_allclose(row.data, expected, rtol=1e-3)
+    record = adata.uns[keys.UNS]["embed"]["slides"]["synthetic"]
+    assert record["panel_coverage"] == 1.0
+
+
+def test_embed_is_deterministic():
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    model = perturbed(slide)
+    first, second = (embed_data(model, model.prepare(slide)) for _ in range(2))
+    np.testing.assert_array_equal(first["niche"], second["niche"])
+
+
+def test_embed_refuses_a_slide_smaller_than_a_niche():
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    with pytest.raises(ValueError, match="Expected at least 16 cells .* got 5"):
+        embed(perturbed(slide), slide[:5], progress=False)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    slide = make_tissue(50, num_genes=20, image=None, seed=0)
+    target = write_h5ad(slide.adata, tmp_path / "a.h5ad")
+    before = target.read_bytes()
+
+    def full(self: object, path: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("anndata.AnnData.write_h5ad", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_h5ad(slide.adata, target)
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
