@@ -151,7 +151,7 @@ def _image(
     name = min(placed, key=lambda n: placed[n][0])
     scale, corner = placed[name]
     origin = options.origin_um or (float(corner[0] * mpp), float(corner[1] * mpp))
-    levels = [level.transpose("y", "x", "c").data for level in _levels(sdata.images[name])]
+    levels = [_without_alpha(level).data for level in _levels(sdata.images[name])]
     return SlideImage(levels, mpp=options.image_mpp or scale * mpp, origin_um=origin), name
 
 
@@ -160,6 +160,12 @@ def _levels(image: Any) -> list[Any]:
     if hasattr(image, "children") and image.children:  # DataTree
         return [next(iter(child.data_vars.values())) for child in image.children.values()]
     return [image]
+
+
+def _without_alpha(level: Any) -> Any:
+    """``[H, W, C]`` without the channel that only says where there is no picture."""
+    level = level.transpose("y", "x", "c")
+    return level.sel(c=["r", "g", "b"]) if list(level["c"].values) == list("rgba") else level
 
 
 def _place(image: Any, element: Any, name: str) -> tuple[float, np.ndarray]:

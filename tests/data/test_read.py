@@ -1,0 +1,661 @@
+import gzip
+import json
+import warnings
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from anndata import AnnData
+from PIL import Image
+from scipy.io import mmwrite
+from scipy.sparse import csr_matrix
+
+from spatiagraph.data.read import read
+from spatiagraph.data.units import neighbor_distance
+
+GENES = ["ISG15", "SAMD11", "NOC2L"]
+IDS = ["ENSG00000187608", "ENSG00000187634", "ENSG00000188976"]
+
+
+def counts(num_cells: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(3.0, (num_cells, 3)) + [1, 0, 0]
+
+
+def cells(num_cells: int = 20, scale: float = 1.0) -> AnnData:
+    """Cells about 10 µm apart, with coordinates in units of ``1 / scale`` µm."""
+    rng = np.random.default_rng(0)
+    adata = AnnData(
+        csr_matrix(counts(num_cells), dtype=np.float32),
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(num_cells)]),
+        var=pd.DataFrame(index=GENES),
+    )
+    adata.obsm["spatial"] = rng.uniform(0, 20 * np.sqrt(num_cells), (num_cells, 2)) * scale
+    return adata
+
+
+def visium_spots(side: int = 8, px_per_um: float = 1.38) -> pd.DataFrame:
+    """Space Ranger's table of spots; every spot is in tissue except the first."""
+    row, col = (a.ravel() for a in np.mgrid[:side, :side])
+    col = 2 * col + row % 2
+    return pd.DataFrame(
+        {
+            "barcode": [f"B{i}-1" for i in range(len(row))],
+            "in_tissue": (np.arange(len(row)) > 0).astype(int),
+            "array_row": row,
+            "array_col": col,
+            "pxl_row_in_fullres": np.rint(row * 50 * np.sqrt(3) * px_per_um + 100).astype(int),
+            "pxl_col_in_fullres": np.rint(col * 50 * px_per_um + 100).astype(int),
+        }
+    )
+
+
+def write_10x_h5(path, barcodes, values):
+    matrix = csr_matrix(values)  # barcodes × features is 10x's features × barcodes in CSC
+    text = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for key in ("data", "indices", "indptr"):
+            group[key] = getattr(matrix, key)
+        group["shape"] = matrix.shape[::-1]
+        group.create_dataset("barcodes", data=list(barcodes), dtype=text)
+        features = group.create_group("features")
+        features.create_dataset("name", data=[*GENES, "NegControlProbe_1"], dtype=text)
+        features.create_dataset("id", data=[*IDS, "NegControlProbe_1"], dtype=text)
+        types = ["Gene Expression"] * 3 + ["Negative Control Probe"]
+        features.create_dataset("feature_type", data=types, dtype=text)
+
+
+def with_control(values):
+    return np.c_[values, np.full(len(values), 7)]
+
+
+def write_spaceranger(folder, form="h5", positions="tissue_positions.csv", factors=None):
+    spots = visium_spots()
+    spatial = folder / "spatial"
+    spatial.mkdir(parents=True)
+    values = with_control(counts(len(spots)))
+    if form == "h5":
+        write_10x_h5(folder / "filtered_feature_bc_matrix.h5", spots["barcode"], values)
+    else:
+        matrix = folder / "raw_feature_bc_matrix"
+        matrix.mkdir()
+        with gzip.open(matrix / "matrix.mtx.gz", "wb") as stream:
+            mmwrite(stream, csr_matrix(values.T))
+        spots["barcode"].to_csv(matrix / "barcodes.tsv", index=False, header=False)
+        features = pd.DataFrame({"id": [*IDS, "N"], "name": [*GENES, "N"]})
+        features["type"] = ["Gene Expression"] * 3 + ["Negative Control Probe"]
+        features.to_csv(matrix / "features.tsv", index=False, header=False, sep="\t")
+    if positions.endswith("parquet"):
+        spots.to_parquet(spatial / positions)
+    else:
+        spots.to_csv(spatial / positions, index=False, header="list" not in positions)
+    factors = {"tissue_lowres_scalef": 0.1, "tissue_hires_scalef": 0.2} | (factors or {})
+    (spatial / "scalefactors_json.json").write_text(json.dumps(factors))
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(spatial / "tissue_hires_image.png")
+    return spots
+
+
+def write_xenium(folder, matrix=True, suffix="parquet", image=True):
+    folder.mkdir(exist_ok=True)
+    adata = cells()
+    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": 0.2125}))
+    row, gene = (a.ravel() for a in np.mgrid[: adata.n_obs, :3])
+    many = counts(adata.n_obs).ravel()
+    table = pd.DataFrame(
+        {
+            "cell_id": np.repeat(adata.obs_names.to_numpy()[row], many),
+            "feature_name": np.repeat(np.array(GENES)[gene], many),
+            "x_location": np.repeat(adata.obsm["spatial"][row, 0], many),
+            "y_location": np.repeat(adata.obsm["spatial"][row, 1], many),
+            "qv": 40.0,
+        }
+    )
+    noise = pd.DataFrame(
+        {
+            "cell_id": ["UNASSIGNED", "c0", "c0"],
+            "feature_name": ["ISG15", "ISG15", "NegControlProbe_1"],
+            "x_location": 1.0,
+            "y_location": 1.0,
+            "qv": [40.0, 19.9, 40.0],
+        }
+    )
+    table = pd.concat([table, noise], ignore_index=True)
+    if suffix == "parquet":
+        table.to_parquet(folder / "transcripts.parquet")
+    else:
+        table.to_csv(folder / f"transcripts.{suffix}")
+    if matrix:
+        values = with_control(counts(adata.n_obs))
+        write_10x_h5(folder / "cell_feature_matrix.h5", adata.obs_names, values)
+        at = pd.DataFrame(adata.obsm["spatial"], columns=["x_centroid", "y_centroid"])
+        at.insert(0, "cell_id", adata.obs_names)
+        at[::-1].to_parquet(folder / "cells.parquet")
+    if image:
+        tifffile.imwrite(folder / "morphology_mip.ome.tif", np.zeros((500, 500), np.uint16))
+    return adata
+
+
+# AnnData files ----------------------------------------------------------------------------------
+
+
+def test_h5ad_in_um_comes_back_as_it_is(tmp_path):
+    adata = cells()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    slide = read(tmp_path / "a.h5ad", donor="d")
+    assert (slide.slide_id, slide.donor) == ("a", "d")
+    np.testing.assert_array_equal(slide.pos, adata.obsm["spatial"])
+    np.testing.assert_array_equal(slide.counts.toarray(), adata.X.toarray())
+
+
+def test_mpp_brings_pixels_to_um(tmp_path):
+    cells(scale=2.0).write_h5ad(tmp_path / "a.h5ad")
+    slide = read(tmp_path / "a.h5ad", mpp=0.5)
+    np.testing.assert_allclose(slide.pos, cells().obsm["spatial"])
+    assert slide.adata.uns["spatiagraph"]["read"]["mpp"] == 0.5
+
+
+def test_other_slots_of_coordinates_are_read_when_named(tmp_path):
+    adata = cells()
+    adata.obsm["xy"] = adata.obsm["spatial"] + 3
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(read(tmp_path / "a.h5ad", spatial_key="xy").pos, adata.obsm["xy"])
+
+
+def spots_h5ad(path, uns=None):
+    spots = visium_spots()
+    adata = cells(len(spots))
+    adata.obsm["spatial"] = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(float)
+    adata.uns.update(uns or {})
+    adata.write_h5ad(path)
+    return adata
+
+
+def test_pitch_brings_spots_to_um(tmp_path):
+    spots_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="Pixels.*pitch_um=100"):
+        read(tmp_path / "a.h5ad")
+    slide = read(tmp_path / "a.h5ad", pitch_um=100)
+    assert neighbor_distance(slide.pos) == pytest.approx(100, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("uns", "kwargs", "mpp", "origin"),
+    [
+        ({}, {"mpp": 0.5}, 0.5, (0, 0)),
+        ({}, {"image_mpp": 0.25, "origin_um": (-3, -4)}, 0.25, (-3, -4)),
+        ({}, {"mpp": 0.5, "image_mpp": 2.0}, 2.0, (0, 0)),
+        ({"image": {"file": "i.png", "scale": 0.25}}, {"mpp": 0.5}, 2.0, (0, 0)),
+        ({"image": {"file": "i.png", "scale": 0.25}}, {"mpp": 0.5, "image_mpp": 1.0}, 1.0, (0, 0)),
+        ({"image": {"file": "other.png", "scale": 0.25}}, {"mpp": 0.5}, 0.5, (0, 0)),
+        (
+            {"image": {"pixel_size_um": 0.4, "origin_x_um": -1.0, "origin_y_um": -2.0}},
+            {},
+            0.4,
+            (-1, -2),
+        ),
+    ],
+)
+def test_image_scale_comes_from_the_argument_then_the_file_then_mpp(
+    tmp_path, uns, kwargs, mpp, origin
+):
+    adata = cells(scale=1 / kwargs.get("mpp", 1.0))
+    adata.uns.update(uns)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    Image.fromarray(np.zeros((500, 500), np.uint8)).save(tmp_path / "i.png")
+    slide = read(tmp_path / "a.h5ad", image=tmp_path / "i.png", **kwargs)
+    assert slide.image.mpp == pytest.approx(mpp)
+    assert slide.image.origin_um == origin
+
+
+def scanpy_layout(pixels=100):
+    images = {"hires": np.zeros((pixels * 2, pixels * 2, 3)), "lowres": np.zeros((pixels,) * 2)}
+    factors = {
+        "tissue_hires_scalef": 0.1,
+        "tissue_lowres_scalef": 0.05,
+        "spot_diameter_fullres": 90.0,
+    }
+    return {"spatial": {"lib": {"images": images, "scalefactors": factors}}}
+
+
+def test_the_finest_image_inside_of_the_file_is_used(tmp_path):
+    spots_h5ad(tmp_path / "a.h5ad", scanpy_layout())
+    slide = read(tmp_path / "a.h5ad", mpp=1 / 1.38)
+    assert slide.image.mpp == pytest.approx(10 / 1.38)
+    assert slide.image.num_channels == 3
+    assert read(tmp_path / "a.h5ad", mpp=1 / 1.38, image=False).image is None
+    factors = slide.adata.uns["spatial"]["lib"]["scalefactors"]
+    assert factors["tissue_hires_scalef"] == pytest.approx(0.1 * 1.38)  # now per µm
+    assert factors["spot_diameter_fullres"] == pytest.approx(90 / 1.38)
+
+
+def test_a_hires_or_lowres_file_has_the_scale_of_its_factor(tmp_path):
+    spots_h5ad(tmp_path / "a.h5ad", scanpy_layout())
+    Image.fromarray(np.zeros((100, 100), np.uint8)).save(tmp_path / "tissue_lowres_image.png")
+    slide = read(tmp_path / "a.h5ad", mpp=1 / 1.38, image=tmp_path / "tissue_lowres_image.png")
+    assert slide.image.mpp == pytest.approx(20 / 1.38)
+
+
+def test_an_image_inside_of_the_file_without_scale_is_left_out_with_a_warning(tmp_path):
+    adata = cells()
+    adata.uns.update(scanpy_layout())
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.warns(UserWarning, match="scale is not known. Pass mpp="):
+        assert read(tmp_path / "a.h5ad").image is None
+
+
+def test_molecules_can_go_with_an_h5ad(tmp_path):
+    write_xenium(tmp_path / "x")
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    slide = read(tmp_path / "a.h5ad", transcripts=tmp_path / "x" / "transcripts.parquet")
+    assert {"x_um", "y_um", "gene", "cell_id", "qv"} <= set(slide.transcripts)
+
+
+def test_cells_without_counts_are_refused_or_dropped_with_a_warning(tmp_path):
+    adata = cells()
+    adata.X = csr_matrix(adata.X.toarray() * (np.arange(20) > 1)[:, None])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(
+        ValueError, match="none in 2 of 20 cells: row 0 'c0', row 1 'c1'. Pass drop"
+    ):
+        read(tmp_path / "a.h5ad")
+    with pytest.warns(UserWarning, match="Dropped 2 of 20 cells of 'a'"):
+        slide = read(tmp_path / "a.h5ad", drop_empty=True)
+    assert slide.adata.obs_names[0] == "c2"
+    adata.X = csr_matrix(adata.shape, dtype=np.float32)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="got none in all 20 cells"):
+        read(tmp_path / "a.h5ad", drop_empty=True)
+
+
+def test_duplicate_ids_in_a_file_give_the_error_and_no_other_noise(tmp_path):
+    adata = cells()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        file["obs/_index"][3] = "c0"
+    for drop in (False, True):
+        with pytest.raises(ValueError, match="unique cell ids, got 2 of 20"):
+            read(tmp_path / "a.h5ad", drop_empty=drop)
+
+
+def test_broken_coordinates_are_found_before_the_scale(tmp_path):
+    adata = cells()
+    adata.obsm["spatial"][4] = np.nan
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="NaN or infinity for 1 of 20 cells: row 4 'c4'"):
+        read(tmp_path / "a.h5ad", pitch_um=100)
+
+
+def no_coordinates(path):
+    adata = cells()
+    adata.obsm["spatial_px"] = adata.obsm.pop("spatial")
+    adata.write_h5ad(path)
+
+
+def not_hdf5(path):
+    path.write_text("cell,x,y\n")
+
+
+def truncated(path):
+    cells().write_h5ad(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["table"] = 1
+
+
+def tenx_hdf5(path):
+    write_10x_h5(path, ["a"], [[1, 2, 3, 4]])
+
+
+def no_cells(path):
+    cells()[:0].copy().write_h5ad(path)
+
+
+def pixels(path):
+    cells(scale=30.0).write_h5ad(path)
+
+
+def fractions(path):
+    adata = cells()
+    adata.X = adata.X.log1p()
+    adata.write_h5ad(path)
+
+
+def negatives(path):
+    adata = cells()
+    adata.X[1, 0] = -2
+    adata.write_h5ad(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (no_coordinates, r"obsm\['spatial'\], got none. Nearest: 'spatial_px'.*spatial_key="),
+        (not_hdf5, "a.h5ad, which is not HDF5"),
+        (truncated, "readable AnnData file, got a.h5ad|not HDF5 or is damaged"),
+        (other_hdf5, "no AnnData and table instead"),
+        (tenx_hdf5, "10x feature matrix: pass the folder"),
+        (no_cells, "got 0 cells × 3 genes"),
+        (pixels, r"neighbour distance is \d+.*Pixels.*mpp="),
+        (fractions, 'fractional values .*log.*expression="normalized"'),
+        (negatives, "negative values in row 1 'c1'"),
+    ],
+)
+def test_bad_files_are_refused_in_one_clear_line(tmp_path, write, message):
+    write(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path / "a.h5ad")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"mpp": 0.5, "pitch_um": 100}, ValueError, "either mpp or pitch_um"),
+        ({"mpp": -1.0}, ValueError, "positive µm per unit, got -1"),
+        ({"pitch_um": 100}, ValueError, "20 irregular points"),
+        ({"image": "missing.png"}, FileNotFoundError, "missing.png, found no such file"),
+        ({"image": "i.png"}, ValueError, "pixel size of i.png, got none: pass image_mpp="),
+        ({"image": "broken.png", "image_mpp": 1.0}, ValueError, "broken.png"),
+        ({"image": "i.png", "image_mpp": 0.01}, ValueError, "image that covers the cells, got 20"),
+        ({"image": "bare.tif"}, ValueError, "image_mpp="),
+        ({"image": True}, ValueError, "Pass its file"),
+        ({"transcripts": "missing.parquet"}, FileNotFoundError, "missing.parquet"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, monkeypatch, kwargs, error, message):
+    monkeypatch.chdir(tmp_path)
+    cells().write_h5ad("a.h5ad")
+    Image.fromarray(np.zeros((50, 50), np.uint8)).save("i.png")
+    tifffile.imwrite("bare.tif", np.zeros((500, 500), np.uint8))
+    (tmp_path / "broken.png").write_bytes((tmp_path / "i.png").read_bytes()[:60])
+    with pytest.raises(error, match=message):
+        read("a.h5ad", **kwargs)
+
+
+# Folders ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["h5", "mtx"])
+@pytest.mark.parametrize(
+    "positions", ["tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet"]
+)
+def test_spaceranger_folders_of_all_ages_open(tmp_path, form, positions):
+    spots = write_spaceranger(tmp_path / "s" / "outs", form, positions)
+    slide = read(tmp_path / "s")
+    assert slide.slide_id == "s"
+    assert slide.adata.obs_names.tolist() == spots["barcode"].tolist()[1:]  # those in tissue
+    np.testing.assert_array_equal(slide.counts.toarray(), counts(len(spots))[1:])
+    assert (slide.symbols, slide.gene_ids) == (GENES, IDS)
+    assert neighbor_distance(slide.pos) == pytest.approx(100, rel=0.01)
+    want = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()[1:] / 1.38
+    np.testing.assert_allclose(slide.pos, want, rtol=2e-3)
+    assert slide.image.mpp == pytest.approx(1 / 1.38 / 0.2, rel=2e-3)
+    assert slide.image.covers(slide.pos).all()
+
+
+def test_scale_written_by_spaceranger_wins_and_that_of_the_user_over_it(tmp_path):
+    write_spaceranger(tmp_path / "s", factors={"microns_per_pixel": 0.5})
+    assert read(tmp_path / "s").adata.uns["spatiagraph"]["read"]["mpp"] == 0.5
+    assert read(tmp_path / "s", mpp=0.7).adata.uns["spatiagraph"]["read"]["mpp"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix or raw_feature_bc_matrix"),
+        ("spatial/tissue_positions.csv", "one of tissue_positions.parquet, tissue_positions.csv"),
+    ],
+)
+def test_spaceranger_folder_without_a_part_is_refused_naming_it(tmp_path, missing, message):
+    write_spaceranger(tmp_path / "s")
+    (tmp_path / "s" / missing).unlink()
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "s")
+
+
+def test_spaceranger_parts_of_different_slides_are_refused(tmp_path):
+    write_spaceranger(tmp_path / "s")
+    write_10x_h5(tmp_path / "s" / "filtered_feature_bc_matrix.h5", ["X-1"], [[1, 2, 3, 4]])
+    with pytest.raises(ValueError, match="got none in common"):
+        read(tmp_path / "s")
+
+
+@pytest.mark.parametrize("matrix", [True, False])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "csv.gz"])
+def test_xenium_counts_are_the_same_from_matrix_and_from_molecules(tmp_path, matrix, suffix):
+    adata = write_xenium(tmp_path / "x", matrix, suffix)
+    slide = read(tmp_path / "x")
+    part = slide.adata[adata.obs_names, GENES]
+    assert slide.num_genes == 3  # no controls
+    np.testing.assert_array_equal(part.X.toarray(), adata.X.toarray())
+    np.testing.assert_allclose(part.obsm["spatial"], adata.obsm["spatial"])
+    assert slide.image.mpp == 0.2125
+    assert len(slide.transcripts) == adata.X.sum() + 3
+    assert slide.transcripts["cell_id"].isna().sum() == 1
+    assert read(tmp_path / "x", transcripts=False).transcripts is None
+
+
+def test_xenium_cells_lie_at_the_centroid_of_their_outline(tmp_path):
+    adata = write_xenium(tmp_path / "x", matrix=False)
+    corners = np.array([[0.0, 0], [6, 0], [6, 6], [3, 6], [3, 3], [0, 3], [0, 0]])  # L shape
+    table = pd.DataFrame(corners + 100, columns=["vertex_x", "vertex_y"]).assign(cell_id="c0")
+    table.to_csv(tmp_path / "x" / "cell_boundaries.csv", index=False)
+    slide = read(tmp_path / "x")[["c0", "c1"]]
+    np.testing.assert_allclose(slide.pos[0], [103.5, 102.5])  # (9 · 1.5 + 18 · 4.5) / 27, …
+    np.testing.assert_allclose(slide.pos[1], adata.obsm["spatial"][1])  # without outline
+
+
+def test_xenium_folder_without_counts_is_refused_naming_the_files(tmp_path):
+    (tmp_path / "experiment.xenium").write_text("{}")
+    with pytest.raises(ValueError, match="cell_feature_matrix .* or transcripts .* found neither"):
+        read(tmp_path)
+
+
+def test_xenium_is_in_um_already(tmp_path):
+    write_xenium(tmp_path / "x")
+    with pytest.raises(ValueError, match="no mpp or pitch_um"):
+        read(tmp_path / "x", mpp=0.5)
+
+
+def test_a_missing_path_says_what_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"\.h5ad file, .*Xenium.* found nothing at .*nope"):
+        read(tmp_path / "nope.h5ad")
+
+
+def test_files_and_folders_of_unknown_kind_say_what_was_looked_for(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    with pytest.raises(ValueError, match="Expected an .h5ad file, .* got the file a.csv"):
+        read(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"Space Ranger folder .* with a\.csv"):
+        read(tmp_path)
+
+
+def test_a_folder_of_slides_lists_them(tmp_path):
+    write_spaceranger(tmp_path / "two")
+    cells().write_h5ad(tmp_path / "one.h5ad")
+    with pytest.raises(ValueError, match="with one.h5ad, two. Pass one"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["detected_transcripts.csv"], "MERSCOPE folder .* lacks cell_by_gene.csv and cell_met"),
+        (["cell_by_gene.csv", "cell_metadata.csv"], r"spatialdata_io\.merscope"),
+        (["S1_tx_file.csv"], "CosMx folder .* lacks"),
+    ],
+)
+def test_folders_of_other_vendors_say_what_to_do(tmp_path, files, message):
+    for file in files:
+        (tmp_path / file).write_text("")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+# SpatialData ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write a store: cells in pixels of 0.5 µm, an image at a quarter of these pixels."""
+    spatialdata = pytest.importorskip("spatialdata")
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Affine, Scale, Sequence, Translation
+
+    def write(with_obsm=True, turned=False, table=True):
+        adata = cells(scale=2.0)
+        pos = adata.obsm["spatial"]
+        index = np.arange(adata.n_obs)
+        adata.obs["region"] = pd.Categorical(["cells"] * adata.n_obs)
+        adata.obs["id"] = index
+        if not with_obsm:
+            del adata.obsm["spatial"]
+        to_global = Scale([10.0, 10.0], axes=("x", "y"))
+        shapes = ShapesModel.parse(
+            pos, geometry=0, radius=3.0, index=index, transformations={"global": to_global}
+        )
+        quarter = Sequence([Scale([4.0, 4.0], ("x", "y")), Translation([-8.0, -4.0], ("x", "y"))])
+        if turned:
+            quarter = Affine([[0, -4, 0], [4, 0, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
+        image = Image2DModel.parse(
+            np.zeros((4, 80, 80), np.uint8),
+            dims=("c", "y", "x"),
+            c_coords=list("rgba"),
+            scale_factors=[2],
+            transformations={"global": Sequence([quarter, to_global])},
+        )
+        tables = {}
+        if table:
+            tables["table"] = TableModel.parse(
+                adata, region="cells", region_key="region", instance_key="id"
+            )
+        sdata = spatialdata.SpatialData(
+            images={"he": image}, shapes={"cells": shapes}, tables=tables
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sdata.write(tmp_path / "s.zarr")
+        return tmp_path / "s.zarr"
+
+    return write
+
+
+@pytest.mark.parametrize("with_obsm", [True, False])
+def test_spatialdata_cells_and_image_share_one_place(store, with_obsm):
+    slide = read(store(with_obsm), mpp=0.5)
+    assert slide.slide_id == "s"
+    np.testing.assert_allclose(slide.pos, cells().obsm["spatial"])
+    np.testing.assert_array_equal(slide.counts.toarray(), cells().X.toarray())
+    assert slide.image.mpp == pytest.approx(2.0)
+    assert slide.image.origin_um == pytest.approx((-4.0, -2.0))
+    assert slide.image.num_channels == 3  # alpha is no stain
+
+
+def test_spatialdata_image_that_is_turned_is_refused_or_left_out(store):
+    path = store(turned=True)
+    with pytest.raises(ValueError, match="rotation, reflection or shear.*image=False"):
+        read(path, mpp=0.5)
+    assert read(path, mpp=0.5, image=False).image is None
+    with pytest.raises(ValueError, match="'image' to name an image .* got 'dapi'.*'he'"):
+        read(path, mpp=0.5, image="dapi")
+
+
+def test_spatialdata_without_table_is_refused_saying_what_is_there(store):
+    with pytest.raises(ValueError, match="table of counts in s.zarr.*'he'.*'cells'"):
+        read(store(table=False))
+
+
+def test_a_zarr_that_is_no_spatialdata_is_refused(tmp_path):
+    pytest.importorskip("spatialdata")
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(ValueError, match="a.zarr"):
+        read(tmp_path / "a.zarr")
+
+
+# Real slides ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "shape"),
+    [
+        ("her2st/C1.h5ad", {"pitch_um": 200}, (176, 15557)),
+        ("dlpfc_151510/151510.h5ad", {"pitch_um": 100}, (4634, 500)),
+        ("starmap_by3/starmap_by3.h5ad", {"mpp": 0.1}, (1549, 1020)),
+        ("st_mob/MOB2.h5ad", {"pitch_um": 200}, (407, 1000)),
+        ("vendor_folders/visium_spaceranger_1.0.0", {}, (100, 100)),
+        ("vendor_folders/visium_spe_mousebrain/section1", {}, (22, 50)),
+        ("vendor_folders/visium_spe_mousebrain/section2", {}, (22, 50)),
+        ("vendor_folders/xenium_V1_FF_Mouse_Brain/sample1", {}, (7, 124)),
+        ("vendor_folders/xenium_V1_FF_Mouse_Brain/sample2", {}, (9, 122)),
+        ("vendor_folders/xenium_lung_10k_transcripts", {}, (164, 337)),
+    ],
+)
+def test_real_slides_open(real_data, name, kwargs, shape):
+    slide = read(real_data / name, **kwargs)
+    assert (slide.num_cells, slide.num_genes) == shape
+    if slide.image is not None:
+        assert slide.image.covers(slide.pos).all()
+
+
+def test_her2st_image_is_registered_although_it_is_downscaled(real_data):
+    slide = read(real_data / "her2st/A1.h5ad", image=real_data / "her2st/A1_HE.jpg", pitch_um=200)
+    in_jpg = anndata.read_h5ad(real_data / "her2st/A1.h5ad").obsm["spatial_px"]
+    np.testing.assert_allclose(slide.pos / slide.image.mpp, in_jpg, rtol=1e-4)
+    assert slide.image.covers(slide.pos).all()
+
+
+def test_xenium_crop_has_the_counts_of_its_own_molecules(real_data):
+    folder = real_data / "xenium_breast_crop"
+    cropped = read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
+    assert (cropped.image.mpp, cropped.image.origin_um) == (0.2125, (1062.5, 212.5))
+    assert cropped.image.covers(cropped.pos).mean() > 0.99
+    counted = read(folder).adata[cropped.adata.obs_names, cropped.symbols]
+    np.testing.assert_array_equal(counted.X.toarray(), cropped.counts.toarray())
+
+
+def test_volume_normalised_merfish_is_refused_as_counts_only(real_data):
+    path = real_data / "merfish_mpoa/merfish_mpoa.h5ad"
+    with pytest.raises(ValueError, match='normalised.*expression="normalized"'):
+        read(path)
+    assert read(path, expression="normalized").num_cells == 6509
+
+
+def test_scaled_protein_intensities_are_refused(real_data):
+    with pytest.raises(ValueError, match="negative values"):
+        read(real_data / "mibitof_crc/mibitof.h5ad")
+
+
+def test_merfish_cells_without_counts_are_named(real_data):
+    path = real_data / "merfish_visp/merfish_visp.h5ad"
+    with pytest.raises(ValueError, match="none in 13 of 2389 cells: row 399 'cell_399'"):
+        read(path)
+    with pytest.warns(UserWarning, match="Dropped 13 of 2389"):
+        assert read(path, drop_empty=True).num_cells == 2376
+
+
+def test_spatialdata_store_of_molecules_is_counted(real_data):
+    pytest.importorskip("spatialdata")
+    path = real_data / "merfish_u2os/merfish_sample.zarr"
+    with pytest.raises(ValueError, match="Pixels.*mpp="):
+        read(path)
+    slide = read(path, mpp=0.1)
+    assert (slide.num_cells, slide.num_genes) == (15, 135)
+
+
+def test_spaceranger_folder_reads_like_spatialdata_io(real_data):
+    spatialdata_io = pytest.importorskip("spatialdata_io")
+    folder = real_data / "vendor_folders/visium_spaceranger_1.0.0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = spatialdata_io.visium(folder, dataset_id="v").tables["table"]
+    ours = read(folder)
+    mpp = ours.adata.uns["spatiagraph"]["read"]["mpp"]
+    assert ours.adata.obs_names.equals(theirs.obs_names)
+    np.testing.assert_array_equal(ours.counts.toarray(), theirs.X.toarray())
+    np.testing.assert_allclose(ours.pos, theirs.obsm["spatial"] * mpp)
