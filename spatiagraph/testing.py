@@ -142,7 +142,8 @@ def _permute(data: Data, perm: Tensor, generator: torch.Generator) -> Data:
     edges = torch.randperm(data.num_edges, generator=generator)
     kind = data.edge_index
     if kind is not None:
-        edge_index = place[kind.as_subclass(Tensor)][:, edges]
+        plain = kind.as_tensor() if isinstance(kind, EdgeIndex) else kind
+        edge_index = place[plain][:, edges]
         if isinstance(kind, EdgeIndex) and kind.is_sorted:
             order = edge_index[1 if kind.is_sorted_by_col else 0].argsort(stable=True)
             edges, edge_index = edges[order], edge_index[:, order]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from spatiagraph import testing
@@ -20,14 +21,18 @@ def graph(num_cells=12, seed=0):
     )
 
 
+def plain(edge_index):
+    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+
+
 def message(data):
-    source, target = data.edge_index.as_subclass(torch.Tensor)
+    source, target = plain(data.edge_index)
     sent = data.edge_attr * data.x[source]
     return torch.zeros_like(data.x).index_add_(0, target, sent)
 
 
 def lengths(data):
-    source, target = data.edge_index.as_subclass(torch.Tensor)
+    source, target = plain(data.edge_index)
     distance = (data.pos[source] - data.pos[target]).norm(dim=1)
     return torch.zeros(data.num_nodes, dtype=distance.dtype).index_add_(0, target, distance)
 

@@ -7,10 +7,11 @@ Apply those that move cells before edge features that depend on positions are co
 import math
 
 import torch
-from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
+
+from spatiagraph.graph.edges import plain_edges
 
 
 class MaskGenes(BaseTransform):
@@ -74,7 +75,7 @@ class DropEdges(BaseTransform):
         edges = data.edge_index
         keep = torch.rand(edges.size(1), generator=self.generator) >= self.p
         keep = keep.to(edges.device)
-        kept = edges.as_subclass(Tensor)[:, keep].contiguous()
+        kept = plain_edges(edges)[:, keep].contiguous()
         if isinstance(edges, EdgeIndex):
             kept = EdgeIndex(kept, sparse_size=edges.sparse_size(), sort_order=edges.sort_order)
         data.edge_index = kept

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from spatiagraph.graph.edges import plain_edges
+
 
 def edge_vectors(pos: Tensor, edge_index: Tensor) -> Tensor:
     """Vector from each edge's target to its source in µm, ``[E, 2]``.
@@ -18,7 +20,7 @@ def edge_vectors(pos: Tensor, edge_index: Tensor) -> Tensor:
         pos: Cell centres in µm, ``[N, 2]``.
         edge_index: Messages source → target, ``[2, E]``.
     """
-    source, target = edge_index.as_subclass(Tensor)
+    source, target = plain_edges(edge_index)
     return pos[source] - pos[target]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy.parts import kd_parts
 
 
@@ -165,7 +166,7 @@ def _niches_of(core: Tensor, niche: Tensor | None, niche_index: Tensor | None) -
     if niche is not None:
         niches = niche[core].unique()
         return niches[niches >= 0]
-    member, group = niche_index.as_subclass(Tensor)
+    member, group = plain_edges(niche_index)
     return group[torch.isin(member, core)].unique()
 
 
@@ -173,8 +174,8 @@ def _by_target(edge_index: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
     """First edge of each target (CSC), and the sources in that order."""
     if isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col:
         (first, source), _ = edge_index.get_csc()
-        return first, source.as_subclass(Tensor)
-    source, target = edge_index.as_subclass(Tensor)
+        return first, source
+    source, target = plain_edges(edge_index)
     order = target.argsort(stable=True)
     degree = torch.bincount(target, minlength=num_targets)
     return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), source[order]

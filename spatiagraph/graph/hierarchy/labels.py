@@ -8,6 +8,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from spatiagraph._optional import require
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -93,13 +95,8 @@ def _leiden(
 ) -> NDArray[np.int64]:
     from sklearn.neighbors import NearestNeighbors
 
-    try:
-        import igraph
-        import leidenalg
-    except ImportError as err:
-        raise ImportError(
-            "Leiden needs igraph and leidenalg: pip install 'spatiagraph[cluster]'"
-        ) from err
+    igraph = require("igraph", extra="cluster", purpose="Leiden clustering")
+    leidenalg = require("leidenalg", extra="cluster", purpose="Leiden clustering")
     k = min(num_neighbors, len(features) - 1)
     index = NearestNeighbors(n_neighbors=k).fit(features).kneighbors(return_distance=False)
     edges = np.stack([np.repeat(np.arange(len(features)), k), index.ravel()], axis=1)

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from spatiagraph.graph.build.edges import join_slides
 from spatiagraph.graph.build.knn import nearest
+from spatiagraph.graph.edges import join_slides
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 _ROUNDING = 1 + 1e-9  # lattice distances are equal only up to the last digits

@@ -3,7 +3,9 @@
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch_geometric import EdgeIndex
 
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.points import as_points
 
 
@@ -30,9 +32,9 @@ def niche_positions(
     """
     points = torch.from_numpy(as_points(pos))
     if niche.dim() == 2:
-        if num_niches is None and hasattr(niche, "sparse_size"):
+        if num_niches is None and isinstance(niche, EdgeIndex):
             num_niches = niche.sparse_size(1)
-        cell, group = niche[0].as_subclass(Tensor).cpu(), niche[1].as_subclass(Tensor).cpu()
+        cell, group = plain_edges(niche).cpu()
     else:
         if niche.numel() != len(points):
             raise ValueError(
