@@ -1,0 +1,183 @@
+"""Cells as lists of genes, most expressed relative to their usual level first."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+
+from spatiagraph.data.tokens import pairs
+
+
+class RankTokens(NamedTuple):
+    """Genes of each cell in order, padded on the right.
+
+    Attributes:
+        ids: Token ids, ``[N, L]`` int32; L is the longest cell's.
+        length: Tokens of each cell that are not padding, ``[N]``.
+        unknown: Expressed genes of each cell that are not in the vocabulary, ``[N]``.
+        empty: Cells without any gene of the vocabulary, ``[N]``.
+    """
+
+    ids: NDArray[np.int32]
+    length: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+    empty: NDArray[np.bool_]
+
+
+def rank_tokens(
+    counts: csr_matrix,
+    tokens: ArrayLike,
+    medians: ArrayLike | None = None,
+    *,
+    ties: Literal["vocabulary", "count"] = "vocabulary",
+    max_len: int = 2048,
+    cls: int | None = None,
+    pad: int = 0,
+    force: bool = False,
+) -> RankTokens:
+    r"""Genes of each cell by :math:`x_{cg} / m_g`, largest first.
+
+    With :math:`m_g` the usual level of a gene, this is the rank encoding of `"Transfer learning
+    enables predictions in network biology" <https://doi.org/10.1038/s41586-023-06139-9>`_. The
+    total of a cell is common to its genes and cannot change their order; it is left out, so that
+    equal ratios stay exactly equal.
+
+    Args:
+        counts: Raw counts, ``[N, G]``.
+        tokens: Token id of each gene, ``[G]``; negative for a gene outside of the vocabulary.
+        medians: Usual level of each gene, ``[G]``, as from
+            :func:`~spatiagraph.data.tokens.fit_medians`; 1 when not given.
+        ties: What decides between equal ratios: ``"vocabulary"``, the lower token id first
+            (SToFM); ``"count"``, the larger count, then the lower token id (SpatialFormer).
+        max_len: Most tokens of a cell, ``cls`` included; the least expressed genes are cut.
+        cls: Token put first in every cell.
+        pad: Token that fills up short cells.
+        force: Accept values that are not integers; slower.
+
+    Raises:
+        ValueError: If counts are not integers, or tokens or medians do not fit the genes.
+
+    Examples:
+        >>> rank_tokens(csr_matrix([[4, 0, 6, 10]]), [5, 6, 7, 8], [2, 1, 1, 5], cls=1).ids
+        array([[1, 7, 5, 8]], dtype=int32)
+    """
+    counts = pairs.canonical(counts)
+    token = np.asarray(tokens, dtype=np.int64)
+    median = np.ones(len(token)) if medians is None else np.asarray(medians, dtype=np.float64)
+    _check(counts, token, median, ties, max_len, cls)
+    known = token >= 0
+    expressed = np.flatnonzero(counts.data > 0) if (counts.data == 0).any() else slice(None)
+    row_of = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[expressed]
+    is_known = known[counts.indices[expressed]]
+    num_known = np.bincount(row_of[is_known], minlength=counts.shape[0])
+    unknown = np.bincount(row_of[~is_known], minlength=counts.shape[0])
+    first = int(cls is not None)
+    width = min(max_len, first + int(num_known.max(initial=0)))
+    ids = np.full((counts.shape[0], width), pad, dtype=np.int32)
+    if cls is not None:
+        ids[:, 0] = cls
+    length = np.minimum(first + num_known, max_len)
+    found = pairs.scan(counts)
+    if not (found.integral or force):
+        raise ValueError(
+            "Expected raw counts, got values that are not integers. Pass counts, or force=True to "
+            "rank the values as they are"
+        )
+    largest = np.where(known, found.largest, 0)
+    if found.integral and largest.sum() <= pairs.MAX_PAIRS:
+        _rank_by_table(counts, largest, token, median, ties, first, ids)
+    else:
+        _rank_by_sort(counts, token, median, ties, first, ids)
+    return RankTokens(ids, length, unknown, num_known == 0)
+
+
+def _rank_by_table(
+    counts: csr_matrix,
+    largest: NDArray[np.int64],
+    token: NDArray[np.int64],
+    median: NDArray[np.float64],
+    ties: str,
+    first: int,
+    ids: NDArray[np.int32],
+) -> None:
+    gene = np.repeat(np.arange(len(largest)), largest)
+    start = np.cumsum(largest) - largest
+    count = np.arange(len(gene)) - start[gene] + 1
+    order = _order(token[gene], count, median[gene], ties)
+    rank = np.empty(len(order), dtype=np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    pairs.write_sorted(
+        counts.indptr,
+        counts.indices,
+        counts.data,
+        np.where(token >= 0, start, -1),
+        rank,
+        token[gene][order].astype(np.int32),
+        first,
+        ids,
+        np.empty(counts.shape[0], dtype=np.int64),
+    )
+
+
+def _rank_by_sort(
+    counts: csr_matrix,
+    token: NDArray[np.int64],
+    median: NDArray[np.float64],
+    ties: str,
+    first: int,
+    ids: NDArray[np.int32],
+) -> None:
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    keep = np.flatnonzero((counts.data > 0) & (token[counts.indices] >= 0))
+    gene, row, value = counts.indices[keep], row[keep], counts.data[keep].astype(np.float64)
+    order = _order(token[gene], value, median[gene], ties)
+    order = order[np.argsort(row[order], kind="stable")]
+    row = row[order]
+    place = first + np.arange(len(row)) - np.searchsorted(row, row)
+    fits = place < ids.shape[1]
+    ids[row[fits], place[fits]] = token[gene][order][fits]
+
+
+def _order(
+    token: NDArray[np.int64],
+    count: NDArray[np.number],
+    median: NDArray[np.float64],
+    ties: str,
+) -> NDArray[np.int64]:
+    ratio = -(count / median)
+    return np.lexsort((token, ratio) if ties == "vocabulary" else (token, -count, ratio))
+
+
+def _check(
+    counts: csr_matrix,
+    token: NDArray[np.int64],
+    median: NDArray[np.float64],
+    ties: str,
+    max_len: int,
+    cls: int | None,
+) -> None:
+    num_genes = counts.shape[1]
+    if token.shape != (num_genes,) or median.shape != (num_genes,):
+        raise ValueError(
+            f"Expected one token and one median for each of {num_genes} genes, got {token.shape} "
+            f"and {median.shape}"
+        )
+    used = token[token >= 0]
+    value, number = np.unique(used, return_counts=True)
+    if (number > 1).any():
+        raise ValueError(
+            f"Expected a different token for each gene, got {int((number > 1).sum())} tokens more "
+            f"than once (first: {value[number > 1][:5].tolist()}). Merge the genes first, as with "
+            "merge_orthologs"
+        )
+    if not (np.isfinite(median) & (median > 0)).all():
+        bad = np.flatnonzero(~(np.isfinite(median) & (median > 0)))
+        raise ValueError(
+            f"Expected positive medians, got others for {len(bad)} genes (first: columns "
+            f"{bad[:5].tolist()}). A gene never seen has median 1"
+        )
+    if ties not in ("vocabulary", "count"):
+        raise ValueError(f'Expected ties to be "vocabulary" or "count", got {ties!r}')
+    if max_len < 1 + int(cls is not None):
+        raise ValueError(f"Expected 'max_len' to leave room for a gene, got {max_len}")
