@@ -251,8 +251,11 @@ def test_image_that_does_not_cover_the_cells_is_refused_with_both_extents():
 
 def test_a_few_cells_on_the_rim_may_lie_outside_of_the_image():
     adata = cells(100)
-    adata.obsm["spatial"][0] = (-1.0, 5.0)
+    adata.obsm["spatial"][:5] -= (300.0, 0.0)
     Slide(adata, picture(210.0), slide_id="s")
+    adata.obsm["spatial"][5] -= (300.0, 0.0)
+    with pytest.raises(ValueError, match="6 of 100 cells"):
+        Slide(adata, picture(210.0), slide_id="s")
 
 
 @pytest.mark.parametrize(
@@ -285,3 +288,11 @@ def test_two_slides_with_one_id_are_refused():
     check_unique_ids(slides[:2])
     with pytest.raises(ValueError, match="got 'a' for slides 0 and 2"):
         check_unique_ids(slides)
+
+
+def test_duplicate_entries_are_summed_without_touching_the_users_matrix():
+    matrix = csr_matrix((np.ones(3, np.float32), [1, 1, 0], [0, 2, 3]), shape=(2, 2))
+    adata = AnnData(matrix, obs=pd.DataFrame(index=["a", "b"]))
+    adata.obsm["spatial"] = np.array([[0.0, 0.0], [6.0, 8.0]])
+    np.testing.assert_array_equal(Slide(adata, slide_id="s").counts.toarray(), [[0, 2], [1, 0]])
+    assert adata.X.nnz == 3
