@@ -31,7 +31,7 @@ def bin_tokens(
 
     Examples:
         >>> bin_tokens(csr_matrix([[0, 1, 2, 3, 3]]), num_bins=4).toarray()
-        array([[0, 1, 1, 2, 2]], dtype=int16)
+        array([[0, 1, 1, 3, 3]], dtype=int16)
     """
     if not 3 <= num_bins < 1 << 15:
         raise ValueError(f"Expected 'num_bins' from 3 to 32767, got {num_bins}")

@@ -37,9 +37,11 @@ def merge_orthologs(
         ValueError: If there is not one id per column, or no gene has a counterpart.
 
     Examples:
-        >>> merge_orthologs(csr_matrix([[1, 2, 5]]), ["a", "b", "c"], {"a": "A", "b": "A"}).counts
-        <Compressed Sparse Row sparse matrix of dtype 'int64'
-                with 1 stored elements and shape (1, 1)>
+        >>> human = merge_orthologs(
+        ...     csr_matrix([[1, 2, 5]]), ["a", "b", "c"], {"a": "A", "b": "A"}
+        ... )
+        >>> human.counts.toarray(), human.gene_ids, human.dropped
+        (array([[3]]), ['A'], ['c'])
     """
     if len(gene_ids) != counts.shape[1]:
         raise ValueError(

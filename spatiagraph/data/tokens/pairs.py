@@ -23,9 +23,18 @@ for _bit in range(64):
 
 
 class Scan(NamedTuple):
-    """Largest count of each gene ``[G]``, and whether all counts are integers."""
+    """What one look at all counts tells.
+
+    Attributes:
+        largest: Largest count of each gene, ``[G]``.
+        num_known: Expressed genes of each cell that are in the vocabulary, ``[N]``.
+        num_unknown: Expressed genes of each cell that are not, ``[N]``.
+        integral: All counts are integers.
+    """
 
     largest: NDArray[np.int64]
+    num_known: NDArray[np.int64]
+    num_unknown: NDArray[np.int64]
     integral: bool
 
 
@@ -35,7 +44,7 @@ def canonical(counts: csr_matrix) -> csr_matrix:
     Raises:
         ValueError: If a value is negative, NaN or infinite.
     """
-    counts = csr_matrix(counts)
+    counts = counts if isinstance(counts, csr_matrix) else csr_matrix(counts)
     if not counts.has_canonical_format:
         counts = counts.copy()
         counts.sum_duplicates()
@@ -51,24 +60,43 @@ def canonical(counts: csr_matrix) -> csr_matrix:
 
 
 @njit(cache=True, nogil=True)
-def _scan(indices: np.ndarray, data: np.ndarray, largest: np.ndarray) -> bool:
+def _scan(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+    known: np.ndarray,
+    largest: np.ndarray,
+    num_known: np.ndarray,
+    num_unknown: np.ndarray,
+) -> bool:
     integral = True
-    for j in range(len(data)):
-        value = int(data[j])
-        integral &= value == data[j]
-        if value > largest[indices[j]]:
-            largest[indices[j]] = value
+    for row in range(len(indptr) - 1):
+        for j in range(indptr[row], indptr[row + 1]):
+            if data[j] > 0:
+                gene = indices[j]
+                value = int(data[j])
+                integral &= value == data[j]
+                largest[gene] = max(largest[gene], value)
+                num_known[row] += known[gene]
+                num_unknown[row] += not known[gene]
     return integral
 
 
-def scan(counts: csr_matrix) -> Scan:
+def scan(counts: csr_matrix, known: NDArray[np.bool_] | None = None) -> Scan:
     """Look at all counts once.
 
     Args:
         counts: Counts, ``[N, G]``.
+        known: Genes of the vocabulary, ``[G]``; all when not given.
     """
-    largest = np.zeros(counts.shape[1], dtype=np.int64)
-    return Scan(largest, bool(_scan(counts.indices, counts.data, largest)))
+    num_cells, num_genes = counts.shape
+    known = np.ones(num_genes, dtype=bool) if known is None else known
+    largest = np.zeros(num_genes, dtype=np.int64)
+    num_known, num_unknown = np.zeros((2, num_cells), dtype=np.int64)
+    integral = _scan(
+        counts.indptr, counts.indices, counts.data, known, largest, num_known, num_unknown
+    )
+    return Scan(largest, num_known, num_unknown, bool(integral))
 
 
 @njit(inline="always")
@@ -87,7 +115,6 @@ def write_sorted(
     token: np.ndarray,
     first: int,
     ids: np.ndarray,
-    length: np.ndarray,
 ) -> None:
     """Write the tokens of each row in the order of their pairs, as many as fit.
 
@@ -98,7 +125,7 @@ def write_sorted(
     num_words = len(rank) // 64 + 1
     words = np.zeros(num_words, dtype=np.uint64)
     used = np.zeros(num_words // 64 + 1, dtype=np.uint64)  # which words hold a bit
-    for row in range(len(length)):
+    for row in range(len(ids)):
         for j in range(indptr[row], indptr[row + 1]):
             gene = indices[j]
             if start[gene] < 0 or data[j] <= 0:
@@ -120,7 +147,6 @@ def write_sorted(
                     ids[row, n] = token[w * 64 + _lowest(bits)]
                     bits &= bits - one
                     n += 1
-        length[row] = n
 
 
 @njit(cache=True, nogil=True)

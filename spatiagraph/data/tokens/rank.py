@@ -66,30 +66,24 @@ def rank_tokens(
     token = np.asarray(tokens, dtype=np.int64)
     median = np.ones(len(token)) if medians is None else np.asarray(medians, dtype=np.float64)
     _check(counts, token, median, ties, max_len, cls)
-    known = token >= 0
-    expressed = np.flatnonzero(counts.data > 0) if (counts.data == 0).any() else slice(None)
-    row_of = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[expressed]
-    is_known = known[counts.indices[expressed]]
-    num_known = np.bincount(row_of[is_known], minlength=counts.shape[0])
-    unknown = np.bincount(row_of[~is_known], minlength=counts.shape[0])
-    first = int(cls is not None)
-    width = min(max_len, first + int(num_known.max(initial=0)))
-    ids = np.full((counts.shape[0], width), pad, dtype=np.int32)
-    if cls is not None:
-        ids[:, 0] = cls
-    length = np.minimum(first + num_known, max_len)
-    found = pairs.scan(counts)
+    found = pairs.scan(counts, token >= 0)
     if not (found.integral or force):
         raise ValueError(
             "Expected raw counts, got values that are not integers. Pass counts, or force=True to "
             "rank the values as they are"
         )
-    largest = np.where(known, found.largest, 0)
+    first = int(cls is not None)
+    width = min(max_len, first + int(found.num_known.max(initial=0)))
+    ids = np.full((counts.shape[0], width), pad, dtype=np.int32)
+    if cls is not None:
+        ids[:, 0] = cls
+    largest = np.where(token >= 0, found.largest, 0)
     if found.integral and largest.sum() <= pairs.MAX_PAIRS:
         _rank_by_table(counts, largest, token, median, ties, first, ids)
     else:
         _rank_by_sort(counts, token, median, ties, first, ids)
-    return RankTokens(ids, length, unknown, num_known == 0)
+    length = np.minimum(first + found.num_known, max_len)
+    return RankTokens(ids, length, found.num_unknown, found.num_known == 0)
 
 
 def _rank_by_table(
@@ -116,7 +110,6 @@ def _rank_by_table(
         token[gene][order].astype(np.int32),
         first,
         ids,
-        np.empty(counts.shape[0], dtype=np.int64),
     )
 
 

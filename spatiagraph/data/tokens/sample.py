@@ -78,8 +78,7 @@ def count_tokens(
     total = np.asarray(counts.sum(axis=1) if depth is None else depth, dtype=np.float32).ravel()
     if total.shape != (num_cells,):
         raise ValueError(f"Expected 'depth' of {num_cells} cells, got shape {total.shape}")
-    row_of = np.repeat(np.arange(num_cells), np.diff(counts.indptr))
-    num_expressed = np.bincount(row_of[counts.data > 0], minlength=num_cells)
+    num_expressed = pairs.scan(counts).num_known
     available = int(mask.sum()) if fill_zeros else int(num_expressed.max(initial=0))
     width = available if length is None else min(length, available)
     genes = np.zeros((num_cells, width), dtype=np.int32)
