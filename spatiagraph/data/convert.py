@@ -1,5 +1,6 @@
 """Slides → graphs for PyTorch Geometric, and embeddings back to AnnData."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from spatiagraph import keys
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.build import knn_graph
-from spatiagraph.graph.points import plain
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy import kd_parts, neighborhood_niches, niche_positions
 
 
@@ -164,13 +165,16 @@ def _neighborhoods(pos: Tensor) -> EdgeIndex:
 
 
 def _to_tensor(counts: sparse.csr_matrix) -> Tensor:
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(counts.indptr.astype(np.int64)),
-        torch.from_numpy(counts.indices.astype(np.int64)),
-        torch.from_numpy(counts.data.astype(np.float32)),
-        counts.shape,
-        check_invariants=True,
-    )
+    with warnings.catch_warnings():
+        # torch calls its CSR layout beta; we only keep rows in it
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(counts.indptr.astype(np.int64)),
+            torch.from_numpy(counts.indices.astype(np.int64)),
+            torch.from_numpy(counts.data.astype(np.float32)),
+            counts.shape,
+            check_invariants=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ def write_embeddings(
     """
     for level, value in embeddings.items():
         adata.obsm[keys.embedding_key(name, level)] = np.ascontiguousarray(value)
-    source, target = plain(data.edge_index)
+    source, target = plain_edges(data.edge_index)
     distance = (data.pos[source] - data.pos[target]).norm(dim=1).numpy()
     shape = (adata.n_obs, adata.n_obs)
     # rows are targets: row i lists the neighbours of cell i, as squidpy does

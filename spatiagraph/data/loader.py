@@ -143,8 +143,9 @@ class EpochSampler(Sampler[int]):
         return self.num_items
 
     def __iter__(self) -> Iterator[int]:
+        # drawn at the first item: a resumed trainer sets the epoch after it made the iterator
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.num_items, generator=generator).tolist())
+        yield from torch.randperm(self.num_items, generator=generator).tolist()
 
 
 class TileLoader(DataLoader[TissueData]):

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
 Points = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -60,8 +59,3 @@ def slide_rows(slide: ArrayLike | Tensor | None, num_cells: int) -> list[Rows]:
     _, code = np.unique(array, return_inverse=True)
     order = np.argsort(code, kind="stable")
     return np.split(order, np.cumsum(np.bincount(code))[:-1]) if num_cells else []
-
-
-def plain(edge_index: Tensor) -> Tensor:
-    """The tensor inside an ``EdgeIndex``, ``[2, E]``: what leaves PyG's own dispatch behind."""
-    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index

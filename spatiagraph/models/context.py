@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
-from spatiagraph.graph.points import plain
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.models.hub import PretrainedModel
 from spatiagraph.nn.cell import CellEncoder
@@ -143,7 +143,7 @@ class ContextEncoder(Configurable):
 
 def _niche_graph(edge_index: Tensor, niche: Tensor) -> Tensor:
     """Niches are joined where cells of theirs are, for poolings that look at edges."""
-    edges = niche[plain(edge_index)]
+    edges = niche[plain_edges(edge_index)]
     return edges[:, (edges >= 0).all(0) & (edges[0] != edges[1])].unique(dim=1)
 
 

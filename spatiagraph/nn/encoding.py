@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.encode import distance_rbf
-from spatiagraph.graph.points import plain
 from spatiagraph.nn.config import Configurable
 
 
@@ -33,7 +33,7 @@ class EdgeEncoding(Configurable):
         self.out_channels = num_rbf + 2 * direction
 
     def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
-        source, target = plain(edge_index)
+        source, target = plain_edges(edge_index)
         vector = pos[source] - pos[target]  # [E, 2]
         distance = vector.norm(dim=1)
         feature = distance_rbf(distance, self.num_rbf, max_um=self.max_um)

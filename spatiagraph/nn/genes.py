@@ -1,6 +1,5 @@
 """Gene encoder: panel-masked counts of each cell → one vector."""
 
-import math
 from typing import Literal
 
 import torch
@@ -139,7 +138,7 @@ class GeneEncoder(Configurable):
         centred = (value - mean) * seen
         rank = min(self.channels, *(size - 1 for size in x.shape))
         pca = PCA(rank, random_state=seed).fit(centred.numpy())
-        nn.init.normal_(self.linear.weight, std=1e-3 / math.sqrt(self.num_genes))
+        nn.init.zeros_(self.linear.weight)
         components = torch.from_numpy(pca.components_).to(self.linear.weight)
         self.linear.weight[:rank] = components
         self.mean.copy_(mean)

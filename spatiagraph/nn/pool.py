@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 
-from spatiagraph.graph.points import plain
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.kernels.attention import neighbor_attention
 from spatiagraph.nn.config import Configurable
 
@@ -96,7 +96,7 @@ class AttentionPool(Configurable):
                 f"Expected one group per member, got {assignment.numel()} for {h.size(0)}"
             )
         if num_groups is None:
-            groups = index if assignment is not None else plain(index)[1]
+            groups = index if assignment is not None else plain_edges(index)[1]
             num_groups = int(groups.max()) + 1 if groups.numel() else 0
         edges = index if assignment is None else membership(assignment, num_groups)
         shape = (-1, self.heads, self.channels // self.heads)
@@ -151,7 +151,7 @@ class PyGPool(Configurable):
     ) -> Pooled:
         if edge_index is None:
             raise ValueError(f"Expected 'edge_index': {self.name} pools along edges, got None")
-        edges = plain(edge_index)
+        edges = plain_edges(edge_index)
         if self.name in self.SPARSE:
             pooled, _, _, _, kept, _ = self.pool(h, edges)
             assignment = h.new_full((h.size(0),), -1, dtype=torch.long)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from spatiagraph.graph.points import plain
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.losses.negative_binomial import negative_binomial_nll
 from spatiagraph.models.context import ContextModel
 from spatiagraph.tasks.base import LossOutput, Task
@@ -85,7 +85,7 @@ class MaskedGenes(Task):
         keep = max(1, int(self.niche_ratio * niches.numel()))
         chosen = torch.randperm(niches.numel(), generator=generator)[:keep].sort().values
         niches = niches[chosen.to(niches.device)]
-        member, niche = plain(batch.niche_index)
+        member, niche = plain_edges(batch.niche_index)
         position = niche.new_full((z.size(0),), -1)
         position[niches] = torch.arange(keep, device=niche.device)
         inside = position[niche] >= 0

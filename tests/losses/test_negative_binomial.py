@@ -7,7 +7,9 @@ from spatiagraph.losses import negative_binomial_nll
 def test_probabilities_sum_to_one():
     """SPATIA fact 20, without zero inflation."""
     x = torch.arange(400, dtype=torch.float64)
-    nll = negative_binomial_nll(x, torch.tensor(3.0).log().double(), torch.tensor(1.5).log().double())
+    nll = negative_binomial_nll(
+        x, torch.tensor(3.0).log().double(), torch.tensor(1.5).log().double()
+    )
     assert_close((-nll).exp().sum(), torch.tensor(1.0, dtype=torch.float64))
 
 

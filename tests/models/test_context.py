@@ -11,7 +11,7 @@ from torch_geometric.nn import GATv2Conv, GraphConv
 
 from spatiagraph.data import GenePanel, make_tissue, to_data
 from spatiagraph.data.convert import SlideToGraph
-from spatiagraph.graph.points import plain
+from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models import ContextEncoder, ContextModel
 from spatiagraph.nn import (
     CellEncoder,
@@ -22,7 +22,6 @@ from spatiagraph.nn import (
     GeneEncoder,
     GraphTransformer,
     ImageEncoder,
-    NichePool,
     PyGPool,
 )
 from spatiagraph.nn.config import Configurable
@@ -39,8 +38,12 @@ class Wrapped(Configurable):
         self.conv = {"gat": GATv2Conv(D, D, edge_dim=8), "graph": GraphConv(D, D)}[name]
 
     def forward(self, h, edge_index, edge_attr=None):
-        edge_index = plain(edge_index)
-        return self.conv(h, edge_index, edge_attr) if edge_attr is not None else self.conv(h, edge_index)
+        edge_index = plain_edges(edge_index)
+        return (
+            self.conv(h, edge_index, edge_attr)
+            if edge_attr is not None
+            else self.conv(h, edge_index)
+        )
 
 
 GENES = {

@@ -19,7 +19,9 @@ def trained(channels: int = 8) -> NichePool:
 
 def test_niche_pool_starts_as_the_mean():
     h = torch.randn(6, 8)
-    mean = torch.stack([h[NICHE == m].mean(0) if (NICHE == m).any() else h[0] * 0 for m in range(4)])
+    mean = torch.stack(
+        [h[NICHE == m].mean(0) if (NICHE == m).any() else h[0] * 0 for m in range(4)]
+    )
     assert_close(NichePool(8)(h, NICHE).h, mean)
 
 
