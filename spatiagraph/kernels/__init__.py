@@ -1,7 +1,7 @@
 """The few numerical primitives that decide speed: one signature, several backends."""
 
 from spatiagraph.kernels.attention import neighbor_attention
-from spatiagraph.kernels.backends import use
+from spatiagraph.kernels.backends import Backend, backends, use
 from spatiagraph.kernels.segment import (
     attention_pool,
     segment_max,
@@ -11,7 +11,9 @@ from spatiagraph.kernels.segment import (
 )
 
 __all__ = [
+    "Backend",
     "attention_pool",
+    "backends",
     "neighbor_attention",
     "segment_max",
     "segment_mean",

@@ -1,7 +1,7 @@
 """Edges sorted by target, and their transpose: what every attention backend walks over.
 
-Both are made once per :class:`~torch_geometric.EdgeIndex` object and remembered for as long as it lives,
-so that the layers of a model over one graph share them.
+Both are made once per :class:`~torch_geometric.EdgeIndex` object and remembered for as long as it
+lives, so that the layers of a model over one graph share them.
 """
 
 import logging
@@ -13,6 +13,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric import EdgeIndex
 
 logger = logging.getLogger(__name__)
+
+MANY_EDGES = 100_000
 
 _prepared: "WeakTensorKeyDictionary" = WeakTensorKeyDictionary()
 _noticed_unsorted = False
@@ -91,6 +93,10 @@ def sort_edges(
 
 def transpose(colptr: Tensor, row: Tensor, num_sources: int) -> tuple[Tensor, Tensor, Tensor]:
     """``(rowptr, col, edge)``: edges by source, each with its target and its place by target."""
+    if row.device.type == "cpu" and row.numel() >= MANY_EDGES:
+        from spatiagraph.kernels import _numba  # five times quicker than to sort
+
+        return _numba.transpose(colptr, row, num_sources)
     source, edge = torch.sort(row, stable=True)
     target = segment_ids(colptr, row.numel())
     return _pointer(source, num_sources, row.dtype), target[edge].to(row.dtype), edge.to(row.dtype)

@@ -6,6 +6,7 @@ channels, which is what the other backends avoid. Legend: ``s`` scores, ``p`` so
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,10 +16,15 @@ from spatiagraph.kernels._random import keep_scale
 
 
 def segment_reduce(x: Tensor, ptr: Tensor, reduce: str, initial: float) -> Tensor:
-    """Reduce rows ``ptr[i]:ptr[i + 1]`` of ``x [E, ...]`` into row ``i``; empty ones are ``initial``."""
+    """Reduce rows ``ptr[i]:ptr[i + 1]`` of ``x [E, ...]`` into row ``i``, from ``initial``."""
     if ptr.numel() == 1:
         return x.new_empty((0, *x.shape[1:]))
     return torch.segment_reduce(x.contiguous(), reduce, offsets=ptr, axis=0, initial=initial)
+
+
+def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
+    """Sum of the rows of each segment of ``x [E, ...]``, ``[S, ...]``."""
+    return segment_reduce(x, ptr, "sum", 0.0)
 
 
 def attention_forward(
@@ -30,6 +36,8 @@ def attention_forward(
     row: Tensor,
     dropout: float,
     seed: Tensor | None,
+    *,
+    segment_reduce: Callable[[Tensor, Tensor, str, float], Tensor] = segment_reduce,
 ) -> tuple[Tensor, Tensor]:
     """``(out [M, H, D], lse [M, H])`` over edges sorted by target."""
     target = segment_ids(colptr, row.numel())
@@ -48,25 +56,32 @@ def attention_forward(
 
 def attention_backward(
     grad_out: Tensor,
+    grad_lse: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     bias: Tensor | None,
+    out: Tensor,
     lse: Tensor,
-    delta: Tensor,
     colptr: Tensor,
     row: Tensor,
     transpose: tuple[Tensor, Tensor, Tensor],
     dropout: float,
     seed: Tensor | None,
+    *,
+    segment_reduce: Callable[[Tensor, Tensor, str, float], Tensor] = segment_reduce,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``q``, ``k``, ``v`` and of the scores ``[E, H]``.
 
-    ``delta [M, H]`` is the gradient that reaches each row through the softmax's normaliser.
+    The gradient that reaches a row through the softmax's normaliser is one number per head, the
+    product of output and its gradient (FlashAttention, https://arxiv.org/abs/2205.14135, B.2).
     """
     rowptr, _, edge = transpose
     scale = 1.0 / math.sqrt(q.size(-1))
     target = segment_ids(colptr, row.numel())
+    delta = (_accumulate(grad_out) * _accumulate(out)).sum(-1)  # [M, H]
+    if grad_lse is not None:
+        delta = delta - grad_lse
     g = _accumulate(grad_out)[target]  # [E, H, D]
     s = _scores(q, k, bias, target, row)
     p = torch.where(s == -math.inf, 0.0, (s - lse[target]).exp())

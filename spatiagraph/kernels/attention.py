@@ -43,8 +43,8 @@ def neighbor_attention(
         v: Values of the sources, ``[N, H, D]``.
         edge_index: ``[2, E]``, source in row 0 and target in row 1. An ``EdgeIndex`` is prepared
             once and remembered; a plain tensor is prepared at every call, and sorted if need be.
-        bias: Added to the scores, ``[E, H]``, in the order of ``edge_index``; ``-inf`` hides an edge.
-        dropout: Probability of dropping an edge of a head, the rest scaled by ``1 / (1 - dropout)``.
+        bias: Added to the scores, ``[E, H]``, in the order of ``edge_index``; ``-inf`` hides one.
+        dropout: Probability of dropping an edge of a head; the rest is scaled up in turn.
         seed: Which edges are dropped; drawn from torch's generator when ``None``.
 
     Returns:
@@ -120,11 +120,8 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if rowptr is None or col is None or edge is None:
         rowptr, col, edge = transpose(colptr, row, k.size(0))
-    delta = (grad_out.to(lse.dtype) * out.to(lse.dtype)).sum(-1)  # [M, H]
-    if grad_lse is not None:
-        delta = delta - grad_lse
     grad_q, grad_k, grad_v, grad_s = implementation(backend).attention_backward(
-        grad_out, q, k, v, bias, lse, delta, colptr, row, (rowptr, col, edge), dropout, seed
+        grad_out, grad_lse, q, k, v, bias, out, lse, colptr, row, (rowptr, col, edge), dropout, seed
     )
     return grad_q, grad_k, grad_v, grad_s.new_empty(0) if bias is None else grad_s.to(bias.dtype)
 

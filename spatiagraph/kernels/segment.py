@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spatiagraph.kernels import _torch
 from spatiagraph.kernels._graph import segment_ids
+from spatiagraph.kernels.backends import backend_for, implementation
 
 
 def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
         tensor([3., 0., 3.])
     """
     _check(x, ptr)
-    return _segment_sum(x, ptr)
+    return _segment_sum(x, ptr, backend_for(x))
 
 
 def segment_mean(x: Tensor, ptr: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def segment_mean(x: Tensor, ptr: Tensor) -> Tensor:
     """
     _check(x, ptr)
     count = ptr.diff().clamp_min(1).to(x.dtype)
-    return _segment_sum(x, ptr) / count.view(-1, *[1] * (x.dim() - 1))
+    return _segment_sum(x, ptr, backend_for(x)) / count.view(-1, *[1] * (x.dim() - 1))
 
 
 def segment_max(x: Tensor, ptr: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def segment_softmax(x: Tensor, ptr: Tensor) -> Tensor:
     segment = segment_ids(ptr, x.size(0))
     peak = _torch.segment_reduce(x.detach(), ptr, "max", -torch.inf)
     e = (x - peak[segment]).exp()
-    return e / _segment_sum(e, ptr).index_select(0, segment)
+    return e / _segment_sum(e, ptr, backend_for(x)).index_select(0, segment)
 
 
 def attention_pool(x: Tensor, score: Tensor, ptr: Tensor) -> Tensor:
@@ -107,24 +108,24 @@ def attention_pool(x: Tensor, score: Tensor, ptr: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("spatiagraph::segment_sum", mutates_args=())
-def _segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
-    return _torch.segment_reduce(x, ptr, "sum", 0.0)
+def _segment_sum(x: Tensor, ptr: Tensor, backend: str) -> Tensor:
+    return implementation(backend).segment_sum(x, ptr)
 
 
 @_segment_sum.register_fake
-def _(x, ptr):  # type: ignore[no-untyped-def]
+def _(x, ptr, backend):  # type: ignore[no-untyped-def]
     return x.new_empty((ptr.size(0) - 1, *x.shape[1:]))
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    x, ptr = inputs
+    x, ptr, _ = inputs
     ctx.num_rows = x.size(0)
     ctx.save_for_backward(ptr)
 
 
 def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
     (ptr,) = ctx.saved_tensors
-    return grad.index_select(0, segment_ids(ptr, ctx.num_rows)), None
+    return grad.index_select(0, segment_ids(ptr, ctx.num_rows)), None, None
 
 
 _segment_sum.register_autograd(_differentiate, setup_context=_save)
