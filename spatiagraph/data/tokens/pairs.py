@@ -5,22 +5,17 @@ a cell is then sorted by setting one bit per gene and reading the bits in order,
 nanoseconds per gene and knows no ties.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 MAX_PAIRS = 1 << 24
 """Beyond so many pairs (a count of millions) sorting each cell is cheaper than the table."""
-
-# place of the lowest set bit: multiply it by a de Bruijn sequence, look the top six bits up
-_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
-_PLACE = np.zeros(64, dtype=np.int64)
-for _bit in range(64):
-    _PLACE[((int(_DE_BRUIJN) << _bit) & (2**64 - 1)) >> 58] = _bit
-
 
 class Scan(NamedTuple):
     """What one look at all counts tells.
@@ -71,14 +66,16 @@ def _scan(
 ) -> bool:
     integral = True
     for row in range(len(indptr) - 1):
+        expressed, inside = 0, 0
         for j in range(indptr[row], indptr[row + 1]):
             if data[j] > 0:
                 gene = indices[j]
                 value = int(data[j])
                 integral &= value == data[j]
                 largest[gene] = max(largest[gene], value)
-                num_known[row] += known[gene]
-                num_unknown[row] += not known[gene]
+                expressed += 1
+                inside += known[gene]
+        num_known[row], num_unknown[row] = inside, expressed - inside
     return integral
 
 
@@ -99,10 +96,14 @@ def scan(counts: csr_matrix, known: NDArray[np.bool_] | None = None) -> Scan:
     return Scan(largest, num_known, num_unknown, bool(integral))
 
 
-@njit(inline="always")
-def _lowest(bits: np.uint64) -> int:
-    low = bits & (~bits + np.uint64(1))
-    return _PLACE[(low * _DE_BRUIJN) >> np.uint64(58)]
+@intrinsic
+def _lowest(typing_context: Any, bits: Any) -> Any:
+    """Place of the lowest set bit, by the processor's own instruction."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
 
 
 @njit(cache=True, nogil=True)
@@ -121,7 +122,7 @@ def write_sorted(
     ``start[g] + count - 1`` is the place of a pair in ``rank``; ``token[r]`` is the token of rank
     ``r``; ``first`` tokens of a row are there already.
     """
-    one = np.uint64(1)
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     num_words = len(rank) // 64 + 1
     words = np.zeros(num_words, dtype=np.uint64)
     used = np.zeros(num_words // 64 + 1, dtype=np.uint64)  # which words hold a bit
@@ -130,21 +131,21 @@ def write_sorted(
             gene = indices[j]
             if start[gene] < 0 or data[j] <= 0:
                 continue
-            r = rank[start[gene] + int(data[j]) - 1]
-            w = r >> 6
-            words[w] |= one << np.uint64(r & 63)
-            used[w >> 6] |= one << np.uint64(w & 63)
+            r = np.uint64(rank[start[gene] + int(data[j]) - 1])
+            w = r >> six
+            words[w] |= one << (r & low)
+            used[w >> six] |= one << (w & low)
         n = first
         for u in range(len(used)):
             top = used[u]
             used[u] = 0
             while top:
-                w = u * 64 + _lowest(top)
+                w = (np.uint64(u) << six) + _lowest(top)
                 top &= top - one
                 bits = words[w]
                 words[w] = 0
                 while bits and n < ids.shape[1]:
-                    ids[row, n] = token[w * 64 + _lowest(bits)]
+                    ids[row, n] = token[(w << six) + _lowest(bits)]
                     bits &= bits - one
                     n += 1
 
@@ -161,7 +162,7 @@ def write_bins(
     out: np.ndarray,
 ) -> None:
     """Write the quantile bin of each non-zero, given the group of equal values of each pair."""
-    one = np.uint64(1)
+    one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     num_words = num_groups // 64 + 1
     words = np.zeros(num_words, dtype=np.uint64)
     used = np.zeros(num_words // 64 + 1, dtype=np.uint64)
@@ -172,23 +173,23 @@ def write_bins(
         for j in range(indptr[row], indptr[row + 1]):
             if data[j] <= 0:
                 continue
-            g = group[start[indices[j]] + int(data[j]) - 1]
+            g = np.uint64(group[start[indices[j]] + int(data[j]) - 1])
             number[g] += 1
             total += 1
-            w = g >> 6
-            words[w] |= one << np.uint64(g & 63)
-            used[w >> 6] |= one << np.uint64(w & 63)
+            w = g >> six
+            words[w] |= one << (g & low)
+            used[w >> six] |= one << (w & low)
         below = 0
         for u in range(len(used)):
             top = used[u]
             used[u] = 0
             while top:
-                w = u * 64 + _lowest(top)
+                w = (np.uint64(u) << six) + _lowest(top)
                 top &= top - one
                 bits = words[w]
                 words[w] = 0
                 while bits:
-                    g = w * 64 + _lowest(bits)
+                    g = (w << six) + _lowest(bits)
                     bits &= bits - one
                     bin_of[g] = quantile_bin(below, below + number[g] - 1, total, num_edges)
                     below += number[g]
