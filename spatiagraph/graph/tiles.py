@@ -152,6 +152,7 @@ def tile_context(
         together = torch.isin(tissue, regions[regions >= 0]).nonzero().flatten()
         niches = torch.cat([niches, together]).unique()
     if niche_index is None:
+        assert niche is not None  # one of the two is there
         members = torch.isin(niche, niches).nonzero().flatten()
     else:
         members = _sources_of(
@@ -166,6 +167,7 @@ def _niches_of(core: Tensor, niche: Tensor | None, niche_index: Tensor | None) -
     if niche is not None:
         niches = niche[core].unique()
         return niches[niches >= 0]
+    assert niche_index is not None  # one of the two is there
     member, group = plain_edges(niche_index)
     return group[torch.isin(member, core)].unique()
 

@@ -42,7 +42,16 @@ def duplicated(num, seed=0):
     return uniform(num // 4, seed).repeat(4, axis=0)[np.random.default_rng(seed).permutation(num)]
 
 
+def crowded_lattices():
+    """Lattices far apart: all distances tie, and one bin holds a whole lattice."""
+    pos = np.concatenate(
+        [square(12, 12, 1.0) + 1e6 * np.array(at) for at in ((0, 0), (1, 3), (2, 1))]
+    )
+    return pos[np.random.default_rng(0).permutation(len(pos))]
+
+
 CLOUDS = {
+    "crowded lattices": crowded_lattices(),
     "uniform": uniform(700),
     "hexagonal": hexagonal(20, 21),
     "square": square(20, 21),
