@@ -1,0 +1,15 @@
+"""Pictures in the manner of scanpy and squidpy: ``ax=`` to draw into, ``save=`` to write a file."""
+
+from spatiagraph._lazy import attach
+
+_NAMES = {
+    "PALETTE": "colors",
+    "category_colors": "colors",
+    "gallery": "galleries",
+    "score_bars": "curves",
+    "spatial": "maps",
+    "training_curve": "curves",
+}
+_MODULES = ("canvas", "colors", "curves", "galleries", "maps")
+__all__ = [*_NAMES, *_MODULES]
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

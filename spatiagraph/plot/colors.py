@@ -1,0 +1,82 @@
+"""Colours that people with any colour vision can tell apart."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+PALETTE = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#F0E442",
+    "#0000FF",
+    "#692D0F",
+    "#2D1EA5",
+    "#69005A",
+    "#00F087",
+    "#0F78FF",
+    "#E1004B",
+    "#87003C",
+    "#FF965A",
+    "#3C2D87",
+    "#8796FF",
+    "#004BF0",
+    "#FF96A5",
+)
+"""Okabe and Ito's seven hues, then colours as far as possible from all before them in CIELAB, as
+seen with normal vision, protanopia and deuteranopia. White, black and light grey are left free."""
+MISSING = "#D9D9D9"
+"""Colour of cells without a value."""
+_MAX_INTEGER_CATEGORIES = 32
+
+
+def is_categorical(values: pd.Series) -> bool:
+    """Whether values are names or groups, not amounts; integers are up to 32 of them."""
+    if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(values.dtype):
+        return True
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return values.nunique() <= _MAX_INTEGER_CATEGORIES
+    return not pd.api.types.is_numeric_dtype(values.dtype)
+
+
+def categories(values: pd.Series) -> list[object]:
+    """Categories that occur, in their own order if they have one and sorted otherwise."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        present = set(values.dropna().unique())
+        return [c for c in values.cat.categories if c in present]
+    found = values.dropna().unique().tolist()
+    return sorted(found) if len({type(v) for v in found}) == 1 else sorted(found, key=str)
+
+
+def category_colors(
+    values: pd.Series, palette: Mapping[object, str] | None = None
+) -> dict[object, str]:
+    """A colour for each category; with more than 20 of them colours repeat.
+
+    Args:
+        values: Categories of the cells.
+        palette: Colours to use for some or all categories.
+
+    Examples:
+        >>> category_colors(pd.Series(["b", "a", None]))
+        {'a': '#0072B2', 'b': '#E69F00'}
+    """
+    names = categories(values)
+    colors = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    return colors | {k: v for k, v in (palette or {}).items() if k in colors}
+
+
+def match_categories(found: pd.Series, reference: pd.Series) -> dict[object, object]:
+    """The reference category that each found one overlaps most, each used once.
+
+    Lets found domains wear the colours of the expert's, so that two maps can be compared by eye.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    table = pd.crosstab(np.asarray(found), np.asarray(reference))
+    rows, columns = linear_sum_assignment(-table.to_numpy())
+    return {table.index[r]: table.columns[c] for r, c in zip(rows, columns, strict=True)}

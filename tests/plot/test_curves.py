@@ -1,0 +1,35 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatiagraph import plot
+
+HISTORY = pd.DataFrame(
+    {"epoch": [0, 1, 2], "cells": 9, "seconds": 0.1, "lr": 1e-3, "loss": [3.0, 2, 1], "cell": 1.0}
+)
+
+
+def test_training_curve_shows_the_loss_and_its_parts():
+    ax = plot.training_curve(HISTORY)
+    lines = {line.get_label(): line.get_xydata() for line in ax.lines}
+    assert list(lines) == ["loss", "cell"]
+    np.testing.assert_array_equal(lines["loss"], [[1, 3], [2, 2], [3, 1]])
+
+
+def test_one_epoch_can_be_drawn(tmp_path):
+    plot.training_curve(HISTORY[:1], save=tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_a_history_without_loss_is_refused():
+    with pytest.raises(ValueError, match="column 'loss'"):
+        plot.training_curve(HISTORY.drop(columns="loss"))
+
+
+def test_bars_are_as_long_as_the_scores_with_the_first_on_top():
+    scores = pd.DataFrame({"ARI": [0.5, -0.1], "std": [0.1, np.nan]}, index=["ours", "PCA"])
+    ax = plot.score_bars(scores, "ARI", error="std", highlight="ours")
+    assert [bar.get_width() for bar in ax.patches] == [0.5, -0.1]
+    assert ax.yaxis_inverted()
+    with pytest.raises(ValueError, match="column 'NMI'"):
+        plot.score_bars(scores, "NMI")
