@@ -122,7 +122,7 @@ def fit(
         seed=seed,
     )
     history = History(None if folder is None else folder / "history.csv")
-    module = TaskModule(task, lr=lr, seed=seed)
+    module = TaskModule(task.train(), lr=lr, seed=seed)
     trainer = Trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,
