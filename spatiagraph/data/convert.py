@@ -152,7 +152,7 @@ def _niches(
     """Own niche of each cell, and membership edges sorted by niche."""
     found = niche if isinstance(niche, Tensor) else (niche or _neighborhoods)(pos)
     if found.dim() == 2:  # overlapping neighbourhoods: niche i is the one around cell i
-        return torch.arange(pos.size(0)), found  # type: ignore[return-value]
+        return torch.arange(pos.size(0)), found
     cell = (found >= 0).nonzero().squeeze(1)
     order = found[cell].argsort(stable=True)
     size = (pos.size(0), int(found.max()) + 1)

@@ -168,8 +168,8 @@ class ContextModel(PretrainedModel):
     def __init__(
         self,
         prepare: SlideToGraph,
-        cell_encoder: nn.Module,
-        context_encoder: nn.Module,
+        cell_encoder: CellEncoder,
+        context_encoder: ContextEncoder,
         *,
         likelihood: Literal["nb", "gaussian"] = "nb",
     ):

@@ -1,5 +1,7 @@
 """Cell encoder: genes and image of each cell → one vector, before any context."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
@@ -25,6 +27,10 @@ class CellEncoder(Configurable):
     Raises:
         ValueError: If there is no encoder at all, or an image encoder without fusion.
     """
+
+    genes: Any
+    image: Any
+    fusion: Any
 
     def __init__(
         self,
@@ -65,7 +71,6 @@ class CellEncoder(Configurable):
 
     def _encode_present(self, image: Tensor, image_mask: Tensor | None) -> Tensor | None:
         """Encode only crops that exist; the rest is filled with the null token by the fusion."""
-        assert self.image is not None
         if image_mask is None or bool(image_mask.all()):
             return self.image(image)
         if not bool(image_mask.any()):

@@ -38,7 +38,7 @@ class Configurable(nn.Module):
             init(self, *args, **kwargs)
             self.init_args = arguments
 
-        cls.__init__ = recording_init  # type: ignore[method-assign]
+        cls.__init__ = recording_init  # type: ignore[assignment, method-assign]
 
     def config_args(self) -> dict[str, Any]:
         """Arguments that rebuild this module before its weights are loaded."""

@@ -58,11 +58,10 @@ class ConcatFusion(_Fusion):
     def __init__(self, channels: int):
         super().__init__(channels)
         self.norm = nn.LayerNorm(2 * channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
-        )
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(2 * channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(2 * channels, 2 * channels), nn.GELU(), last)
 
     def forward(
         self,

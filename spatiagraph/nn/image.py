@@ -34,6 +34,7 @@ class ImageEncoder(Configurable):
 
     mean: Tensor
     std: Tensor
+    backbone: Any
 
     def __init__(
         self,
