@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric import EdgeIndex
 
 from spatiagraph.data.convert import TissueData
+from spatiagraph.graph.order import hilbert_order
 from spatiagraph.graph.tiles import tile_context, tissue_tiles
 
 
@@ -28,7 +29,7 @@ class TileDataset(Dataset[TissueData]):
     def __init__(self, slides: Sequence[TissueData], tile_size: int, num_hops: int):
         if tile_size < 1:
             raise ValueError(f"Expected 'tile_size' to be positive, got {tile_size}")
-        self.slides = list(slides)
+        self.slides = [in_hilbert_order(data) for data in slides]
         self.num_hops = num_hops
         self.tiles = [
             (i, core)
@@ -46,6 +47,29 @@ class TileDataset(Dataset[TissueData]):
             self._structure[index] = cut_tile(self.slides[slide], core, self.num_hops)
         tile = self._structure[index].clone()
         return fill_tile(tile, self.slides[slide], slide)
+
+
+def in_hilbert_order(data: TissueData) -> TissueData:
+    """The same slide with its cells along a Hilbert curve: neighbours lie close in memory.
+
+    ``cell_index`` still names the row of each cell in the slide. Niches keep their numbers.
+
+    Args:
+        data: The whole slide.
+    """
+    order = hilbert_order(data.pos)
+    if bool((order[1:] > order[:-1]).all()):
+        return data
+    place = _positions(order, data.num_nodes)
+    num_cells, niches = data.num_nodes, torch.arange(data.num_niches)
+    result = data.clone()
+    result.x = _take_rows(data.x, order)
+    result.edge_index = _incoming(data.edge_index, order, place, num_cells)
+    result.niche_index = _incoming(data.niche_index, niches, place, num_cells)
+    for key in ("depth", "pos", "niche", "core", "cell_index", "image", "image_mask"):
+        if key in data:
+            result[key] = data[key][order]
+    return result
 
 
 def cut_tile(data: TissueData, core: Tensor, num_hops: int) -> TissueData:
@@ -86,7 +110,8 @@ def fill_tile(tile: TissueData, data: TissueData, slide: int) -> TissueData:
     """Put the features of its cells into a tile."""
     nodes = tile.node_index
     del tile.node_index
-    tile.x = _dense_rows(data.x, nodes)
+    rows = _take_rows(data.x, nodes)
+    tile.x = rows if rows.layout is torch.strided else rows.to_dense()
     tile.gene_mask, tile.depth = data.gene_mask, data.depth[nodes]
     tile.slide = slide
     if "image" in data:
@@ -113,18 +138,18 @@ def _incoming(edges: EdgeIndex, targets: Tensor, source_at: Tensor, num_sources:
     return EdgeIndex(torch.stack([source[kept], target[kept]]), sparse_size=size, sort_order="col")
 
 
-def _dense_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a dense or sparse CSR matrix, dense."""
+def _take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a dense or sparse CSR matrix, in the layout it has."""
     if x.layout is torch.strided:
         return x[rows]
     ptr, column, value = x.crow_indices(), x.col_indices(), x.values()
     start, count = ptr[rows], ptr[rows + 1] - ptr[rows]
-    offset = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(count)
-    entry = start.repeat_interleave(count) + offset
-    row = torch.arange(rows.numel()).repeat_interleave(count)
-    dense = value.new_zeros(rows.numel(), x.size(1))
-    dense[row, column[entry]] = value[entry]
-    return dense
+    new_ptr = torch.cat([ptr.new_zeros(1), count.cumsum(0)])
+    entry = torch.arange(int(new_ptr[-1])) + (start - new_ptr[:-1]).repeat_interleave(count)
+    shape = (rows.numel(), x.size(1))
+    return torch.sparse_csr_tensor(
+        new_ptr, column[entry], value[entry], shape, check_invariants=False
+    )
 
 
 class EpochSampler(Sampler[int]):

@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.data import TileLoader, make_tissue, to_data
+from spatiagraph.data.loader import in_hilbert_order
 from spatiagraph.graph import kd_parts
 
 SLIDE = make_tissue(400, num_genes=30, image="dapi", seed=0)
@@ -60,3 +61,22 @@ def test_loader_leaves_the_slide_and_the_global_random_state_alone():
 def test_tile_size_must_be_positive():
     with pytest.raises(ValueError, match="'tile_size' to be positive, got 0"):
         TileLoader([DATA], 0)
+
+
+def test_hilbert_order_moves_cells_and_nothing_else():
+    moved = in_hilbert_order(DATA)
+    rows = moved.cell_index
+    assert rows.tolist() != list(range(400))
+    assert_close(moved.x.to_dense(), DATA.x.to_dense()[rows])
+    assert_close(moved.pos, DATA.pos[rows])
+
+    def edges(data, key, targets):
+        source, target = data[key].as_tensor()
+        return set(zip(data.cell_index[source].tolist(), targets[target].tolist(), strict=True))
+
+    assert edges(moved, "edge_index", rows) == edges(DATA, "edge_index", DATA.cell_index)
+    niches = torch.arange(DATA.num_niches)
+    assert edges(moved, "niche_index", niches) == edges(DATA, "niche_index", niches)
+    assert_close(moved.niche, DATA.niche[rows])
+    step = (moved.pos[1:] - moved.pos[:-1]).norm(dim=1).mean()
+    assert step < 0.5 * (DATA.pos[1:] - DATA.pos[:-1]).norm(dim=1).mean()
