@@ -659,3 +659,42 @@ def test_spaceranger_folder_reads_like_spatialdata_io(real_data):
     assert ours.adata.obs_names.equals(theirs.obs_names)
     np.testing.assert_array_equal(ours.counts.toarray(), theirs.X.toarray())
     np.testing.assert_allclose(ours.pos, theirs.obsm["spatial"] * mpp)
+
+
+def test_a_slide_written_with_its_results_needs_no_arguments_again(tmp_path):
+    spots = cells(30, scale=2.0)
+    spots.write_h5ad(tmp_path / "raw.h5ad")
+    Image.new("RGB", (500, 400), "purple").save(tmp_path / "he.png")
+    first = read(
+        tmp_path / "raw.h5ad",
+        image=tmp_path / "he.png",
+        mpp=0.5,
+        image_mpp=0.6,
+        origin_um=(-10, -20),
+        slide_id="s1",
+        donor="d1",
+    )
+    first.adata.write_h5ad(tmp_path / "results.h5ad")
+    again = read(tmp_path / "results.h5ad")
+    np.testing.assert_array_equal(again.pos, first.pos)
+    assert (again.slide_id, again.donor, again.image.mpp) == ("s1", "d1", 0.6)
+    assert tuple(again.image.origin_um) == (-10, -20)
+    assert again.adata.uns["spatiagraph"]["read"]["mpp"] == 0.5
+
+
+def test_normalised_values_stay_normalised_when_read_again(tmp_path):
+    table = cells()
+    table.X = table.X.multiply(0.5).tocsr()
+    table.write_h5ad(tmp_path / "raw.h5ad")
+    read(tmp_path / "raw.h5ad", expression="normalized").adata.write_h5ad(tmp_path / "again.h5ad")
+    assert read(tmp_path / "again.h5ad").expression == "normalized"
+
+
+def test_an_image_that_moved_away_is_named_in_a_warning(tmp_path):
+    cells().write_h5ad(tmp_path / "raw.h5ad")
+    Image.new("RGB", (500, 500)).save(tmp_path / "he.png")
+    slide = read(tmp_path / "raw.h5ad", image=tmp_path / "he.png", image_mpp=0.5)
+    slide.adata.write_h5ad(tmp_path / "results.h5ad")
+    (tmp_path / "he.png").unlink()
+    with pytest.warns(UserWarning, match="no longer at .*he.png"):
+        assert read(tmp_path / "results.h5ad").image is None

@@ -29,7 +29,7 @@ def read(
     assume_um: bool = False,
     slide_id: str | None = None,
     donor: str | None = None,
-    expression: Expression = "counts",
+    expression: Expression | None = None,
     drop_empty: bool = False,
     spatial_key: str = "spatial",
     image_mpp: float | None = None,
@@ -57,7 +57,7 @@ def read(
         assume_um: Take the coordinates as µm however unlikely they look.
         slide_id: Name of the section; by default that of the file or folder.
         donor: The person or animal it comes from.
-        expression: ``"counts"``, or ``"normalized"`` to accept fractions as they are.
+        expression: ``"counts"``, the default, or ``"normalized"`` to accept fractions as they are.
         drop_empty: Drop cells without counts, with a warning, instead of refusing them.
         spatial_key: Slot of ``obsm`` that holds the coordinates.
         image_mpp: µm per pixel of the image. By default what ``uns["image"]`` or the scale
@@ -67,7 +67,8 @@ def read(
             the one of a folder.
 
     Returns:
-        The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together.
+        The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together. Written to
+        an ``.h5ad`` and read again, it needs no arguments.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -83,9 +84,9 @@ def read(
     parts.notes["path"] = source.name
     return build(
         parts,
-        slide_id=slide_id if slide_id is not None else name,
-        donor=donor,
-        expression=expression,
+        slide_id=slide_id if slide_id is not None else parts.slide_id or name,
+        donor=donor or parts.donor,
+        expression=expression or parts.expression or "counts",
         drop_empty=drop_empty,
         assume_um=assume_um,
         pitch_um=pitch_um,

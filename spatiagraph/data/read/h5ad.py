@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -41,6 +42,8 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     adata = _read(path)
     pos = _positions(adata, options.spatial_key)
     mpp = require_mpp(options, pos)
+    if mpp is None and (previous := _previous(adata, options)):
+        return _reopen(adata, previous, options)
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     image, image_from, warning = _image(adata, mpp, options)
     if mpp is not None:
@@ -60,6 +63,44 @@ def load_h5ad(path: Path, options: Options) -> Parts:
             "image_mpp": None if image is None else image.mpp,
         },
         warnings=[] if warning is None else [warning],
+    )
+
+
+def _previous(adata: AnnData, options: Options) -> Mapping[str, Any]:
+    """What an earlier ``read`` noted of the slide, if its coordinates are asked for."""
+    entry = adata.uns.get(keys.UNS)
+    notes = entry.get("read") if isinstance(entry, Mapping) else None
+    return notes if isinstance(notes, Mapping) and options.spatial_key == keys.SPATIAL else {}
+
+
+def _reopen(adata: AnnData, notes: Mapping[str, Any], options: Options) -> Parts:
+    """A slide that was read before and written with its results: in µm, its image where it was."""
+    adata.obsm[keys.SPATIAL] = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    file = notes.get("image_file")
+    heard: list[str] = []
+    if options.image in (None, True) and file is not None:
+        if Path(str(file)).exists():
+            origin = notes.get("image_origin_um", (0.0, 0.0))
+            options = replace(
+                options,
+                image=str(file),
+                image_mpp=options.image_mpp or float(notes["image_mpp"]),
+                origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
+            )
+        else:
+            heard.append(f"The image of the slide is no longer at {file}: pass image=…")
+            options = replace(options, image=False)
+    image, _, warning = _image(adata, 1.0, options)
+    expression = str(notes.get("expression", "counts"))
+    return Parts(
+        adata,
+        image,
+        known_um=True,
+        notes={k: v for k, v in notes.items() if not str(k).startswith("image_")},
+        warnings=heard if warning is None else [*heard, warning],
+        slide_id=str(notes["slide_id"]) if "slide_id" in notes else None,
+        donor=str(notes["donor"]) if "donor" in notes else None,
+        expression="normalized" if expression == "normalized" else "counts",
     )
 
 

@@ -41,6 +41,9 @@ class Parts:
         known_um: The scale comes from the maker's metadata, so that it need not be guessed at.
         notes: How the slide was put together; kept in ``uns["spatiagraph"]["read"]``.
         warnings: What the user should hear of once the slide has passed its checks.
+        slide_id: Name of the section, if the file knows it.
+        donor: Where it comes from, if the file knows it.
+        expression: What its values are, if the file knows it.
     """
 
     adata: AnnData
@@ -49,6 +52,9 @@ class Parts:
     known_um: bool = False
     notes: dict[str, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    slide_id: str | None = None
+    donor: str | None = None
+    expression: Expression | None = None
 
 
 def require_mpp(options: Options, pos: np.ndarray) -> float | None:
@@ -135,6 +141,13 @@ def build(
     )
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)
-    notes = {k: v for k, v in parts.notes.items() if v is not None}
+    notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}
+    if parts.image is not None and parts.image.path is not None:
+        notes |= {
+            "image_file": str(parts.image.path.resolve()),
+            "image_mpp": parts.image.mpp,
+            "image_origin_um": [float(x) for x in parts.image.origin_um],
+        }
+    notes = {k: v for k, v in notes.items() if v is not None}
     slide.adata.uns[keys.UNS] = {**slide.adata.uns.get(keys.UNS, {}), "read": notes}
     return slide

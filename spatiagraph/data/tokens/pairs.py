@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 MAX_PAIRS = 1 << 24
 """Beyond so many pairs (a count of millions) sorting each cell is cheaper than the table."""
 
+
 class Scan(NamedTuple):
     """What one look at all counts tells.
 
