@@ -16,8 +16,8 @@ _NAMES = {
     "GenePanel": "data.panel",
     "to_data": "data.convert",
     "NicheIndex": "retrieval",
-    "fit": "training.fit",
-    "embed": "training.embed",
+    "fit": "training.fitting",
+    "embed": "training.embedding",
 }
 _MODULES = (
     "data",
@@ -36,5 +36,5 @@ _MODULES = (
     "retrieval",
     "testing",
 )
-__all__ = ["__version__", *_NAMES, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

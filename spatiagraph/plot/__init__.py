@@ -9,6 +9,7 @@ _NAMES = {
     "score_bars": "curves",
     "spatial": "maps",
     "training_curve": "curves",
+    "training_curves": "curves",
 }
 _MODULES = ("canvas", "colors", "curves", "galleries", "maps")
 __all__ = [*_NAMES, *_MODULES]

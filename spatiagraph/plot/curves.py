@@ -1,13 +1,13 @@
 """Lines and bars: how training went, and how scores compare."""
 
 import os
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spatiagraph.plot.canvas import new_axes, save_figure
+from spatiagraph.plot.canvas import DPI, new_axes, save_figure
 from spatiagraph.plot.colors import PALETTE
 
 _NOT_A_LOSS = ("epoch", "cells", "seconds", "lr", "grad_norm")
@@ -18,12 +18,12 @@ def training_curve(
     *,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
-    title: str = "Training",
+    title: str = "loss",
 ) -> Axes:
-    """Loss and its parts over the epochs.
+    """Loss over the epochs.
 
     Args:
-        history: One row per epoch: ``epoch``, ``loss`` and its parts, as ``fit`` returns it.
+        history: One row per epoch: ``epoch`` and ``loss``, as ``fit`` returns it.
         ax: Axes to draw into; new ones when not given.
         save: File to write.
         title: Title.
@@ -31,30 +31,54 @@ def training_curve(
     Raises:
         ValueError: If there is no ``loss``, or no epoch.
     """
+    _check_history(history)
+    ax = new_axes(ax, (4.0, 2.6))
+    _line(ax, history, "loss", "black")
+    ax.set_title(title, fontsize=10)
+    ax.set_ylabel("loss per cell")
+    save_figure(ax.figure, save)  # type: ignore[arg-type]
+    return ax
+
+
+def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | None = None) -> Figure:
+    """Loss and each of its parts over the epochs, each on its own scale.
+
+    Args:
+        history: One row per epoch: ``epoch``, ``loss`` and its parts, as ``fit`` returns it.
+        save: File to write.
+
+    Raises:
+        ValueError: If there is no ``loss``, or no epoch.
+    """
+    _check_history(history)
+    parts = [c for c in history if c not in (*_NOT_A_LOSS, "loss") and history[c].notna().any()]
+    figure = Figure(figsize=(3.3 * (1 + len(parts)), 2.6), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, 1 + len(parts), squeeze=False)[0]
+    training_curve(history, ax=axes[0])
+    for number, (ax, part) in enumerate(zip(axes[1:], parts, strict=True)):
+        _line(ax, history, str(part), PALETTE[number % len(PALETTE)])
+        ax.set_title(str(part), fontsize=10)
+    save_figure(figure, save)
+    return figure
+
+
+def _check_history(history: pd.DataFrame) -> None:
     if "loss" not in history or not len(history):
         raise ValueError(
             f"Expected a history with a column 'loss' and at least one epoch, got "
             f"{list(history.columns)} and {len(history)} rows"
         )
-    ax = new_axes(ax, (6.0, 3.2))
+
+
+def _line(ax: Axes, history: pd.DataFrame, column: str, color: str) -> None:
     epoch = history["epoch"] if "epoch" in history else pd.Series(range(len(history)))
-    epoch = epoch + 1 - epoch.min()  # people count from one
-    parts = [c for c in history if c not in (*_NOT_A_LOSS, "loss") and history[c].notna().any()]
     marker = "o" if len(history) <= 40 else ""
-    line: dict[str, Any] = {"marker": marker, "markersize": 3}
-    ax.plot(epoch, history["loss"], color="black", linewidth=2, label="loss", **line)
-    for number, part in enumerate(parts):
-        hue = PALETTE[number % len(PALETTE)]
-        ax.plot(epoch, history[part], color=hue, linewidth=1.2, label=part, **line)
+    # people count from one
+    ax.plot(epoch + 1 - epoch.min(), history[column], color=color, marker=marker, markersize=3)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("loss per cell")
-    ax.set_title(title)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.ticklabel_format(axis="y", useOffset=False)
     ax.spines[["top", "right"]].set_visible(False)
-    if parts:
-        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    save_figure(ax.figure, save)  # type: ignore[arg-type]
-    return ax
 
 
 def score_bars(

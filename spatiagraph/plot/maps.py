@@ -40,6 +40,7 @@ def spatial(
     palette: Mapping[object, str] | None = None,
     cmap: str = "viridis",
     legend: bool = True,
+    scale_bar: bool = True,
     window_um: tuple[float, float, float, float] | None = None,
     max_px: int = 1024,
 ) -> Axes:
@@ -58,10 +59,11 @@ def spatial(
         save: File to write, such as ``"map.png"`` or ``"map.pdf"``.
         title: Title; by default the name of the column or gene.
         size_um: Diameter of the discs; by default 0.9 of the median distance to the nearest cell.
-        alpha: Opacity; by default 1, and 0.75 over an image.
+        alpha: Opacity; by default 1, and 0.85 over an image.
         palette: Colours of some or all categories.
         cmap: Colour map of amounts.
         legend: Whether to draw the legend or colour bar.
+        scale_bar: Whether to draw the scale bar below.
         window_um: Part to show, ``(x0, y0, x1, y1)``; all of it by default.
         max_px: Longest side of the image beneath in pixels.
 
@@ -81,7 +83,7 @@ def spatial(
         ax.imshow(pixels, extent=(left, right, bottom, top), interpolation="antialiased", zorder=0)
     inside = (pos >= (x0, y0)).all(1) & (pos <= (x1, y1)).all(1)
     size = _spacing(pos) * 0.9 if size_um is None else size_um
-    alpha = alpha if alpha is not None else (1.0 if picture is None else 0.75)
+    alpha = alpha if alpha is not None else (1.0 if picture is None else 0.85)
     name = color if isinstance(color, str) else getattr(color, "name", None)
     colors, draw_legend = _colors(cells, len(pos), color, palette, cmap)
     discs = EllipseCollection(
@@ -102,8 +104,9 @@ def spatial(
     ax.set_ylim(y1, y0)
     ax.set_aspect("equal")
     clear_frame(ax)
-    add_scale_bar(ax)
-    ax.set_title(str(name) if title is None and name is not None else title or "")
+    if scale_bar:
+        add_scale_bar(ax)
+    ax.set_title(str(name) if title is None and name is not None else title or "", fontsize=10)
     if legend:
         draw_legend(ax)
     save_figure(ax.figure, save)  # type: ignore[arg-type]

@@ -9,15 +9,19 @@ HISTORY = pd.DataFrame(
 )
 
 
-def test_training_curve_shows_the_loss_and_its_parts():
-    ax = plot.training_curve(HISTORY)
-    lines = {line.get_label(): line.get_xydata() for line in ax.lines}
-    assert list(lines) == ["loss", "cell"]
-    np.testing.assert_array_equal(lines["loss"], [[1, 3], [2, 2], [3, 1]])
+def test_training_curve_counts_epochs_from_one():
+    (line,) = plot.training_curve(HISTORY).lines
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 3], [2, 2], [3, 1]])
+
+
+def test_each_part_of_the_loss_has_its_own_scale():
+    figure = plot.training_curves(HISTORY)
+    assert [ax.get_title() for ax in figure.axes] == ["loss", "cell"]
+    assert figure.axes[1].get_ylim() != figure.axes[0].get_ylim()
 
 
 def test_one_epoch_can_be_drawn(tmp_path):
-    plot.training_curve(HISTORY[:1], save=tmp_path / "curve.png")
+    plot.training_curves(HISTORY[:1], save=tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 

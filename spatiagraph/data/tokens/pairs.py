@@ -97,14 +97,16 @@ def scan(counts: csr_matrix, known: NDArray[np.bool_] | None = None) -> Scan:
     return Scan(largest, num_known, num_unknown, bool(integral))
 
 
-@intrinsic
-def _lowest(typing_context: Any, bits: Any) -> Any:
+def _find_lowest(typing_context: Any, bits: Any) -> Any:
     """Place of the lowest set bit, by the processor's own instruction."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.uint64(types.uint64), codegen
+
+
+_lowest: Any = intrinsic(_find_lowest)  # called without the context from compiled code
 
 
 @njit(cache=True, nogil=True)

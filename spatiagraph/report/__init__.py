@@ -1,0 +1,8 @@
+"""Reports: one HTML file that says what was run on what, and shows what came out."""
+
+from spatiagraph._lazy import attach
+
+_NAMES = {"Report": "page", "write_report": "compose"}
+_MODULES = ("compose", "niches", "page", "style")
+__all__ = [*_NAMES, *_MODULES]
+__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

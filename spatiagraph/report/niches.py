@@ -1,0 +1,228 @@
+"""Which niches to show, what is like them, and what they look like."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from spatiagraph import keys
+from spatiagraph.data.slide import Slide
+from spatiagraph.plot.canvas import DPI, add_scale_bar, clear_frame
+from spatiagraph.plot.galleries import as_rgb
+from spatiagraph.plot.maps import spatial
+from spatiagraph.retrieval.index import NicheIndex
+
+_TILE = 1.45  # inches
+_CANDIDATES = 200  # neighbours looked at for hits that do not overlap
+
+
+class Hits(NamedTuple):
+    """What an index found for one cell.
+
+    Attributes:
+        row: Cells of the slide, nearest first, ``[K]``.
+        distance: In embedding space, ``[K]``.
+        away_um: From the query in the tissue, ``[K]``.
+    """
+
+    row: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    away_um: NDArray[np.float64]
+
+
+def central_cells(
+    embeddings: NDArray[np.floating],
+    groups: pd.Series,
+    preferred: NDArray[np.bool_] | None = None,
+    num: int = 3,
+) -> NDArray[np.int64]:
+    """The most typical cell of each of the largest groups.
+
+    Args:
+        embeddings: ``[N, D]``.
+        groups: Group of each cell, ``[N]``.
+        preferred: Cells to choose from where a group has any of them, ``[N]``.
+        num: Number of groups.
+
+    Returns:
+        Rows, largest group first; typical is nearest to the mean of the group.
+    """
+    labels = groups.reset_index(drop=True).astype(object)
+    finite = np.isfinite(embeddings).all(1)
+    found = []
+    for name in labels[finite].value_counts(sort=True).index[:num]:
+        member = (labels == name).to_numpy() & finite
+        center = embeddings[member].mean(0)
+        choice = (
+            member if preferred is None or not (member & preferred).any() else member & preferred
+        )
+        rows = np.flatnonzero(choice)
+        found.append(rows[np.linalg.norm(embeddings[rows] - center, axis=1).argmin()])
+    return np.array(found, dtype=np.int64)
+
+
+def inner_cells(pos: NDArray[np.floating], margin_um: float) -> NDArray[np.bool_]:
+    """Cells whose surroundings are all tissue, ``[N]``: some lie beyond the margin on each side."""
+    tree = cKDTree(pos)
+    inside = np.ones(len(pos), dtype=bool)
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        away, _ = tree.query(pos + np.array([dx, dy]) * margin_um)
+        inside &= away < margin_um / 2
+    return inside
+
+
+def distinct_hits(
+    index: NicheIndex,
+    query: int,
+    vector: NDArray[np.floating],
+    slide: Slide,
+    *,
+    num: int,
+    apart_um: float,
+) -> Hits:
+    """Cells with the niches most like one cell's, that share no cells with it or each other.
+
+    Args:
+        index: Index that holds the cells of this slide, maybe among others.
+        query: Row of the cell in the slide.
+        vector: Its embedding, ``[D]``.
+        slide: The slide.
+        num: Most hits.
+        apart_um: Least distance between any two in the tissue.
+
+    Raises:
+        ValueError: If the index does not hold the cells of the slide.
+    """
+    items = _items_of(index, slide)  # [N] row of the index
+    where = np.zeros(index.num_items, dtype=bool)
+    where[items] = True
+    found = index.search(vector, k=min(_CANDIDATES, len(items)), where=where)
+    of_item = np.full(index.num_items, -1)
+    of_item[items] = np.arange(len(items))
+    kept: list[int] = []
+    chosen = [query]
+    for place, row in enumerate(of_item[found["row"]]):
+        away = np.linalg.norm(slide.pos[chosen] - slide.pos[row], axis=1)
+        if len(kept) < num and (away >= apart_um).all():
+            kept.append(place)
+            chosen.append(int(row))
+    rows = np.array(chosen[1:], dtype=np.int64)
+    away = np.linalg.norm(slide.pos[rows] - slide.pos[query], axis=1)
+    return Hits(rows, found["distance"].to_numpy()[kept], away)
+
+
+def niche_window_um(slide: Slide, num_across: float = 8.0) -> float:
+    """Side of a window that is some cells wide."""
+    sample = slide.pos[:: max(1, slide.num_cells // 20_000)]
+    near = cKDTree(slide.pos).query(sample, k=2)[0][:, 1]
+    return float(num_across * np.median(near))
+
+
+def draw_hits(
+    slide: Slide,
+    query: int,
+    hits: Hits,
+    groups: pd.Series,
+    palette: Mapping[object, str],
+    *,
+    window_um: float,
+    crop_px: int,
+) -> Figure:
+    """A cell's niche and those like it: image above, cells coloured by group below.
+
+    Args:
+        slide: The slide.
+        query: Row of the cell.
+        hits: What was found.
+        groups: Group of each cell, ``[N]``.
+        palette: Colours of the groups.
+        window_um: Side of the square shown around each cell.
+        crop_px: Side of the image crops in pixels.
+    """
+    rows = np.concatenate([[query], hits.row])
+    titles = [f"query\n{slide.adata.obs_names[query]}"] + [
+        f"{name}\nd = {distance:.3g}, {away:.0f} µm away"
+        for name, distance, away in zip(
+            slide.adata.obs_names[hits.row], hits.distance, hits.away_um, strict=True
+        )
+    ]
+    lines = 1 if slide.image is None else 2
+    figure = Figure(
+        figsize=(len(rows) * _TILE + 1.2, lines * _TILE + 0.7), layout="constrained", dpi=DPI
+    )
+    axes = figure.subplots(lines, len(rows), squeeze=False)
+    if slide.image is not None:
+        crops, mask = slide.image.crops(slide.pos[rows], window_um, crop_px)
+        for ax, crop, covered in zip(axes[0], crops, mask, strict=True):
+            _draw_crop(ax, crop, bool(covered), window_um)
+    for ax, row in zip(axes[-1], rows, strict=True):
+        _draw_cells(ax, slide.pos, row, groups, palette, window_um)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=7)
+    for ax in axes[:, 0]:
+        for spine in ax.spines.values():
+            spine.set(visible=True, linewidth=2)
+    add_scale_bar(axes[-1, 0], gap=0.05, thickness=0.02)
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
+        for name, hue in palette.items()
+    ]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
+    return figure
+
+
+def _items_of(index: NicheIndex, slide: Slide) -> NDArray[np.int64]:
+    """Row of the index for each cell of the slide, ``[N]``."""
+    ids = index.obs.index
+    own = np.arange(len(ids))
+    if keys.SLIDE_ID in index.obs:
+        own = np.flatnonzero((index.obs[keys.SLIDE_ID].astype(str) == slide.slide_id).to_numpy())
+    if len(own) != slide.num_cells or list(ids[own]) != list(slide.adata.obs_names):
+        raise ValueError(
+            f"Expected the {slide.num_cells} cells of slide {slide.slide_id!r} in the index, in "
+            f"order, found {len(own)} of it: build it with NicheIndex.from_slides"
+        )
+    return own
+
+
+def _draw_crop(ax: Axes, crop: NDArray, covered: bool, side: float) -> None:
+    clear_frame(ax)
+    ax.set_xlim(0, side)
+    ax.set_ylim(side, 0)
+    ax.set_aspect("equal")
+    if covered:
+        ax.imshow(as_rgb(crop), extent=(0, side, side, 0), vmin=0, vmax=1)
+    else:
+        ax.text(side / 2, side / 2, "outside\nthe image", ha="center", va="center", fontsize=7)
+
+
+def _draw_cells(
+    ax: Axes,
+    pos: NDArray,
+    row: int,
+    groups: pd.Series,
+    palette: Mapping[object, str],
+    side: float,
+) -> None:
+    x, y = pos[row]
+    half = side / 2
+    near = np.flatnonzero(np.abs(pos - pos[row]).max(1) <= half + side / 8)
+    spatial(
+        pos[near],
+        groups.iloc[near],
+        image=False,
+        ax=ax,
+        title="",
+        size_um=side / 9,
+        palette=palette,
+        legend=False,
+        scale_bar=False,
+        window_um=(x - half, y - half, x + half, y + half),
+    )
+    ax.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor="black")

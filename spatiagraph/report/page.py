@@ -1,0 +1,217 @@
+"""``Report``: builds one self-contained HTML page, section by section."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+import spatiagraph
+from spatiagraph.plot.galleries import gallery
+from spatiagraph.report.style import CSS
+
+_PNG_UP_TO = 250_000  # bytes; larger pictures hold an image and are smaller as JPEG
+_DPI = 130
+# nothing may be loaded from anywhere: the page is all there is
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Report:
+    """An HTML page that works offline: pictures are inside, nothing is loaded from elsewhere.
+
+    Every ``add_…`` returns the report, and all text is escaped.
+
+    Args:
+        title: Title of the page.
+        subtitle: A line below it.
+
+    Examples:
+        >>> page = Report("My slide").section("Cells").add_text("There are 300 cells.")
+        >>> "300 cells" in page.html()
+        True
+    """
+
+    def __init__(self, title: str, subtitle: str = ""):
+        self.title = title
+        self.subtitle = subtitle
+        self._numbers: dict[str, str] = {}
+        self._sections: list[tuple[str, list[str]]] = []
+
+    def add_numbers(self, numbers: Mapping[str, Any]) -> Self:
+        """Key figures at the top: name → value."""
+        self._numbers |= {name: _text(value) for name, value in numbers.items()}
+        return self
+
+    def section(self, title: str) -> Self:
+        """Start a section; what is added next goes there."""
+        self._sections.append((title, []))
+        return self
+
+    def add_text(self, text: str) -> Self:
+        """A paragraph."""
+        return self._add(f"<p>{escape(text)}</p>")
+
+    def add_table(
+        self,
+        table: pd.DataFrame | Mapping[str, Any],
+        *,
+        caption: str = "",
+        highlight: object = None,
+        fold: str = "",
+    ) -> Self:
+        """A table.
+
+        Args:
+            table: A data frame, whose index becomes the first column; or name → value.
+            caption: A line above it.
+            highlight: Index of the row to set off.
+            fold: Title under which the table is folded away; shown at once when empty.
+        """
+        html = _table(table, caption, highlight)
+        if fold:
+            html = f"<details><summary>{escape(fold)}</summary>{html}</details>"
+        return self._add(html)
+
+    def add_figure(self, figure: Figure | Axes, *, alt: str, caption: str = "") -> Self:
+        """A matplotlib figure.
+
+        Args:
+            figure: The figure, or axes in it.
+            alt: What there is to see, for people who cannot.
+            caption: A line below it.
+        """
+        return self._add(_figure(figure, alt, caption))
+
+    def add_figures(
+        self, figures: Sequence[tuple[Figure | Axes, str, str]], *, columns: bool = True
+    ) -> Self:
+        """Figures side by side where the screen is wide enough: (figure, alt, caption) each."""
+        html = "".join(_figure(*each) for each in figures)
+        return self._add(f'<div class="figures">{html}</div>' if columns else html)
+
+    def add_gallery(
+        self, images: Any, titles: Sequence[str], *, alt: str, caption: str = "", **arguments: Any
+    ) -> Self:
+        """Crops ``[N, C, H, W]`` in rows; more arguments as in :func:`spatiagraph.plot.gallery`."""
+        return self.add_figure(gallery(images, titles, **arguments), alt=alt, caption=caption)
+
+    def add_warnings(self, warnings: Sequence[str]) -> Self:
+        """What the reader should know before trusting the rest; nothing if there is none."""
+        if not warnings:
+            return self
+        items = "".join(f"<li>{escape(str(w))}</li>" for w in warnings)
+        return self._add(f'<div class="warnings" role="note"><ul>{items}</ul></div>')
+
+    def html(self) -> str:
+        """The page."""
+        links = "".join(
+            f'<a href="#s{i}">{escape(title)}</a>' for i, (title, _) in enumerate(self._sections)
+        )
+        numbers = "".join(
+            f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in self._numbers.items()
+        )
+        body = "".join(
+            f'<section id="s{i}"><h2>{escape(title)}</h2>{"".join(parts)}</section>\n'
+            for i, (title, parts) in enumerate(self._sections)
+        )
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+            f"<title>{escape(self.title)}</title><style>{CSS}</style></head>\n<body>"
+            f'<header><h1>{escape(self.title)}</h1><p class="subtitle">{escape(self.subtitle)}</p>'
+            f'<dl class="numbers">{numbers}</dl><nav aria-label="Sections">{links}</nav></header>\n'
+            f"<main>{body}</main>\n"
+            f"<footer>spatiagraph {escape(spatiagraph.__version__)}</footer></body></html>\n"
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page; a failed write leaves an older one as it was.
+
+        Raises:
+            OSError: If the place cannot be written to.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name}.new")
+        try:
+            new.write_text(self.html(), encoding="utf-8")
+            os.replace(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+        return target
+
+    def _add(self, html: str) -> Self:
+        if not self._sections:
+            self.section("Summary")
+        self._sections[-1][1].append(html)
+        return self
+
+
+def _figure(figure: Figure | Axes, alt: str, caption: str) -> str:
+    whole: Any = figure if isinstance(figure, Figure) else figure.figure
+    buffer = io.BytesIO()
+    whole.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", facecolor="white")
+    kind = "png"
+    if buffer.tell() > _PNG_UP_TO:
+        picture = Image.open(buffer).convert("RGB")
+        buffer, kind = io.BytesIO(), "jpeg"
+        picture.save(buffer, "JPEG", quality=88, optimize=True, progressive=True)
+    width = round(Image.open(buffer).width * 96 / _DPI)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><img width="{width}" alt="{escape(alt)}" src="data:image/{kind};base64,{data}">'
+        f"{note}</figure>"
+    )
+
+
+def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: object) -> str:
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    if isinstance(table, Mapping):
+        rows = "".join(
+            f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(_text(v))}</td></tr>'
+            for k, v in table.items()
+        )
+        return f'<div class="scroll"><table>{title}<tbody>{rows}</tbody></table></div>'
+    numeric = [pd.api.types.is_numeric_dtype(t) for t in table.dtypes]
+    head = f'<th scope="col">{escape(str(table.index.name or ""))}</th>' + "".join(
+        f'<th scope="col"{" class=number" if n else ""}>{escape(str(c))}</th>'
+        for c, n in zip(table.columns, numeric, strict=True)
+    )
+    body = ""
+    for name, row in zip(table.index, table.itertuples(index=False), strict=True):
+        cells = "".join(
+            f"<td{' class=number' if n else ''}>{escape(_text(v))}</td>"
+            for v, n in zip(row, numeric, strict=True)
+        )
+        best = ' class="best"' if highlight is not None and name == highlight else ""
+        body += f'<tr{best}><th scope="row">{escape(str(name))}</th>{cells}</tr>'
+    return (
+        f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as people write it."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}".replace(",", "\u202f") if abs(int(value)) >= 10_000 else str(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return f"{number:.4g}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.3g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(v) for v in value)
+    return str(value)

@@ -1,0 +1,43 @@
+"""The look of a report."""
+
+CSS = """
+:root { color-scheme: light; --ink: #1d2733; --soft: #5b6875; --line: #dde3ea; --tint: #f5f7fa;
+  --accent: #0072b2; --warn: #fff6e0; }
+* { box-sizing: border-box; }
+body { margin: 0; color: var(--ink); background: #fff; line-height: 1.5;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
+header, main, footer { max-width: 1080px; margin: 0 auto; padding: 0 1.25rem; }
+header { padding-top: 2rem; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; }
+h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; padding-top: .75rem;
+  border-top: 1px solid var(--line); }
+p { margin: .5rem 0; max-width: 75ch; }
+.subtitle, figcaption, footer { color: var(--soft); }
+figcaption { font-size: .875rem; max-width: 85ch; }
+nav { margin: 1rem 0 0; font-size: .875rem; }
+nav a { color: var(--accent); margin-right: 1rem; text-decoration: none; white-space: nowrap; }
+nav a:hover { text-decoration: underline; }
+.numbers { display: grid; gap: .75rem; margin: 1.25rem 0 0; padding: 0;
+  grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
+.numbers div { background: var(--tint); border-radius: .5rem; padding: .6rem .9rem; }
+.numbers dt { color: var(--soft); font-size: .8rem; }
+.numbers dd { margin: 0; font-size: 1.3rem; font-weight: 600; overflow-wrap: anywhere; }
+figure { margin: 1rem 0 1.5rem; }
+img { display: block; max-width: 100%; height: auto; margin-bottom: .35rem; }
+.figures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
+.figures figure { flex: 1 1 30rem; min-width: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: .75rem 0 1rem; font-size: .9rem; }
+caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bottom: .35rem; }
+th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; overflow-wrap: anywhere; }
+th { font-weight: 600; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+tr.best td, tr.best th { background: #e8f3fa; }
+.warnings { background: var(--warn); border-left: 4px solid #e69f00; border-radius: .25rem;
+  padding: .5rem 1rem; margin: 1rem 0; }
+.warnings ul { margin: .25rem 0; padding-left: 1.2rem; }
+details summary { cursor: pointer; color: var(--accent); }
+footer { margin-top: 3rem; padding-bottom: 2rem; font-size: .8rem; }
+@media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
+"""
