@@ -1,0 +1,146 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+import spatiagraph as sg
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import log_normalize, pca, score_probe
+
+
+def task(num_cells=120, num_classes=3, spread=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, num_classes, num_cells)
+    z = np.eye(num_classes)[label] * 2 + spread * rng.normal(size=(num_cells, num_classes))
+    return z, label, rng.integers(0, 4, num_cells)
+
+
+@pytest.mark.parametrize("classifier", ["lr", "knn"])
+def test_scores_match_a_loop_over_folds(classifier):
+    z, label, fold = task()
+    guess = np.empty_like(label)
+    parts = []
+    for f in range(4):
+        train, test = fold != f, fold == f
+        if classifier == "lr":
+            scaler = StandardScaler().fit(z[train])
+            model = LogisticRegression(C=1.0, max_iter=500)
+            guess[test] = model.fit(scaler.transform(z[train]), label[train]).predict(
+                scaler.transform(z[test])
+            )
+        else:
+            model = KNeighborsClassifier(15).fit(z[train], label[train])
+            guess[test] = model.predict(z[test])
+        parts.append(accuracy_score(label[test], guess[test]))
+    row = score_probe({"z": z}, label, fold, classifier=classifier).loc["z"]
+    assert row["macro_F1"] == pytest.approx(f1_score(label, guess, average="macro"))
+    assert row["accuracy"] == pytest.approx(accuracy_score(label, guess))
+    assert row["accuracy_mean"] == pytest.approx(np.mean(parts))
+    assert row["accuracy_std"] == pytest.approx(np.std(parts, ddof=1))
+    assert row["accuracy"] > 0.7
+
+
+def test_the_majority_is_always_in_the_table():
+    label = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    fold = np.arange(100) % 5
+    table = score_probe({"z": np.eye(3)[label]}, label, fold)
+    assert table.index.tolist() == ["z", "majority"]
+    assert table.loc["majority", "accuracy"] == pytest.approx(0.6)
+    assert table.loc["majority", "macro_F1"] == pytest.approx((2 * 0.6 / 1.6) / 3)
+    assert table.loc["z", "macro_F1"] == 1
+
+
+def test_a_label_that_a_fold_lacks_does_not_lower_the_score_of_that_fold():
+    label = np.repeat([0, 1, 2], 12)
+    fold = np.where(label == 2, 1 + np.arange(36) % 2, np.arange(36) % 3)  # none of 2 in fold 0
+    row = score_probe({"z": np.eye(3)[label]}, label, fold).loc["z"]
+    assert row["macro_F1_mean"] == 1
+    assert row["macro_F1_std"] == 0
+
+
+def test_held_out_labels_are_not_seen():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 400)
+    fold = rng.integers(0, 4, 400)
+    own_row = np.eye(400)  # tells training cells apart, says nothing of others
+    assert abs(score_probe({"z": own_row}, label, fold).loc["z", "accuracy"] - 0.5) < 0.1
+
+
+def test_scores_do_not_depend_on_the_order_of_cells():
+    z, label, fold = task()
+    perm = np.random.default_rng(1).permutation(len(z))
+    table = score_probe({"z": z}, label, fold)
+    shuffled = score_probe({"z": z[perm]}, label[perm], fold[perm])
+    pd.testing.assert_frame_equal(shuffled, table)
+
+
+def test_rare_and_missing_labels_and_cells_without_fold_take_no_part():
+    z, label, fold = task()
+    table = score_probe({"z": z}, label, fold)
+    names = np.array(["T", "B", "NK"], dtype=object)[label]
+    more = np.array(["rare"] * 9 + ["?"] * 20 + [None] * 5 + ["T"] * 7, dtype=object)
+    junk = np.full((len(more), 3), 50.0)
+    extra = np.r_[np.arange(34) % 4, np.full(7, -1)]
+    got = score_probe(
+        {"z": np.vstack([z, junk])}, np.r_[names, more], np.r_[fold, extra], ignore=["?"]
+    )
+    # the codes of the labels differ, which moves no prediction
+    pd.testing.assert_frame_equal(got, table, rtol=1e-6)
+    assert got.loc["z", "num_cells"] == 120
+    assert got.loc["z", "num_classes"] == 3
+
+
+def test_any_classifier_of_scikit_learn_serves():
+    z, label, fold = task()
+    model = DummyClassifier(strategy="constant", constant=1)
+    table = score_probe({"z": z}, label, fold, classifier=model)
+    assert table.loc["z", "accuracy"] == pytest.approx((label == 1).mean())
+    assert not hasattr(model, "classes_")  # a copy was trained
+
+
+def test_cell_types_are_read_from_genes_and_shuffled_labels_are_not():
+    slide = sg.make_tissue(600, num_types=4, num_genes=60, image=None, seed=0)
+    z, fold = pca(slide.counts, 10), spatial_blocks(slide.pos, seed=0)
+    label = slide.adata.obs["cell_type"].to_numpy()
+    table = score_probe({"pca": z}, label, fold)
+    assert table.loc["pca", "macro_F1"] > table.loc["majority", "macro_F1"] + 0.5
+    shuffled = np.random.default_rng(0).permutation(label)
+    assert score_probe({"pca": z}, shuffled, fold).loc["pca", "macro_F1"] < 0.35
+
+
+def test_bad_input_is_refused():
+    z, label, fold = task()
+    with pytest.raises(ValueError, match="each of 120 cells, got shape"):
+        score_probe({"z": z}, label, fold[:100])
+    with pytest.raises(ValueError, match="integers, got float64"):
+        score_probe({"z": z}, label, fold / 2)
+    with pytest.raises(ValueError, match="at least two folds"):
+        score_probe({"z": z}, label, np.zeros(120, int))
+    with pytest.raises(ValueError, match=r"got 0 \(0 cells with a label that 500"):
+        score_probe({"z": z}, label, fold, min_cells=500)
+    with pytest.raises(ValueError, match="two labels to train on, got 1 outside of fold 1"):
+        score_probe({"z": z}, label, label.clip(max=1), min_cells=1)
+    with pytest.raises(ValueError, match="named 'majority'"):
+        score_probe({"majority": z}, label, fold)
+    with pytest.raises(ValueError, match='"lr", "knn" or a scikit-learn classifier, got \'svm\''):
+        score_probe({"z": z}, label, fold, classifier="svm")
+
+
+def test_cell_types_score_as_published(real_data):
+    """STARmap, 15 neighbours on 50 components: macro-F1 0.51; majority 0.011."""
+    slide = sg.read(real_data / "starmap_by3" / "starmap_by3.h5ad", mpp=0.1)
+    slide = slide[(slide.adata.obs["celltype"].astype(str) != "nan").to_numpy()]
+    table = score_probe(
+        {"pca50": pca(slide.counts, 50), "genes": log_normalize(slide.counts).toarray()},
+        slide.adata.obs["celltype"],
+        spatial_blocks(slide.pos, seed=0),
+        classifier="knn",
+    )
+    assert table.loc["pca50", "num_classes"] == 16
+    assert table.loc["pca50", "macro_F1"] == pytest.approx(0.511, abs=0.05)
+    assert table.loc["majority", "macro_F1"] == pytest.approx(0.011, abs=0.003)
+    assert table.loc["genes", "macro_F1"] < table.loc["pca50", "macro_F1"]
