@@ -1,0 +1,63 @@
+"""Every example runs at toy size and ends with its metric beside a baseline.
+
+This is the only place where examples are run, so that one place says at which size and what a
+toy run must still show. Each is a process of its own, as for a user.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+TOY = {
+    "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp}",
+    "custom_spatial_gnn.py": "--cells 1000 --epochs 50",
+    "search_niches.py": "--slides 2 --cells 400 --epochs 2 --queries 50 --out {tmp}",
+    "train_context.py": "--cells 600 --epochs 2",
+}
+# name of the metric, the metric, and the baselines in brackets
+LAST_LINE = re.compile(r"^(?P<name>[\w ]+) (?P<value>-?\d+\.\d+) \((?P<baselines>.+)\)$")
+
+
+def run(name: str, arguments: str) -> tuple[float, dict[str, float]]:
+    """The metric and the baselines that an example prints last."""
+    command = [sys.executable, str(FOLDER / name), *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    match = LAST_LINE.match(done.stdout.strip().splitlines()[-1])
+    assert match, done.stdout
+    parts = [text.rsplit(" ", 1) for text in match["baselines"].split(", ")]
+    return float(match["value"]), {label: float(value) for label, value in parts}
+
+
+@pytest.mark.parametrize("name", [name for name in TOY if name != "custom_spatial_gnn.py"])
+def test_example_runs_and_prints_its_metric_beside_baselines(name, tmp_path):
+    value, baselines = run(name, TOY[name].format(tmp=tmp_path / "out"))
+    assert baselines
+    if name == "compose_model.py":  # a loss
+        assert value < baselines["mean profile"]
+    else:
+        assert value > min(baselines.values())
+    if "{tmp}" in TOY[name]:
+        assert any((tmp_path / "out").iterdir())
+
+
+def test_own_layer_on_the_kernel_learns_what_only_neighbours_know():
+    accuracy, baselines = run("custom_spatial_gnn.py", TOY["custom_spatial_gnn.py"])
+    assert accuracy > max(baselines.values()) + 0.2
+
+
+def test_every_example_is_run():
+    assert {path.name for path in FOLDER.glob("*.py")} == set(TOY)
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_example_is_short_and_imports_only_what_users_have(name):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    assert len(text.splitlines()) < (100 if name == "custom_spatial_gnn.py" else 150)
+    assert text.count(".add_argument(") <= 10
+    assert f"python examples/{name}" in text
+    assert not re.search(r"^\s*(from|import) (examples|tests|spatiagraph[\w.]*\._)", text, re.M)
