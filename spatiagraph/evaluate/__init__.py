@@ -11,6 +11,6 @@ _NAMES = {
     "score_domains": "clustering",
     "score_probe": "probe",
 }
-_MODULES = ("baselines", "clustering", "inputs", "probe")
+_MODULES = ("baselines", "clustering", "genes", "inputs", "probe")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
