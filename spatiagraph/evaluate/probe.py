@@ -38,7 +38,9 @@ def score_probe(
 
     Each fold is predicted by a classifier trained on the others. Deal cells to folds by
     :func:`~spatiagraph.data.splits.spatial_blocks`, or by donor: under a random split a cell's
-    neighbours give its label away. The embeddings may have seen all cells but no label.
+    neighbours give its label away. The embeddings may have seen all cells but no label; to fit
+    one on training cells alone, make it a step of the classifier
+    (``make_pipeline(PCA(50), LogisticRegression())``), and compare like with like.
 
     ``macro_F1`` and ``accuracy`` are those of all held-out predictions taken together, since a
     rare label may be missing from a fold. The columns ``…_mean`` and ``…_std`` are over folds; the

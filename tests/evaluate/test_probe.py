@@ -131,16 +131,13 @@ def test_bad_input_is_refused():
 
 
 def test_cell_types_score_as_published(real_data):
-    """STARmap, 15 neighbours on 50 components: macro-F1 0.51; majority 0.011."""
+    """STARmap, logistic regression on genes, five deals of blocks: 0.634; majority 0.011."""
     slide = sg.read(real_data / "starmap_by3" / "starmap_by3.h5ad", mpp=0.1)
     slide = slide[(slide.adata.obs["celltype"].astype(str) != "nan").to_numpy()]
-    table = score_probe(
-        {"pca50": pca(slide.counts, 50), "genes": log_normalize(slide.counts).toarray()},
-        slide.adata.obs["celltype"],
-        spatial_blocks(slide.pos, seed=0),
-        classifier="knn",
-    )
-    assert table.loc["pca50", "num_classes"] == 16
-    assert table.loc["pca50", "macro_F1"] == pytest.approx(0.511, abs=0.05)
-    assert table.loc["majority", "macro_F1"] == pytest.approx(0.011, abs=0.003)
-    assert table.loc["genes", "macro_F1"] < table.loc["pca50", "macro_F1"]
+    genes = {"genes": log_normalize(slide.counts).toarray()}
+    label = slide.adata.obs["celltype"]
+    tables = [score_probe(genes, label, spatial_blocks(slide.pos, seed=s)) for s in range(5)]
+    f1 = pd.concat(tables)["macro_F1"].groupby(level=0).mean()
+    assert (tables[0][["num_classes", "num_cells"]] == [16, 1207]).all(axis=None)
+    assert f1["genes"] == pytest.approx(0.634, abs=0.01)
+    assert f1["majority"] == pytest.approx(0.011, abs=0.001)
