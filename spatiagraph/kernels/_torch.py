@@ -49,7 +49,7 @@ def attention_forward(
     total = segment_reduce(e, colptr, "sum", 0.0)
     w = e / total[target].clamp_min(torch.finfo(e.dtype).tiny)
     if dropout > 0.0:
-        w = w * keep_scale(*w.shape, dropout, seed, like=w)
+        w = w * keep_scale(w.size(0), w.size(1), dropout, seed, like=w)
     out = segment_reduce(w.unsqueeze(-1) * source_v, colptr, "sum", 0.0)
     return out.to(q.dtype), peak + total.log()
 
@@ -87,7 +87,7 @@ def attention_backward(
     p = torch.where(s == -math.inf, 0.0, (s - lse[target]).exp())
     w, grad_w = p, (g * _accumulate(v)[row]).sum(-1)
     if dropout > 0.0:
-        keep = keep_scale(*p.shape, dropout, seed, like=p)
+        keep = keep_scale(p.size(0), p.size(1), dropout, seed, like=p)
         w, grad_w = p * keep, grad_w * keep
     grad_s = p * (grad_w - delta[target])
     through = (grad_s * scale).unsqueeze(-1)

@@ -6,7 +6,6 @@ launch with larger tiles and more warps, so neither kNN graphs nor hubs wait for
 atomics: the transposed graph gives each source its edges.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,7 +88,7 @@ def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
 
 
 def _launch(
-    kernel: Callable[..., Any],
+    kernel: Any,
     ptr: Tensor,
     index: Tensor,
     q: Tensor,

@@ -21,6 +21,18 @@ _MODULES = {
 _forced: ContextVar[str | None] = ContextVar("spatiagraph_kernel_backend", default=None)
 
 
+_forked = False  # in a forked worker, whose parent's OpenMP threads must not be used
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to run the kernels, as ``spatiagraph doctor`` shows it.
@@ -98,7 +110,7 @@ def backend_for(x: Tensor) -> str:
     if name is None:
         if x.device.type == "cuda" and not _missing("triton"):
             return "triton"
-        return "numba" if x.device.type == "cpu" and full and not _is_forked() else "torch"
+        return "numba" if x.device.type == "cpu" and full and not _forked else "torch"
     if name == "numba" and not (x.device.type == "cpu" and full):
         raise ValueError(
             f"Expected float32 or float64 on CPU for the 'numba' backend, got {x.dtype} on "
@@ -114,6 +126,7 @@ def implementation(name: str) -> ModuleType:
     return importlib.import_module(_MODULES[name])
 
 
+@torch.compiler.assume_constant_result
 def _missing(name: str) -> str:
     """Why a backend cannot run here; empty when it can."""
     if name == "numba" and find_spec("numba") is None:
@@ -145,11 +158,3 @@ def _self_test(name: str) -> Callable[[], float]:
         return ((got - expected).abs().max() / expected.abs().max()).item()
 
     return largest_difference
-
-
-_parent = os.getpid()
-
-
-def _is_forked() -> bool:
-    """Whether this is a forked worker, where OpenMP threads of the parent must not be used."""
-    return os.getpid() != _parent
