@@ -1,0 +1,85 @@
+"""What README and docs say works: Python blocks run, command lines parse, links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from spatiagraph.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)(?:#[\w-]*)?\)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [
+        code for name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
+
+
+def with_blocks(language: str) -> list:
+    return [pytest.param(page, id=page.name) for page in PAGES if blocks(page, language)]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Arguments of every call of ``spatiagraph`` in the page's shell blocks."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    calls = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        starts = [i for i, word in enumerate(words) if Path(word).name == "spatiagraph"]
+        if starts:
+            calls.append(words[starts[-1] + 1 :])
+    return calls
+
+
+def parse(arguments: list[str]) -> str:
+    """Name of the command that takes these arguments; raises what the user would be told."""
+    group = typer.main.get_command(app)
+    context = group.make_context("spatiagraph", list(arguments))
+    name, command, rest = group.resolve_command(context, arguments)
+    command.make_context(name, rest, parent=context)
+    return name
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{page.name}, block {number + 1}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", with_blocks("bash"))
+def test_commands_on_the_page_exist_with_these_options(page):
+    for arguments in commands(page):
+        parse(arguments)
+
+
+def test_the_readme_shows_every_command():
+    shown = {parse(arguments) for arguments in commands(ROOT / "README.md")}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in typer.main.get_command(app).commands:
+        assert name in shown or f"spatiagraph {name}" in text
+
+
+@pytest.mark.parametrize("arguments", [["fitt"], ["fit", "a.h5ad"], ["doctor", "--colour", "red"]])
+def test_a_command_that_does_not_exist_would_be_noticed(arguments):
+    with pytest.raises(Exception, match="No such|Missing"):
+        parse(arguments)
+
+
+def test_the_readme_runs_in_twelve_lines():
+    (code,) = blocks(ROOT / "README.md", "python")
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 12
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    targets = [t for t in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in t]
+    assert not [target for target in targets if not (page.parent / target).exists()]
