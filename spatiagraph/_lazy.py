@@ -2,11 +2,12 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def attach(
     package: str, modules: tuple[str, ...] = (), names: Mapping[str, str] | None = None
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package whose contents load on first use (PEP 562).
 
     Args:
@@ -16,7 +17,7 @@ def attach(
     """
     names = names or {}
 
-    def __getattr__(name: str) -> object:
+    def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
         if name in modules:

@@ -353,8 +353,9 @@ def _image_encoder(name: str, channels: int, bands: int, size_px: int) -> ImageE
         tokens=True,
         img_size=size_px,
         patch_size=max(4, size_px // 4),
-        depth=4,
-        embed_dim=96,
+        depth=2,
+        embed_dim=64,
+        num_heads=2,
     )
 
 

@@ -1,0 +1,5 @@
+"""The command ``spatiagraph``."""
+
+from spatiagraph.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,94 @@
+"""The commands, and what they have in common: one clear line on bad input, quiet libraries."""
+
+import logging
+import warnings
+from typing import Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+import spatiagraph
+from spatiagraph.cli.demo import demo
+from spatiagraph.cli.doctor import doctor
+from spatiagraph.cli.embed import embed
+from spatiagraph.cli.fit import fit
+from spatiagraph.cli.report import report
+from spatiagraph.cli.search import search
+
+INTERRUPTED = 130  # what shells give for Ctrl-C
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can mend into one line and an exit code that is not zero."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.echo("interrupted", err=True)
+                raise typer.Exit(INTERRUPTED) from None
+            except (ValueError, OSError, ImportError, MemoryError) as err:
+                if ctx.params.get("debug"):
+                    raise
+                typer.echo(f"error: {_one_line(err)}", err=True)
+                raise typer.Exit(1) from err
+
+
+def _one_line(err: BaseException) -> str:
+    text = str(err) or type(err).__name__
+    if isinstance(err, OSError) and err.strerror and err.filename:
+        text = f"{err.strerror}: {err.filename}"
+    return " ".join(text.split())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spatiagraph {spatiagraph.__version__}")
+        raise typer.Exit
+
+
+def _begin(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Cells, niches and tissue: from a slide to embeddings that can be searched.
+
+    Start with `spatiagraph demo`. For a slide of your own: `fit` trains a model on it, `embed`
+    writes embeddings of its cells, niches and regions to an .h5ad file, `search` finds niches like
+    that of a cell, and `report` shows all of it on one page.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("spatiagraph")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    callback=_begin,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
+for command in (demo, doctor, fit, embed, search, report):
+    app.command()(command)

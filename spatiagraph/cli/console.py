@@ -1,0 +1,59 @@
+"""How commands talk: lines, tables, and no chatter of libraries."""
+
+import logging
+import os
+from pathlib import Path
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(frame: pd.DataFrame, title: str = "") -> None:
+    """Print a data frame, its index first."""
+    if title:
+        say(title)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(str(frame.index.name or ""))
+    for name, dtype in frame.dtypes.items():
+        number = pd.api.types.is_numeric_dtype(dtype)
+        table.add_column(str(name), justify="right" if number else "left")
+    for name, row in zip(frame.index, frame.itertuples(index=False), strict=True):
+        table.add_row(str(name), *(_text(value) for value in row))
+    Console().print(table)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3f}"
+    return str(value)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    typer.echo(text)
+
+
+def quiet_libraries() -> None:
+    """Lightning's remarks on devices and loggers help nobody here."""
+    import lightning.pytorch  # noqa: F401  (sets its level when first imported)
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_output_file(path: Path, suffix: str) -> None:
+    """Refuse an output before the work, not after it.
+
+    Raises:
+        ValueError: It is a folder, or has another suffix.
+        OSError: Its folder cannot be made or written to.
+    """
+    if path.suffix != suffix:
+        raise ValueError(f"Expected an output file that ends in {suffix}, got {path.name}")
+    if path.is_dir():
+        raise ValueError(f"Expected an output file, {path} is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"Expected a folder that can be written to, got {path.parent}")

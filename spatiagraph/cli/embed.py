@@ -1,0 +1,48 @@
+"""``spatiagraph embed``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatiagraph.cli.options import SlideOptions, with_slide_options
+
+if TYPE_CHECKING:
+    from spatiagraph.models.context import ContextModel
+
+
+@with_slide_options
+def embed(
+    model: Annotated[str, typer.Argument(help="Folder of a run or model, or a Hub id.")],
+    slide: Annotated[Path, typer.Argument(help="Slide to embed.")],
+    out: Annotated[Path, typer.Option(help="The .h5ad file to write.")],
+    slide_options: SlideOptions,
+    tile_size: Annotated[
+        int, typer.Option(help="Cells at a time: changes memory, not the result.", min=1)
+    ] = 8192,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """Write embeddings of every cell, its niche and its region to an .h5ad file.
+
+    They are in obsm["X_context"], obsm["X_context_niche"] and obsm["X_context_tissue"].
+    """
+    from spatiagraph import training
+    from spatiagraph.cli.console import check_output_file, say
+    from spatiagraph.training.embedding import write_h5ad
+
+    check_output_file(out, ".h5ad")
+    loaded = load_model(model)
+    section = slide_options.read(slide)
+    say(repr(section))
+    coverage = loaded.panel.align(section).coverage
+    adata = training.embed(loaded, section, tile_size=tile_size, device=device)
+    write_h5ad(adata, out)
+    say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
+
+
+def load_model(folder_or_hub_id: str) -> "ContextModel":
+    """The model of a run's folder, of its own folder, or of the Hub."""
+    from spatiagraph.models.context import ContextModel
+
+    inside = Path(folder_or_hub_id) / "model"
+    return ContextModel.from_pretrained(inside if inside.is_dir() else folder_or_hub_id)

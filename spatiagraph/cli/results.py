@@ -1,0 +1,189 @@
+"""What is shown of an embedded slide, by ``demo`` and ``report`` alike."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from spatiagraph import keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from spatiagraph.data.slide import Slide
+    from spatiagraph.models.context import ContextModel
+    from spatiagraph.retrieval.index import NicheIndex
+
+OURS = "spatiagraph"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Domains of an embedded slide, their agreement with labels, and an index of its niches.
+
+    Attributes:
+        domains: Level → domain of each cell, ``[N]``.
+        scores: One row per method, if the slide has labels.
+        index: The niches.
+    """
+
+    domains: dict[str, pd.Series]
+    scores: pd.DataFrame | None
+    index: "NicheIndex"
+
+
+def read_embedded(path: Path) -> "Slide":
+    """A slide with its embeddings, as ``spatiagraph embed`` wrote it."""
+    from spatiagraph.data.read import read
+
+    slide = read(path)
+    model_name(slide.adata)
+    return slide
+
+
+def model_name(adata: "AnnData") -> str:
+    """Short name of the model whose embeddings a slide has.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    name = adata.uns.get(keys.UNS, {}).get("name")
+    if name is None:
+        raise ValueError(
+            f"Expected a file that `spatiagraph embed` wrote, found no embeddings in obsm "
+            f"({', '.join(adata.obsm) or 'empty'})"
+        )
+    return str(name)
+
+
+def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) -> pd.Series | None:
+    """The known domain of each cell, ``[N]``.
+
+    Args:
+        slide: The slide.
+        labels: Column of ``obs``; ``None`` for none.
+        unlabelled: Labels that mean there is none.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    from spatiagraph.data.checks import nearest
+
+    if labels is None:
+        return None
+    obs = slide.adata.obs
+    if labels not in obs:
+        close = nearest(labels, [str(c) for c in obs])
+        raise ValueError(f"Expected a column of obs for --labels, got {labels!r}. {close}")
+    truth = obs[labels].astype(object)
+    return truth.mask(truth.isin(list(unlabelled)))
+
+
+def find_domains(
+    slide: "Slide",
+    truth: pd.Series | None,
+    *,
+    num_domains: int | None = None,
+    seed: int = 0,
+) -> Results:
+    """Cluster niches and regions, score them if there are labels, and index the niches.
+
+    Args:
+        slide: A slide with embeddings. Domains are written to its ``obs``.
+        truth: Known domain of each cell, as :func:`known_labels` gives it.
+        num_domains: Number of domains; that of the labels, or else 7, when not given.
+        seed: Of the clustering.
+    """
+    from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
+    from spatiagraph.retrieval.index import NicheIndex
+
+    adata = slide.adata
+    name = model_name(adata)
+    if num_domains is None:
+        num_domains = 7 if truth is None else truth.nunique()
+    domains, embeddings = {}, {}
+    for level in ("niche", "tissue"):
+        z = adata.obsm[keys.embedding_key(name, level)]
+        embeddings[level] = z
+        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, len(z)), seed=seed))
+        adata.obs[f"{keys.group_key(name, 'domain')}_{level}"] = found
+        domains[f"domains at {level} level"] = pd.Series(found)
+    scores = None
+    if truth is not None:
+        baselines = domain_baselines(
+            slide.counts, slide.pos, expression=slide.expression, seed=seed
+        )
+        scores = score_domains({OURS: embeddings["niche"], **baselines}, truth)
+    index = NicheIndex.from_slides({slide.slide_id: adata}, keys.embedding_key(name, "niche"))
+    return Results(domains, scores, index)
+
+
+def write_page(
+    path: Path,
+    slide: "Slide",
+    results: Results,
+    *,
+    labels: str | None,
+    model: "ContextModel | None" = None,
+    run: Path | None = None,
+    warnings: Sequence[str] = (),
+) -> Path:
+    """Write the report of a slide.
+
+    Args:
+        path: The HTML file.
+        slide: The slide with embeddings.
+        results: What was found in it.
+        labels: Column of ``obs`` with known domains.
+        model: The model, for the coverage of its panel.
+        run: Folder of the run that trained it, for the curve and the arguments.
+        warnings: What to know before trusting the page.
+    """
+    from spatiagraph.report import write_report
+
+    name = model_name(slide.adata)
+    record: dict[str, Any] = dict(slide.adata.uns[keys.UNS].get("embed", {}))
+    history = None
+    if run is not None:
+        record, history = read_run(run)
+    coverage, missing = None, list[str]()
+    if model is not None:
+        coverage = model.panel.coverage([slide])
+        missing = model.panel.align(slide).missing
+    return write_report(
+        path,
+        slide=slide,
+        run=record,
+        history=history,
+        domains=results.domains,
+        labels=labels,
+        scores=_shown(results.scores),
+        highlight=OURS,
+        index=results.index,
+        embedding=keys.embedding_key(name, "niche"),
+        coverage=coverage,
+        missing=missing,
+        warnings=warnings,
+    )
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What was run, and the loss of every epoch.
+
+    Raises:
+        ValueError: If the folder holds no run.
+    """
+    for file in ("run.json", "history.csv"):
+        if not (folder / file).is_file():
+            raise ValueError(f"Expected the folder of a run, found no {file} in {folder}")
+    return json.loads((folder / "run.json").read_text()), pd.read_csv(folder / "history.csv")
+
+
+def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:
+    if scores is None:
+        return None
+    return scores[["ARI", "ARI_std", "NMI", "NMI_std"]].astype(np.float64)
