@@ -152,7 +152,7 @@ def write_page(
         record, history = read_run(run)
     coverage, missing = None, list[str]()
     if model is not None:
-        coverage = model.panel.coverage([slide])
+        coverage = model.panel.coverage([slide]).set_index("slide_id")
         missing = model.panel.align(slide).missing
     return write_report(
         path,
@@ -186,4 +186,4 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:
     if scores is None:
         return None
-    return scores[["ARI", "ARI_std", "NMI", "NMI_std"]].astype(np.float64)
+    return scores[["ARI", "ARI_std", "NMI", "NMI_std"]].astype(np.float64).round(3)

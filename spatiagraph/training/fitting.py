@@ -113,7 +113,8 @@ def fit(
         seed=seed,
     )
     folder = None if out is None else Path(out)
-    checkpoint = None if folder is None else _claim(folder, record, resume)
+    if folder is not None:
+        _check_folder(folder, record, resume)
     loader = TileLoader(
         [model.prepare(slide, progress=progress) for slide in slides],
         tile_size,
@@ -121,6 +122,7 @@ def fit(
         shuffle=True,
         seed=seed,
     )
+    checkpoint = None if folder is None else _claim(folder, record)
     history = History(None if folder is None else folder / "history.csv")
     module = TaskModule(task.train(), lr=lr, seed=seed)
     trainer = Trainer(
@@ -152,16 +154,15 @@ def fit(
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
 
 
-def _claim(folder: Path, record: dict[str, Any], resume: bool) -> Path | None:
-    """Make the folder this run's own; the checkpoint to go on from, if there is one."""
+def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder that is none, or holds another run."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected a folder for the run, {str(folder)!r} is a file")
-    description = json.loads(json.dumps(record))
     run_file = folder / RUN
     if run_file.is_file():
         if not resume:
             raise ValueError(f"Expected an empty folder, {str(folder)!r} holds a run: resume it")
-        previous = json.loads(run_file.read_text())
+        previous, description = json.loads(run_file.read_text()), json.loads(json.dumps(record))
         changed = sorted(
             k for k in {*previous, *description} if previous.get(k) != description.get(k)
         )
@@ -170,10 +171,14 @@ def _claim(folder: Path, record: dict[str, Any], resume: bool) -> Path | None:
                 f"The folder {str(folder)!r} holds another run (different: {', '.join(changed)}); "
                 "choose another folder, or the same arguments to resume"
             )
+
+
+def _claim(folder: Path, record: dict[str, Any]) -> Path | None:
+    """Make the folder this run's own; the checkpoint to go on from, if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / f".{RUN}.new"
-    new.write_text(json.dumps(description, indent=1))
-    os.replace(new, run_file)
+    new.write_text(json.dumps(record, indent=1))
+    os.replace(new, folder / RUN)
     last = folder / LAST
     return last if last.is_file() else None
 

@@ -1,6 +1,7 @@
 """What was run on what: the record kept beside weights and embeddings."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import spatiagraph
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.context import ContextModel
+from spatiagraph.nn.config import to_config
+
+_LENGTH = 16  # digits of a hash
 
 
 def content_hash(slide: Slide) -> str:
@@ -18,14 +22,15 @@ def content_hash(slide: Slide) -> str:
     for array in (counts.indptr, counts.indices, counts.data, slide.pos):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update("\n".join(slide.symbols).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_LENGTH]
 
 
 def run_record(model: ContextModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
-    """Version, arguments, panel coverage and content hash of each slide, as plain values."""
+    """Version, model, arguments, and coverage and content hash of each slide, as plain values."""
     return {
         "version": spatiagraph.__version__,
         "model": type(model).__name__,
+        "config_hash": _short_hash(json.dumps(to_config(model), sort_keys=True).encode()),
         "num_genes": len(model.panel),
         "slides": {
             slide.slide_id: {
@@ -38,3 +43,7 @@ def run_record(model: ContextModel, slides: Sequence[Slide], **arguments: Any) -
         },
         **arguments,
     }
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_LENGTH]

@@ -1,0 +1,125 @@
+"""Each command at its best; what they refuse is in the test of bad input."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import spatiagraph
+
+COMMANDS = ["demo", "doctor", "fit", "embed", "search", "report"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does(run, command):
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert "Usage:" in done.stdout
+    assert "Options" in done.stdout
+
+
+def test_version_is_the_package_s(run):
+    assert run("--version").stdout.strip() == f"spatiagraph {spatiagraph.__version__}"
+
+
+def test_fit_leaves_a_model_losses_and_a_record(run, tmp_path):
+    slide = run.tissue(tmp_path / "a.h5ad")
+    done = run("fit", slide, "--out", tmp_path / "run", *run.small)
+    assert done.exit_code == 0, done.output
+    assert "in 2 epochs" in done.stdout
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 2
+    for file in ("run.json", "model/config.json", "model/model.safetensors"):
+        assert (tmp_path / "run" / file).is_file()
+
+
+def test_fit_on_several_slides_reads_an_image_for_each(run, tmp_path):
+    slides = [run.tissue(tmp_path / f"{n}.h5ad", seed=n) for n in range(2)]
+    arguments = [*slides, "--out", tmp_path / "run", *run.small]
+    done = run("fit", *arguments, "--image", tmp_path / "one.png")
+    run.refused(done, "--image for each of 2 slides", "got 1")
+    assert run("fit", *arguments).exit_code == 0
+
+
+def test_embed_writes_where_the_ecosystem_looks(workplace):
+    adata = anndata.read_h5ad(workplace / "embedded.h5ad")
+    for level in ("X_context", "X_context_niche", "X_context_tissue"):
+        assert adata.obsm[level].shape == (300, 8)
+        assert np.isfinite(adata.obsm[level]).all()
+    assert adata.obsp["spatial_connectivities"].shape == (300, 300)
+    assert adata.uns["spatiagraph"]["embed"]["version"] == spatiagraph.__version__
+    assert "niche" in adata.obs  # the user's own column is untouched
+
+
+def test_tile_size_changes_no_embedding(run, workplace, tmp_path):
+    slide, out = workplace / "slide.h5ad", tmp_path / "tiled.h5ad"
+    assert run("embed", workplace / "run", slide, "--out", out, "--tile-size", 64).exit_code == 0
+    whole, tiled = (anndata.read_h5ad(p) for p in (workplace / "embedded.h5ad", out))
+    for level in ("X_context", "X_context_niche", "X_context_tissue"):
+        assert_allclose(tiled.obsm[level], whole.obsm[level], atol=1e-5)
+
+
+def test_search_finds_the_niches_most_like_a_cell_s(run, workplace, tmp_path):
+    out = tmp_path / "hits.csv"
+    done = run("search", workplace / "embedded.h5ad", "--cell", "cell7", "-k", 4, "--out", out)
+    assert done.exit_code == 0, done.output
+    hits = pd.read_csv(out)
+    assert hits["rank"].tolist() == [1, 2, 3, 4]
+    assert "cell7" not in set(hits["id"])
+    z = anndata.read_h5ad(workplace / "embedded.h5ad").obsm["X_context_niche"]
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    expected = np.sort(1 - np.delete(z @ z[7], 7))[:4]
+    assert_allclose(hits["distance"], expected, atol=1e-5)
+
+
+def test_search_across_slides_keeps_to_a_condition_and_keeps_its_index(run, workplace, tmp_path):
+    other = run.tissue(tmp_path / "other.h5ad", seed=1)
+    run("embed", workplace / "run", other, "--out", tmp_path / "b.h5ad")
+    both = [workplace / "embedded.h5ad", tmp_path / "b.h5ad"]
+    run.refused(run("search", *both, "--cell", "cell7"), "slide, other", "--slide")
+    arguments = ["--cell", "cell7", "--slide", "slide", "--where", "slide_id == 'other'"]
+    out, index = tmp_path / "hits.csv", tmp_path / "index"
+    done = run("search", *both, *arguments, "--out", out, "--save-index", index)
+    assert done.exit_code == 0, done.output
+    assert set(pd.read_csv(out)["slide_id"]) == {"other"}
+    assert spatiagraph.NicheIndex.load(index).num_items == 600
+
+
+def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
+    page = tmp_path / "page.html"
+    arguments = ["--run", workplace / "run", "--labels", "niche", "--out", page]
+    done = run("report", workplace / "embedded.h5ad", *arguments)
+    assert done.exit_code == 0, done.output
+    assert "pca30_nbr15" in done.stdout
+    html = page.read_text()
+    for part in ("What was run", "Scores", "Training", "Domains on the slide", "Gene panel"):
+        assert part in html
+    assert 'src="http' not in html
+
+
+def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path):
+    out = tmp_path / "demo"
+    done = run("demo", "--cells", 300, "--epochs", 2, "--out", out)
+    assert done.exit_code == 0, done.output
+    for name in ("spatiagraph", "pca30", "pca30_nbr15"):
+        assert name in done.stdout
+    for file in ("report.html", "embeddings.h5ad", "index/index.faiss", "run/model/config.json"):
+        assert (out / file).is_file()
+    adata = anndata.read_h5ad(out / "embeddings.h5ad")
+    assert {"context_domain_niche", "context_domain_tissue"} <= set(adata.obs)
+
+
+def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
+    slide = run.tissue(tmp_path / "a.h5ad")
+    done = run("demo", slide, "--epochs", 1, "--out", tmp_path / "demo")
+    assert done.exit_code == 0, done.output
+    assert "ARI" not in done.stdout
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):
+    done = run("doctor")
+    assert done.exit_code == 0, done.output
+    assert "numba             ok" in done.stdout
+    assert f"spatiagraph {spatiagraph.__version__}" in done.stdout
+    assert "torch-scatter" in done.stdout
