@@ -1,0 +1,102 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatiagraph.data import make_tissue
+from spatiagraph.report import write_report
+from spatiagraph.report.niches import central_cells, distinct_hits, inner_cells, niche_window_um
+from spatiagraph.retrieval import NicheIndex
+
+SLIDE = make_tissue(600, num_genes=30, image="he", seed=0)
+EMBEDDING = np.eye(5, dtype=np.float32)[SLIDE.adata.obs["niche"].cat.codes]
+EMBEDDING = EMBEDDING + 0.01 * np.random.default_rng(0).standard_normal(EMBEDDING.shape)
+SLIDE.adata.obsm["X_context_niche"] = EMBEDDING.astype(np.float32)
+INDEX = NicheIndex.from_slides({"synthetic": SLIDE.adata}, "X_context_niche")
+HISTORY = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.5], "cell": [1.0, 0.8]})
+
+
+def write(path, **arguments):
+    return write_report(path, slide=SLIDE, **arguments).read_text(encoding="utf-8")
+
+
+def test_only_what_is_given_is_shown(tmp_path):
+    html = write(tmp_path / "page.html")
+    assert "What was run" in html
+    for part in ("Scores", "Training", "Domains on the slide", "Niches like these", "Gene panel"):
+        assert f"<h2>{part}</h2>" not in html
+
+
+def test_a_full_report_has_every_part_and_stays_small(tmp_path):
+    scores = pd.DataFrame({"ARI": [0.9, 0.4], "ARI_std": [0.0, 0.1]}, index=["ours", "pca30"])
+    html = write(
+        tmp_path / "page.html",
+        run={"model": "ContextModel", "max_epochs": 2, "seed": 0, "slides": {"synthetic": {}}},
+        history=HISTORY,
+        domains={"niche level": SLIDE.adata.obs["niche"]},
+        labels="niche",
+        scores=scores,
+        highlight="ours",
+        index=INDEX,
+        coverage=pd.DataFrame({"coverage": [0.5]}, index=["synthetic"]),
+        missing=["GENE1", "GENE2"],
+        warnings=["Something to know"],
+    )
+    for part in ("Warnings", "Scores", "Training", "Domains on the slide", "Niches like these"):
+        assert f"<h2>{part}</h2>" in html
+    assert "Not measured: GENE1, GENE2." in html
+    assert "Something to know" in html
+    hits = re.findall(r"(\d) of (\d) hits are of it too", html)
+    assert len(hits) == 3
+    assert all(same == total for same, total in hits)
+    assert len(html) < 10e6
+
+
+def test_a_slide_without_image_gets_maps_all_the_same(tmp_path):
+    slide = make_tissue(300, num_genes=30, image=None)
+    path = write_report(
+        tmp_path / "page.html", slide=slide, domains={"region": slide.adata.obs["region"]}
+    )
+    assert "Map of the cells coloured by region" in path.read_text(encoding="utf-8")
+
+
+def test_domains_of_another_slide_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="got 2 for 600 cells"):
+        write(tmp_path / "page.html", domains={"level": [0, 1]})
+    with pytest.raises(ValueError, match=r"Expected obs\['layer'\]"):
+        write(tmp_path / "page.html", labels="layer")
+    other = make_tissue(50, num_genes=30)
+    other.adata.obsm["X_context_niche"] = np.ones((50, 5), np.float32)
+    index = NicheIndex.from_slides({"other": other.adata}, "X_context_niche")
+    with pytest.raises(ValueError, match="cells of slide 'synthetic' in the index"):
+        write(tmp_path / "page.html", index=index)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_hits_are_of_the_same_niche_and_share_no_cells():
+    apart = niche_window_um(SLIDE)
+    row = int(central_cells(EMBEDDING, SLIDE.adata.obs["niche"])[0])
+    hits = distinct_hits(INDEX, row, EMBEDDING[row], SLIDE, num=4, apart_um=apart)
+    niche = SLIDE.adata.obs["niche"].to_numpy()
+    assert (niche[hits.row] == niche[row]).all()
+    pos = SLIDE.pos[[row, *hits.row]]
+    away = np.linalg.norm(pos[:, None] - pos[None], axis=2)[np.triu_indices(len(pos), 1)]
+    assert (away >= apart).all()
+    assert (np.diff(hits.distance) >= 0).all()
+
+
+def test_the_central_cell_is_nearest_to_the_mean_of_its_group():
+    z = np.array([[0.0], [1.0], [2.0], [10.0], [11.0]])
+    groups = pd.Series(["a", "a", "a", "b", "b"])
+    assert central_cells(z, groups).tolist() == [1, 3]
+    preferred = np.array([True, False, False, False, True])
+    assert central_cells(z, groups, preferred).tolist() == [0, 4]
+
+
+def test_inner_cells_have_tissue_on_every_side():
+    pos = np.stack(np.meshgrid(np.arange(11.0), np.arange(11.0)), -1).reshape(-1, 2) * 10
+    inner = inner_cells(pos, 30)
+    expected = ((pos >= 20) & (pos <= 80)).all(1)
+    np.testing.assert_array_equal(inner[expected], True)
+    np.testing.assert_array_equal(inner[(pos < 10).any(1)], False)
