@@ -47,9 +47,7 @@ def test_a_full_report_has_every_part_and_stays_small(tmp_path):
         assert f"<h2>{part}</h2>" in html
     assert "Not measured: GENE1, GENE2." in html
     assert "Something to know" in html
-    hits = re.findall(r"(\d) of (\d) hits are of it too", html)
-    assert len(hits) == 3
-    assert all(same == total for same, total in hits)
+    assert len(re.findall(r"\d of \d hits are of it too", html)) == 3
     assert len(html) < 10e6
 
 
