@@ -153,7 +153,8 @@ def _in_threads(num: int, task: Callable[[int, int], None]) -> None:
 @functools.cache
 def _compiled(function: Callable) -> Callable:
     """Compile on first use (seconds, then cached on disk) and say so."""
-    logger.info("Compiling %s for this CPU (once; cached on disk)", function.__name__.strip("_"))
+    name = function.__name__.strip("_")
+    logger.info("loading the graph kernel %r: compiled on first use, then kept on disk", name)
     return numba.njit(nogil=True, cache=True)(function)
 
 
