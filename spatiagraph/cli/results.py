@@ -109,7 +109,8 @@ def find_domains(
     for level in ("niche", "tissue"):
         z = adata.obsm[keys.embedding_key(name, level)]
         embeddings[level] = z
-        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, len(z)), seed=seed))
+        distinct = len(np.unique(z, axis=0))  # a small slide has few regions
+        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, distinct), seed=seed))
         adata.obs[f"{keys.group_key(name, 'domain')}_{level}"] = found
         domains[f"domains at {level} level"] = pd.Series(found)
     scores = None
