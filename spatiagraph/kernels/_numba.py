@@ -1,34 +1,35 @@
 """Neighbour attention and segment sums on CPU, in float32 and float64, compiled by numba.
 
-Threads share out the rows and each row is summed by one of them in the order of its edges, so the
-result does not depend on the number of threads. Heads of a node lie side by side: ``C = H · D``.
-Rows of more than ``MAX_DEGREE`` edges are cut into blocks that are attended to as rows of their own
-and put together by their log-sum-exp, so that one tissue node with a million cells uses all cores.
+Threads share out the rows. Rows of more than ``MAX_DEGREE`` edges are cut into blocks that are
+attended to as rows of their own and put together by their log-sum-exp, so that one tissue node with
+a million cells uses all cores.
 """
 
+import ctypes
 import logging
 import math
+import mmap
+import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
 from torch import Tensor
 
-from spatiagraph.kernels._random import HEAD_STEP, MULTIPLIER_A, MULTIPLIER_B, split_seed, threshold
-from spatiagraph.kernels._simd import dot, weighted_sum
+from spatiagraph.kernels import _rows
+from spatiagraph.kernels._random import split_seed, threshold
 
 logger = logging.getLogger(__name__)
 
 MAX_DEGREE = 16384
 BLOCK = 4096
 CHUNKS_PER_THREAD = 16
+HUGE_PAGES_FROM = 2**23  # bytes
 
-# sums may be reordered for SIMD (once, at compile time); infinities keep their meaning
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
-_HEAD_STEP, _MULTIPLIER_A, _MULTIPLIER_B = map(np.uint32, (HEAD_STEP, MULTIPLIER_A, MULTIPLIER_B))
+_announced: set[tuple[str, ...]] = set()
 
 
 def attention_forward(
@@ -42,12 +43,12 @@ def attention_forward(
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """``(out [M, H, D], lse [M, H])``; see :mod:`spatiagraph.kernels._torch`."""
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    sources = (*_rows_of(k), *_rows_of(v))
     options = _options(q, bias, dropout, seed)
 
     def rows(q: Tensor, ptr: Tensor, max_degree: int) -> tuple[Tensor, Tensor]:
-        out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
-        _run(_forward, q, k, v, out, lse, ptr, row, max_degree, *options)
+        out, lse = empty(q.shape, q.dtype), q.new_empty(q.shape[:2])
+        _run(_rows.forward, *_rows_of(q), *sources, _flat(out), lse, ptr, row, max_degree, *options)
         return out, lse
 
     out, lse = rows(q, colptr, MAX_DEGREE)
@@ -72,61 +73,58 @@ def attention_backward(
     transpose: tuple[Tensor, Tensor, Tensor],
     dropout: float,
     seed: Tensor | None,
+    into: tuple[Tensor, ...] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of ``q``, ``k``, ``v`` and ``bias``; see :mod:`spatiagraph.kernels._torch`."""
-    q, k, v, g = q.contiguous(), k.contiguous(), v.contiguous(), grad_out.contiguous()
+    """Gradients of ``q``, ``k``, ``v`` and ``bias``; see :mod:`spatiagraph.kernels._torch`.
+
+    ``into`` is where the first three are written, if it matters.
+    """
+    grad_q, grad_k, grad_v = into or (empty(x.shape, x.dtype) for x in (q, k, v))
     rowptr, col, edge = transpose
-    delta = torch.empty_like(lse)
-    _run(_row_dots, g, out.contiguous(), delta)
-    if grad_lse is not None:
-        delta -= grad_lse
     options = _options(q, bias, dropout, seed)
-    grad_bias = q.new_empty((0, q.size(1))) if bias is None else torch.empty_like(bias)
+    grad_bias = q.new_empty(0) if bias is None else bias.new_empty(bias.shape)
+    grad_lse = q.new_zeros(0) if grad_lse is None else grad_lse.contiguous()
+    nodes = (*_rows_of(k), *_rows_of(v))
 
-    def targets(q: Tensor, g: Tensor, lse: Tensor, delta: Tensor, ptr: Tensor, largest: int) -> Any:
-        grad_q = torch.empty_like(q)
+    def targets(parts: list[Tensor], grad_q: Tensor, ptr: Tensor, max_degree: int) -> Tensor:
+        q, g, out, lse, grad_lse = parts
+        stats = lse.new_empty((lse.size(0), 2 * lse.size(1)))
         _run(
-            _backward_targets,
-            q,
-            k,
-            v,
-            g,
-            lse,
-            delta,
-            grad_q,
-            grad_bias,
-            ptr,
-            row,
-            largest,
+            _rows.backward_targets, *_rows_of(q), *nodes, *_rows_of(g), _flat(out.contiguous()),
+            lse, _flat(grad_lse), stats, *_rows_of(grad_q), _flat(grad_bias), ptr, row, max_degree,
             *options,
-        )
-        return grad_q
-
-    def sources(k: Tensor, v: Tensor, ptr: Tensor, largest: int) -> tuple[Tensor, Tensor]:
-        grad_k, grad_v = torch.empty_like(k), torch.empty_like(v)
-        _run(
-            _backward_sources,
-            q, k, v, g, lse, delta, grad_k, grad_v, ptr, col, edge, largest, *options,
         )  # fmt: skip
-        return grad_k, grad_v
+        return stats
 
-    grad_q = targets(q, g, lse, delta, colptr, MAX_DEGREE)
+    def sources(parts: list[Tensor], ptr: Tensor, max_degree: int) -> None:
+        arrays = [piece for x in (q, *parts[:2], grad_out) for piece in _rows_of(x)]
+        grads = [piece for x in parts[2:] for piece in _rows_of(x)]
+        _run(
+            _rows.backward_sources, *arrays, stats, *grads, ptr, col, edge, max_degree, *options
+        )  # fmt: skip
+
+    parts = [q, grad_out, out, lse, grad_lse]
+    stats = targets(parts, grad_q, colptr, MAX_DEGREE)
     for i, ptr in _large_rows(colptr):
-        blocks = [x[i].repeat(ptr.numel() - 1, *[1] * (x.dim() - 1)) for x in (q, g, lse, delta)]
-        grad_q[i] = targets(*blocks, ptr, BLOCK).sum(0)
-    grad_k, grad_v = sources(k, v, rowptr, MAX_DEGREE)
+        block = [x[i].repeat(ptr.numel() - 1, *[1] * (x.dim() - 1)) for x in parts if x.numel()]
+        block += [x for x in parts if not x.numel()]
+        grad_block = torch.empty_like(block[0])
+        targets(block, grad_block, ptr, BLOCK)
+        grad_q[i] = grad_block.sum(0)
+    sources([k, v, grad_k, grad_v], rowptr, MAX_DEGREE)
     for j, ptr in _large_rows(rowptr):
-        blocks = [x[j].repeat(ptr.numel() - 1, 1, 1) for x in (k, v)]
-        grad_k[j], grad_v[j] = (x.sum(0) for x in sources(*blocks, ptr, BLOCK))
+        block = [x[j].repeat(ptr.numel() - 1, 1, 1) for x in (k, v, k, v)]
+        sources(block, ptr, BLOCK)
+        grad_k[j], grad_v[j] = (x.sum(0) for x in block[2:])
     return grad_q, grad_k, grad_v, grad_bias
 
 
 def segment_sum(x: Tensor, ptr: Tensor) -> Tensor:
     """Sum of the rows of each segment of ``x [E, ...]``, ``[S, ...]``."""
     out = x.new_empty((ptr.numel() - 1, *x.shape[1:]))
-    flat = x.contiguous().view(x.size(0), out[:1].numel() if len(out) else 0)
     if out.numel():
-        _run(_segment_sum, flat, ptr, out.view(out.size(0), -1), _chunks())
+        flat = x.contiguous().view(x.size(0), out[:1].numel())
+        _run(_rows.segment_sum, flat, ptr, out.view(out.size(0), -1), _chunks())
     return out
 
 
@@ -134,7 +132,7 @@ def transpose(colptr: Tensor, row: Tensor, num_sources: int) -> tuple[Tensor, Te
     """Edges by source, by counting; the same as a stable sort."""
     rowptr = row.new_empty(num_sources + 1)
     col, edge = torch.empty_like(row), torch.empty_like(row)
-    _run(_transpose, colptr, row, rowptr, col, edge)
+    _run(_rows.transpose, colptr, row, rowptr, col, edge)
     return rowptr, col, edge
 
 
@@ -148,14 +146,50 @@ def _large_rows(ptr: Tensor) -> list[tuple[int, Tensor]]:
     ]
 
 
+def _rows_of(x: Tensor) -> tuple[Tensor, int]:
+    """The memory of ``x [N, H, D]`` as one line, and the distance of its rows.
+
+    Copied only if the channels of a row do not lie together.
+    """
+    if x.stride(2) != 1 or x.stride(1) != x.size(2) or x.stride(0) < 0:
+        x = x.contiguous()
+    span = (x.size(0) - 1) * x.stride(0) + x.size(1) * x.size(2) if x.numel() else 0
+    return x.detach().as_strided((span,), (1,)), x.stride(0)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.detach().view(-1)
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """New memory, in huge pages if it is large.
+
+    On Linux the first touch of fresh memory costs more than the kernels themselves, page by page.
+    """
+    out = torch.empty(shape, dtype=dtype)
+    if out.nbytes >= HUGE_PAGES_FROM and (advise := _madvise()) is not None:
+        start = -(-out.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (out.data_ptr() + out.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return out
+
+
+@cache
+def _madvise() -> Callable[..., int] | None:
+    """The system's advice on memory; ``None`` where there are no huge pages to ask for."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    return ctypes.CDLL(None).madvise
+
+
 def _options(q: Tensor, bias: Tensor | None, dropout: float, seed: Tensor | None) -> tuple:
-    """What the kernels take last: bias, scale and dropout."""
+    """What the kernels take last: channels, bias, scale and dropout."""
     number = q.numpy().dtype.type
     low, high = split_seed(seed)
     return (
-        q.new_empty((0, q.size(1))) if bias is None else bias.contiguous(),
-        bias is not None,
-        number(1.0 / math.sqrt(q.size(-1))),
+        q.size(2),
+        q.new_empty(0) if bias is None else _flat(bias.contiguous()),
+        number(1.0 / math.sqrt(q.size(2))),
         np.uint32(threshold(dropout)),
         number(1.0 / (1.0 - dropout)),
         np.uint32(low),
@@ -171,271 +205,27 @@ def _chunks() -> int:
 
 def _threads() -> int:
     """As many threads as torch uses."""
-    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
-def _run(kernel: Callable[..., None], *args: Any) -> None:
+def _run(kernel: Any, *args: Any) -> None:
     """Call a kernel on as many threads as torch uses; say so when it must be compiled first."""
-    arrays = [_flat(x) if isinstance(x, Tensor) else x for x in args]
-    if not kernel.signatures:  # type: ignore[attr-defined]
-        name = kernel.__name__.strip("_")
-        logger.info("compiling the CPU kernel %r: first call only, then kept on disk", name)
+    arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in args]
+    signature = (kernel.__name__, *(str(x.dtype) for x in arrays if isinstance(x, np.ndarray)))
+    is_first = signature not in _announced
+    if is_first:
+        _announced.add(signature)
+        logger.info(
+            "loading the CPU kernel %r for %s: compiled on first use, then kept on disk",
+            *signature[:2],
+        )
+    start, compiled = time.perf_counter(), sum(kernel.stats.cache_misses.values())
     threads = numba.get_num_threads()
     numba.set_num_threads(_threads())
     try:
         kernel(*arrays)
     finally:
         numba.set_num_threads(threads)
-
-
-def _flat(x: Tensor) -> np.ndarray:
-    """The same memory, heads and channels merged: ``[N, H, D]`` as ``[N, C]``."""
-    return (x.detach().flatten(1) if x.dim() == 3 else x.detach()).numpy()
-
-
-def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    return njit(fastmath=_FAST, error_model="numpy")(function)
-
-
-def _outer(function: Callable[..., None]) -> Callable[..., None]:
-    return njit(parallel=True, cache=True, error_model="numpy")(function)
-
-
-@_inner
-def _mix(x):  # type: ignore[no-untyped-def]
-    x = np.uint32(x ^ (x >> np.uint32(16)))
-    x = np.uint32(x * _MULTIPLIER_A)
-    x = np.uint32(x ^ (x >> np.uint32(15)))
-    x = np.uint32(x * _MULTIPLIER_B)
-    return np.uint32(x ^ (x >> np.uint32(16)))
-
-
-@_inner
-def _kept(edge, head, drop_below, low, high):  # type: ignore[no-untyped-def]
-    """The same bits as :func:`spatiagraph.kernels._random.keep_scale`."""
-    bits = np.uint32(_mix(np.uint32(edge) ^ low) + np.uint32(np.uint32(head) * _HEAD_STEP))
-    return _mix(bits ^ high) >= drop_below
-
-
-@_inner
-def _bound(ptr, chunk, num_chunks):  # type: ignore[no-untyped-def]
-    """First row of a chunk, so that all chunks hold about as many rows + edges."""
-    rows = ptr.size - 1
-    goal = (rows + ptr[rows]) * chunk // num_chunks
-    low, high = 0, rows
-    while low < high:
-        middle = (low + high) // 2
-        if middle + ptr[middle] < goal:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@_inner
-def _longest(first, last, ptr, max_degree):  # type: ignore[no-untyped-def]
-    """Most edges of any row that is not cut into blocks."""
-    longest = 0
-    for i in range(first, last):
-        degree = ptr[i + 1] - ptr[i]
-        if degree <= max_degree:
-            longest = max(longest, degree)
-    return longest
-
-
-@_inner
-def _forward_rows(  # type: ignore[no-untyped-def]
-    first, last, q, k, v, out, lse, ptr, row, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high,
-):  # fmt: skip
-    heads = lse.shape[1]
-    channels = q.shape[1] // heads
-    zero, least = q.dtype.type(0), q.dtype.type(-np.inf)
-    weight = np.empty((_longest(first, last, ptr, max_degree), heads), q.dtype)
-    for i in range(first, last):
-        start, degree = ptr[i], ptr[i + 1] - ptr[i]
-        lse[i, :] = least
-        if degree > max_degree:
-            continue
-        for t in range(degree):
-            j = row[start + t]
-            for h in range(heads):
-                weight[t, h] = dot(q, i, k, j, h * channels, channels) * scale
-        if has_bias:
-            for t in range(degree):
-                for h in range(heads):
-                    weight[t, h] += bias[start + t, h]
-        for h in range(heads):
-            peak = least
-            for t in range(degree):
-                peak = max(peak, weight[t, h])
-            if peak == least:  # no edge, or all hidden
-                for t in range(degree):
-                    weight[t, h] = zero
-                continue
-            total = zero
-            for t in range(degree):
-                p = math.exp(weight[t, h] - peak)
-                weight[t, h] = p
-                total += p
-            lse[i, h] = peak + math.log(total)
-            normalise = q.dtype.type(1) / total
-            for t in range(degree):
-                weight[t, h] *= normalise
-            if drop_below > 0:
-                for t in range(degree):
-                    weight[t, h] *= keep if _kept(start + t, h, drop_below, low, high) else zero
-        for h in range(heads):
-            weighted_sum(out, i, v, row, start, weight, degree, h, channels)
-
-
-@_outer
-def _forward(  # type: ignore[no-untyped-def]
-    q, k, v, out, lse, ptr, row, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high, chunks,
-):  # fmt: skip
-    for chunk in prange(chunks):
-        _forward_rows(
-            _bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks),
-            q, k, v, out, lse, ptr, row, max_degree,
-            bias, has_bias, scale, drop_below, keep, low, high,
-        )  # fmt: skip
-
-
-@_inner
-def _edge_gradient(  # type: ignore[no-untyped-def]
-    q, k, v, g, i, j, lse, delta, bias, scale, start, channels, kept
-):
-    """Softmax weight after dropout, and gradient of the score, of one edge and head."""
-    s = dot(q, i, k, j, start, channels) * scale + bias
-    p = math.exp(s - lse) if lse > -np.inf else q.dtype.type(0)
-    return p * kept, p * (dot(g, i, v, j, start, channels) * kept - delta)
-
-
-@_inner
-def _target_rows(  # type: ignore[no-untyped-def]
-    first, last, q, k, v, g, lse, delta, grad_q, grad_bias, ptr, row, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high,
-):  # fmt: skip
-    heads = lse.shape[1]
-    channels = q.shape[1] // heads
-    zero, one = q.dtype.type(0), q.dtype.type(1)
-    through = np.empty((_longest(first, last, ptr, max_degree), heads), q.dtype)
-    for i in range(first, last):
-        start, degree = ptr[i], ptr[i + 1] - ptr[i]
-        if degree > max_degree:
-            continue
-        for t in range(degree):
-            e, j = start + t, row[start + t]
-            for h in range(heads):
-                kept = one
-                if drop_below > 0:
-                    kept = keep if _kept(e, h, drop_below, low, high) else zero
-                _, grad_s = _edge_gradient(
-                    q, k, v, g, i, j, lse[i, h], delta[i, h],
-                    bias[e, h] if has_bias else zero, scale, h * channels, channels, kept,
-                )  # fmt: skip
-                if has_bias:
-                    grad_bias[e, h] = grad_s
-                through[t, h] = grad_s * scale
-        for h in range(heads):
-            weighted_sum(grad_q, i, k, row, start, through, degree, h, channels)
-
-
-@_outer
-def _backward_targets(  # type: ignore[no-untyped-def]
-    q, k, v, g, lse, delta, grad_q, grad_bias, ptr, row, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high, chunks,
-):  # fmt: skip
-    for chunk in prange(chunks):
-        _target_rows(
-            _bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks),
-            q, k, v, g, lse, delta, grad_q, grad_bias, ptr, row, max_degree,
-            bias, has_bias, scale, drop_below, keep, low, high,
-        )  # fmt: skip
-
-
-@_inner
-def _source_rows(  # type: ignore[no-untyped-def]
-    first, last, q, k, v, g, lse, delta, grad_k, grad_v, ptr, col, edge, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high,
-):  # fmt: skip
-    heads = lse.shape[1]
-    channels = q.shape[1] // heads
-    zero, one = q.dtype.type(0), q.dtype.type(1)
-    longest = _longest(first, last, ptr, max_degree)
-    weight, through = np.empty((longest, heads), q.dtype), np.empty((longest, heads), q.dtype)
-    for j in range(first, last):
-        start, degree = ptr[j], ptr[j + 1] - ptr[j]
-        if degree > max_degree:
-            continue
-        for t in range(degree):
-            i, e = col[start + t], edge[start + t]
-            for h in range(heads):
-                kept = one
-                if drop_below > 0:
-                    kept = keep if _kept(e, h, drop_below, low, high) else zero
-                weight[t, h], grad_s = _edge_gradient(
-                    q, k, v, g, i, j, lse[i, h], delta[i, h],
-                    bias[e, h] if has_bias else zero, scale, h * channels, channels, kept,
-                )  # fmt: skip
-                through[t, h] = grad_s * scale
-        for h in range(heads):
-            weighted_sum(grad_k, j, q, col, start, through, degree, h, channels)
-            weighted_sum(grad_v, j, g, col, start, weight, degree, h, channels)
-
-
-@_outer
-def _backward_sources(  # type: ignore[no-untyped-def]
-    q, k, v, g, lse, delta, grad_k, grad_v, ptr, col, edge, max_degree,
-    bias, has_bias, scale, drop_below, keep, low, high, chunks,
-):  # fmt: skip
-    for chunk in prange(chunks):
-        _source_rows(
-            _bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks),
-            q, k, v, g, lse, delta, grad_k, grad_v, ptr, col, edge, max_degree,
-            bias, has_bias, scale, drop_below, keep, low, high,
-        )  # fmt: skip
-
-
-@_inner
-def _row_dot(a, b, i, out):  # type: ignore[no-untyped-def]
-    channels = a.shape[1] // out.shape[1]
-    for h in range(out.shape[1]):
-        out[i, h] = dot(a, i, b, i, h * channels, channels)
-
-
-@_outer
-def _row_dots(a, b, out):  # type: ignore[no-untyped-def]
-    for i in prange(a.shape[0]):
-        _row_dot(a, b, i, out)
-
-
-@_inner
-def _segment_rows(first, last, x, ptr, out):  # type: ignore[no-untyped-def]
-    for i in range(first, last):
-        out[i, :] = x.dtype.type(0)
-        for e in range(ptr[i], ptr[i + 1]):
-            for c in range(x.shape[1]):
-                out[i, c] += x[e, c]
-
-
-@_outer
-def _segment_sum(x, ptr, out, chunks):  # type: ignore[no-untyped-def]
-    for chunk in prange(chunks):
-        _segment_rows(_bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks), x, ptr, out)
-
-
-@njit(cache=True)
-def _transpose(colptr, row, rowptr, col, edge):  # type: ignore[no-untyped-def]
-    rowptr[:] = 0
-    for e in range(row.size):
-        rowptr[row[e] + 1] += 1
-    for j in range(rowptr.size - 1):
-        rowptr[j + 1] += rowptr[j]
-    place = rowptr[:-1].copy()
-    for i in range(colptr.size - 1):
-        for e in range(colptr[i], colptr[i + 1]):
-            at = place[row[e]]
-            place[row[e]] += 1
-            col[at], edge[at] = i, e
+    if is_first and sum(kernel.stats.cache_misses.values()) > compiled:
+        seconds = time.perf_counter() - start
+        logger.info("compiled the CPU kernel %r in %.1f s", signature[0], seconds)

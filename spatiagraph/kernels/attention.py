@@ -1,16 +1,13 @@
 r"""Softmax attention over the neighbours of each node, the primitive of every layer and pooling.
 
-Two ``torch.library`` operators, forward and backward, that save only the output and the
-log-sum-exp. The backend is chosen when the function is called and travels with the operator, so
-both passes use the same one. Legend: ``M`` targets, ``N`` sources, ``H`` heads, ``D`` channels of a
-head, ``E`` edges.
+Legend: ``M`` targets, ``N`` sources, ``H`` heads, ``D`` channels of a head, ``E`` edges.
 """
 
 import torch
 from torch import Tensor
 
-from spatiagraph.kernels._graph import NeighborGraph, neighbor_graph, sort_edges, transpose
-from spatiagraph.kernels.backends import backend_for, implementation
+from spatiagraph.kernels import _operators
+from spatiagraph.kernels.backends import backend_for
 
 
 def neighbor_attention(
@@ -62,8 +59,57 @@ def neighbor_attention(
                 [0.5000, 0.5000, 0.0000]])
     """
     _check(q, k, v, edge_index, bias, dropout)
-    q, k, v = _autocast(q, k, v)
-    graph = _graph(edge_index, k.size(0), q.size(0))
+    q, k, v = (_autocast(x) for x in (q, k, v))
+    options = _options((q, k, v), edge_index, bias, dropout, seed)
+    return _operators.attention(q, k, v, *options)[0]
+
+
+def neighbor_self_attention(
+    qkv: Tensor,
+    edge_index: Tensor,
+    bias: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+) -> Tensor:
+    """:func:`neighbor_attention` of cells on each other, from one joint projection.
+
+    The same result as of the three parts. On CPU nothing is copied, and the gradient is one tensor
+    for the projection to take, which saves half of the memory that a layer moves.
+
+    Args:
+        qkv: Queries, keys and values side by side, ``[N, 3, H, D]``.
+        edge_index: ``[2, E]``, as in :func:`neighbor_attention`.
+        bias: Added to the scores, ``[E, H]``.
+        dropout: Probability of dropping an edge of a head.
+        seed: Which edges are dropped; drawn from torch's generator when ``None``.
+
+    Returns:
+        ``[N, H, D]``.
+
+    Raises:
+        ValueError: As :func:`neighbor_attention`.
+    """
+    if qkv.dim() != 4 or qkv.size(1) != 3:
+        raise ValueError(f"Expected 'qkv' of shape [N, 3, H, D], got {list(qkv.shape)}")
+    q, k, v = qkv.unbind(1)
+    _check(q, k, v, edge_index, bias, dropout)
+    qkv = _autocast(qkv)
+    q, k, v = qkv.unbind(1)
+    options = _options((q, k, v), edge_index, bias, dropout, seed)
+    return _operators.self_attention(qkv, *options)[0]
+
+
+def _options(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    edge_index: Tensor,
+    bias: Tensor | None,
+    dropout: float,
+    seed: int | Tensor | None,
+) -> tuple:
+    """What the operators take after the features: bias, graph, dropout and backend."""
+    q, k, _ = inputs
+    graph = _operators.prepared_graph(edge_index, k.size(0), q.size(0))
     if bias is not None:
         bias = bias.to(torch.promote_types(q.dtype, torch.float32))
         if graph.perm is not None:
@@ -71,124 +117,18 @@ def neighbor_attention(
     if dropout > 0.0 and not isinstance(seed, Tensor):
         seed = torch.randint(2**62, ()) if seed is None else torch.tensor(seed, dtype=torch.int64)
     needs_grad = torch.is_grad_enabled() and any(
-        x is not None and x.requires_grad for x in (q, k, v, bias)
+        x is not None and x.requires_grad for x in (*inputs, bias)
     )
-    rowptr, col, edge = graph.transposed() if needs_grad else (None, None, None)
-    out, _ = _attention(
-        q, k, v, bias, graph.colptr, graph.row, rowptr, col, edge,
-        float(dropout), seed if dropout > 0.0 else None, backend_for(q),
-    )  # fmt: skip
-    return out
+    transposed = graph.transposed() if needs_grad else (None, None, None)
+    seed = seed if dropout > 0.0 else None
+    return bias, graph.colptr, graph.row, *transposed, float(dropout), seed, backend_for(q)
 
 
-@torch.library.custom_op("spatiagraph::neighbor_attention", mutates_args=())
-def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    colptr: Tensor,
-    row: Tensor,
-    rowptr: Tensor | None,
-    col: Tensor | None,
-    edge: Tensor | None,
-    dropout: float,
-    seed: Tensor | None,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    return implementation(backend).attention_forward(q, k, v, bias, colptr, row, dropout, seed)
-
-
-@torch.library.custom_op("spatiagraph::neighbor_attention_backward", mutates_args=())
-def _attention_backward(
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    colptr: Tensor,
-    row: Tensor,
-    rowptr: Tensor | None,
-    col: Tensor | None,
-    edge: Tensor | None,
-    dropout: float,
-    seed: Tensor | None,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if rowptr is None or col is None or edge is None:
-        rowptr, col, edge = transpose(colptr, row, k.size(0))
-    grad_q, grad_k, grad_v, grad_s = implementation(backend).attention_backward(
-        grad_out, grad_lse, q, k, v, bias, out, lse, colptr, row, (rowptr, col, edge), dropout, seed
-    )
-    return grad_q, grad_k, grad_v, grad_s.new_empty(0) if bias is None else grad_s.to(bias.dtype)
-
-
-@_attention.register_fake
-def _(q, k, v, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):  # type: ignore[no-untyped-def]
-    lse_dtype = torch.promote_types(q.dtype, torch.float32)
-    return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=lse_dtype)
-
-
-@_attention_backward.register_fake
-def _(grad_out, grad_lse, q, k, v, bias, out, lse, *graph_and_options):  # type: ignore[no-untyped-def]
-    grad_bias = lse.new_empty(0) if bias is None else bias.new_empty(bias.shape)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), grad_bias
-
-
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    q, k, v, bias, colptr, row, rowptr, col, edge, ctx.dropout, seed, ctx.backend = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, bias, *output, colptr, row, rowptr, col, edge, seed)
-
-
-def _differentiate(ctx, grad_out, grad_lse):  # type: ignore[no-untyped-def]
-    q, k, v, bias, out, lse, colptr, row, rowptr, col, edge, seed = ctx.saved_tensors
-    if grad_out is None:
-        grad_out = torch.zeros_like(out)
-    grad_q, grad_k, grad_v, grad_bias = _attention_backward(
-        grad_out, grad_lse, q, k, v, bias, out, lse, colptr, row, rowptr, col, edge,
-        ctx.dropout, seed, ctx.backend,
-    )  # fmt: skip
-    return grad_q, grad_k, grad_v, None if bias is None else grad_bias, *[None] * 8
-
-
-_attention.register_autograd(_differentiate, setup_context=_save)
-
-
-@torch.library.custom_op("spatiagraph::sort_edges", mutates_args=())
-def _sort_edges(
-    edge_index: Tensor, num_sources: int, num_targets: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    colptr, row, perm = sort_edges(edge_index, num_sources, num_targets)
-    if perm is None:
-        perm = torch.arange(edge_index.size(1), device=edge_index.device)
-    return colptr, row.clone(), perm
-
-
-@_sort_edges.register_fake
-def _(edge_index, num_sources, num_targets):  # type: ignore[no-untyped-def]
-    index = edge_index.new_empty(edge_index.size(1), dtype=torch.int32)
-    colptr = edge_index.new_empty(num_targets + 1, dtype=torch.int32)
-    return colptr, index, index.new_empty(index.shape, dtype=torch.int64)
-
-
-def _graph(edge_index: Tensor, num_sources: int, num_targets: int) -> NeighborGraph:
-    """The prepared graph; while compiling, through an operator the compiler need not look into."""
-    if not torch.compiler.is_compiling():
-        return neighbor_graph(edge_index, num_sources, num_targets)
-    colptr, row, perm = _sort_edges(edge_index, num_sources, num_targets)
-    return NeighborGraph(colptr, row, perm, num_sources)
-
-
-def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    device = q.device.type
-    if not torch.is_autocast_enabled(device) or q.dtype == torch.float64:
-        return q, k, v
-    dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
-    return q.to(dtype), k.to(dtype), v.to(dtype)
+def _autocast(x: Tensor) -> Tensor:
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.float32 if device == "cpu" else torch.get_autocast_dtype(device))
 
 
 def _check(

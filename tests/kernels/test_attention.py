@@ -131,31 +131,31 @@ def test_dropout_drops_the_asked_share_and_keeps_the_mean():
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_operators_keep_the_rules_of_torch_library(with_bias):
     from spatiagraph.kernels._graph import neighbor_graph
-    from spatiagraph.kernels.attention import _attention, _attention_backward
+    from spatiagraph.kernels._operators import attention, attention_backward
 
     q, k, v, bias = attention_inputs(2, 3)
     bias = bias if with_bias else None
     graph = neighbor_graph(EDGES, 5, 4)
     structure = (graph.colptr, graph.row, *graph.transposed())
     options = (0.5, torch.tensor(3), "numba")
-    torch.library.opcheck(_attention, (q, k, v, bias, *structure, *options))
+    torch.library.opcheck(attention, (q, k, v, bias, *structure, *options))
     q, k, v = (x.detach() for x in (q, k, v))
     bias = bias.detach() if with_bias else None
-    out, lse = _attention(q, k, v, bias, *structure, *options)
+    out, lse = attention(q, k, v, bias, *structure, *options)
     torch.library.opcheck(
-        _attention_backward, (out, lse, q, k, v, bias, out, lse, *structure, *options)
+        attention_backward, (out, lse, q, k, v, bias, out, lse, *structure, *options)
     )
 
 
 def test_gradient_of_the_log_sum_exp_is_right():
     from spatiagraph.kernels._graph import neighbor_graph
-    from spatiagraph.kernels.attention import _attention
+    from spatiagraph.kernels._operators import attention
 
     q, k, v, bias = attention_inputs(2, 3)
     graph = neighbor_graph(EDGES, 5, 4)
 
     def both(q, k, v, bias):
-        out, lse = _attention(
+        out, lse = attention(
             q, k, v, bias, graph.colptr, graph.row, None, None, None, 0.0, None, "numba"
         )
         return out, lse[[0, 1, 3]]  # row 2 has no edge: minus infinity
