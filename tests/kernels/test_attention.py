@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 
-from spatiagraph.kernels import neighbor_attention, use
+from spatiagraph.kernels import neighbor_attention, neighbor_self_attention, use
+from spatiagraph.nn import GraphTransformer
 
 # target 0 hears 1, 2 and 2 again; 1 hears itself; 2 hears nobody; 3 hears everyone
 SOURCE = [1, 2, 2, 1, 0, 1, 2, 3, 4]
@@ -238,3 +239,94 @@ def test_bad_input_is_refused(changes, message):
         arguments["bias"] = None
     with pytest.raises(ValueError, match=message):
         neighbor_attention(**arguments)
+
+
+def joint_projection(dtype=torch.float64):
+    torch.manual_seed(0)
+    qkv = torch.randn(5, 3, 2, 3, dtype=dtype, requires_grad=True)
+    bias = torch.randn(EDGES.size(1), 2, dtype=dtype, requires_grad=True)
+    return qkv, bias
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("backend", ["torch", "numba", "scatter"])
+def test_joint_projection_gives_what_its_parts_give(backend, with_bias):
+    qkv, bias = joint_projection()
+    inputs = (qkv, bias) if with_bias else (qkv,)
+    bias = bias if with_bias else None
+    options = {"dropout": 0.3, "seed": 2}
+    with use(backend):
+        joint = neighbor_self_attention(qkv, EDGES, bias, **options)
+        parts = neighbor_attention(*qkv.unbind(1), EDGES, bias, **options)
+        weight = torch.randn_like(joint)
+        assert_close(joint, parts)
+        for got, expected in zip(
+            torch.autograd.grad(joint, inputs, weight),
+            torch.autograd.grad(parts, inputs, weight),
+            strict=True,
+        ):
+            assert_close(got, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_joint_operators_keep_the_rules_of_torch_library():
+    from spatiagraph.kernels._graph import neighbor_graph
+    from spatiagraph.kernels._operators import self_attention, self_attention_backward
+
+    qkv, bias = joint_projection()
+    graph = neighbor_graph(EDGES, 5, 5)
+    rest = (graph.colptr, graph.row, *graph.transposed(), 0.5, torch.tensor(3), "numba")
+    torch.library.opcheck(self_attention, (qkv, bias, *rest))
+    qkv, bias = qkv.detach(), bias.detach()
+    out, lse = self_attention(qkv, bias, *rest)
+    torch.library.opcheck(self_attention_backward, (out, lse, qkv, bias, out, lse, *rest))
+
+
+def test_joint_projection_of_a_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match=r"'qkv' of shape \[N, 3, H, D\], got \[5, 2, 2, 3\]"):
+        neighbor_self_attention(torch.zeros(5, 2, 2, 3), EDGES)
+
+
+def test_layer_is_differentiated_as_a_function_of_its_parameters():
+    torch.manual_seed(0)
+    layer, x = TinyLayer(), torch.randn(5, 6)
+    doubled = {name: (2 * p.detach()).requires_grad_() for name, p in layer.named_parameters()}
+    out = torch.func.functional_call(layer, doubled, (x, EDGES))
+    grads = torch.autograd.grad(out.sum(), tuple(doubled.values()))
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(2)
+    expected = layer(x, EDGES)
+    assert_close(out, expected)
+    for got, wanted in zip(
+        grads, torch.autograd.grad(expected.sum(), tuple(layer.parameters())), strict=True
+    ):
+        assert_close(got, wanted)
+
+
+def compiled_equals_eager(backend):
+    torch.manual_seed(0)
+    model = GraphTransformer(16, num_layers=2, heads=2, edge_dim=3)
+    h, edge_attr = torch.randn(5, 16), torch.randn(EDGES.size(1), 3)
+    inputs = (h, EdgeIndex(EDGES, sparse_size=(5, 5), sort_order="col"), edge_attr)
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    expected, got = model(*inputs), compiled(*inputs)
+    assert_close(got, expected)
+    parameters = list(model.parameters())
+    for a, b in zip(
+        torch.autograd.grad(got.square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        strict=True,
+    ):
+        assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_graph_transformer_compiles_without_a_graph_break():
+    compiled_equals_eager("aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_graph_transformer_compiles_to_machine_code():
+    compiled_equals_eager("inductor")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -38,6 +39,42 @@ def test_inputs_need_not_be_contiguous(compare, graph, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_drop_the_same_edges(compare, graph, backend):
     compare(backend, graph, dropout=0.4)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_match_finite_differences_on_every_graph(graph, backend, with_bias):
+    edge_index, num_sources, num_targets = graph
+    shapes = [(n, 2, 5) for n in (num_targets, num_sources, num_sources)]
+    shapes += [(edge_index.size(1), 2)] if with_bias else []
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def attend(q, k, v, *bias):
+        return neighbor_attention(q, k, v, edge_index, *bias)
+
+    with use(backend):
+        assert torch.autograd.gradcheck(attend, inputs, fast_mode=True)
+
+
+@pytest.mark.skipif(
+    find_spec("torch_scatter") is None,
+    reason="torch_scatter is not installed; PyG's scatter stands in for it in the other tests",
+)
+def test_scatter_backend_runs_on_torch_scatter(monkeypatch, compare):
+    monkeypatch.delattr("spatiagraph.kernels._scatter.scatter")
+    graph = (torch.randint(30, (2, 200), generator=torch.Generator().manual_seed(0)), 30, 30)
+    compare("scatter", graph)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nan_of_a_neighbor_is_not_hidden(backend):
+    q, k, v = torch.randn(3, 12, 1, 8, generator=torch.Generator().manual_seed(0))
+    k[3] = torch.nan
+    edge_index = torch.tensor([[3, 1, *range(12)], [0, 1, *[2] * 12]])
+    with use(backend):
+        out = neighbor_attention(q, k, v, edge_index)
+    assert out[[0, 2]].isnan().all()
+    assert out[1].isfinite().all()
 
 
 @pytest.mark.parametrize("edges", [10_000, 40_000])
