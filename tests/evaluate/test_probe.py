@@ -22,6 +22,7 @@ def task(num_cells=120, num_classes=3, spread=1.0, seed=0):
 @pytest.mark.parametrize("classifier", ["lr", "knn"])
 def test_scores_match_a_loop_over_folds(classifier):
     z, label, fold = task()
+    z = z * [1.0, 0.01, 1.0]  # a column that is small, not idle
     guess = np.empty_like(label)
     parts = []
     for f in range(4):
@@ -60,6 +61,10 @@ def test_a_label_that_a_fold_lacks_does_not_lower_the_score_of_that_fold():
     row = score_probe({"z": np.eye(3)[label]}, label, fold).loc["z"]
     assert row["macro_F1_mean"] == 1
     assert row["macro_F1_std"] == 0
+    seen_as = label.copy()
+    seen_as[0] = 2  # one of four is taken for the label that fold 0 lacks: F1 = 6/7 and 1
+    row = score_probe({"z": np.eye(3)[seen_as]}, label, fold).loc["z"]
+    assert row["macro_F1_mean"] == pytest.approx(((6 / 7 + 1) / 2 + 1 + 1) / 3)
 
 
 def test_held_out_labels_are_not_seen():
