@@ -19,6 +19,14 @@ def fit(
     epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
     channels: Annotated[int, typer.Option(help="Size of an embedding.", min=4)] = 32,
     genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
+    neighbors: Annotated[int, typer.Option(help="Neighbours of a cell in the graph.", min=1)] = 8,
+    niche_size: Annotated[
+        int, typer.Option(help="A niche is a cell and this many nearest others.", min=1)
+    ] = 15,
+    window_um: Annotated[
+        float | None,
+        typer.Option(help="Side of the crop around a cell; 13.6, or the pitch of spots."),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
     seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
@@ -37,7 +45,15 @@ def fit(
     sections = slide_options.read_all(slides)
     for slide in sections:
         say(repr(slide))
-    model = ContextModel.for_slides(sections, channels=channels, num_genes=genes, seed=seed)
+    model = ContextModel.for_slides(
+        sections,
+        channels=channels,
+        num_genes=genes,
+        num_neighbors=neighbors,
+        niche_size=niche_size,
+        window_um=window_um,
+        seed=seed,
+    )
     try:
         result = training.fit(
             model, sections, max_epochs=epochs, lr=lr, accelerator=accelerator, seed=seed, out=out
