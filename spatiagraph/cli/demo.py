@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatiagraph.cli.options import SlideOptions, with_slide_options
+from spatiagraph.cli.options import Labels, SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +19,8 @@ def demo(
     slide: Annotated[
         Path | None, typer.Argument(help="Slide of your own; synthetic tissue when not given.")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Column of obs with known domains, to compare with.")
-    ] = None,
-    unlabelled: Annotated[
-        list[str] | None, typer.Option(help="Label that means there is none; may be repeated.")
-    ] = None,
+    labels: Labels = None,
+    unlabelled: Unlabelled = None,
     cells: Annotated[int, typer.Option(help="Cells of the synthetic tissue.", min=100)] = 5000,
     epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("spatiagraph-demo"),

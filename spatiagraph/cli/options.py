@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 _PANEL = "How to read the slide"
 
+Labels = Annotated[
+    str | None, typer.Option(help="Column of obs with known domains, to compare with.")
+]
+Unlabelled = Annotated[
+    list[str] | None, typer.Option(help="Label that means there is none; may be repeated.")
+]
+
 
 class Expression(StrEnum):
     """What the values of a slide are."""

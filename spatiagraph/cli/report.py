@@ -5,18 +5,16 @@ from typing import Annotated
 
 import typer
 
+from spatiagraph.cli.options import Labels, Unlabelled
+
 
 def report(
     slide: Annotated[Path, typer.Argument(help="File that `spatiagraph embed` wrote.")],
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run that trained the model.")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Column of obs with known domains, to compare with.")
-    ] = None,
-    unlabelled: Annotated[
-        list[str] | None, typer.Option(help="Label that means there is none; may be repeated.")
-    ] = None,
+    labels: Labels = None,
+    unlabelled: Unlabelled = None,
     domains: Annotated[
         int | None, typer.Option(help="Number of domains; by default that of the labels, or 7.")
     ] = None,
