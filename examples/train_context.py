@@ -9,7 +9,7 @@ compares them with the planted ones.
 
 Half a minute on two cores. Expect an ARI of 0.84, beside 0.12 for PCA of the cells and 0.84 for
 PCA averaged over neighbours: on easy tissue that plain baseline leaves nothing to win. On the
-cortex section 151510 (``--ignore NA nan``, two minutes) it was 0.48, beside 0.21 and 0.45.
+cortex section 151510 (``--ignore NA nan``, a minute) it was 0.47, beside 0.21 and 0.45.
 """
 
 import argparse
