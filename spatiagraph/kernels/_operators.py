@@ -179,23 +179,27 @@ self_attention.register_autograd(_differentiate_self, setup_context=_save_self)
 @torch.library.custom_op("spatiagraph::sort_edges", mutates_args=())
 def _sort_edges(
     edge_index: Tensor, num_sources: int, num_targets: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Edges by target, ``(colptr, row, perm)``, then by source, ``(rowptr, col, edge)``."""
     colptr, row, perm = sort_edges(edge_index, num_sources, num_targets)
     if perm is None:
         perm = torch.arange(edge_index.size(1), device=edge_index.device)
-    return colptr, row.clone(), perm
+    row = row.clone()
+    return colptr, row, perm, *transpose(colptr, row, num_sources)
 
 
 @_sort_edges.register_fake
 def _(edge_index, num_sources, num_targets):  # type: ignore[no-untyped-def]
-    index = edge_index.new_empty(edge_index.size(1), dtype=torch.int32)
-    colptr = edge_index.new_empty(num_targets + 1, dtype=torch.int32)
-    return colptr, index, index.new_empty(index.shape, dtype=torch.int64)
+    sizes = (num_targets + 1, *[edge_index.size(1)] * 2, num_sources + 1, *[edge_index.size(1)] * 2)
+    dtypes = [torch.int32, torch.int32, torch.int64, *[torch.int32] * 3]
+    return tuple(
+        edge_index.new_empty(size, dtype=dtype) for size, dtype in zip(sizes, dtypes, strict=True)
+    )
 
 
 def prepared_graph(edge_index: Tensor, num_sources: int, num_targets: int) -> NeighborGraph:
     """The sorted edges; while compiling, by an operator that the compiler need not look into."""
     if not torch.compiler.is_compiling():
         return neighbor_graph(edge_index, num_sources, num_targets)
-    colptr, row, perm = _sort_edges(edge_index, num_sources, num_targets)
-    return NeighborGraph(colptr, row, perm, num_sources)
+    colptr, row, perm, *by_source = _sort_edges(edge_index, num_sources, num_targets)
+    return NeighborGraph(colptr, row, perm, num_sources, tuple(by_source))

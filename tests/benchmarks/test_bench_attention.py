@@ -1,0 +1,211 @@
+"""One graph-attention layer, forward and backward, beside PyG's ``TransformerConv``.
+
+    pytest -m benchmark -s tests/benchmarks/test_bench_attention.py
+    python tests/benchmarks/test_bench_attention.py docs/images/attention_scaling.png
+
+128 channels in 4 heads, float32, 2 threads, k nearest neighbours. Each measurement is a process of
+its own, so that peak memory is its own; the two sides take turns, so that both meet the same
+machine. The second command draws how time and memory grow.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.benchmark
+
+ROUNDS = 3
+RUN = """
+import json, re, statistics, sys, time
+import numpy as np
+import torch
+from torch import nn
+from torch_geometric import EdgeIndex
+from torch_geometric.nn import TransformerConv
+
+from spatiagraph.graph import hilbert_order, knn_graph
+from spatiagraph.kernels import neighbor_attention, neighbor_self_attention
+
+case = json.loads(sys.argv[1])
+HEADS, WIDTH = 4, 32
+CHANNELS = HEADS * WIDTH
+torch.set_num_threads(case["threads"])
+torch.manual_seed(0)
+
+
+class Layer(nn.Module):
+    '''The projections of TransformerConv, three of them in one matrix.'''
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
+        self.skip = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x, edge_index):
+        qkv = self.qkv(x).view(-1, 3, HEADS, WIDTH)
+        return self.skip(x).add_(neighbor_self_attention(qkv, edge_index).flatten(1))
+
+
+def memory(field):
+    with open("/proc/self/status") as status:
+        return int(re.search(field + r":\\s+(\\d+) kB", status.read())[1]) / 1e6
+
+
+def cells(num, k, order):
+    rng = np.random.default_rng(0)
+    pos = 10 * num**0.5 * rng.random((num, 2))
+    if order == "scanned":  # by fields of view, row by row, as instruments write them
+        pos = pos[np.lexsort([pos[:, 0] // 200, pos[:, 1] // 200])]
+    if order == "hilbert":
+        pos = pos[hilbert_order(pos).numpy()]
+    return knn_graph(pos, k)
+
+
+def prepare(num, k):
+    edge_index = cells(num, k, case["order"])
+    grad = torch.randn(num, CHANNELS)
+    conv = TransformerConv(CHANNELS, WIDTH, heads=HEADS)
+    if case["part"] == "layer":
+        inputs = [torch.randn(num, CHANNELS, requires_grad=True)]
+        run = conv if case["side"] == "pyg" else Layer()
+        if num == 1000:
+            sizes = [sum(p.numel() for p in m.parameters()) for m in (conv, Layer())]
+            assert sizes[0] == sizes[1], sizes
+    else:
+        inputs = [torch.randn(num, HEADS, WIDTH, requires_grad=True) for _ in range(3)]
+        run = neighbor_attention
+        if case["side"] == "pyg":
+            def run(q, k, v, edge_index):
+                out = conv.propagate(edge_index, query=q, key=k, value=v, edge_attr=None)
+                return out.flatten(1)
+    if case["side"] == "pyg":
+        edge_index = edge_index.as_tensor().clone()  # as fast for it as an EdgeIndex
+
+    def step():
+        for x in inputs:
+            x.grad = None
+        out = run(*inputs, edge_index)
+        out.backward(grad.view_as(out))
+
+    return step
+
+
+prepare(1000, 8)()  # compiles
+step = prepare(case["cells"], case["k"])
+before = memory("VmRSS")
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # forget the peak so far
+seconds = []
+for _ in range(1 + case["repeats"]):
+    start = time.perf_counter()
+    step()
+    seconds.append(time.perf_counter() - start)
+print(json.dumps({
+    "seconds": statistics.median(seconds[1:]),
+    "first": seconds[0],
+    "peak_gb": memory("VmHWM") - before,
+    "total_gb": memory("VmHWM"),
+}))
+"""
+
+
+def measure(
+    side: str,
+    part: str = "layer",
+    cells: int = 100_000,
+    k: int = 16,
+    order: str = "hilbert",
+    repeats: int = 5,
+    threads: int = 2,
+) -> dict[str, float]:
+    """Seconds of one forward and backward pass, and the most memory it needs beyond its inputs."""
+    case = {
+        "side": side, "part": part, "cells": cells, "k": k, "order": order,
+        "repeats": repeats, "threads": threads,
+    }  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def say(capsys: pytest.CaptureFixture[str], **figures: object) -> None:
+    shown = (
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in figures.items()
+    )
+    with capsys.disabled():
+        print("\n" + "  ".join(shown))
+
+
+@pytest.mark.parametrize("part", ["layer", "attention"])
+def test_against_transformer_conv(capsys, part):
+    for _ in range(ROUNDS):
+        ours = measure("ours", part)
+        theirs = measure("pyg", part, repeats=2)
+        say(
+            capsys,
+            part=part,
+            cells=100_000,
+            ours_s=ours["seconds"],
+            pyg_s=theirs["seconds"],
+            times_faster=theirs["seconds"] / ours["seconds"],
+            ours_gb=ours["peak_gb"],
+            pyg_gb=theirs["peak_gb"],
+            times_less_memory=theirs["peak_gb"] / ours["peak_gb"],
+        )
+
+
+def test_a_million_cells(capsys):
+    ours = measure("ours", cells=1_000_000, repeats=2)
+    say(
+        capsys,
+        cells=1_000_000,
+        seconds=ours["seconds"],
+        peak_gb=ours["peak_gb"],
+        process_gb=ours["total_gb"],
+    )
+
+
+@pytest.mark.parametrize("cells", [100_000, 1_000_000])
+def test_order_of_cells(capsys, cells):
+    figures = {}
+    for order in ("hilbert", "scanned", "random"):
+        run = measure("ours", "attention", cells=cells, order=order, repeats=4)
+        figures[f"{order}_s"] = run["seconds"]
+    slower = figures["random_s"] / figures["hilbert_s"]
+    say(capsys, part="attention", cells=cells, **figures, random_over_hilbert=slower)
+
+
+def draw(path: str) -> None:
+    """Time and peak memory against the number of cells, and time against neighbours."""
+    import matplotlib.pyplot as plt
+
+    sizes = [10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000]
+    degrees = [4, 8, 16, 32, 64]
+    sides = {
+        "ours": ("spatiagraph", "C0", 1_000_000),
+        "pyg": ("PyG TransformerConv", "C3", 200_000),
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    memory = axes[0].twinx()
+    for side, (name, color, most) in sides.items():
+        cells = [n for n in sizes if n <= most]
+        runs = [measure(side, cells=n, repeats=2) for n in cells]
+        axes[0].plot(cells, [run["seconds"] for run in runs], "o-", color=color, label=name)
+        memory.plot(cells, [run["peak_gb"] for run in runs], "s:", color=color, markersize=4)
+        runs = [measure(side, cells=50_000, k=k, repeats=2) for k in degrees]
+        axes[1].plot(degrees, [run["seconds"] for run in runs], "o-", color=color, label=name)
+    axes[0].set(xscale="log", yscale="log", xlabel="cells (16 neighbours)", ylabel="seconds (—)")
+    memory.set(yscale="log", ylabel="peak memory, GB (···)")
+    axes[1].set(xscale="log", yscale="log", xlabel="neighbours (50,000 cells)", ylabel="seconds")
+    axes[1].set_xticks(degrees, [str(k) for k in degrees])
+    axes[1].minorticks_off()
+    axes[0].legend(frameon=False)
+    figure.suptitle("One attention layer, forward + backward: 128 channels, 4 heads, 2 CPU threads")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    draw(sys.argv[1])
