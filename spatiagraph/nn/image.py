@@ -9,7 +9,72 @@ from torch import Tensor, nn
 from spatiagraph.nn.config import Configurable
 
 
-class ImageEncoder(Configurable):
+class TimmEncoder(Configurable):
+    """A timm model, where its first weights come from, and how its input is normalised.
+
+    Args:
+        name: Name of a timm model.
+        in_channels: Image channels. Weights published for colour are summed over the channels for
+            a grey encoder, as if it repeated a grey image three times.
+        pretrained: Load published weights from the hub.
+        checkpoint: Local ``.safetensors`` or ``.pth`` weights of the timm model.
+        **timm_kwargs: Passed to ``timm.create_model``.
+
+    Raises:
+        ValueError: If timm knows no such model, or the checkpoint is not one of it.
+    """
+
+    mean: Tensor
+    std: Tensor
+    backbone: Any
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        checkpoint: str | None = None,
+        **timm_kwargs: Any,
+    ):
+        super().__init__()
+        import timm
+
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            raise ValueError(f"Expected the name of a timm model, got {name!r}; near it: {near}")
+        self.name = name
+        self.in_channels = in_channels
+        self.backbone = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs
+        )
+        if checkpoint is not None:
+            _load_weights(self.backbone, checkpoint, in_channels)
+        config = timm.data.resolve_data_config({}, model=self.backbone)
+        for key in ("mean", "std"):
+            value = torch.tensor(config[key])
+            value = value if value.numel() == in_channels else value.mean().expand(in_channels)
+            self.register_buffer(key, value.reshape(1, -1, 1, 1).clone())
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Crops as the timm model expects them, from crops in ``[0, 1]``, ``[N, C, H, W]``.
+
+        Raises:
+            ValueError: If the crops have other channels.
+        """
+        if image.dim() != 4 or image.size(1) != self.in_channels:
+            raise ValueError(
+                f"Expected crops [N, {self.in_channels}, H, W], got {list(image.shape)}; grey and "
+                "colour images need encoders built with their 'in_channels'"
+            )
+        return (image - self.mean) / self.std
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments without the source of the first weights: a saved model has its own."""
+        return {**self.init_args, "pretrained": False, "checkpoint": None}
+
+
+class ImageEncoder(TimmEncoder):
     """Any `timm <https://github.com/huggingface/pytorch-image-models>`_ model, by name.
 
     Weights are random unless asked for: ``pretrained=True`` downloads them, ``checkpoint`` reads
@@ -29,12 +94,9 @@ class ImageEncoder(Configurable):
         - **output**: ``[N, D]``, or ``[N, T, D]`` with ``tokens``
 
     Raises:
-        ValueError: If timm knows no such model, with the nearest names.
+        ValueError: If timm knows no such model, with the nearest names, or the checkpoint is not
+            one of it.
     """
-
-    mean: Tensor
-    std: Tensor
-    backbone: Any
 
     def __init__(
         self,
@@ -47,37 +109,19 @@ class ImageEncoder(Configurable):
         checkpoint: str | None = None,
         **timm_kwargs: Any,
     ):
-        super().__init__()
-        import timm
-
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise ValueError(f"Expected the name of a timm model, got {name!r}; near it: {near}")
-        self.name = name
-        self.channels = channels
-        self.in_channels = in_channels
-        self.tokens = tokens
-        self.backbone = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs
+        super().__init__(
+            name,
+            in_channels=in_channels,
+            pretrained=pretrained,
+            checkpoint=checkpoint,
+            **timm_kwargs,
         )
-        if checkpoint is not None:
-            if not Path(checkpoint).is_file():
-                raise ValueError(f"Expected a weight file, found none at {checkpoint!r}")
-            timm.models.load_checkpoint(self.backbone, checkpoint, strict=False, weights_only=True)
-        config = timm.data.resolve_data_config({}, model=self.backbone)
-        for key in ("mean", "std"):
-            value = torch.tensor(config[key])
-            value = value if value.numel() == in_channels else value.mean().expand(in_channels)
-            self.register_buffer(key, value.reshape(1, -1, 1, 1).clone())
+        self.channels = channels
+        self.tokens = tokens
         self.project = nn.Linear(self.backbone.num_features, channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.dim() != 4 or image.size(1) != self.in_channels:
-            raise ValueError(
-                f"Expected crops [N, {self.in_channels}, H, W], got {list(image.shape)}; grey and "
-                "colour images need encoders built with their 'in_channels'"
-            )
-        features = self.backbone.forward_features((image - self.mean) / self.std)
+        features = self.backbone.forward_features(self.normalize(image))
         if not self.tokens:
             return self.project(self.backbone.forward_head(features, pre_logits=True))
         if features.dim() == 4:  # [N, C, H, W] of a CNN, or channels-last
@@ -86,9 +130,25 @@ class ImageEncoder(Configurable):
             features = features.flatten(2).transpose(1, 2)
         return self.project(features)  # [N, T, D]
 
-    def config_args(self) -> dict[str, Any]:
-        """Arguments without the source of the first weights: a saved model has its own."""
-        return {**self.init_args, "pretrained": False, "checkpoint": None}
-
     def extra_repr(self) -> str:
         return f"{self.name!r}, {self.channels}, in_channels={self.in_channels}"
+
+
+def _load_weights(backbone: Any, checkpoint: str, in_channels: int) -> None:
+    """Every tensor of ``backbone`` from a file; what else the file holds, a head say, is left."""
+    import timm
+
+    if not Path(checkpoint).is_file():
+        raise ValueError(f"Expected a weight file, found none at {checkpoint!r}")
+    state = timm.models.load_state_dict(checkpoint, weights_only=True)
+    own = backbone.state_dict()
+    name = f"{backbone.pretrained_cfg.get('first_conv')}.weight"
+    if name in state and name in own and state[name].shape != own[name].shape:
+        state[name] = timm.models.adapt_input_conv(in_channels, state[name])
+    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
+    if wrong:
+        raise ValueError(
+            f"Expected {checkpoint!r} to hold every weight of the timm model, got {len(wrong)} of "
+            f"{len(own)} missing or in another shape (first: {wrong[:3]})"
+        )
+    backbone.load_state_dict({k: state[k] for k in own})

@@ -43,3 +43,25 @@ def test_image_encoder_names_near_models():
 def test_image_encoder_rejects_grey_crops_where_it_reads_colour():
     with pytest.raises(ValueError, match=r"\[N, 3, H, W\], got \[2, 1, 160, 160\]"):
         ImageEncoder("test_vit", 8)(torch.rand(2, 1, 160, 160))
+
+
+def test_image_encoder_sums_colour_weights_for_grey_crops(tmp_path):
+    """SPATIA fact 14: reading grey crops equals repeating them three times."""
+    colour = ImageEncoder("test_vit", 8, tokens=True).eval()
+    colour.mean.fill_(0.5), colour.std.fill_(0.25)
+    save_file(colour.backbone.state_dict(), tmp_path / "vit.safetensors")
+    path = str(tmp_path / "vit.safetensors")
+    grey = ImageEncoder("test_vit", 8, tokens=True, in_channels=1, checkpoint=path).eval()
+    grey.project.load_state_dict(colour.project.state_dict())
+    grey.mean.fill_(0.5), grey.std.fill_(0.25)
+    crops = torch.rand(2, 1, 160, 160)
+    assert_close(grey(crops), colour(crops.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_image_encoder_refuses_a_weight_file_that_leaves_part_of_it_random(tmp_path):
+    """SPATIA fact 14."""
+    state = ImageEncoder("test_vit", 8).backbone.state_dict()
+    part = {name: value for name, value in state.items() if not name.startswith("blocks.0.")}
+    save_file(part, tmp_path / "part.safetensors")
+    with pytest.raises(ValueError, match=r"missing or in another shape \(first: \['blocks.0."):
+        ImageEncoder("test_vit", 8, checkpoint=str(tmp_path / "part.safetensors"))
