@@ -8,6 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.cross_attention import CrossAttention
+
+
+def fill_missing(tokens: Tensor, null: Tensor, present: Tensor | None) -> Tensor:
+    """Tokens of each cell, with a learned one where the cell has none.
+
+    Args:
+        tokens: ``[N, D]`` or ``[N, T, D]``.
+        null: The learned token, ``[D]``.
+        present: Cells that have this modality, ``[N]`` bool; ``None`` for all.
+    """
+    if present is None:
+        return tokens
+    return torch.where(present.view(-1, *[1] * (tokens.dim() - 1)), tokens, null)
 
 
 class _Fusion(Configurable):
@@ -33,12 +47,12 @@ class _Fusion(Configurable):
             image = image.unsqueeze(1)
         if genes is None:
             genes = self.gene_null.expand(image.size(0), -1)  # type: ignore[union-attr]
-        elif gene_present is not None:
-            genes = torch.where(gene_present[:, None], genes, self.gene_null)
+        else:
+            genes = fill_missing(genes, self.gene_null, gene_present)
         if image is None:
             image = self.image_null.expand(genes.size(0), 1, -1)
-        elif image_present is not None:
-            image = torch.where(image_present[:, None, None], image, self.image_null)
+        else:
+            image = fill_missing(image, self.image_null, image_present)
         return genes, image
 
 
@@ -104,24 +118,20 @@ class CrossModalFusion(_Fusion):
     r"""Genes attend to image tokens, as in `SPATIA <https://arxiv.org/abs/2507.04704>`_.
 
     With query :math:`\mathbf{q}` the gene vector and :math:`\mathbf{h}` the result of one
-    pre-norm cross-attention block, the output is
+    :class:`~spatiagraph.nn.cross_attention.CrossAttention`, the output is
     :math:`\mathbf{q} + \mathbf{w} \odot (\mathbf{h} - \mathbf{q})`, with weights
-    :math:`\mathbf{w}` that start at zero. Arguments and shapes as in :class:`ConcatFusion`.
+    :math:`\mathbf{w}` that start at zero. :class:`~spatiagraph.nn.token_fusion.TokenFusion` does
+    the same for streams of tokens. Arguments and shapes as in :class:`ConcatFusion`.
 
     Args:
         channels: Size of both inputs and of the output, :math:`D`.
         heads: Attention heads.
-        dropout: Dropout on attention weights.
+        dropout: Dropout on attention weights and in the MLP.
     """
 
     def __init__(self, channels: int, *, heads: int = 4, dropout: float = 0.0):
         super().__init__(channels)
-        self.norm_query = nn.LayerNorm(channels)
-        self.norm_mlp = nn.LayerNorm(channels)
-        self.attention = nn.MultiheadAttention(channels, heads, dropout=dropout, batch_first=True)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
-        )
+        self.attend = CrossAttention(channels, heads, mlp_ratio=2.0, dropout=dropout)
         self.weight = nn.Parameter(torch.zeros(channels))
 
     def forward(
@@ -132,8 +142,4 @@ class CrossModalFusion(_Fusion):
         image_present: Tensor | None = None,
     ) -> Tensor:
         genes, image = self.fill(genes, image, gene_present, image_present)
-        query = self.norm_query(genes).unsqueeze(1)  # [N, 1, D]
-        change, _ = self.attention(query, image, image, need_weights=False)
-        change = change.squeeze(1)
-        change = change + self.mlp(self.norm_mlp(genes + change))
-        return genes + self.weight * change
+        return genes + self.weight * self.attend(genes.unsqueeze(1), image).squeeze(1)
