@@ -1,0 +1,97 @@
+"""Transformer on short token streams of each cell: every token sees every other one.
+
+Shape letters: ``N`` cells, ``T`` tokens, ``D`` channels.
+"""
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from spatiagraph.nn.config import Configurable
+
+
+class TokenTransformerLayer(Configurable):
+    """One pre-norm block of full self-attention and an MLP, with fused attention.
+
+    Args:
+        channels: Size of each token, :math:`D`.
+        heads: Attention heads; must divide ``channels``.
+        mlp_ratio: Width of the MLP over ``channels``.
+        dropout: Dropout on attention weights, in the MLP and after both.
+
+    Shapes:
+        - **h**: ``[N, T, D]``
+        - **pad**: True where a token holds nothing and is not to be seen, ``[N, T]``
+        - **output**: ``[N, T, D]``
+
+    Raises:
+        ValueError: If ``heads`` does not divide ``channels``.
+    """
+
+    def __init__(
+        self, channels: int, heads: int = 4, *, mlp_ratio: float = 4.0, dropout: float = 0.0
+    ):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"Expected 'heads' to divide {channels} channels, got {heads}")
+        hidden = int(channels * mlp_ratio)
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, channels),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, pad: Tensor | None = None) -> Tensor:
+        qkv = self.qkv(self.norm_attention(h)).unflatten(2, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [N, heads, T, D / heads]
+        message = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if pad is None else ~pad[:, None, None],
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        h = h + self.dropout(self.out(message.transpose(1, 2).flatten(2)))
+        return h + self.dropout(self.mlp(self.norm_mlp(h)))
+
+
+class TokenTransformer(Configurable):
+    """A stack of :class:`TokenTransformerLayer` and a last norm.
+
+    Tokens have no order but the one their features tell, and padded tokens are seen by none: what
+    they hold themselves is of no use. Arguments and shapes as in :class:`TokenTransformerLayer`.
+
+    Args:
+        channels: Size of each token, :math:`D`.
+        num_layers: Layers.
+        heads: Attention heads; must divide ``channels``.
+        mlp_ratio: Width of the MLPs over ``channels``.
+        dropout: Dropout on attention weights, in the MLPs and after both.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_layers: int,
+        heads: int = 4,
+        *,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TokenTransformerLayer(channels, heads, mlp_ratio=mlp_ratio, dropout=dropout)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, h: Tensor, pad: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, pad)
+        return self.norm(h)
