@@ -12,6 +12,7 @@ import spatiagraph
 from spatiagraph.cli.demo import demo
 from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.embed import embed
+from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
@@ -100,5 +101,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, doctor, fit, embed, search, report):
+for command in (demo, doctor, fit, embed, search, report, evaluate):
     app.command()(command)

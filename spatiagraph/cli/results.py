@@ -78,7 +78,7 @@ def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) 
     obs = slide.adata.obs
     if labels not in obs:
         close = nearest(labels, [str(c) for c in obs])
-        raise ValueError(f"Expected a column of obs for --labels, got {labels!r}. {close}")
+        raise ValueError(f"Expected a column of obs with known labels, got {labels!r}. {close}")
     truth = obs[labels].astype(object)
     return truth.mask(truth.isin(list(unlabelled)))
 
@@ -109,8 +109,7 @@ def find_domains(
     for level in ("niche", "tissue"):
         z = adata.obsm[keys.embedding_key(name, level)]
         embeddings[level] = z
-        distinct = len(np.unique(z, axis=0))  # a small slide has few regions
-        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, distinct), seed=seed))
+        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, len(z)), seed=seed))
         adata.obs[f"{keys.group_key(name, 'domain')}_{level}"] = found
         domains[f"domains at {level} level"] = pd.Series(found)
     scores = None

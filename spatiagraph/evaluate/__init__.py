@@ -8,9 +8,10 @@ _NAMES = {
     "log_normalize": "baselines",
     "neighbor_mean": "baselines",
     "pca": "baselines",
+    "run_protocols": "protocols",
     "score_domains": "clustering",
     "score_probe": "probe",
 }
-_MODULES = ("baselines", "clustering", "genes", "inputs", "probe")
+_MODULES = ("baselines", "clustering", "genes", "inputs", "probe", "protocols")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

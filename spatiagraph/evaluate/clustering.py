@@ -33,7 +33,8 @@ def cluster_domains(
 
     Args:
         embeddings: Embedding of each cell, ``[N, D]``. No column is rescaled.
-        num_domains: Number of domains, ``K``.
+        num_domains: Number of domains, ``K``; fewer where fewer embeddings differ, as at the
+            tissue level of a small slide.
         method: ``"kmeans"`` or ``"gmm"``.
         seed: The same seed gives the same domains.
 
@@ -53,11 +54,13 @@ def cluster_domains(
         raise ValueError(
             f"Expected 'num_domains' between 1 and the {len(z)} cells, got {num_domains}"
         )
+    num_domains = min(num_domains, len(np.unique(z, axis=0)))
     if method == "kmeans":
         model = KMeans(num_domains, n_init=10, random_state=seed)
         return model.fit_predict(z).astype(np.int64)
     if z.shape[1] > _MAX_GMM_DIMS:
         z = PCA(min(_GMM_DIMS, len(z)), random_state=0).fit_transform(z)
+    z = z.astype(np.float64)  # a covariance of few different rows needs the digits
     z = (z - z.mean(axis=0)) / (z.std() or 1.0)
     mixture = GaussianMixture(
         num_domains,

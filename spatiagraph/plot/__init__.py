@@ -6,6 +6,7 @@ _NAMES = {
     "PALETTE": "colors",
     "category_colors": "colors",
     "gallery": "galleries",
+    "protocol_bars": "curves",
     "score_bars": "curves",
     "spatial": "maps",
     "training_curve": "curves",

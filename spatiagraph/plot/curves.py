@@ -1,6 +1,7 @@
 """Lines and bars: how training went, and how scores compare."""
 
 import os
+from collections.abc import Collection
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def score_bars(
     score: str,
     *,
     error: str | None = None,
-    highlight: str | None = None,
+    highlight: str | Collection[str] | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
     title: str | None = None,
@@ -97,7 +98,7 @@ def score_bars(
         scores: One row per method, its name in the index.
         score: Column to draw.
         error: Column of the half-length of the error bars.
-        highlight: Method drawn in colour; the others are grey.
+        highlight: Method, or methods, drawn in colour; the others are grey.
         ax: Axes to draw into; new ones when not given.
         save: File to write.
         title: Title; the name of the score by default.
@@ -110,7 +111,8 @@ def score_bars(
             raise ValueError(f"Expected a column {column!r}, found {list(scores.columns)}")
     ax = new_axes(ax, (6.0, 0.8 + 0.4 * len(scores)))
     names = [str(n) for n in scores.index]
-    hues = [PALETTE[0] if n == highlight or highlight is None else "#B0B0B0" for n in names]
+    shown = names if highlight is None else [highlight] if isinstance(highlight, str) else highlight
+    hues = [PALETTE[0] if n in shown else "#B0B0B0" for n in names]
     whisker = None if error is None else scores[error].fillna(0)
     bars = ax.barh(names, scores[score], xerr=whisker, color=hues, height=0.7, capsize=3)
     texts = [f"{value:.2f}" for value in scores[score]]
@@ -123,3 +125,36 @@ def score_bars(
     ax.tick_params(left=False)
     save_figure(ax.figure, save)  # type: ignore[arg-type]
     return ax
+
+
+def protocol_bars(
+    scores: pd.DataFrame,
+    *,
+    highlight: Collection[str] = (),
+    save: str | os.PathLike[str] | None = None,
+) -> Figure:
+    """Scores of embeddings and baselines, a panel for each protocol.
+
+    Args:
+        scores: Tidy table, as :func:`spatiagraph.evaluate.run_protocols` gives it; the first
+            metric of each protocol is drawn.
+        highlight: Embeddings drawn in colour; the others are grey.
+        save: File to write.
+
+    Raises:
+        ValueError: If the table has no row.
+    """
+    protocols = list(dict.fromkeys(scores["protocol"]))
+    if not protocols:
+        raise ValueError("Expected scores of at least one protocol, got none")
+    height = 0.9 + 0.32 * scores["embedding"].nunique()
+    figure = Figure(figsize=(4.6 * len(protocols), height), layout="constrained", dpi=DPI)
+    axes = figure.subplots(1, len(protocols), squeeze=False)[0]
+    for ax, protocol in zip(axes, protocols, strict=True):
+        part = scores[scores["protocol"] == protocol]
+        metric = part["metric"].iloc[0]
+        wide = part[part["metric"] == metric].set_index("embedding")
+        title = f"{protocol}: {metric.replace('_', ' ')}"
+        score_bars(wide, "value", error="std", highlight=highlight, ax=ax, title=title)
+    save_figure(figure, save)
+    return figure

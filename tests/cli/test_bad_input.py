@@ -156,6 +156,15 @@ def test_labels_that_are_not_there_are_refused_before_the_work(run, workplace, t
     assert not (tmp_path / "demo").exists()
 
 
+def test_an_evaluation_of_nothing_is_refused(run, workplace, tmp_path):
+    slide, out = workplace / "embedded.h5ad", tmp_path / "scores.csv"
+    run.refused(run("evaluate", slide, "--out", out), "'domains' or 'types'")
+    run.refused(run("evaluate", slide, "--domains", "layer", "--out", out), "'layer'")
+    done = run("evaluate", slide, "--domains", "niche", "--embedding", "X_contex", "--out", out)
+    run.refused(done, "'X_contex'", "X_context")
+    assert not out.exists()
+
+
 def test_a_folder_without_a_model_is_refused(run, workplace, tmp_path):
     done = run("embed", tmp_path, workplace / "slide.h5ad", "--out", tmp_path / "out.h5ad")
     run.refused(done, "config.json")

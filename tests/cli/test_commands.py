@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import spatiagraph
 
-COMMANDS = ["demo", "doctor", "fit", "embed", "search", "report"]
+COMMANDS = ["demo", "doctor", "fit", "embed", "search", "report", "evaluate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -123,3 +123,15 @@ def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):
     assert "numba             ok" in done.stdout
     assert f"spatiagraph {spatiagraph.__version__}" in done.stdout
     assert "torch-scatter" in done.stdout
+
+
+def test_evaluate_scores_every_embedding_beside_the_baselines(run, workplace, tmp_path):
+    out = tmp_path / "scores.csv"
+    arguments = ["--domains", "niche", "--types", "cell_type", "--seeds", 2, "--out", out]
+    done = run("evaluate", workplace / "embedded.h5ad", *arguments)
+    assert done.exit_code == 0, done.output
+    scores = pd.read_csv(out)
+    assert set(scores["protocol"]) == {"domains_kmeans", "domains_gmm", "annotation_blocks"}
+    names = set(scores["embedding"])
+    assert {"X_context", "X_context_niche", "pca30", "pca30_nbr15", "xy_only", "majority"} <= names
+    assert out.with_suffix(".png").stat().st_size > 10_000

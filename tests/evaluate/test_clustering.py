@@ -153,3 +153,11 @@ def test_cortical_layers_score_as_published(real_data):
     assert ari["pca30"] == pytest.approx(0.24, abs=0.05)
     assert ari["xy_only"] == pytest.approx(0.37, abs=0.03)
     assert ari["depth_nbr15"] == pytest.approx(0.08, abs=0.03)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+def test_no_more_domains_are_found_than_embeddings_differ(method):
+    z = np.repeat(np.array([[0.0, 1.0], [3.0, 1.0]], np.float32), 20, axis=0)
+    found = cluster_domains(z, 5, method=method)
+    assert set(found[:20]) != set(found[20:])
+    assert len(set(found)) == 2
