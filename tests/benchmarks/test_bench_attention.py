@@ -4,19 +4,21 @@
     python tests/benchmarks/test_bench_attention.py docs/images/attention_scaling.png
 
 128 channels in 4 heads, float32, 2 threads, k nearest neighbours. Each measurement is a process of
-its own, so that peak memory is its own; the two sides take turns, so that both meet the same
-machine. The second command draws how time and memory grow.
+its own, so that peak memory is its own; for their times, the two sides take turns in one process,
+so that both meet the same machine. The second command draws how time and memory grow.
 """
 
 import json
+import statistics
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.benchmark
 
-ROUNDS = 3
+ROUNDS = 7
 RUN = """
 import json, re, statistics, sys, time
 import numpy as np
@@ -63,71 +65,83 @@ def cells(num, k, order):
     return knn_graph(pos, k)
 
 
-def prepare(num, k):
+def prepare(side, num, k):
     edge_index = cells(num, k, case["order"])
     grad = torch.randn(num, CHANNELS)
     conv = TransformerConv(CHANNELS, WIDTH, heads=HEADS)
     if case["part"] == "layer":
         inputs = [torch.randn(num, CHANNELS, requires_grad=True)]
-        run = conv if case["side"] == "pyg" else Layer()
-        if num == 1000:
-            sizes = [sum(p.numel() for p in m.parameters()) for m in (conv, Layer())]
-            assert sizes[0] == sizes[1], sizes
+        run = conv if side == "pyg" else Layer()
     else:
         inputs = [torch.randn(num, HEADS, WIDTH, requires_grad=True) for _ in range(3)]
         run = neighbor_attention
-        if case["side"] == "pyg":
+        if side == "pyg":
             def run(q, k, v, edge_index):
-                out = conv.propagate(edge_index, query=q, key=k, value=v, edge_attr=None)
-                return out.flatten(1)
-    if case["side"] == "pyg":
+                return conv.propagate(edge_index, query=q, key=k, value=v, edge_attr=None)
+    if side == "pyg":
         edge_index = edge_index.as_tensor().clone()  # as fast for it as an EdgeIndex
 
     def step():
         for x in inputs:
             x.grad = None
+        start, start_cpu = time.perf_counter(), time.process_time()
         out = run(*inputs, edge_index)
         out.backward(grad.view_as(out))
+        return time.perf_counter() - start, time.process_time() - start_cpu
 
     return step
 
 
-prepare(1000, 8)()  # compiles
-step = prepare(case["cells"], case["k"])
+for side in case["sides"]:
+    prepare(side, 1000, 8)()  # compiles
+steps = {side: prepare(side, case["cells"], case["k"]) for side in case["sides"]}
 before = memory("VmRSS")
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # forget the peak so far
-seconds = []
-for _ in range(1 + case["repeats"]):
-    start = time.perf_counter()
-    step()
-    seconds.append(time.perf_counter() - start)
+for step in steps.values():
+    step()  # sorts the edges, warms up
+rounds = [
+    {side: [step() for _ in range(case["steps"][side])] for side, step in steps.items()}
+    for _ in range(case["rounds"])
+]
 print(json.dumps({
-    "seconds": statistics.median(seconds[1:]),
-    "first": seconds[0],
+    "rounds": [
+        {side: [statistics.median(x) for x in zip(*times)] for side, times in one.items()}
+        for one in rounds
+    ],
     "peak_gb": memory("VmHWM") - before,
-    "total_gb": memory("VmHWM"),
+    "process_gb": memory("VmHWM"),
 }))
 """
 
 
 def measure(
-    side: str,
+    *sides: str,
     part: str = "layer",
     cells: int = 100_000,
     k: int = 16,
     order: str = "hilbert",
-    repeats: int = 5,
+    rounds: int = 3,
     threads: int = 2,
-) -> dict[str, float]:
-    """Seconds of one forward and backward pass, and the most memory it needs beyond its inputs."""
+) -> dict[str, Any]:
+    """Time of one forward and backward pass, and the most memory it needs beyond its inputs.
+
+    Returns:
+        ``rounds``, each with ``(seconds, CPU seconds)`` of each side, ``peak_gb`` and
+        ``process_gb``.
+    """
     case = {
-        "side": side, "part": part, "cells": cells, "k": k, "order": order,
-        "repeats": repeats, "threads": threads,
+        "sides": sides, "part": part, "cells": cells, "k": k, "order": order, "rounds": rounds,
+        "threads": threads, "steps": {"ours": 3, "pyg": 1},
     }  # fmt: skip
     command = [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def seconds(run: dict[str, Any], side: str) -> float:
+    """The median over rounds."""
+    return statistics.median(one[side][0] for one in run["rounds"])
 
 
 def say(capsys: pytest.CaptureFixture[str], **figures: object) -> None:
@@ -140,40 +154,45 @@ def say(capsys: pytest.CaptureFixture[str], **figures: object) -> None:
 
 
 @pytest.mark.parametrize("part", ["layer", "attention"])
-def test_against_transformer_conv(capsys, part):
-    for _ in range(ROUNDS):
-        ours = measure("ours", part)
-        theirs = measure("pyg", part, repeats=2)
-        say(
-            capsys,
-            part=part,
-            cells=100_000,
-            ours_s=ours["seconds"],
-            pyg_s=theirs["seconds"],
-            times_faster=theirs["seconds"] / ours["seconds"],
-            ours_gb=ours["peak_gb"],
-            pyg_gb=theirs["peak_gb"],
-            times_less_memory=theirs["peak_gb"] / ours["peak_gb"],
-        )
+def test_time_against_transformer_conv(capsys, part):
+    run = measure("ours", "pyg", part=part, rounds=ROUNDS)
+    ratios = [one["pyg"][0] / one["ours"][0] for one in run["rounds"]]
+    cpu_ratios = [one["pyg"][1] / one["ours"][1] for one in run["rounds"]]
+    say(
+        capsys,
+        part=part,
+        cells=100_000,
+        ours_s=seconds(run, "ours"),
+        pyg_s=seconds(run, "pyg"),
+        times_faster=statistics.median(ratios),
+        lowest=min(ratios),
+        highest=max(ratios),
+        times_less_cpu=statistics.median(cpu_ratios),
+    )
+
+
+@pytest.mark.parametrize("part", ["layer", "attention"])
+def test_memory_against_transformer_conv(capsys, part):
+    ours, theirs = (measure(side, part=part, rounds=1)["peak_gb"] for side in ("ours", "pyg"))
+    say(capsys, part=part, cells=100_000, ours_gb=ours, pyg_gb=theirs, times_less=theirs / ours)
 
 
 def test_a_million_cells(capsys):
-    ours = measure("ours", cells=1_000_000, repeats=2)
+    run = measure("ours", cells=1_000_000)
     say(
         capsys,
         cells=1_000_000,
-        seconds=ours["seconds"],
-        peak_gb=ours["peak_gb"],
-        process_gb=ours["total_gb"],
+        seconds=seconds(run, "ours"),
+        peak_gb=run["peak_gb"],
+        process_gb=run["process_gb"],
     )
 
 
 @pytest.mark.parametrize("cells", [100_000, 1_000_000])
 def test_order_of_cells(capsys, cells):
-    figures = {}
-    for order in ("hilbert", "scanned", "random"):
-        run = measure("ours", "attention", cells=cells, order=order, repeats=4)
-        figures[f"{order}_s"] = run["seconds"]
+    orders = ("hilbert", "scanned", "random")
+    runs = {order: measure("ours", part="attention", cells=cells, order=order) for order in orders}
+    figures = {f"{order}_s": seconds(run, "ours") for order, run in runs.items()}
     slower = figures["random_s"] / figures["hilbert_s"]
     say(capsys, part="attention", cells=cells, **figures, random_over_hilbert=slower)
 
@@ -192,11 +211,11 @@ def draw(path: str) -> None:
     memory = axes[0].twinx()
     for side, (name, color, most) in sides.items():
         cells = [n for n in sizes if n <= most]
-        runs = [measure(side, cells=n, repeats=2) for n in cells]
-        axes[0].plot(cells, [run["seconds"] for run in runs], "o-", color=color, label=name)
+        runs = [measure(side, cells=n) for n in cells]
+        axes[0].plot(cells, [seconds(run, side) for run in runs], "o-", color=color, label=name)
         memory.plot(cells, [run["peak_gb"] for run in runs], "s:", color=color, markersize=4)
-        runs = [measure(side, cells=50_000, k=k, repeats=2) for k in degrees]
-        axes[1].plot(degrees, [run["seconds"] for run in runs], "o-", color=color, label=name)
+        runs = [measure(side, cells=50_000, k=k) for k in degrees]
+        axes[1].plot(degrees, [seconds(run, side) for run in runs], "o-", color=color, label=name)
     axes[0].set(xscale="log", yscale="log", xlabel="cells (16 neighbours)", ylabel="seconds (—)")
     memory.set(yscale="log", ylabel="peak memory, GB (···)")
     axes[1].set(xscale="log", yscale="log", xlabel="neighbours (50,000 cells)", ylabel="seconds")
