@@ -10,6 +10,7 @@ _NAMES = {
     "CrossAttention": "cross_attention",
     "CrossModalFusion": "fusion",
     "EdgeEncoding": "encoding",
+    "FusedTokens": "token_fusion",
     "GateFusion": "fusion",
     "GeneEncoder": "genes",
     "GeneTokenEncoder": "gene_tokens",
@@ -24,6 +25,7 @@ _NAMES = {
     "NichePool": "pool",
     "PyGPool": "pool",
     "TissuePool": "pool",
+    "TokenFusion": "token_fusion",
     "TokenTransformer": "token_transformer",
     "TopDown": "top_down",
 }
@@ -40,6 +42,7 @@ _MODULES = (
     "masked_image",
     "patches",
     "pool",
+    "token_fusion",
     "token_transformer",
     "top_down",
     "transformer",
