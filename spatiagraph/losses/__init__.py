@@ -2,7 +2,15 @@
 
 from spatiagraph._lazy import attach
 
-_NAMES = {"negative_binomial_nll": "negative_binomial"}
-_MODULES = ("negative_binomial",)
+_NAMES = {
+    "log_gamma_ratio": "gamma_ratio",
+    "masked_mean": "mean",
+    "negative_binomial_nll": "negative_binomial",
+}
+_MODULES = (
+    "gamma_ratio",
+    "mean",
+    "negative_binomial",
+)
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

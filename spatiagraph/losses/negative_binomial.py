@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
+
+from spatiagraph.losses.gamma_ratio import log_gamma_ratio
 
 
 def negative_binomial_nll(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
@@ -30,12 +33,11 @@ def negative_binomial_nll(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tenso
     """
     dtype = torch.promote_types(log_mu.dtype, torch.float32)
     x, log_mu, log_theta = x.to(dtype), log_mu.to(dtype), log_theta.to(dtype)
+    log_odds = log_mu - log_theta  # ln(μ/θ)
     theta = log_theta.exp()
-    log_sum = torch.logaddexp(log_mu, log_theta)  # ln(θ + μ)
     return (
-        torch.lgamma(theta)
-        + torch.lgamma(x + 1)
-        - torch.lgamma(x + theta)
-        + theta * (log_sum - log_theta)
-        + x * (log_sum - log_mu)
+        torch.lgamma(x + 1)
+        - log_gamma_ratio(x, theta)
+        + theta * softplus(log_odds)  # θ ln((θ + μ)/θ), exact also when μ ≪ θ
+        + x * softplus(-log_odds)
     )

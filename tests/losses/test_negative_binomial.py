@@ -35,6 +35,16 @@ def test_large_theta_is_poisson():
     assert_close(nll, -reference.double(), atol=1e-5, rtol=1e-5)
 
 
+def test_single_precision_is_enough_for_the_poisson_limit():
+    """SPATIA fact 20: θ → ∞, as the model computes it."""
+    x, log_mu = torch.arange(10.0), torch.tensor(3.0).log()
+    log_theta = torch.tensor(15.0, requires_grad=True)
+    nll = negative_binomial_nll(x, log_mu, log_theta)
+    assert_close(nll, -torch.distributions.Poisson(3.0).log_prob(x), atol=2e-5, rtol=1e-5)
+    nll.sum().backward()
+    assert_close(log_theta.grad, torch.tensor(0.0), atol=1e-4, rtol=0)  # no pull left on θ
+
+
 def test_gradients_agree_with_finite_differences():
     x = torch.tensor([0.0, 3.0, 10.0], dtype=torch.float64)
     arguments = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
