@@ -6,11 +6,15 @@ _NAMES = {
     "log_gamma_ratio": "gamma_ratio",
     "masked_mean": "mean",
     "negative_binomial_nll": "negative_binomial",
+    "thin": "thinning",
+    "zero_inflated_negative_binomial_nll": "zero_inflated_negative_binomial",
 }
 _MODULES = (
     "gamma_ratio",
     "mean",
     "negative_binomial",
+    "thinning",
+    "zero_inflated_negative_binomial",
 )
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
