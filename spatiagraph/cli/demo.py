@@ -37,9 +37,9 @@ def demo(
     quiet_libraries()
     from spatiagraph import training
     from spatiagraph.cli.results import find_domains, known_labels, write_page
+    from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
     from spatiagraph.models import ContextModel
-    from spatiagraph.training.embedding import write_h5ad
 
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)

@@ -28,7 +28,7 @@ def embed(
     """
     from spatiagraph import training
     from spatiagraph.cli.console import check_output_file, say
-    from spatiagraph.training.embedding import write_h5ad
+    from spatiagraph.data.h5ad_file import write_h5ad
 
     check_output_file(out, ".h5ad")
     loaded = load_model(model)

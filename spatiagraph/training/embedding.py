@@ -1,8 +1,5 @@
 """``embed``: embeddings of every cell, niche and region of a slide, tile by tile."""
 
-import os
-from pathlib import Path
-
 import anndata
 import numpy as np
 import torch
@@ -89,20 +86,3 @@ def embed_data(
 
 def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return z[index.clamp(min=0)].masked_fill((index < 0).unsqueeze(1), torch.nan)
-
-
-def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
-    """Write an AnnData; a failed write leaves the old file.
-
-    Raises:
-        OSError: If the place cannot be written to or is full.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new")
-    try:
-        adata.write_h5ad(new)
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
-    return target

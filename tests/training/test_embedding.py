@@ -6,7 +6,7 @@ from spatiagraph import keys
 from spatiagraph.data import make_tissue
 from spatiagraph.models import ContextModel
 from spatiagraph.training import embed
-from spatiagraph.training.embedding import embed_data, write_h5ad
+from spatiagraph.training.embedding import embed_data
 
 
 def perturbed(slide, **options: object) -> ContextModel:
@@ -56,19 +56,3 @@ def test_embed_refuses_a_slide_smaller_than_a_niche():
     slide = make_tissue(200, num_genes=40, image=None, seed=0)
     with pytest.raises(ValueError, match="Expected at least 16 cells .* got 5"):
         embed(perturbed(slide), slide[:5], progress=False)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    slide = make_tissue(50, num_genes=20, image=None, seed=0)
-    target = write_h5ad(slide.adata, tmp_path / "a.h5ad")
-    before = target.read_bytes()
-
-    def full(self: object, path: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("anndata.AnnData.write_h5ad", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_h5ad(slide.adata, target)
-    assert target.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]

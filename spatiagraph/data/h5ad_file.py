@@ -1,0 +1,86 @@
+"""``write_h5ad``: an AnnData as a file that is whole or not there, also when the disk is full."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+
+
+def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
+    """Write an AnnData; a failed write leaves the old file.
+
+    Args:
+        adata: What to write. Columns of repeated strings become categorical, as AnnData does it.
+        path: The file; its folder is made.
+
+    Raises:
+        OSError: If the place cannot be written to or is full.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.new")
+    adata.strings_to_categoricals()
+    try:
+        with _Sink(new) as sink:
+            try:
+                with h5py.File(sink, "w") as file:
+                    anndata.io.write_elem(file, "/", adata)
+            except (OSError, RuntimeError, KeyError) as err:  # HDF5 missed what was not written
+                raise sink.error or err from err
+            if sink.error is not None:
+                raise sink.error
+        os.replace(new, target)
+    finally:
+        new.unlink(missing_ok=True)
+    return target
+
+
+class _Sink(io.RawIOBase):
+    """A file that takes everything, and remembers the first error instead of raising it.
+
+    HDF5 cannot close a file that it failed to write to: handles stay behind, and the process ends
+    in a segmentation fault. So it never hears of the error; we raise it once HDF5 is done.
+    """
+
+    def __init__(self, path: Path):
+        self.error: OSError | None = None
+        self._file = path.open("w+b", buffering=0)
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        size = self._file.readinto(view) or 0
+        if self.error is not None and size < len(view):  # never written: zeros
+            view[size:] = bytes(len(view) - size)
+            size = len(view)
+        return size
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += self._file.write(view[done:]) or 0
+            except OSError as err:
+                self.error = err
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.error is None:
+            try:
+                return self._file.truncate(size)
+            except OSError as err:
+                self.error = err
+        return size or 0
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
