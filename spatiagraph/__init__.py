@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "read": "data.read",
+    "write": "data.writing",
     "make_tissue": "data.synthetic",
     "Slide": "data.slide",
     "SlideImage": "data.image",

@@ -14,6 +14,7 @@ from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.embed import embed
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
+from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
 
@@ -101,5 +102,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, doctor, fit, embed, search, report, evaluate):
+for command in (demo, doctor, prepare, fit, embed, search, report, evaluate):
     app.command()(command)

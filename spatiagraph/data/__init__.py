@@ -10,6 +10,7 @@ _NAMES = {
     "to_data": "convert",
     "TileLoader": "loader",
     "make_tissue": "synthetic",
+    "write": "writing",
 }
 _MODULES = (
     "convert",
@@ -23,6 +24,7 @@ _MODULES = (
     "tokens",
     "transcripts",
     "units",
+    "writing",
 )
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

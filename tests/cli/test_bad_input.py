@@ -156,6 +156,15 @@ def test_labels_that_are_not_there_are_refused_before_the_work(run, workplace, t
     assert not (tmp_path / "demo").exists()
 
 
+def test_prepare_writes_no_slide_that_is_refused(run, tmp_path):
+    slide, out = change(tmp_path / "bad.h5ad", set_count(-1)), tmp_path / "clean.h5ad"
+    run.refused(run("prepare", slide, "--out", out), "cell5")
+    run.refused(run("prepare", tmp_path / "nowhere.h5ad", "--out", out), "nowhere")
+    good = run.tissue(tmp_path / "good.h5ad")
+    run.refused(run("prepare", good, "--out", tmp_path / "clean.csv"), ".h5ad or .zarr")
+    assert not out.exists()
+
+
 def test_an_evaluation_of_nothing_is_refused(run, workplace, tmp_path):
     slide, out = workplace / "embedded.h5ad", tmp_path / "scores.csv"
     run.refused(run("evaluate", slide, "--out", out), "'domains' or 'types'")

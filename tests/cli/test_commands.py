@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import spatiagraph
+from spatiagraph.data import make_tissue
 
-COMMANDS = ["demo", "doctor", "fit", "embed", "search", "report", "evaluate"]
+COMMANDS = ["demo", "doctor", "prepare", "fit", "embed", "search", "report", "evaluate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -135,3 +136,17 @@ def test_evaluate_scores_every_embedding_beside_the_baselines(run, workplace, tm
     names = set(scores["embedding"])
     assert {"X_context", "X_context_niche", "pca30", "pca30_nbr15", "xy_only", "majority"} <= names
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_prepare_says_what_is_there_and_writes_what_opens_without_options(run, tmp_path):
+    adata = make_tissue(300, num_genes=40).adata
+    adata.obsm["spatial"] = adata.obsm["spatial"] / 0.5
+    adata.write_h5ad(tmp_path / "pixels.h5ad")
+    out = tmp_path / "clean.h5ad"
+    done = run("prepare", tmp_path / "pixels.h5ad", "--mpp", 0.5, "--out", out)
+    assert done.exit_code == 0, done.output
+    for words in ("300 cells", "40, ", "0.5 µm per unit", "counts, median", "image       none"):
+        assert words in done.stdout
+    again = run("prepare", out)
+    assert again.exit_code == 0
+    assert "slide       pixels" in again.stdout

@@ -125,6 +125,24 @@ class SlideImage:
         full = self._levels[0]
         return (x, y, x + full.width * self.mpp, y + full.height * self.mpp)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height and width of the finest level in pixels, and channels, ``(H, W, C)``."""
+        return (self._levels[0].height, self._levels[0].width, self.num_channels)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the stored pixels."""
+        return self._levels[0].dtype
+
+    def pixels(self, rows: slice, columns: slice) -> np.ndarray:
+        """Stored pixels of a window of the finest level, ``[h, w, C]``, as they are.
+
+        Raises:
+            ValueError: If they cannot be decoded.
+        """
+        return self._levels[0].read(rows, columns)
+
     def covers(self, pos: np.ndarray) -> np.ndarray:
         """Whether positions lie on the image.
 

@@ -14,7 +14,14 @@ from spatiagraph import keys
 from spatiagraph.data.checks import check_positions, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.molecules import read_molecules
-from spatiagraph.data.read.parts import Options, Parts, open_image, require_mpp
+from spatiagraph.data.read.parts import (
+    Options,
+    Parts,
+    notes_of,
+    open_image,
+    recall,
+    require_mpp,
+)
 
 
 class DeclaredImage(NamedTuple):
@@ -42,7 +49,7 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     adata = _read(path)
     pos = _positions(adata, options.spatial_key)
     mpp = require_mpp(options, pos)
-    if mpp is None and (previous := _previous(adata, options)):
+    if mpp is None and (previous := notes_of(adata, options)):
         return _reopen(adata, previous, options)
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     image, image_from, warning = _image(adata, mpp, options)
@@ -66,13 +73,6 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     )
 
 
-def _previous(adata: AnnData, options: Options) -> Mapping[str, Any]:
-    """What an earlier ``read`` noted of the slide, if its coordinates are asked for."""
-    entry = adata.uns.get(keys.UNS)
-    notes = entry.get("read") if isinstance(entry, Mapping) else None
-    return notes if isinstance(notes, Mapping) and options.spatial_key == keys.SPATIAL else {}
-
-
 def _reopen(adata: AnnData, notes: Mapping[str, Any], options: Options) -> Parts:
     """A slide that was read before and written with its results: in µm, its image where it was."""
     adata.obsm[keys.SPATIAL] = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
@@ -91,17 +91,9 @@ def _reopen(adata: AnnData, notes: Mapping[str, Any], options: Options) -> Parts
             heard.append(f"The image of the slide is no longer at {file}: pass image=…")
             options = replace(options, image=False)
     image, _, warning = _image(adata, 1.0, options)
-    expression = str(notes.get("expression", "counts"))
-    return Parts(
-        adata,
-        image,
-        known_um=True,
-        notes={k: v for k, v in notes.items() if not str(k).startswith("image_")},
-        warnings=heard if warning is None else [*heard, warning],
-        slide_id=str(notes["slide_id"]) if "slide_id" in notes else None,
-        donor=str(notes["donor"]) if "donor" in notes else None,
-        expression="normalized" if expression == "normalized" else "counts",
-    )
+    parts = Parts(adata, image, warnings=heard if warning is None else [*heard, warning])
+    recall(parts, notes)
+    return parts
 
 
 def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImage:

@@ -2,8 +2,10 @@
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,23 @@ class Parts:
     slide_id: str | None = None
     donor: str | None = None
     expression: Expression | None = None
+
+
+def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
+    """What an earlier ``read`` noted of the slide, if its coordinates are asked for."""
+    entry = adata.uns.get(keys.UNS)
+    notes = entry.get("read") if isinstance(entry, Mapping) else None
+    return notes if isinstance(notes, Mapping) and options.spatial_key == keys.SPATIAL else {}
+
+
+def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
+    """Take name, donor and kind of values from notes; such a slide is in µm."""
+    parts.known_um = True
+    parts.notes = {k: v for k, v in notes.items() if not str(k).startswith("image_")}
+    parts.slide_id = str(notes["slide_id"]) if "slide_id" in notes else None
+    parts.donor = str(notes["donor"]) if "donor" in notes else None
+    is_normalized = str(notes.get("expression")) == "normalized"
+    parts.expression = "normalized" if is_normalized else "counts"
 
 
 def require_mpp(options: Options, pos: np.ndarray) -> float | None:

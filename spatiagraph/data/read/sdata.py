@@ -13,7 +13,14 @@ from spatiagraph._optional import require
 from spatiagraph.data.checks import check_positions, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.molecules import count_molecules
-from spatiagraph.data.read.parts import Options, Parts, open_image, require_mpp
+from spatiagraph.data.read.parts import (
+    Options,
+    Parts,
+    notes_of,
+    open_image,
+    recall,
+    require_mpp,
+)
 
 _AXES = ("x", "y")
 
@@ -66,12 +73,15 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
     if molecules is not None and mpp is not None:
         molecules[["x_um", "y_um"]] *= mpp
     image, name = _image(sdata, element, 1.0 if mpp is None else mpp, options)
-    return Parts(
+    parts = Parts(
         adata,
         image,
         molecules if options.transcripts is not False else None,
         notes={"format": "spatialdata", "mpp": mpp, "image": name},
     )
+    if mpp is None and (previous := notes_of(adata, options)):
+        recall(parts, previous)
+    return parts
 
 
 def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any]:

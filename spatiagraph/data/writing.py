@@ -1,0 +1,125 @@
+"""``write``: a slide as one file that opens again without arguments."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from spatiagraph import keys
+from spatiagraph._optional import require
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.slide import Slide
+
+_BLOCK = 2048  # pixels read at a time
+_COARSEST = 512  # pixels of the last level of a pyramid, at least
+
+
+def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
+    """Write a slide; :func:`spatiagraph.read` opens it without arguments.
+
+    ============= ================================================================================
+    ``.h5ad``     cells and results; of the image, only where its file is
+    ``.zarr``     SpatialData: cells, image pyramid and molecules, all in µm (needs ``[io]``)
+    ============= ================================================================================
+
+    A failed write leaves the old file. Images are copied block by block.
+
+    Args:
+        slide: The slide.
+        path: File to write.
+
+    Raises:
+        ValueError: The suffix is another.
+        ImportError: A ``.zarr`` needs the extra ``[io]``.
+        OSError: The place cannot be written to or is full.
+    """
+    target = Path(path)
+    if target.suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.stem}.new{target.suffix}")
+    try:
+        if target.suffix == ".h5ad":
+            slide.adata.write_h5ad(new)
+        else:
+            _write_zarr(slide, new)
+            if target.is_dir():
+                shutil.rmtree(target)
+        os.replace(new, target)
+    finally:
+        if new.is_dir():
+            shutil.rmtree(new)
+        new.unlink(missing_ok=True)
+    return target
+
+
+def _write_zarr(slide: Slide, path: Path) -> None:
+    spatialdata = require("spatialdata", extra="io", purpose="Writing a SpatialData .zarr")
+    models = require("spatialdata.models", extra="io", purpose="Writing a SpatialData .zarr")
+    with warnings.catch_warnings():  # of dask and xarray, about their own future
+        warnings.simplefilter("ignore")
+        shapes = models.ShapesModel.parse(
+            slide.pos, geometry=0, radius=1.0, index=slide.adata.obs_names.to_numpy()
+        )
+        elements: dict[str, Any] = {"cells": shapes, "table": _table(slide, models)}
+        if slide.image is not None:
+            elements["image"] = _image(slide.image, models)
+        if slide.transcripts is not None:
+            elements["transcripts"] = _points(slide.transcripts, models)
+        spatialdata.SpatialData.init_from_elements(elements).write(path, overwrite=True)
+
+
+def _table(slide: Slide, models: Any) -> Any:
+    adata = slide.adata.copy()
+    adata.uns.pop("spatialdata_attrs", None)
+    adata.obs["region"] = pd.Categorical(["cells"] * slide.num_cells)
+    adata.obs["instance_id"] = adata.obs_names.to_numpy()
+    adata.obsm[keys.SPATIAL] = slide.pos
+    return models.TableModel.parse(
+        adata, region="cells", region_key="region", instance_key="instance_id"
+    )
+
+
+def _image(image: SlideImage, models: Any) -> Any:
+    """The finest level, read block by block, and coarser ones made of it."""
+    import dask.array as da
+
+    transformations = require("spatialdata.transformations", extra="io", purpose="Writing .zarr")
+    height, width, channels = image.shape
+    chunks = tuple(
+        tuple(min(_BLOCK, size - at) for at in range(0, size, _BLOCK)) for size in (height, width)
+    )
+
+    def read(block_info: Any = None) -> np.ndarray:
+        _, (top, bottom), (left, right) = block_info[None]["array-location"]
+        return image.pixels(slice(top, bottom), slice(left, right)).transpose(2, 0, 1)
+
+    pixels = da.map_blocks(read, dtype=image.dtype, chunks=((channels,), *chunks))
+    scale = transformations.Scale([image.mpp, image.mpp], axes=("x", "y"))
+    shift = transformations.Translation(list(image.origin_um), axes=("x", "y"))
+    halvings = max(0, int(np.log2(max(1, min(height, width) / _COARSEST))))
+    return models.Image2DModel.parse(
+        pixels,
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"] if channels == 3 else None,
+        scale_factors=[2] * halvings or None,
+        transformations={"global": transformations.Sequence([scale, shift])},
+    )
+
+
+def _points(molecules: pd.DataFrame, models: Any) -> Any:
+    renamed = {"x_um": "x", "y_um": "y", "z_um": "z"}
+    table = molecules.rename(columns=renamed).reset_index(drop=True)
+    has_cells = "cell_id" in table
+    if has_cells:
+        table["cell_id"] = table["cell_id"].astype("string").fillna("UNASSIGNED").astype(str)
+    return models.PointsModel.parse(
+        table,
+        coordinates={a: a for a in ("x", "y", "z") if a in table},
+        feature_key="gene",
+        instance_key="cell_id" if has_cells else None,
+    )

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from spatiagraph.data import make_tissue, write
+from spatiagraph.data.read import read
+
+
+@pytest.mark.parametrize("image", ["he", "dapi"])
+def test_a_zarr_opens_again_with_image_and_molecules_in_place(tmp_path, image):
+    pytest.importorskip("spatialdata")
+    slide = make_tissue(200, num_genes=30, image=image, transcripts=True, seed=3)
+    slide.adata.obsm["X_mine"] = np.ones((200, 4), np.float32)
+    again = read(write(slide, tmp_path / "slide.zarr"))
+    assert_allclose(again.pos, slide.pos)
+    assert_array_equal(again.counts.toarray(), slide.counts.toarray())
+    assert list(again.adata.obs_names) == list(slide.adata.obs_names)
+    assert_array_equal(again.adata.obsm["X_mine"], slide.adata.obsm["X_mine"])
+    assert again.image.mpp == pytest.approx(slide.image.mpp)
+    assert again.image.origin_um == pytest.approx(slide.image.origin_um)
+    full = slide.image.shape
+    assert again.image.shape == full
+    window = (slice(0, full[0]), slice(0, full[1]))
+    assert_array_equal(again.image.pixels(*window), slide.image.pixels(*window))
+    assert len(again.transcripts) == len(slide.transcripts)
+    assert_allclose(again.transcripts["x_um"], slide.transcripts["x_um"])
+    assert (again.transcripts["cell_id"].isna() == slide.transcripts["cell_id"].isna()).all()
+
+
+def test_large_images_are_written_as_pyramids(tmp_path):
+    pytest.importorskip("spatialdata")
+    slide = make_tissue(3000, num_genes=20, image="dapi", mpp=0.25)
+    again = read(write(slide, tmp_path / "slide.zarr"))
+    assert min(slide.image.shape[:2]) > 1024
+    assert again.image.num_levels > 1
+
+
+def test_an_h5ad_opens_again_without_arguments(tmp_path):
+    slide = make_tissue(100, num_genes=20, slide_id="s1", donor="d1")
+    again = read(write(slide, tmp_path / "slide.h5ad"))
+    assert_array_equal(again.counts.toarray(), slide.counts.toarray())
+    assert_allclose(again.pos, slide.pos)
+
+
+def test_a_new_store_replaces_an_old_one_and_nothing_else_is_left(tmp_path):
+    pytest.importorskip("spatialdata")
+    write(make_tissue(50, num_genes=20), tmp_path / "slide.zarr")
+    write(make_tissue(60, num_genes=20), tmp_path / "slide.zarr")
+    assert read(tmp_path / "slide.zarr").num_cells == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["slide.zarr"]
+
+
+def test_another_suffix_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\.h5ad or \.zarr, got slide\.csv"):
+        write(make_tissue(50, num_genes=20), tmp_path / "slide.csv")
