@@ -3,17 +3,22 @@
 from spatiagraph._lazy import attach
 
 _NAMES = {
+    "hierarchical_bce": "hierarchical",
+    "leaf_descendants": "hierarchical",
     "log_gamma_ratio": "gamma_ratio",
     "masked_mean": "mean",
     "negative_binomial_nll": "negative_binomial",
     "thin": "thinning",
+    "token_diversity_loss": "token_diversity",
     "zero_inflated_negative_binomial_nll": "zero_inflated_negative_binomial",
 }
 _MODULES = (
     "gamma_ratio",
+    "hierarchical",
     "mean",
     "negative_binomial",
     "thinning",
+    "token_diversity",
     "zero_inflated_negative_binomial",
 )
 __all__ = [*_NAMES, *_MODULES]
