@@ -4,6 +4,7 @@ from spatiagraph._lazy import attach
 
 _NAMES = {
     "hierarchical_bce": "hierarchical",
+    "info_nce_loss": "info_nce",
     "leaf_descendants": "hierarchical",
     "log_gamma_ratio": "gamma_ratio",
     "masked_mean": "mean",
@@ -15,6 +16,7 @@ _NAMES = {
 _MODULES = (
     "gamma_ratio",
     "hierarchical",
+    "info_nce",
     "mean",
     "negative_binomial",
     "thinning",
