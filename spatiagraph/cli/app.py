@@ -1,7 +1,6 @@
 """The commands, and what they have in common: one clear line on bad input, quiet libraries."""
 
 import logging
-import sys
 import warnings
 from typing import Annotated, Any, TextIO
 
@@ -30,7 +29,6 @@ class _Commands(TyperGroup):
                 warnings.simplefilter("ignore", category)
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _show_warning
-            hook, sys.unraisablehook = sys.unraisablehook, _drop_hdf5_noise
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt:
@@ -41,8 +39,6 @@ class _Commands(TyperGroup):
                     raise
                 typer.echo(f"error: {_one_line(err)}", err=True)
                 raise typer.Exit(1) from err
-            finally:
-                sys.unraisablehook = hook
 
 
 def _one_line(err: BaseException) -> str:
@@ -50,12 +46,6 @@ def _one_line(err: BaseException) -> str:
     if isinstance(err, OSError) and err.strerror and err.filename:
         text = f"{err.strerror}: {err.filename}"
     return " ".join(text.split())
-
-
-def _drop_hdf5_noise(unraisable: Any) -> None:
-    """On a full disk every open HDF5 object complains once more; the error says it already."""
-    if "decrement id ref count" not in str(unraisable.exc_value):
-        sys.__unraisablehook__(unraisable)
 
 
 def _show_warning(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from spatiagraph import keys
 from spatiagraph._optional import require
+from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
 
@@ -40,20 +41,18 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix not in (".h5ad", ".zarr"):
         raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
+    if target.suffix == ".h5ad":
+        return write_h5ad(slide.adata, target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.stem}.new{target.suffix}")
+    new = target.with_name(f".{target.stem}.new.zarr")
     try:
-        if target.suffix == ".h5ad":
-            slide.adata.write_h5ad(new)
-        else:
-            _write_zarr(slide, new)
-            if target.is_dir():
-                shutil.rmtree(target)
+        _write_zarr(slide, new)
+        if target.is_dir():
+            shutil.rmtree(target)
         os.replace(new, target)
     finally:
         if new.is_dir():
             shutil.rmtree(new)
-        new.unlink(missing_ok=True)
     return target
 
 
