@@ -239,20 +239,20 @@ def test_a_run_stopped_by_ctrl_c_ends_with_the_weights_of_one_that_was_not(run, 
     whole = start(tmp_path / "whole")
     stopped = start(tmp_path / "stopped")
     history = tmp_path / "stopped" / "history.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (history.is_file() and len(history.read_text().splitlines()) > 3):
         assert stopped.poll() is None, stopped.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
-    said, error = stopped.communicate(timeout=60)
+    said, error = stopped.communicate(timeout=600)
     assert stopped.returncode == 130, error
     assert "the same command goes on" in said
     assert "Traceback" not in error
     assert not (tmp_path / "stopped" / "model").exists()
     resumed = start(tmp_path / "stopped")
-    assert resumed.wait(120) == 0
-    assert whole.wait(120) == 0
+    assert resumed.wait(600) == 0
+    assert whole.wait(600) == 0
     for process in (resumed, whole):
         process.communicate()
     first, second = (
