@@ -57,8 +57,6 @@ def info_nce_loss(
     with torch.autocast(a.device.type, enabled=False):
         similarity = normalize(a.to(dtype), dim=1) @ normalize(b.to(dtype), dim=1).T / temperature
     if mask is not None:
-        # a cell without both views still sees itself: an empty softmax would be nan
-        itself = torch.eye(num_cells, dtype=torch.bool, device=mask.device)
-        similarity = similarity.masked_fill(~(mask & mask.unsqueeze(1) | itself), -torch.inf)
+        similarity = similarity.masked_fill(~(mask & mask.unsqueeze(1)), -torch.inf)
     both = similarity.logsumexp(0) + similarity.logsumexp(1)
     return masked_mean(both / 2 - similarity.diagonal(), mask)

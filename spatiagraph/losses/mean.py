@@ -7,8 +7,9 @@ from torch import Tensor
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean of the entries where the mask is true; 0 if there are none.
 
-    Entries outside the mask get no gradient, and may hold anything, ``nan`` included. No entry is
-    picked out by index, so that nothing waits for the device.
+    Entries outside the mask get no gradient and may be ``nan``; what they were computed from may
+    not, since ``nan`` times no gradient is ``nan``. No entry is picked out by index, so that
+    nothing waits for the device.
 
     Args:
         values: Losses, any shape.
