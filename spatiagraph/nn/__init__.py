@@ -16,6 +16,7 @@ _NAMES = {
     "GeneTokenEncoder": "gene_tokens",
     "GeneTokens": "gene_tokens",
     "GenomicPosition": "genomic_position",
+    "GradientReversal": "gradient_reversal",
     "GraphTransformer": "transformer",
     "GraphTransformerLayer": "transformer",
     "ImageEncoder": "image",
@@ -28,6 +29,7 @@ _NAMES = {
     "TokenFusion": "token_fusion",
     "TokenTransformer": "token_transformer",
     "TopDown": "top_down",
+    "reverse_gradient": "gradient_reversal",
 }
 _MODULES = (
     "cell",
