@@ -40,6 +40,7 @@ _MODULES = (
     "gene_tokens",
     "genes",
     "genomic_position",
+    "gradient_reversal",
     "image",
     "masked_image",
     "patches",
