@@ -14,7 +14,6 @@ _NAMES = {
     "masked_mean": "mean",
     "negative_binomial_nll": "negative_binomial",
     "niche_profile_loss": "profile",
-    "patchify": "masked_image",
     "thin": "thinning",
     "token_diversity_loss": "token_diversity",
     "zero_inflated_negative_binomial_nll": "zero_inflated_negative_binomial",

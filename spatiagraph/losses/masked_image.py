@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spatiagraph.losses.mean import masked_mean
+from spatiagraph.nn.patches import patchify
 
 
 def masked_image_loss(
@@ -17,8 +18,8 @@ def masked_image_loss(
     Visible patches cost nothing: to copy them is no achievement. Computed in float32 or better.
 
     Args:
-        prediction: Pixels of each patch, ``[N, P, p²·C]``, in the order of :func:`patchify`,
-            which is that of published masked autoencoders.
+        prediction: Pixels of each patch, ``[N, P, p²·C]``, in the order of
+            :func:`~spatiagraph.nn.patches.patchify`.
         image: Crops, ``[N, C, H, W]``.
         mask: Hidden patches, boolean ``[N, P]``. Leave out cells without image
             (``mask & image_mask[:, None]``): their pixels, too, may be anything then.
@@ -56,30 +57,3 @@ def masked_image_loss(
         variance, mean = torch.var_mean(target, -1, keepdim=True)
         target = (target - mean) / (variance + 1e-6).sqrt()
     return masked_mean((prediction - target).square().mean(-1), mask)
-
-
-def patchify(image: Tensor, patch_size: int) -> Tensor:
-    """Cut crops into square patches.
-
-    Args:
-        image: Crops, ``[N, C, H, W]``.
-        patch_size: Side of a patch in pixels, :math:`p`.
-
-    Returns:
-        ``[N, P, p²·C]``: patches row by row, in each its pixels row by row, channels last.
-
-    Raises:
-        ValueError: If patches do not fill the crop.
-
-    Examples:
-        >>> patchify(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 1]
-        tensor([2., 3., 6., 7.])
-    """
-    num_cells, num_channels, height, width = image.shape
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f"Expected crops that patches of {patch_size} px fill, got {height} x {width}"
-        )
-    rows, columns = height // patch_size, width // patch_size
-    patches = image.reshape(num_cells, num_channels, rows, patch_size, columns, patch_size)
-    return patches.permute(0, 2, 4, 3, 5, 1).reshape(num_cells, rows * columns, -1)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.losses import masked_image_loss, patchify
+from spatiagraph.losses import masked_image_loss
+from spatiagraph.nn.patches import patchify
 
 HIDDEN = torch.tensor([[True, False, True, True, False, False], [False] * 5 + [True]])
 
@@ -12,15 +13,6 @@ def crops_and_prediction(num_channels=3):
     torch.manual_seed(0)
     image = torch.rand(2, num_channels, 8, 12, dtype=torch.float64)
     return image, torch.randn(2, 6, 16 * num_channels, dtype=torch.float64)
-
-
-def test_patches_are_squares_of_the_crop_row_by_row_with_channels_last():
-    image, _ = crops_and_prediction()
-    patches = patchify(image, 4).view(2, 2, 3, 4, 4, 3)
-    for row in range(2):
-        for column in range(3):
-            square = image[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-            assert_close(patches[:, row, column], square.permute(0, 2, 3, 1))
 
 
 def test_the_loss_is_the_mean_over_pixels_of_hidden_patches():
@@ -105,9 +97,3 @@ def test_shapes_that_disagree_are_refused():
         masked_image_loss(torch.zeros(2, 7, 48), image, HIDDEN)
     with pytest.raises(ValueError, match=r"'mask' \[2, 6\], one entry per patch, got \[6\]"):
         masked_image_loss(prediction, image, HIDDEN[0])
-
-
-@pytest.mark.parametrize("patch_size", [5, 8, 12])
-def test_patches_that_do_not_fill_the_crop_are_refused(patch_size):
-    with pytest.raises(ValueError, match=f"patches of {patch_size} px fill, got 8 x 12"):
-        patchify(crops_and_prediction()[0], patch_size)
