@@ -85,8 +85,7 @@ def _table(slide: Slide, models: Any) -> Any:
 
 def _image(image: SlideImage, models: Any) -> Any:
     """The finest level, read block by block, and coarser ones made of it."""
-    import dask.array as da
-
+    da = require("dask.array", extra="io", purpose="Writing .zarr")
     transformations = require("spatialdata.transformations", extra="io", purpose="Writing .zarr")
     height, width, channels = image.shape
     chunks = tuple(
