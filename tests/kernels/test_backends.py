@@ -35,6 +35,18 @@ def test_inputs_need_not_be_contiguous(compare, graph, backend):
     compare(backend, graph, strided=True)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_inputs_may_be_expanded_or_cut_out(backend):
+    torch.manual_seed(0)
+    edge_index = torch.randint(9, (2, 30))
+    one_number, wide = torch.randn(9, 2, 8), torch.randn(18, 2, 24)
+    q = one_number[..., :1].expand(9, 2, 8)
+    k, v = wide[::2, :, 8:16], wide[:1, :, 16:].expand(9, 2, 8)
+    with use(backend):
+        out = neighbor_attention(q, k, v, edge_index)
+        assert_close(out, neighbor_attention(*(x.clone() for x in (q, k, v)), edge_index))
+
+
 @pytest.mark.parametrize("graph", ["ragged", "hubs", "duplicates"], indirect=True)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_drop_the_same_edges(compare, graph, backend):
