@@ -150,7 +150,9 @@ def _self_test(name: str) -> Callable[[], float]:
         device = "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"
         generator = torch.Generator().manual_seed(0)
         q, k, v = torch.randn(3, 64, 2, 16, generator=generator).to(device)
-        edge_index = torch.randint(64, (2, 512), generator=generator).to(device)
+        target = torch.arange(64).repeat_interleave(8)
+        source = torch.randint(64, (512,), generator=generator)
+        edge_index = torch.stack([source, target]).to(device)
         with use("torch"):
             expected = neighbor_attention(q, k, v, edge_index)
         with use(name):

@@ -201,24 +201,24 @@ def draw(path: str) -> None:
     """Time and peak memory against the number of cells, and time against neighbours."""
     import matplotlib.pyplot as plt
 
-    sizes = [10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000]
+    sizes = [10_000, 20_000, 50_000, 100_000, 200_000, 500_000]
     degrees = [4, 8, 16, 32, 64]
     sides = {
-        "ours": ("spatiagraph", "C0", 1_000_000),
-        "pyg": ("PyG TransformerConv", "C3", 200_000),
+        "ours": ("spatiagraph", "C0", 500_000),
+        "pyg": ("PyG TransformerConv", "C3", 100_000),
     }
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     memory = axes[0].twinx()
     for side, (name, color, most) in sides.items():
         cells = [n for n in sizes if n <= most]
-        runs = [measure(side, cells=n) for n in cells]
+        runs = [measure(side, cells=n, rounds=1) for n in cells]
         axes[0].plot(cells, [seconds(run, side) for run in runs], "o-", color=color, label=name)
         memory.plot(cells, [run["peak_gb"] for run in runs], "s:", color=color, markersize=4)
-        runs = [measure(side, cells=50_000, k=k) for k in degrees]
+        runs = [measure(side, cells=20_000, k=k, rounds=1) for k in degrees]
         axes[1].plot(degrees, [seconds(run, side) for run in runs], "o-", color=color, label=name)
     axes[0].set(xscale="log", yscale="log", xlabel="cells (16 neighbours)", ylabel="seconds (—)")
     memory.set(yscale="log", ylabel="peak memory, GB (···)")
-    axes[1].set(xscale="log", yscale="log", xlabel="neighbours (50,000 cells)", ylabel="seconds")
+    axes[1].set(xscale="log", yscale="log", xlabel="neighbours (20,000 cells)", ylabel="seconds")
     axes[1].set_xticks(degrees, [str(k) for k in degrees])
     axes[1].minorticks_off()
     axes[0].legend(frameon=False)

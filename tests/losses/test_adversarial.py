@@ -70,27 +70,30 @@ def test_cells_of_unknown_source_teach_nothing():
     assert adversary(h, torch.full((4,), -1)) == 0
 
 
-@pytest.mark.parametrize(("strength", "found"), [(0.0, True), (1.0, False)])
-def test_an_encoder_forgets_the_source_only_if_the_gradient_is_reversed(strength, found):
+@pytest.mark.parametrize(("strength", "raised"), [(0.0, 0.0), (1.0, 0.3)])
+def test_reversed_gradient_leads_an_encoder_away_from_what_a_trained_adversary_finds(
+    strength, raised
+):
     torch.manual_seed(1)
     source = torch.arange(200) % 2
     x = torch.randn(200, 4)
     x[:, 0] += 2 * source
+    adversary = SourceAdversary(4, 2, strength)
+    learn(adversary, 0.2, lambda: adversary(x, source))
     encoder = nn.Linear(4, 4, bias=False)
     nn.init.eye_(encoder.weight)
-    adversary = SourceAdversary(4, 2, strength)
-    optimizer = torch.optim.SGD(
-        [{"params": encoder.parameters(), "lr": 0.1}, {"params": adversary.parameters(), "lr": 0.2}]
-    )
-    for _ in range(300):
+    found = adversary(encoder(x), source).item()
+    assert found < 0.45  # chance is 0.69
+    learn(encoder, 0.1, lambda: adversary(encoder(x), source), steps=50)
+    assert adversary(encoder(x), source).item() >= found + raised
+
+
+def learn(module: nn.Module, lr: float, loss, steps: int = 200) -> None:
+    optimizer = torch.optim.SGD(module.parameters(), lr)
+    for _ in range(steps):
         optimizer.zero_grad()
-        z = encoder(x)
-        keep = (z - x)[:, 1:].square().mean() + 0.05 * z.square().mean()
-        (adversary(z, source) + keep).backward()
+        loss().backward()
         optimizer.step()
-    z = encoder(x).detach()
-    gap = (z[source == 1].mean(0) - z[source == 0].mean(0)) / z.std(0)
-    assert (gap.norm() > 0.6) == found  # 1.1 and 0.2
 
 
 def test_one_label_alone_is_refused():
