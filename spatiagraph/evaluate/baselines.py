@@ -4,14 +4,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from spatiagraph.data.variability import gene_variability
 from spatiagraph.evaluate.genes import standardized_variance
-from spatiagraph.evaluate.inputs import as_embedding
+from spatiagraph.evaluate.inputs import as_embedding, as_expression
 from spatiagraph.graph.build import knn_graph
 from spatiagraph.graph.points import as_points
 
@@ -48,7 +47,7 @@ def log_normalize(
         array([[1., 1.],
                [0., 2.]], dtype=float32)
     """
-    x = _as_csr(counts)
+    x = as_expression(counts)
     if expression not in ("counts", "normalized"):
         raise ValueError(f'Expected expression to be "counts" or "normalized", got {expression!r}')
     if expression == "normalized":
@@ -95,7 +94,7 @@ def pca(
     for name, value in {"num_components": num_components, "num_genes": num_genes}.items():
         if value < 1:
             raise ValueError(f"Expected '{name}' of at least 1, got {value}")
-    x = _as_csr(counts)
+    x = as_expression(counts)
     x = x[:, np.flatnonzero(x.getnnz(axis=0) >= _MIN_CELLS)]
     if min(x.shape) < 2:
         raise ValueError(
@@ -174,7 +173,7 @@ def domain_baselines(
     Returns:
         Name → embedding: ``pca30``, ``pca30_nbr15``, ``depth_nbr15``, ``xy_only``.
     """
-    x, points = _as_csr(counts), as_points(pos)
+    x, points = as_expression(counts), as_points(pos)
     z = pca(x, seed=seed, expression=expression)
     depth = np.log1p(np.asarray(x.sum(axis=1, dtype=np.float64)))
     return {
@@ -183,19 +182,3 @@ def domain_baselines(
         "depth_nbr15": neighbor_mean(depth, points, slide=slide),
         "xy_only": (points - points.mean(axis=0)) / (points.std() or 1.0),
     }
-
-
-def _as_csr(counts: ArrayLike | csr_matrix) -> csr_matrix:
-    """Expression as CSR without stored zeros; the argument stays as it is."""
-    x = counts if sparse.issparse(counts) else np.atleast_2d(np.asarray(counts))
-    csr = csr_matrix(x, dtype=np.float32)
-    if not np.isfinite(csr.data).all() or (csr.data < 0).any():
-        raise ValueError(
-            "Expected finite expression values of at least 0, got NaN, infinity or negative ones. "
-            "Pass raw counts, not scaled values"
-        )
-    if not csr.has_canonical_format or not csr.data.all():
-        csr = csr.copy()
-        csr.sum_duplicates()
-        csr.eliminate_zeros()
-    return csr

@@ -1,14 +1,19 @@
-"""Embeddings and labels at the door of the protocols."""
+"""Embeddings, expression and labels at the door of the protocols."""
 
 from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from spatiagraph.graph.hierarchy import label_niches
+
+Method = TypeVar("Method")
 
 
 def as_embedding(z: ArrayLike | Tensor, name: str = "embeddings") -> NDArray[np.floating]:
@@ -103,3 +108,60 @@ def as_codes(
         raise ValueError(f"Expected one label per cell, [N], got shape {list(np.shape(values))}")
     series = pd.Series(values)
     return label_niches(series.where(~series.isin(list(ignore)))).numpy()
+
+
+def as_expression(counts: ArrayLike | csr_matrix) -> csr_matrix:
+    """Expression as CSR without stored zeros; the argument stays as it is.
+
+    Args:
+        counts: Counts or normalised expression, ``[N, G]``.
+
+    Returns:
+        ``[N, G]`` float32.
+
+    Raises:
+        ValueError: A value is negative or not finite.
+
+    Examples:
+        >>> as_expression([[0, 2], [1, 0]]).nnz
+        2
+    """
+    x = counts if sparse.issparse(counts) else np.atleast_2d(np.asarray(counts))
+    csr = csr_matrix(x, dtype=np.float32)
+    if not np.isfinite(csr.data).all() or (csr.data < 0).any():
+        raise ValueError(
+            "Expected finite expression values of at least 0, got NaN, infinity or negative ones. "
+            "Pass raw counts, not scaled values"
+        )
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    return csr
+
+
+def with_baselines(
+    methods: Mapping[str, Method],
+    baselines: Mapping[str, Method],
+    names: Collection[str] | None = None,
+) -> dict[str, Method]:
+    """Methods, and beside them the baselines of their names.
+
+    Args:
+        methods: Name → method.
+        baselines: Name → method, all there are.
+        names: Some of the baselines; all by default.
+
+    Raises:
+        ValueError: A baseline is not known, a method has the name of one, or there is nothing.
+    """
+    wanted = list(baselines) if names is None else list(names)
+    if unknown := sorted({*wanted} - {*baselines}):
+        raise ValueError(
+            f"Expected baselines among {', '.join(baselines)}, got {', '.join(unknown)}"
+        )
+    if taken := sorted({*methods} & {*wanted}):
+        raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")
+    if not (methods or wanted):
+        raise ValueError("Expected at least one method or baseline, got none")
+    return {**methods, **{name: baselines[name] for name in wanted}}
