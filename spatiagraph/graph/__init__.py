@@ -7,6 +7,7 @@ _NAMES = {
     "radius_graph": "build",
     "delaunay_graph": "build",
     "grid_graph": "build",
+    "group_graph": "build",
     "grid_niches": "hierarchy",
     "grid_patches": "hierarchy",
     "neighborhood_niches": "hierarchy",

@@ -1,0 +1,54 @@
+"""Everybody with everybody, inside groups that do not overlap."""
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+
+def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
+    """Join the members of each group with each other and with themselves.
+
+    In a group of ``s`` members more than ``max_neighbors``, member ``p`` (counted in the order of
+    rows) is joined to the members ``p + floor(j · s / max_neighbors)`` modulo ``s``: itself and
+    others evenly spread over the group. Each is then also heard by ``max_neighbors`` members.
+
+    Args:
+        assignment: Group of each member, ``[N]``; one with -1 is joined to itself alone.
+        max_neighbors: Most members that one is joined to, itself counted.
+
+    Returns:
+        Messages member → member, ``[2, E]``, sorted by target, then by source, on the device of
+        ``assignment``. Without groups above ``max_neighbors`` it is symmetric.
+
+    Raises:
+        ValueError: ``max_neighbors`` is below 1.
+
+    Examples:
+        >>> group_graph(torch.tensor([0, 1, 0])).tolist()
+        [[0, 2, 1, 0, 2], [0, 0, 1, 2, 2]]
+    """
+    if max_neighbors < 1:
+        raise ValueError(f"Expected 'max_neighbors' of at least 1, got {max_neighbors}")
+    num = assignment.numel()
+    row = torch.arange(num, device=assignment.device)
+    num_groups = int(assignment.max()) + 1 if num else 0
+    alone = num_groups + (assignment < 0).cumsum(0) - 1
+    group = torch.where(assignment < 0, alone, assignment)
+    order = group.argsort(stable=True)
+    size = torch.bincount(group)
+    first = size.cumsum(0) - size
+    place = torch.empty_like(row)
+    place[order] = row - first[group[order]]
+    of_target = size[group]
+    degree = of_target.clamp(max=max_neighbors)
+    target = row.repeat_interleave(degree)
+    step = torch.arange(target.numel(), device=row.device) - (
+        degree.cumsum(0) - degree
+    ).repeat_interleave(degree)
+    stride = (step * of_target[target]).div(max_neighbors, rounding_mode="floor")
+    crowded = of_target[target] > max_neighbors
+    step = torch.where(crowded, (place[target] + stride) % of_target[target].clamp(min=1), step)
+    source = order[first[group[target]] + step]
+    if bool(crowded.any()):
+        source = source[(target * num + source).argsort()]
+    return EdgeIndex(torch.stack([source, target]), sparse_size=(num, num), sort_order="col")
