@@ -140,6 +140,27 @@ def as_expression(counts: ArrayLike | csr_matrix) -> csr_matrix:
     return csr
 
 
+def as_folds(folds: ArrayLike | Tensor, num_cells: int) -> NDArray[np.int64]:
+    """The fold of each cell.
+
+    Args:
+        folds: ``[N]`` integers.
+        num_cells: Number of cells, ``N``.
+
+    Raises:
+        ValueError: Another shape, or not integers.
+    """
+    fold = np.asarray(folds.cpu() if isinstance(folds, Tensor) else folds)
+    if fold.shape != (num_cells,):
+        raise ValueError(
+            f"Expected 'folds' with one entry for each of {num_cells} cells, got shape "
+            f"{list(fold.shape)}"
+        )
+    if not np.issubdtype(fold.dtype, np.integer):
+        raise ValueError(f"Expected 'folds' of integers, got {fold.dtype}")
+    return fold.astype(np.int64)
+
+
 def with_baselines(
     methods: Mapping[str, Method],
     baselines: Mapping[str, Method],

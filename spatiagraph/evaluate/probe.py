@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph.evaluate.inputs import as_codes, as_embeddings
+from spatiagraph.evaluate.inputs import as_codes, as_embeddings, as_folds
 
 Classifier: TypeAlias = Literal["lr", "knn"] | BaseEstimator
 
@@ -78,7 +78,7 @@ def score_probe(
     arrays = as_embeddings(embeddings, len(codes))
     if MAJORITY in arrays:
         raise ValueError(f"Expected no embedding named {MAJORITY!r}: that row is always there")
-    fold = _as_folds(folds, len(codes))
+    fold = as_folds(folds, len(codes))
     enough = np.bincount(codes[codes >= 0], minlength=1) >= min_cells
     rows = np.flatnonzero((codes >= 0) & (fold >= 0) & enough[codes])
     truth, fold = codes[rows], fold[rows]
@@ -109,18 +109,6 @@ def _resolve(classifier: Classifier) -> BaseEstimator:
     raise ValueError(
         f'Expected \'classifier\' "lr", "knn" or a scikit-learn classifier, got {classifier!r}'
     )
-
-
-def _as_folds(folds: ArrayLike | Tensor, num_cells: int) -> NDArray[np.int64]:
-    fold = np.asarray(folds.cpu() if isinstance(folds, Tensor) else folds)
-    if fold.shape != (num_cells,):
-        raise ValueError(
-            f"Expected 'folds' with one entry for each of {num_cells} cells, got shape "
-            f"{list(fold.shape)}"
-        )
-    if not np.issubdtype(fold.dtype, np.integer):
-        raise ValueError(f"Expected 'folds' of integers, got {fold.dtype}")
-    return fold.astype(np.int64)
 
 
 def _check_task(truth: NDArray[np.int64], fold: NDArray[np.int64], min_cells: int) -> None:

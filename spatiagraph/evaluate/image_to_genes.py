@@ -1,0 +1,209 @@
+"""Expression from images: ridge on frozen image features, tissue held out."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from spatiagraph.evaluate.baselines import Expression, log_normalize
+from spatiagraph.evaluate.genes import standardized_variance
+from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds
+from spatiagraph.evaluate.prediction import depth_terms, mean_and_std, prediction_scores
+
+GeneSet: TypeAlias = Literal["var250", "mean250", "hvg50", "all"]
+
+TRAIN_MEAN = "train_mean"
+"""Row of the table for each gene's mean over training cells."""
+DEPTH_ORACLE = "depth_oracle"
+"""Row of the table for ridge on the test cell's own total count, which no image shows."""
+
+_ALPHAS = np.logspace(0, 7, 15)
+
+
+def choose_genes(counts: csr_matrix, genes: GeneSet, log: csr_matrix) -> NDArray[np.int64]:
+    """Columns of genes worth predicting, by training cells alone.
+
+    Args:
+        counts: Counts of the training cells, ``[n, G]``.
+        genes: ``"var250"``, the genes whose ``log`` varies most of those seen in a tenth of the
+            cells; ``"mean250"``, those of the highest mean count; ``"hvg50"``, the most variable
+            by :func:`~spatiagraph.evaluate.genes.standardized_variance`; ``"all"``.
+        log: Log-normalised counts, ``[n, G]``.
+
+    Returns:
+        Columns; fewer where there are fewer genes.
+
+    Raises:
+        ValueError: An unknown set, or no gene is seen in a tenth of the cells.
+    """
+    if genes not in get_args(GeneSet):
+        raise ValueError(f"Expected 'genes' among {', '.join(get_args(GeneSet))}, got {genes!r}")
+    if genes == "all":
+        return np.arange(counts.shape[1])
+    if genes == "mean250":
+        return np.argsort(-np.asarray(counts.mean(axis=0)).ravel())[:250]
+    if genes == "hvg50":
+        return np.sort(np.argsort(-standardized_variance(counts), kind="stable")[:50])
+    seen = np.flatnonzero(counts.getnnz(axis=0) >= 0.1 * counts.shape[0])
+    if not seen.size:
+        raise ValueError(
+            'Expected genes that a tenth of the training cells show, got none. Pass genes="all"'
+        )
+    return seen[np.argsort(-log[:, seen].toarray().var(axis=0))[:250]]
+
+
+def score_image_to_genes(
+    features: Mapping[str, ArrayLike | Tensor],
+    counts: ArrayLike | csr_matrix,
+    folds: ArrayLike | Tensor,
+    *,
+    groups: ArrayLike | None = None,
+    genes: GeneSet | ArrayLike = "var250",
+    target: float | None = 1e6,
+    num_components: int | None = None,
+    expression: Expression = "counts",
+    progress: bool = False,
+) -> pd.DataFrame:
+    """How well genes are predicted from frozen image features, in tissue not trained on.
+
+    The protocol of `"HEST-1k" <https://arxiv.org/abs/2406.16192>`_ with ridge regression: features
+    are standardised over training cells, reduced to ``num_components`` principal components of
+    them if asked, and regressed on the logarithm of expression. One strength of 15 between 1 and
+    1e7 serves all genes: the one of least error when each group of training cells is left out.
+
+    A spot's total count follows from how many cells it holds, so images do predict it, and every
+    gene follows it. ``pearson_given_depth`` is what is left when measured and predicted values
+    have lost what the logarithm of the total and its square explain. Two baselines are always
+    there, ``"train_mean"``, and ``"depth_oracle"``: ridge on that total itself, measured in the
+    test cell. :func:`~spatiagraph.evaluate.image_baselines` has two more, of images.
+
+    Args:
+        features: Name → image features of each cell, ``[N, F]``. They may have seen all images
+            but no gene. May be empty, for the baselines alone.
+        counts: Counts or normalised expression, ``[N, G]``.
+        folds: Fold of each cell, ``[N]``, integers, each held out in turn: sections, donors or
+            :func:`~spatiagraph.data.splits.spatial_blocks`; below 0 the cell takes no part.
+        groups: Group of each cell, ``[N]``, for the choice of strength; the folds by default,
+            which takes three of them or more.
+        genes: Genes to predict: a name of :func:`choose_genes`, chosen anew in every fold, or
+            columns.
+        target: Depth that cells are brought to, 1e6 for counts per million; ``None`` for the
+            median of all cells.
+        num_components: Principal components to keep of wider features; 256 in HEST.
+        expression: Which of the two ``counts`` holds.
+        progress: Show a bar.
+
+    Returns:
+        One row per name and baseline: ``pearson_mean``, ``pearson_median``, ``rmse`` and ``mse``
+        over genes, ``pearson_given_depth``, each the mean over folds with ``…_std`` beside it;
+        ``num_genes``, ``num_cells``, ``num_folds``.
+
+    Raises:
+        ValueError: Shapes do not fit, names clash, or there are too few folds or groups.
+    """
+    x = as_expression(counts)
+    arrays = as_embeddings(features, x.shape[0]) if features else {}
+    if taken := sorted({*arrays} & {TRAIN_MEAN, DEPTH_ORACLE}):
+        raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")
+    fold = as_folds(folds, x.shape[0])
+    group = fold if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if group.shape != fold.shape:
+        raise ValueError(f"Expected a group for each of {len(fold)} cells, got {group.shape}")
+    numbers = np.unique(fold[fold >= 0])
+    _check_groups(fold, group, numbers)
+    depth = depth_terms(x)
+    inputs: dict[str, NDArray | None] = {**arrays, TRAIN_MEAN: None, DEPTH_ORACLE: depth}
+    log = log_normalize(x, target, expression=expression)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in inputs}
+    num_genes = 0
+    with tqdm(total=len(inputs) * len(numbers), desc="genes", disable=not progress) as bar:
+        for number in numbers:
+            test = np.flatnonzero(fold == number)
+            train = np.flatnonzero((fold >= 0) & (fold != number))
+            chosen = isinstance(genes, str)
+            columns = choose_genes(x[train], genes, log[train]) if chosen else np.asarray(genes)  # type: ignore[arg-type]
+            num_genes = len(columns)
+            y, truth = (log[rows][:, columns].toarray() for rows in (train, test))
+            for name, z in inputs.items():
+                if z is None:
+                    guess = np.broadcast_to(y.mean(axis=0), truth.shape)
+                else:
+                    a, b = _prepare(z[train], z[test], num_components)
+                    guess = grouped_ridge(a, y, group[train], b)
+                runs[name].append(prediction_scores(truth, guess, depth[test]))
+                bar.update()
+    sizes = {"num_genes": num_genes, "num_cells": int((fold >= 0).sum()), "num_folds": len(numbers)}
+    table = {name: {**mean_and_std(scores), **sizes} for name, scores in runs.items()}
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def grouped_ridge(
+    features: NDArray[np.floating],
+    y: NDArray[np.floating],
+    groups: NDArray[np.integer],
+    test_features: NDArray[np.floating],
+) -> NDArray[np.floating]:
+    """Ridge whose strength has the least error on groups left out of training.
+
+    Args:
+        features: Of the training cells, ``[n, F]``; standardised here, over each training set.
+        y: What to predict, ``[n, G]``.
+        groups: Group of each training cell, ``[n]``.
+        test_features: ``[m, F]``.
+
+    Returns:
+        Predictions for the test cells, ``[m, G]``.
+    """
+    error = np.zeros(len(_ALPHAS))
+    for number in np.unique(groups):
+        inside = groups != number
+        paths = _ridge_path(features[inside], y[inside], features[~inside])
+        error += [((guess - y[~inside]) ** 2).sum() for guess in paths]
+    best = int(error.argmin())
+    return _ridge_path(features, y, test_features, _ALPHAS[best : best + 1])[0]
+
+
+def _ridge_path(
+    features: NDArray[np.floating],
+    y: NDArray[np.floating],
+    test_features: NDArray[np.floating],
+    alphas: NDArray[np.floating] = _ALPHAS,
+) -> list[NDArray[np.floating]]:
+    """Predictions at each strength from one singular value decomposition."""
+    scaler, mean = StandardScaler().fit(features), y.mean(axis=0)
+    u, s, vt = np.linalg.svd(scaler.transform(features), full_matrices=False)
+    uy, z = u.T @ (y - mean), scaler.transform(test_features) @ vt.T
+    return [(z * (s / (s**2 + alpha))) @ uy + mean for alpha in alphas]
+
+
+def _prepare(
+    train: NDArray[np.floating], test: NDArray[np.floating], num_components: int | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Principal components of standardised features, where there are too many."""
+    if num_components is None or train.shape[1] <= num_components:
+        return train, test
+    scaler = StandardScaler().fit(train)
+    size = min(num_components, len(train))
+    model = PCA(size, random_state=0).fit(scaler.transform(train))
+    return model.transform(scaler.transform(train)), model.transform(scaler.transform(test))
+
+
+def _check_groups(
+    fold: NDArray[np.int64], group: NDArray[np.integer], numbers: NDArray[np.int64]
+) -> None:
+    if len(numbers) < 2:
+        raise ValueError(f"Expected at least two folds, got {len(numbers)}")
+    for number in numbers:
+        found = len(np.unique(group[(fold >= 0) & (fold != number)]))
+        if found < 2:
+            raise ValueError(
+                f"Expected at least two groups of training cells, got {found} outside of fold "
+                f"{number}. Pass 'groups', such as spatial_blocks(pos)"
+            )
