@@ -6,6 +6,7 @@ _NAMES = {
     "Slide": "slide",
     "SlideImage": "image",
     "GenePanel": "panel",
+    "LabelSet": "labels",
     "TissueData": "convert",
     "to_data": "convert",
     "TileLoader": "loader",
@@ -15,6 +16,7 @@ _NAMES = {
 _MODULES = (
     "convert",
     "image",
+    "labels",
     "loader",
     "panel",
     "read",
