@@ -102,7 +102,7 @@ class LabelSet:
 
     @property
     def descendants(self) -> list[Tensor | None]:
-        """For each column the classes below each branch, bool ``[P, C]``; ``None`` if there are none.
+        """For each column the classes below each branch, ``[P, C]``; ``None`` without branches.
 
         As :func:`~spatiagraph.losses.hierarchical_bce` takes them.
         """

@@ -164,13 +164,23 @@ def test_neighborhoods_respect_limits_and_slides():
     ]
 
 
+def test_neighborhood_of_a_radius_holds_all_cells_within_it():
+    pos = uniform(150)
+    found = neighborhood_niches(pos, mode="radius", radius_um=27.0)
+    found.validate()
+    near = np.linalg.norm(pos[:, None] - pos[None], axis=-1) <= 27.0
+    assert members(found) == [set(np.flatnonzero(row)) for row in near]
+    assert members(neighborhood_niches([[3.0, 4.0]], mode="radius")) == [{0}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"k": 0}, "'k' of at least 1"),
         ({"max_ratio": 0}, "'max_ratio' above 0"),
         ({"max_um": -1}, "'max_um' above 0"),
-        ({"mode": "disc"}, "'mode' \"knn\" or \"box\", got 'disc'"),
+        ({"mode": "radius", "radius_um": 0}, "'radius_um' above 0"),
+        ({"mode": "disc"}, '\'mode\' "knn", "box" or "radius", got \'disc\''),
     ],
 )
 def test_neighborhoods_refuse_unusable_arguments(arguments, message):

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from spatiagraph.graph.build.knn import nearest
-from spatiagraph.graph.edges import join_slides
+from spatiagraph.graph.build.radius import radius_graph
+from spatiagraph.graph.edges import join_slides, plain_edges
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 _ROUNDING = 1 + 1e-9  # lattice distances are equal only up to the last digits
@@ -18,10 +19,11 @@ def neighborhood_niches(
     pos: ArrayLike | Tensor,
     k: int = 6,
     *,
-    mode: Literal["knn", "box"] = "knn",
+    mode: Literal["knn", "box", "radius"] = "knn",
     max_ratio: float | None = 1.5,
     max_um: float | None = None,
     box_um: float = 200.0,
+    radius_um: float = 27.0,
     slide: ArrayLike | Tensor | None = None,
 ) -> EdgeIndex:
     """One niche around each cell: the cell and its neighbours.
@@ -34,12 +36,14 @@ def neighborhood_niches(
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
         k: Neighbours at most, not counting the cell itself; a section of fewer cells gives fewer.
-        mode: ``"knn"``, or ``"box"``: all cells in the closed, axis-aligned square of side
-            ``box_um`` around the cell (``k``, ``max_ratio`` and ``max_um`` play no part).
+        mode: ``"knn"``; ``"box"``: all cells in the closed, axis-aligned square of side
+            ``box_um`` around the cell; or ``"radius"``: all cells at most ``radius_um`` away (for
+            both, ``k``, ``max_ratio`` and ``max_um`` play no part).
         max_ratio: Longest edge in units of the median nearest-neighbour distance; ``None`` for
             no limit.
         max_um: Longest edge in µm; ``None`` for no limit.
         box_um: Side of the square.
+        radius_um: Radius of the circle.
         slide: Section of each cell, ``[N]``; niches do not reach into other sections.
 
     Returns:
@@ -55,17 +59,20 @@ def neighborhood_niches(
     """
     if k < 1:
         raise ValueError(f"Expected 'k' of at least 1, got {k}")
-    for name, value in (("max_ratio", max_ratio), ("max_um", max_um), ("box_um", box_um)):
+    limits = {"max_ratio": max_ratio, "max_um": max_um, "box_um": box_um, "radius_um": radius_um}
+    for name, value in limits.items():
         if value is not None and not value > 0:
             raise ValueError(f"Expected '{name}' above 0, got {value}")
-    if mode not in ("knn", "box"):
-        raise ValueError(f'Expected \'mode\' "knn" or "box", got {mode!r}')
+    if mode not in ("knn", "box", "radius"):
+        raise ValueError(f'Expected \'mode\' "knn", "box" or "radius", got {mode!r}')
     points = as_points(pos)
     parts = []
     for rows in slide_rows(slide, len(points)):
         section = points[rows]
         if mode == "box":
             edges = _box(section, box_um)
+        elif mode == "radius":
+            edges = _with_own(plain_edges(radius_graph(section, radius_um)).numpy(), len(section))
         else:
             edges = _nearest(section, min(k, len(rows) - 1), max_ratio, max_um)
         parts.append((rows, edges))
@@ -90,14 +97,19 @@ def _nearest(
     return np.stack([members[keep], niche[keep]])
 
 
+def _with_own(edges: NDArray[np.int64], num_cells: int) -> NDArray[np.int64]:
+    """The same edges, sorted by target and then by source, with one from each cell to itself."""
+    own = np.arange(num_cells)
+    source, target = np.concatenate([edges, np.stack([own, own])], axis=1)
+    order = np.lexsort((source, target))
+    return np.stack([source[order], target[order]])
+
+
 def _box(points: Points, box_um: float) -> NDArray[np.int64]:
     """Members → niches of one section, ``[2, P]``."""
     from scipy.spatial import cKDTree
 
     half = box_um / 2 * _ROUNDING
     pairs = cKDTree(points).query_pairs(half, p=np.inf, output_type="ndarray")
-    own = np.arange(len(points))
-    source = np.concatenate([pairs[:, 0], pairs[:, 1], own])
-    target = np.concatenate([pairs[:, 1], pairs[:, 0], own])
-    order = np.lexsort((source, target))
-    return np.stack([source[order], target[order]]).astype(np.int64)
+    edges = np.concatenate([pairs, pairs[:, ::-1]]).T.astype(np.int64)
+    return _with_own(edges, len(points))

@@ -1,0 +1,8 @@
+"""Slides → graphs for PyTorch Geometric, and embeddings back to AnnData."""
+
+from spatiagraph.data.convert.embeddings import write_embeddings
+from spatiagraph.data.convert.recipe import SlideToGraph
+from spatiagraph.data.convert.slide_to_data import to_data
+from spatiagraph.data.convert.tissue_data import TissueData
+
+__all__ = ["SlideToGraph", "TissueData", "to_data", "write_embeddings"]

@@ -1,0 +1,50 @@
+"""Embeddings back to AnnData."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anndata
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from spatiagraph import keys
+from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.graph.edges import plain_edges
+
+
+def write_embeddings(
+    adata: anndata.AnnData,
+    name: str,
+    embeddings: Mapping[str, NDArray[np.floating]],
+    *,
+    data: TissueData,
+    uns: Mapping[str, Any],
+) -> anndata.AnnData:
+    """Put embeddings and the graph they were made on where the ecosystem looks for them.
+
+    Args:
+        adata: Written to in place: ``obsm``, ``obsp``, ``obs`` and ``uns``.
+        name: Short name of the model: ``obsm["X_{name}"]``, ``obsm["X_{name}_niche"]``, …
+        embeddings: Level → ``[N, D]``, one row per cell.
+        data: The graph of the whole slide.
+        uns: What made the embeddings; stored under ``uns["spatiagraph"]``.
+
+    Returns:
+        The same object.
+    """
+    for level, value in embeddings.items():
+        adata.obsm[keys.embedding_key(name, level)] = np.ascontiguousarray(value)
+    source, target = plain_edges(data.edge_index)
+    distance = (data.pos[source] - data.pos[target]).norm(dim=1).numpy()
+    shape = (adata.n_obs, adata.n_obs)
+    # rows are targets: row i lists the neighbours of cell i, as squidpy does
+    place = (target.numpy(), source.numpy())
+    adata.obsp[keys.DISTANCES] = sparse.csr_matrix((distance.astype(np.float32), place), shape)
+    ones = np.ones(len(distance), dtype=np.float32)
+    adata.obsp[keys.CONNECTIVITIES] = sparse.csr_matrix((ones, place), shape)
+    adata.obs[keys.group_key(name, "tissue")] = data.tissue_of_cell.numpy()
+    if data.num_niches < data.num_nodes:  # else every cell has a niche of its own
+        adata.obs[keys.group_key(name, "niche")] = data.niche.numpy()
+    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **uns}
+    return adata
