@@ -17,6 +17,7 @@ _NAMES = {
     "network_features": "image_features",
     "pca": "baselines",
     "pearson_given": "prediction",
+    "random_folds": "probe",
     "ridge_on": "imputation",
     "run_protocols": "protocols",
     "score_domains": "clustering",
