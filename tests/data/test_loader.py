@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import TileLoader, make_tissue, to_data
+from spatiagraph.data import GenePanel, LabelSet, TileLoader, make_tissue, to_data
+from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.loader import in_hilbert_order
 from spatiagraph.graph import kd_parts
 
@@ -80,3 +81,59 @@ def test_hilbert_order_moves_cells_and_nothing_else():
     assert_close(moved.niche, DATA.niche[rows])
     step = (moved.pos[1:] - moved.pos[:-1]).norm(dim=1).mean()
     assert step < 0.5 * (DATA.pos[1:] - DATA.pos[:-1]).norm(dim=1).mean()
+
+
+def with_all_features():
+    slide = make_tissue(300, num_genes=30, image="dapi", seed=2)
+    recipe = SlideToGraph(
+        GenePanel(slide.symbols),
+        graph="niche",
+        niche="grid",
+        niche_um=25.0,
+        tissue="grid",
+        tissue_um=50.0,
+        window_um=16.0,
+        size_px=8,
+        niche_image=True,
+        tissue_image=True,
+        labels=LabelSet.from_slides([slide], ["cell_type", "niche"]),
+    )
+    data = recipe(slide)
+    data.z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    return data
+
+
+FULL = with_all_features()
+
+
+def assert_same_features(part, whole):
+    """Cells, niches and regions of a part have the features they have on the whole slide."""
+    rows = part.cell_index
+    for key in ("image", "image_mask", "window_um", "labels", "z", "depth", "pos"):
+        assert_close(part[key], whole[key][rows])
+    assert_close(part.x, whole.x.to_dense()[rows])
+    own = part.niche >= 0
+    niches, regions = whole.niche[rows[own]], whole.tissue_of_cell[rows[own]]
+    for key in ("niche_image", "niche_image_mask", "niche_pos"):
+        assert part[key].size(0) == part.num_niches
+        assert_close(part[key][part.niche[own]], whole[key][niches])
+    for key in ("tissue_image", "tissue_image_mask", "tissue_pos"):
+        assert part[key].size(0) == part.num_tissues
+        assert_close(part[key][part.tissue_of_cell[own]], whole[key][regions])
+
+
+def test_tiles_carry_crops_labels_and_features_of_every_level():
+    tiles = list(TileLoader([FULL], tile_size=60, num_hops=1))
+    assert len(tiles) > 3
+    for tile in tiles:
+        assert_same_features(tile, FULL)
+        assert not {"node_index", "niche_row", "tissue_row"} & set(tile.keys())
+
+
+def test_hilbert_order_moves_the_features_of_cells_and_of_nothing_else():
+    moved = in_hilbert_order(FULL)
+    assert moved.cell_index.tolist() != list(range(300))
+    moved.x = moved.x.to_dense()
+    assert_same_features(moved, FULL)
+    assert_close(moved.niche_image, FULL.niche_image)
+    assert_close(moved.tissue_image, FULL.tissue_image)

@@ -1,0 +1,86 @@
+"""Tiles of neighbouring cells with the context they need."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
+from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.graph.tiles import tissue_tiles
+
+
+class TileDataset(Dataset[TissueData]):
+    """The tiles of some slides; item ``i`` is a tile with its context.
+
+    Whole tissue regions go into a tile, so that context is computed once per region. A tile is
+    complete: a model that looks ``num_hops`` hops over the cell graph, pools cells into niches,
+    niches into regions and sends both back gives its core cells what it would give them on the
+    whole slide.
+
+    Args:
+        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
+        tile_size: Core cells of a tile, at most; a larger region is a tile of its own.
+        num_hops: Hops over ``edge_index`` of the model.
+    """
+
+    def __init__(self, slides: Sequence[TissueData], tile_size: int, num_hops: int):
+        if tile_size < 1:
+            raise ValueError(f"Expected 'tile_size' to be positive, got {tile_size}")
+        self.slides = [in_hilbert_order(data) for data in slides]
+        self.num_hops = num_hops
+        self.tiles = [
+            (i, core)
+            for i, data in enumerate(self.slides)
+            for core in tissue_tiles(data.tissue_of_cell, tile_size)
+        ]
+        self._structure: dict[int, TissueData] = {}
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> TissueData:
+        slide, core = self.tiles[index]
+        if index not in self._structure:
+            self._structure[index] = cut_tile(self.slides[slide], core, self.num_hops)
+        tile = self._structure[index].clone()
+        return fill_tile(tile, self.slides[slide], slide)
+
+
+class TileLoader(DataLoader[TissueData]):
+    """Loader of tiles: each batch is one tile of one slide with its context.
+
+    Args:
+        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
+        tile_size: Core cells of a tile, at most.
+        num_hops: Hops of the model over the cell graph.
+        shuffle: New order in every epoch; in order of the slides otherwise.
+        seed: Seed of the order.
+        num_workers: Worker processes.
+
+    Examples:
+        >>> from spatiagraph.data import make_tissue, to_data
+        >>> loader = TileLoader([to_data(make_tissue(500, image=None))], tile_size=300, num_hops=1)
+        >>> sum(int(tile.core.sum()) for tile in loader)
+        500
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[TissueData],
+        tile_size: int = 4096,
+        num_hops: int = 1,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+    ):
+        dataset = TileDataset(slides, tile_size, num_hops)
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=EpochSampler(len(dataset), seed) if shuffle else None,
+            num_workers=num_workers,
+            generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
+        )
