@@ -8,7 +8,7 @@ import typer
 from spatiagraph.cli.options import SlideOptions, with_slide_options
 
 if TYPE_CHECKING:
-    from spatiagraph.models.context import ContextModel
+    from spatiagraph.models.base import SlideModel
 
 
 @with_slide_options
@@ -24,7 +24,8 @@ def embed(
 ) -> None:
     """Write embeddings of every cell, its niche and its region to an .h5ad file.
 
-    They are in obsm["X_context"], obsm["X_context_niche"] and obsm["X_context_tissue"].
+    They are in obsm["X_{model}"], obsm["X_{model}_niche"] and obsm["X_{model}_tissue"], with
+    "context" or "spatia" for {model}.
     """
     from spatiagraph import training
     from spatiagraph.cli.console import check_output_file, say
@@ -40,9 +41,9 @@ def embed(
     say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
 
 
-def load_model(folder_or_hub_id: str) -> "ContextModel":
+def load_model(folder_or_hub_id: str) -> "SlideModel":
     """The model of a run's folder, of its own folder, or of the Hub."""
-    from spatiagraph.models.context import ContextModel
+    from spatiagraph.models.base import SlideModel
 
     inside = Path(folder_or_hub_id) / "model"
-    return ContextModel.from_pretrained(inside if inside.is_dir() else folder_or_hub_id)
+    return SlideModel.from_pretrained(inside if inside.is_dir() else folder_or_hub_id)

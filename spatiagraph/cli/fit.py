@@ -1,11 +1,27 @@
 """``spatiagraph fit``."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spatiagraph.cli.options import SlideOptions, with_slide_options
+
+
+class Model(StrEnum):
+    """Models that can be trained."""
+
+    context = "context"
+    spatia = "spatia"
+
+
+class Preset(StrEnum):
+    """Sizes of SPATIA."""
+
+    tiny = "tiny"
+    small = "small"
+    base = "base"
 
 
 @with_slide_options
@@ -16,16 +32,32 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     slide_options: SlideOptions,
+    model: Annotated[
+        Model, typer.Option(help="context: minutes on a laptop; spatia: tokens of genes and image.")
+    ] = Model.context,
     epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
-    channels: Annotated[int, typer.Option(help="Size of an embedding.", min=4)] = 32,
     genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
-    neighbors: Annotated[int, typer.Option(help="Neighbours of a cell in the graph.", min=1)] = 8,
-    niche_size: Annotated[
-        int, typer.Option(help="A niche is a cell and this many nearest others.", min=1)
-    ] = 15,
+    channels: Annotated[
+        int | None, typer.Option(help="Size of an embedding; 32, or that of the preset.", min=4)
+    ] = None,
     window_um: Annotated[
         float | None,
         typer.Option(help="Side of the crop around a cell; 13.6, or the pitch of spots."),
+    ] = None,
+    neighbors: Annotated[
+        int | None, typer.Option(help="context: neighbours of a cell in the graph; 8.", min=1)
+    ] = None,
+    niche_size: Annotated[
+        int | None,
+        typer.Option(help="context: a niche is a cell and this many nearest others; 15.", min=1),
+    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="spatia: its size; tiny.")] = None,
+    niche_um: Annotated[
+        float | None, typer.Option(help="spatia: side of a niche in µm; 54.4.")
+    ] = None,
+    classify: Annotated[
+        list[str] | None,
+        typer.Option(help="spatia: column of obs to learn to classify; may be repeated."),
     ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
@@ -40,23 +72,27 @@ def fit(
 
     quiet_libraries()
     from spatiagraph import training
-    from spatiagraph.models import ContextModel
+    from spatiagraph.models import ContextModel, Spatia
 
     sections = slide_options.read_all(slides)
     for slide in sections:
         say(repr(slide))
-    model = ContextModel.for_slides(
-        sections,
-        channels=channels,
-        num_genes=genes,
-        num_neighbors=neighbors,
-        niche_size=niche_size,
-        window_um=window_um,
-        seed=seed,
-    )
+    chosen = {"channels": channels, "num_genes": genes, "window_um": window_um, "seed": seed}
+    options: dict[Model, dict[str, Any]] = {
+        Model.context: {"num_neighbors": neighbors, "niche_size": niche_size},
+        Model.spatia: {"preset": preset, "niche_um": niche_um, "labels": classify or None},
+    }
+    for other, given in options.items():
+        wrong = [name for name, value in given.items() if value is not None and other != model]
+        if wrong:
+            raise ValueError(
+                f"Expected options of --model {model}, got {', '.join(wrong)} of {other}"
+            )
+    given = {k: v for k, v in {**chosen, **options[model]}.items() if v is not None}
+    built = (ContextModel if model == Model.context else Spatia).for_slides(sections, **given)
     try:
         result = training.fit(
-            model, sections, max_epochs=epochs, lr=lr, accelerator=accelerator, seed=seed, out=out
+            built, sections, max_epochs=epochs, lr=lr, accelerator=accelerator, seed=seed, out=out
         )
     except KeyboardInterrupt:
         say(f"Finished epochs are safe in {out}: the same command goes on from there")

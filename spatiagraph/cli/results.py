@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from spatiagraph.data.slide import Slide
-    from spatiagraph.models.context import ContextModel
+    from spatiagraph.models.base import SlideModel
     from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
@@ -128,7 +128,7 @@ def write_page(
     results: Results,
     *,
     labels: str | None,
-    model: "ContextModel | None" = None,
+    model: "SlideModel | None" = None,
     run: Path | None = None,
     warnings: Sequence[str] = (),
 ) -> Path:

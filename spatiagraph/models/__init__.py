@@ -2,7 +2,13 @@
 
 from spatiagraph._lazy import attach
 
-_NAMES = {"ContextEncoder": "context", "ContextModel": "context", "Embeddings": "context"}
-_MODULES = ("context", "hub")
+_NAMES = {
+    "ContextEncoder": "context_encoder",
+    "ContextModel": "context",
+    "Embeddings": "base",
+    "SlideModel": "base",
+    "Spatia": "spatia",
+}
+_MODULES = ("base", "context", "context_encoder", "hub", "spatia")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -16,14 +16,16 @@ class CrossAttention(Configurable):
     `SPATIA <https://arxiv.org/abs/2507.04704>`_.
 
     Args:
-        channels: Size of queries and context, :math:`D`.
+        channels: Size of queries, :math:`D`.
+        context_channels: Size of the context, :math:`I`, which a linear map takes to
+            :math:`D` first; ``None`` for context of size :math:`D`, taken as it is.
         heads: Attention heads; must divide ``channels``.
         mlp_ratio: Width of the MLP over ``channels``.
         dropout: Dropout on attention weights, in the MLP and after both.
 
     Shapes:
         - **query**: ``[N, Q, D]``
-        - **context**: ``[N, T, D]``
+        - **context**: ``[N, T, I]``
         - **pad**: True where the context holds nothing, ``[N, T]``; never a whole row
         - **output**: ``[N, Q, D]``
 
@@ -32,12 +34,19 @@ class CrossAttention(Configurable):
     """
 
     def __init__(
-        self, channels: int, heads: int = 4, *, mlp_ratio: float = 0.5, dropout: float = 0.0
+        self,
+        channels: int,
+        heads: int = 4,
+        *,
+        context_channels: int | None = None,
+        mlp_ratio: float = 0.5,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if channels % heads:
             raise ValueError(f"Expected 'heads' to divide {channels} channels, got {heads}")
         hidden = int(channels * mlp_ratio)
+        self.linear = None if context_channels is None else nn.Linear(context_channels, channels)
         self.norm_query = nn.LayerNorm(channels)
         self.norm_mlp = nn.LayerNorm(channels)
         self.attention = nn.MultiheadAttention(channels, heads, dropout=dropout, batch_first=True)
@@ -50,6 +59,8 @@ class CrossAttention(Configurable):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, context: Tensor, pad: Tensor | None = None) -> Tensor:
+        if self.linear is not None:
+            context = self.linear(context)
         change, _ = self.attention(
             self.norm_query(query), context, context, key_padding_mask=pad, need_weights=False
         )

@@ -1,10 +1,10 @@
-"""Edge features from positions."""
+"""What positions tell a network: features of edges, and of places within a group."""
 
 import torch
 from torch import Tensor, nn
 
 from spatiagraph.graph.edges import plain_edges
-from spatiagraph.graph.encode import distance_rbf
+from spatiagraph.graph.encode import distance_rbf, position_encoding
 from spatiagraph.nn.config import Configurable
 
 
@@ -41,3 +41,33 @@ class EdgeEncoding(Configurable):
             unit = nn.functional.normalize(vector, dim=1)
             feature = torch.cat([feature, unit], 1)
         return feature
+
+
+class PlaceEncoding(Configurable):
+    """Where a member lies within its group, as sines and cosines of µm: ``PE2D`` of SPATIA.
+
+    Places are relative to the centre of the group, so that it does not matter where on the slide
+    the group lies.
+
+    Args:
+        channels: Size of the code, :math:`D`; a multiple of 4.
+        min_um: Shortest wavelength over 2π.
+        max_um: Longest.
+
+    Shapes:
+        - **pos**: members in µm, ``[N, 2]``
+        - **center**: groups in µm, ``[M, 2]``
+        - **assignment**: group of each member, ``[N]``; -1 for none, whose code is zero
+        - **output**: ``[N, D]``
+    """
+
+    def __init__(self, channels: int, *, min_um: float = 2.0, max_um: float = 2000.0):
+        super().__init__()
+        self.channels = channels
+        self.min_um = min_um
+        self.max_um = max_um
+
+    def forward(self, pos: Tensor, center: Tensor, assignment: Tensor) -> Tensor:
+        offset = pos - center.index_select(0, assignment.clamp(min=0))
+        code = position_encoding(offset, self.channels, min_um=self.min_um, max_um=self.max_um)
+        return code * (assignment >= 0).unsqueeze(1)

@@ -104,10 +104,12 @@ class TokenFusion(Configurable):
         self.residual = residual
         self.gene_null = nn.Parameter(torch.randn(gene_channels) * 0.02)
         self.image_null = nn.Parameter(torch.randn(image_channels) * 0.02)
-        self.image_to_genes = nn.Linear(image_channels, gene_channels)
-        self.genes_to_image = nn.Linear(gene_channels, image_channels)
-        self.fuse_genes = CrossAttention(gene_channels, heads, dropout=dropout)
-        self.fuse_image = CrossAttention(image_channels, heads, dropout=dropout)
+        self.fuse_genes = CrossAttention(
+            gene_channels, heads, context_channels=image_channels, dropout=dropout
+        )
+        self.fuse_image = CrossAttention(
+            image_channels, heads, context_channels=gene_channels, dropout=dropout
+        )
         read = {
             "both": gene_channels + image_channels,
             "gene_queries": gene_channels,
@@ -134,10 +136,8 @@ class TokenFusion(Configurable):
             image = self.image_null.expand(num_cells, 1, -1)
         genes = fill_missing(genes, self.gene_null, gene_present)
         image = fill_missing(image, self.image_null, image_present)
-        fused_genes = self._residual(genes, self.fuse_genes(genes, self.image_to_genes(image)))
-        fused_image = self._residual(
-            image, self.fuse_image(image, self.genes_to_image(genes), gene_pad)
-        )
+        fused_genes = self._residual(genes, self.fuse_genes(genes, image))
+        fused_image = self._residual(image, self.fuse_image(image, genes, gene_pad))
         pooled = fused_genes[:, : self.num_cell_tokens].mean(1)
         halves = {
             "gene_queries": fill_missing(pooled, self.gene_null, gene_present),

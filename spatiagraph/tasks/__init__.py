@@ -2,7 +2,15 @@
 
 from spatiagraph._lazy import attach
 
-_NAMES = {"LossOutput": "base", "MaskedGenes": "masked_genes", "Task": "base"}
-_MODULES = ("base", "masked_genes")
+_NAMES = {
+    "Annotation": "annotation",
+    "LossOutput": "base",
+    "MaskedGenes": "masked_genes",
+    "SpatiaPretraining": "spatia",
+    "SpatiaWeights": "spatia",
+    "Task": "base",
+    "default_task": "defaults",
+}
+_MODULES = ("annotation", "base", "defaults", "masked_genes", "niches", "spatia")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

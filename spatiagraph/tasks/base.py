@@ -32,6 +32,8 @@ class Task(nn.Module, ABC):
     """  # noqa: D415
 
     model: nn.Module
+    takes_cached_cells = False
+    """Whether the task can do with cell embeddings computed once, ``batch.z``."""
 
     @abstractmethod
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:

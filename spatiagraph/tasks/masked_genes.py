@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from spatiagraph.graph.edges import plain_edges
 from spatiagraph.losses.negative_binomial import negative_binomial_nll
 from spatiagraph.models.context import ContextModel
 from spatiagraph.tasks.base import LossOutput, Task
+from spatiagraph.tasks.niches import niche_totals, scored_niches
 
 
 class MaskedGenes(Task):
@@ -80,26 +80,14 @@ class MaskedGenes(Task):
         self, z: Tensor, batch: Data, measured: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         model = self.model
-        own = batch.niche[batch.core]
-        niches = own[own >= 0].unique()
-        keep = max(1, int(self.niche_ratio * niches.numel()))
-        chosen = torch.randperm(niches.numel(), generator=generator)[:keep].sort().values
-        niches = niches[chosen.to(niches.device)]
-        member, niche = plain_edges(batch.niche_index)
-        position = niche.new_full((z.size(0),), -1)
-        position[niches] = torch.arange(keep, device=niche.device)
-        inside = position[niche] >= 0
-        edges = torch.stack([position[niche[inside]], member[inside]])
-        weight = batch.x.new_ones(edges.size(1))
-        share = torch.sparse_coo_tensor(
-            edges, weight, (keep, batch.x.size(0)), check_invariants=False
-        )
-        seen = measured[member[inside]][:1].expand(keep, -1) if edges.size(1) else None
+        niches = scored_niches(batch, self.niche_ratio, generator)
         if model.likelihood == "gaussian":
-            size = torch.sparse.sum(share, 1).to_dense().clamp(min=1).unsqueeze(1)
-            target = torch.sparse.mm(share, model.cell_encoder.genes.normalize(batch.x)) / size
+            values = model.cell_encoder.genes.normalize(batch.x)
+            total, size, _ = niche_totals(batch, niches, values)
+            target = total / size.clamp(min=1).unsqueeze(1)
             return (model.niche_head.linear(z[niches]) - target).square().mean()
-        total = torch.sparse.mm(share, batch.x * measured)  # [M', G]
+        total, _, cell = niche_totals(batch, niches, batch.x * measured)  # [M', G]
+        seen = measured[cell.clamp(min=0)]  # a niche lies in one slide
         expression = model.niche_head(z[niches], total.sum(1), seen)
         nll = negative_binomial_nll(total, expression.log_mu, expression.log_theta)
-        return nll.mean() if seen is None else nll[seen].mean()
+        return nll[seen].mean()

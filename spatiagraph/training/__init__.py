@@ -2,7 +2,14 @@
 
 from spatiagraph._lazy import attach
 
-_NAMES = {"FitResult": "fitting", "TaskModule": "module", "embed": "embedding", "fit": "fitting"}
-_MODULES = ("embedding", "fitting", "module", "progress", "record")
+_NAMES = {
+    "FitResult": "fitting",
+    "TaskModule": "module",
+    "embed": "embedding",
+    "encode_cells": "embedding",
+    "fit": "fitting",
+    "impute": "imputing",
+}
+_MODULES = ("embedding", "fitting", "imputing", "module", "progress", "record")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

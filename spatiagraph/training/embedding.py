@@ -9,12 +9,12 @@ from tqdm.auto import tqdm
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.context import ContextModel
+from spatiagraph.models.base import SlideModel
 from spatiagraph.training.record import run_record
 
 
 def embed(
-    model: ContextModel,
+    model: SlideModel,
     slide: Slide,
     *,
     tile_size: int = 8192,
@@ -50,7 +50,7 @@ def embed(
 
 @torch.no_grad()
 def embed_data(
-    model: ContextModel,
+    model: SlideModel,
     data: TissueData,
     *,
     tile_size: int = 8192,
@@ -82,6 +82,46 @@ def embed_data(
                 result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
             result[level][rows] = value.float().cpu().numpy()
     return result
+
+
+@torch.no_grad()
+def encode_cells(
+    model: SlideModel,
+    data: TissueData,
+    *,
+    chunk_size: int = 4096,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> torch.Tensor:
+    """Embeddings of the cells of a prepared slide before any context, ``[N, D]`` float32.
+
+    What the context of a model can be trained on when its cell encoder is not trained along.
+
+    Args:
+        model: A model with a ``cell_encoder``.
+        data: The slide.
+        chunk_size: Cells at once: the memory it takes, not the result.
+        device: Where the model runs.
+        progress: Show a progress bar.
+    """
+    model = model.to(device).eval()
+    loader = TileLoader([data], chunk_size, num_hops=0)
+    result = torch.empty(0)
+    for tile in tqdm(loader, desc="encode cells", unit="tile", disable=not progress):
+        core = tile.core
+        cells = TissueData(
+            gene_mask=tile.gene_mask,
+            num_nodes=int(core.sum()),
+            **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
+        )
+        z = model.encode(cells.to(device)).float().cpu()
+        if not len(result):
+            result = z.new_empty(data.num_nodes, z.size(1))
+        result[tile.cell_index[core]] = z
+    return result
+
+
+_CELL_INPUTS = ("x", "depth", "image", "image_mask", "window_um")
 
 
 def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

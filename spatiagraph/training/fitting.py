@@ -6,7 +6,8 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +18,18 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
+from torch import nn
 
+from spatiagraph.data.convert import TissueData
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.context import ContextModel
+from spatiagraph.models.base import SlideModel
 from spatiagraph.tasks.base import Task
-from spatiagraph.tasks.masked_genes import MaskedGenes
+from spatiagraph.tasks.defaults import default_task
+from spatiagraph.training.embedding import encode_cells
 from spatiagraph.training.module import TaskModule
 from spatiagraph.training.progress import EpochProgress, History
-from spatiagraph.training.record import run_record
+from spatiagraph.training.record import run_record, task_record
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +55,14 @@ class FitResult:
 
 
 def fit(
-    model: ContextModel,
+    model: SlideModel,
     slides: Sequence[Slide],
     *,
     task: Task | None = None,
     max_epochs: int = 30,
     lr: float = 1e-3,
-    tile_size: int = 4096,
+    tile_size: int | None = None,
+    cache_cells: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
     precision: Any = "32-true",
@@ -76,10 +81,12 @@ def fit(
     Args:
         model: The model.
         slides: The slides; their ids must differ.
-        task: What to learn; :class:`~spatiagraph.tasks.MaskedGenes` when not given.
+        task: What to learn; that of :func:`~spatiagraph.tasks.default_task` when not given.
         max_epochs: Passes over all cells.
         lr: Peak learning rate.
-        tile_size: Core cells of a mini-batch, at most.
+        tile_size: Core cells of a mini-batch, at most; ``model.tile_size`` when not given.
+        cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
+            after it: the second of two stages, on whole regions of any size.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         devices: Devices to use, as in Lightning.
         precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
@@ -90,8 +97,8 @@ def fit(
         callbacks: More Lightning callbacks.
 
     Raises:
-        ValueError: If slides share an id, the folder holds another run, nothing was trained, or the
-            loss stops being finite.
+        ValueError: If slides share an id, the folder holds another run, the task cannot do with
+            cached cells, nothing was trained, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
     ids = [slide.slide_id for slide in slides]
@@ -100,23 +107,32 @@ def fit(
         raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
     if max_epochs < 1:
         raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
-    if task is None:
-        task = MaskedGenes(model)
+    task = default_task(model) if task is None else task
+    if cache_cells and not task.takes_cached_cells:
+        raise ValueError(
+            f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "
+            "the cells themselves: train with cache_cells=False"
+        )
+    tile_size = model.tile_size if tile_size is None else tile_size
     record = run_record(
         model,
         slides,
-        task=type(task).__name__,
+        task=task_record(task),
         max_epochs=max_epochs,
         lr=lr,
         tile_size=tile_size,
+        cache_cells=cache_cells,
         precision=str(precision),
         seed=seed,
     )
     folder = None if out is None else Path(out)
     if folder is not None:
         _check_folder(folder, record, resume)
+    prepared = [model.prepare(slide, progress=progress) for slide in slides]
+    if cache_cells:
+        prepared = [_with_cached_cells(model, data, progress) for data in prepared]
     loader = TileLoader(
-        [model.prepare(slide, progress=progress) for slide in slides],
+        prepared,
         tile_size,
         model.num_hops,
         shuffle=True,
@@ -141,7 +157,8 @@ def fit(
         log_every_n_steps=1,
     )
     start = time.perf_counter()
-    _run(trainer, module, loader, checkpoint)
+    with _frozen(model.cell_encoder if cache_cells else None):
+        _run(trainer, module, loader, checkpoint)
     seconds = time.perf_counter() - start
     if not history.rows:
         raise ValueError("Expected at least one training step, but none was taken")
@@ -152,6 +169,28 @@ def fit(
     logger.info("trained on %d cells in %.1f s", cells, seconds)
     spent = sum(row["seconds"] for row in history.rows)
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
+
+
+def _with_cached_cells(model: SlideModel, data: TissueData, progress: bool) -> TissueData:
+    """The slide with the embeddings of its cells in place of their images."""
+    data.z = encode_cells(model, data, progress=progress)
+    for key in ("image", "image_mask", "window_um"):
+        if key in data:
+            del data[key]
+    return data
+
+
+@contextmanager
+def _frozen(module: nn.Module | None) -> Iterator[None]:
+    """Train everything but ``module``."""
+    trained = [p for p in ([] if module is None else module.parameters()) if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 
 import spatiagraph
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.context import ContextModel
+from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.config import to_config
+from spatiagraph.tasks.base import Task
 
 _LENGTH = 16  # digits of a hash
 
@@ -25,7 +27,7 @@ def content_hash(slide: Slide) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
-def run_record(model: ContextModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
+def run_record(model: SlideModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
     """Version, model, arguments, and coverage and content hash of each slide, as plain values."""
     return {
         "version": spatiagraph.__version__,
@@ -43,6 +45,17 @@ def run_record(model: ContextModel, slides: Sequence[Slide], **arguments: Any) -
         },
         **arguments,
     }
+
+
+def task_record(task: Task) -> dict[str, Any]:
+    """Class of a task and its settings, as plain values."""
+    plain = (bool, int, float, str)
+    settings = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in vars(task).items()
+        if not name.startswith("_") and (isinstance(value, plain) or is_dataclass(value))
+    }
+    return {"class": type(task).__name__, **{k: v for k, v in settings.items() if k != "training"}}
 
 
 def _short_hash(data: bytes) -> str:

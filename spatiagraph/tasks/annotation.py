@@ -1,0 +1,49 @@
+"""Annotation: a pre-trained model learns labels from cells in context."""
+
+import torch
+from torch_geometric.data import Data
+
+from spatiagraph.heads.label import LabelHead
+from spatiagraph.losses.hierarchical import hierarchical_bce
+from spatiagraph.models.base import SlideModel
+from spatiagraph.tasks.base import LossOutput, Task
+
+
+class Annotation(Task):
+    """Classify cells from their embedding in context; the whole model is trained along.
+
+    Labels are those of ``model.prepare.labels``. A parent of an ontology is satisfied by any leaf
+    below it, and cells without label teach nothing, see
+    :func:`~spatiagraph.losses.hierarchical_bce`.
+
+    Args:
+        model: The model to train.
+        head: Classifiers on its embedding; new ones when not given.
+
+    Raises:
+        ValueError: If the model prepares no labels.
+    """
+
+    model: SlideModel
+
+    def __init__(self, model: SlideModel, head: LabelHead | None = None):
+        super().__init__()
+        labels = model.prepare.labels
+        if labels is None:
+            raise ValueError("Expected a model whose 'prepare' reads labels, got none: build it so")
+        self.model = model
+        self.labels = labels
+        channels = model.context_encoder.channels
+        self.head = LabelHead(channels, labels.num_classes) if head is None else head
+
+    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
+        logits = self.head(self.model(**self.model.inputs(batch)).cell)
+        known = batch.labels.masked_fill(~batch.core.unsqueeze(1), -1)
+        terms = {
+            name: hierarchical_bce(logit, label, None if below is None else below.to(logit.device))
+            for name, logit, label, below in zip(
+                self.labels.classes, logits, known.unbind(1), self.labels.descendants, strict=True
+            )
+        }
+        parts = {name: term.detach() for name, term in terms.items()}
+        return LossOutput(torch.stack(list(terms.values())).sum(), parts, int(batch.core.sum()))

@@ -1,0 +1,58 @@
+"""``impute``: expression of genes that a slide did not measure."""
+
+import pandas as pd
+import torch
+from torch.nn.functional import softmax
+
+from spatiagraph.data.slide import Slide
+from spatiagraph.heads.expression import ExpressionHead
+from spatiagraph.models.base import SlideModel
+from spatiagraph.training.embedding import embed_data
+
+
+@torch.no_grad()
+def impute(
+    model: SlideModel,
+    slide: Slide,
+    *,
+    depth: float = 1e4,
+    tile_size: int = 8192,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> pd.DataFrame:
+    r"""Expected expression of every gene of the model, from what the slide measured.
+
+    The expression head shares a cell out to the genes. What it predicts for a gene is
+
+    .. math::
+        \ln(1 + t \, \mathrm{softmax}_g(\mathbf{W} \mathbf{z}_i + \mathbf{b})_g)
+
+    with the depth :math:`t` asked for. How deep a cell was sequenced over the genes that were not
+    measured is unknown; it is taken to be what the mean profile of the training data says.
+
+    Args:
+        model: A model that was trained with genes hidden at random.
+        slide: The slide; it may lack genes of the model, not have others only.
+        depth: Counts that a whole cell is brought to, :math:`t`.
+        tile_size: Core cells of a tile, at most.
+        device: Where the model runs.
+        progress: Show a progress bar.
+
+    Returns:
+        Cells × genes of the panel, on the logarithmic scale above.
+
+    Raises:
+        ValueError: If the model reads no counts, or the slide does not fit its panel.
+    """
+    head = getattr(model, "head", None)
+    if not isinstance(head, ExpressionHead) or getattr(model, "likelihood", "") == "gaussian":
+        raise ValueError(f"Expected a model of counts, got {type(model).__name__} without")
+    data = model.prepare(slide, progress=progress)
+    share = softmax(head.linear.bias.cpu(), 0)
+    counts, measured = model.panel.counts(slide)
+    seen = torch.as_tensor(counts.sum(1)).flatten().float()
+    data.depth = seen / share[torch.as_tensor(measured)].sum()
+    z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
+    head = head.cpu()
+    values = torch.log1p(depth * softmax(head.linear(torch.from_numpy(z)), 1))
+    return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)
