@@ -1,11 +1,38 @@
 """``spatiagraph evaluate``."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spatiagraph.cli.options import SlideOptions, Unlabelled, with_slide_options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from spatiagraph.data.slide import Slide
+
+_FROM_IMAGES = ("image_to_genes", "retrieval")
+_CROP_PX = 112
+_CELL_WINDOW_UM = 24.0  # a nucleus and what surrounds it
+_SPOT_WINDOW = 0.8  # of the pitch
+
+
+class Protocol(StrEnum):
+    """Protocols of :func:`spatiagraph.evaluate.run_protocols`."""
+
+    domains_kmeans = "domains_kmeans"
+    domains_gmm = "domains_gmm"
+    domains_leiden = "domains_leiden"
+    types_leiden = "types_leiden"
+    annotation_blocks = "annotation_blocks"
+    annotation_random = "annotation_random"
+    annotation_mlp = "annotation_mlp"
+    imputation = "imputation"
+    imputation_entries = "imputation_entries"
+    image_to_genes = "image_to_genes"
+    retrieval = "retrieval"
 
 
 @with_slide_options
@@ -19,6 +46,17 @@ def evaluate(
     domains: Annotated[str | None, typer.Option(help="Column of obs with known domains.")] = None,
     types: Annotated[str | None, typer.Option(help="Column of obs with known cell types.")] = None,
     unlabelled: Unlabelled = None,
+    protocol: Annotated[
+        list[Protocol] | None,
+        typer.Option(help="What to score by; may be repeated. What labels allow by default."),
+    ] = None,
+    image_embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="Slot of obsm made from images alone; may be repeated."),
+    ] = None,
+    window_um: Annotated[
+        float | None, typer.Option(help="Side of the image window of a cell, in µm.", min=0)
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Clusterings of each embedding.", min=1)] = 5,
     out: Annotated[
         Path | None, typer.Option(help="Write the tidy table to this .csv, a picture beside it.")
@@ -28,6 +66,10 @@ def evaluate(
 
     Domains: k-means and a Gaussian mixture. Types: logistic regression, blocks of tissue held out
     in turn. The baselines are PCA, neighbour-averaged PCA, sequencing depth and position.
+
+    Leiden sweeps, imputation of hidden genes, and prediction of genes from the image are run when
+    --protocol names them. Imputation shows its baselines only: embeddings have seen all genes.
+    Images are shown beside colour statistics, a random network and sequencing depth.
     """
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.results import known_labels
@@ -39,26 +81,52 @@ def evaluate(
         check_output_file(out, ".csv")
     section = slide_options.read(slide)
     slots = [str(k) for k in section.adata.obsm if str(k).startswith("X_")]
-    for key in embedding or ():
-        if key not in section.adata.obsm:
-            close = nearest(key, [str(k) for k in section.adata.obsm])
-            raise ValueError(f"Expected a slot of obsm for --embedding, got {key!r}. {close}")
+    for option, keys in {"embedding": embedding, "image-embedding": image_embedding}.items():
+        for key in keys or ():
+            if key not in section.adata.obsm:
+                close = nearest(key, [str(k) for k in section.adata.obsm])
+                raise ValueError(f"Expected a slot of obsm for --{option}, got {key!r}. {close}")
+    slots = embedding or [key for key in slots if key not in (image_embedding or ())]
+    wanted = [name.value for name in protocol or ()]
     table = run_protocols(
-        {key: section.adata.obsm[key] for key in embedding or slots},
+        {key: section.adata.obsm[key] for key in slots},
         section.counts,
         section.pos,
         domains=known_labels(section, domains, unlabelled or ()),
         types=known_labels(section, types, unlabelled or ()),
+        image_features={key: section.adata.obsm[key] for key in image_embedding or ()},
+        crops=_crops(section, window_um) if {*wanted} & {*_FROM_IMAGES} else None,
+        protocols=wanted or None,
         expression=section.expression,
         num_seeds=seeds,
         progress=True,
     )
-    for protocol, part in table.groupby("protocol", sort=False):
+    for name, part in table.groupby("protocol", sort=False):
         wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
         wide["seconds"] = part.groupby("embedding")["seconds"].first()
-        print_table(wide, f"\n{protocol}")
+        print_table(wide, f"\n{name}")
     if out is not None:
         table.to_csv(out, index=False)
         picture = out.with_suffix(".png")
-        protocol_bars(table, save=picture, highlight=embedding or slots)
+        protocol_bars(table, save=picture, highlight=[*slots, *(image_embedding or ())])
         say(f"\nwritten to {out} and {picture}")
+
+
+def _crops(slide: "Slide", window_um: float | None) -> "np.ndarray | None":
+    """The image around each cell, if the slide has one."""
+    from spatiagraph.data.checks import name_rows
+    from spatiagraph.data.units import lattice
+
+    if slide.image is None:
+        return None
+    if not window_um:
+        spots = lattice(slide.pos)
+        window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
+    crops, covered = slide.image.crops(slide.pos, window_um, _CROP_PX)
+    if not covered.all():
+        rows = (~covered).nonzero()[0]
+        raise ValueError(
+            f"Expected an image of every cell, got none of {len(rows)} of {len(covered)}: "
+            f"{name_rows(slide.adata.obs_names, rows)}. Leave those cells out"
+        )
+    return crops

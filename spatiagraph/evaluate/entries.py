@@ -121,7 +121,7 @@ def score_entry_imputation(
         ValueError: ``share`` is not between 0 and 1, names clash, or a method returns another
             shape or values that are not finite.
     """
-    every = with_baselines(methods, _BASELINES, baselines)
+    every = with_baselines(methods, BASELINES, baselines)
     if num_repeats < 1:
         raise ValueError(f"Expected 'num_repeats' of at least 1, got {num_repeats}")
     x = as_expression(counts)
@@ -237,7 +237,7 @@ def _low_rank(split: EntrySplit) -> NDArray[np.floating]:
     return guess
 
 
-_BASELINES: dict[str, EntryMethod] = {
+BASELINES: dict[str, EntryMethod] = {
     "gene_mean": _gene_mean,
     "knn_smooth": _knn_smooth,
     "low_rank": _low_rank,

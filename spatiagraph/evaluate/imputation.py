@@ -209,7 +209,7 @@ def score_imputation(
         >>> table["pearson_mean"].to_dict()
         {'mine': 0.0, 'train_mean': 0.0}
     """
-    every = with_baselines(methods, _BASELINES, baselines)
+    every = with_baselines(methods, BASELINES, baselines)
     splits = imputation_splits(
         counts,
         pos,
@@ -309,7 +309,7 @@ def _nbr_mean_train(split: ImputationSplit) -> NDArray[np.floating]:
     return guess
 
 
-_BASELINES: dict[str, Method] = {
+BASELINES: dict[str, Method] = {
     "train_mean": _train_mean,
     "ridge_depth": _ridge_depth,
     "ridge": _ridge_genes,

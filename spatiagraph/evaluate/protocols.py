@@ -1,32 +1,67 @@
-"""All protocols that a slide's labels allow, in one tidy table, baselines always beside."""
+"""Protocols of a slide in one tidy table, baselines always beside."""
 
 import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
-from typing import TypeAlias
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, domain_baselines, log_normalize
-from spatiagraph.evaluate.clustering import Method, score_domains
-from spatiagraph.evaluate.probe import MAJORITY, score_probe
-
-Score: TypeAlias = Callable[[Mapping[str, ArrayLike | Tensor]], pd.DataFrame]
+from spatiagraph.evaluate.cluster_sweep import score_clusters
+from spatiagraph.evaluate.clustering import score_domains
+from spatiagraph.evaluate.cross_modal import RANDOM, ridge_map, score_retrieval
+from spatiagraph.evaluate.entries import BASELINES as ENTRY_BASELINES
+from spatiagraph.evaluate.entries import score_entry_imputation
+from spatiagraph.evaluate.image_features import image_baselines
+from spatiagraph.evaluate.image_to_genes import DEPTH_ORACLE, TRAIN_MEAN, score_image_to_genes
+from spatiagraph.evaluate.imputation import BASELINES, Method, score_imputation
+from spatiagraph.evaluate.inputs import as_embeddings, as_expression
+from spatiagraph.evaluate.probe import MAJORITY, random_folds, score_probe
+from spatiagraph.graph.points import as_points
 
 COLUMNS = ("protocol", "embedding", "metric", "value", "std", "seconds", "peak_gb")
-METHODS: tuple[Method, ...] = ("kmeans", "gmm")
-METRICS = {
+_SWEEP = ("ARI_matched", "NMI_matched", "ARI_one", "NMI_one", "ARI_best", "NMI_best")
+_LABELS = ("macro_F1", "accuracy")
+_GENES = ("pearson_mean", "pearson_median", "rmse")
+METRICS: dict[str, tuple[str, ...]] = {
     "domains_kmeans": ("ARI", "NMI"),
     "domains_gmm": ("ARI", "NMI"),
-    "annotation_blocks": ("macro_F1", "accuracy"),
+    "domains_leiden": _SWEEP,
+    "types_leiden": _SWEEP,
+    "annotation_blocks": _LABELS,
+    "annotation_random": _LABELS,
+    "annotation_mlp": _LABELS,
+    "imputation": _GENES,
+    "imputation_entries": _GENES,
+    "image_to_genes": ("pearson_mean", "pearson_given_depth", "pearson_median", "mse"),
+    "retrieval": ("recall@1", "recall@5", "recall@10", "median_rank"),
 }
+"""Protocol → the metrics that are reported of it; the first one is drawn."""
+
+_NEEDS = {
+    "domains": ("domains_kmeans", "domains_gmm", "domains_leiden"),
+    "types": ("types_leiden", "annotation_blocks", "annotation_random", "annotation_mlp"),
+    "crops": ("image_to_genes", "retrieval"),
+}
+_DEFAULT = {"domains_kmeans", "domains_gmm", "annotation_blocks"}
+_PANEL = 500  # genes; a wider panel is a whole transcriptome
+
+
+class _Job(NamedTuple):
+    """One embedding in one protocol."""
+
+    protocol: str
+    score: Callable[[], pd.DataFrame]
 
 
 def run_protocols(
@@ -36,21 +71,36 @@ def run_protocols(
     *,
     domains: ArrayLike | pd.Series | None = None,
     types: ArrayLike | pd.Series | None = None,
+    image_features: Mapping[str, ArrayLike | Tensor] | None = None,
+    crops: NDArray[np.floating] | None = None,
+    imputers: Mapping[str, Method] | None = None,
+    protocols: Collection[str] | None = None,
     ignore: Collection[object] = (),
     expression: Expression = "counts",
     num_seeds: int = 5,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Score embeddings of a slide by every protocol its labels allow.
+    """Score embeddings of a slide by the protocols that its labels and images allow.
 
     ======================= ==================================================================
     ``domains_kmeans``      k-means against ``domains``, mean and deviation over seeds
     ``domains_gmm``         tied Gaussian mixture against ``domains``, the same
     ``annotation_blocks``   logistic regression of ``types``, spatial blocks held out in turn
+    ``domains_leiden``      Leiden against ``domains``, over a sweep of resolutions
+    ``types_leiden``        Leiden against ``types``, the same
+    ``annotation_random``   logistic regression of ``types``, a random fifth held out in turn
+    ``annotation_mlp``      a small network instead, spatial blocks held out in turn
+    ``imputation``          hidden genes in held-out blocks, by ``imputers``
+    ``imputation_entries``  single hidden values: baselines alone
+    ``image_to_genes``      ridge from image features to genes, spatial blocks held out in turn
+    ``retrieval``           image features, mapped to genes by ridge, find their cell and back
     ======================= ==================================================================
 
-    Beside them stand the baselines: ``pca30``, ``pca30_nbr15``, ``depth_nbr15``, ``xy_only``; for
+    The first three are run by default, where there are labels for them; the others when they are
+    asked for. Beside embeddings stand ``pca30``, ``pca30_nbr15``, ``depth_nbr15``, ``xy_only``; for
     annotation also the expression itself (``expression``) and the commonest type (``majority``).
+    Beside images stand ``color_texture``, ``resnet18_random``, depth itself and chance. Imputation
+    does not use ``embeddings``: those have seen the genes that are to be hidden.
 
     Args:
         embeddings: Name → embedding of each cell, ``[N, D]``, by any method.
@@ -58,6 +108,10 @@ def run_protocols(
         pos: Cell centres in µm, ``[N, 2]``.
         domains: Known domain of each cell, ``[N]``.
         types: Known type of each cell, ``[N]``.
+        image_features: Name → features of each cell's image, ``[N, F]``, that have seen no gene.
+        crops: Image around each cell, ``[N, C, H, W]`` in [0, 1], for the baselines of images.
+        imputers: Name → method of :func:`~spatiagraph.evaluate.score_imputation`.
+        protocols: Some of the names above.
         ignore: Labels that mean "not labelled".
         expression: Which of the two ``counts`` holds.
         num_seeds: Clusterings of each embedding.
@@ -65,44 +119,186 @@ def run_protocols(
 
     Returns:
         One row per protocol, embedding and metric: ``protocol``, ``embedding``, ``metric``,
-        ``value``, ``std`` (over seeds, or over blocks), ``seconds`` the protocol took for the
-        embedding and ``peak_gb``, the memory the process had taken at most by then.
+        ``value``, ``std`` (over seeds, blocks or splits), ``seconds`` the protocol took for the
+        embedding and ``peak_gb``, the memory the process had taken at most by then. Of up to 500
+        genes, images predict all, at median depth; of more, the 250 most variable, per million.
 
     Raises:
-        ValueError: There are no labels at all, an embedding has the name of a baseline, or the
-            arrays do not fit.
+        ValueError: There are no labels and no protocol is asked for, one is not known or lacks
+            its labels or images, an embedding has the name of a baseline, or arrays do not fit.
     """
-    if domains is None and types is None:
-        raise ValueError("Expected known 'domains' or 'types' to compare with, got neither")
-    baselines: dict[str, ArrayLike | Tensor] = dict(
-        domain_baselines(counts, pos, expression=expression)
+    given = {"domains": domains, "types": types, "crops": crops}
+    chosen = _choose(protocols, given, bool(image_features))
+    task = _Task(
+        embeddings=embeddings,
+        counts=as_expression(counts),
+        pos=as_points(pos),
+        domains=domains,
+        types=types,
+        image_features=image_features or {},
+        crops=crops,
+        imputers=imputers or {},
+        ignore=ignore,
+        expression=expression,
+        num_seeds=num_seeds,
     )
-    log = log_normalize(counts, expression=expression)
-    if taken := sorted({*embeddings} & {*baselines, "expression", MAJORITY}):
-        raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")
-    everything = {**embeddings, **baselines}
-    plan: dict[str, tuple[Score, Mapping[str, ArrayLike | Tensor]]] = {}
-    if domains is not None:
-        for method in METHODS:
-            cluster = partial(
-                score_domains, labels=domains, method=method, num_seeds=num_seeds, ignore=ignore
-            )
-            plan[f"domains_{method}"] = (cluster, everything)
-    if types is not None:
-        probe = partial(score_probe, labels=types, folds=spatial_blocks(pos), ignore=ignore)
-        plan["annotation_blocks"] = (probe, {**everything, "expression": log.toarray()})
-    rows = []
-    with tqdm(total=sum(len(scored) for _, scored in plan.values()), disable=not progress) as bar:
-        for protocol, (score, scored) in plan.items():
+    task.check_names()
+    jobs = [job for name in chosen for job in task.jobs(name)]
+    rows, seen = [], set[tuple[str, object]]()
+    with tqdm(total=len(jobs), disable=not progress) as bar:
+        for protocol, score in jobs:
             bar.set_description(protocol)
-            for number, (name, z) in enumerate(scored.items()):
-                start = time.perf_counter()
-                table = score({name: z})
-                seconds = time.perf_counter() - start
-                kept = table if number == 0 else table.loc[[name]]  # majority once
-                rows += list(_tidy(protocol, kept, seconds))
-                bar.update()
+            start = time.perf_counter()
+            table = score()
+            seconds = time.perf_counter() - start
+            # floors such as the majority come with every table: they are kept once
+            new = [name for name in table.index.unique() if (protocol, name) not in seen]
+            seen.update((protocol, name) for name in new)
+            rows += list(_tidy(protocol, table.loc[new], seconds))
+            bar.update()
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A slide and all that is to be scored on it; what several protocols need is made once."""
+
+    embeddings: Mapping[str, ArrayLike | Tensor]
+    counts: csr_matrix
+    pos: NDArray[np.float64]
+    domains: ArrayLike | pd.Series | None
+    types: ArrayLike | pd.Series | None
+    image_features: Mapping[str, ArrayLike | Tensor]
+    crops: NDArray[np.floating] | None
+    imputers: Mapping[str, Method]
+    ignore: Collection[object]
+    expression: Expression
+    num_seeds: int
+
+    @cached_property
+    def baselines(self) -> dict[str, NDArray[np.floating]]:
+        return domain_baselines(self.counts, self.pos, expression=self.expression)
+
+    @cached_property
+    def everything(self) -> dict[str, ArrayLike | Tensor]:
+        return {**self.embeddings, **self.baselines}
+
+    @cached_property
+    def genes(self) -> NDArray[np.float32]:
+        return log_normalize(self.counts, expression=self.expression).toarray()
+
+    @cached_property
+    def blocks(self) -> NDArray[np.int64]:
+        return spatial_blocks(self.pos)
+
+    @cached_property
+    def images(self) -> dict[str, ArrayLike | Tensor]:
+        beside = {} if self.crops is None else image_baselines(self.crops)
+        return {**self.image_features, **beside}
+
+    def check_names(self) -> None:
+        reserved = {"pca30", "pca30_nbr15", "depth_nbr15", "xy_only", "expression", MAJORITY}
+        of_images = {"color_texture", "resnet18_random", TRAIN_MEAN, DEPTH_ORACLE, RANDOM}
+        taken = {*self.embeddings} & reserved | {*self.image_features} & of_images
+        taken |= {*self.imputers} & {*BASELINES}
+        if taken:
+            raise ValueError(
+                f"Expected other names than those of baselines, got {', '.join(sorted(taken))}"
+            )
+
+    def jobs(self, protocol: str) -> Iterator[_Job]:
+        """One job for each embedding, feature or method that a protocol scores."""
+        make = {"domains": self._domains, "types": self._domains, "annotation": self._annotation}
+        make |= {"imputation": self._imputation, "image": self._images, "retrieval": self._images}
+        for score in make[protocol.split("_")[0]](protocol):
+            yield _Job(protocol, score)
+
+    def _domains(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
+        labels = self.types if protocol == "types_leiden" else self.domains
+        common = {"labels": labels, "num_seeds": self.num_seeds, "ignore": self.ignore}
+        for name, z in self.everything.items():
+            if protocol.endswith("leiden"):
+                yield partial(score_clusters, {name: z}, **common)  # type: ignore[arg-type]
+            else:
+                method = protocol.removeprefix("domains_")
+                yield partial(score_domains, {name: z}, method=method, **common)  # type: ignore[arg-type]
+
+    def _annotation(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
+        folds = self.blocks
+        if protocol == "annotation_random":
+            folds = random_folds(self.types, ignore=self.ignore)  # type: ignore[arg-type]
+        for name, z in {**self.everything, "expression": self.genes}.items():
+            yield partial(
+                score_probe,
+                {name: z},
+                self.types,  # type: ignore[arg-type]
+                folds,
+                classifier="mlp" if protocol == "annotation_mlp" else "lr",
+                ignore=self.ignore,
+            )
+
+    def _imputation(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
+        entries = protocol == "imputation_entries"
+        score: Callable[..., pd.DataFrame] = score_entry_imputation if entries else score_imputation
+        run = partial(score, counts=self.counts, pos=self.pos, expression=self.expression)
+        if not entries:
+            for name, method in self.imputers.items():
+                yield partial(run, {name: method}, baselines=[])
+        for name in ENTRY_BASELINES if entries else BASELINES:
+            yield partial(run, {}, baselines=[name])
+
+    def _images(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
+        panel = self.counts.shape[1] <= _PANEL
+        for name, z in as_embeddings(self.images, len(self.pos)).items():
+            if protocol == "retrieval":
+                yield partial(self._retrieval, name, z)
+            else:
+                yield partial(
+                    score_image_to_genes,
+                    {name: z},
+                    self.counts,
+                    self.blocks,
+                    genes="all" if panel else "var250",
+                    target=None if panel else 1e6,
+                    expression=self.expression,
+                )
+
+    def _retrieval(self, name: str, z: NDArray[np.floating]) -> pd.DataFrame:
+        goal = self.baselines["pca30"]  # centred
+        return score_retrieval({name: (ridge_map(z, goal, self.blocks), goal)}, self.blocks)
+
+
+def _choose(
+    protocols: Collection[str] | None, given: Mapping[str, object], has_features: bool
+) -> list[str]:
+    """Protocols to run, in the order of the table."""
+    possible = [
+        name
+        for name in METRICS
+        if all(
+            given[need] is not None or (need == "crops" and has_features)
+            for need, names in _NEEDS.items()
+            if name in names
+        )
+    ]
+    if protocols is None:
+        if chosen := [name for name in possible if name in _DEFAULT]:
+            return chosen
+        raise ValueError(
+            "Expected known 'domains' or 'types' to compare with, got neither. Without labels, "
+            f"ask for 'protocols' among {', '.join(possible)}"
+        )
+    if isinstance(protocols, str):
+        raise TypeError(f"Expected 'protocols' to be a list of names, got {protocols!r}")
+    if unknown := sorted({*protocols} - {*METRICS}):
+        raise ValueError(f"Expected protocols among {', '.join(METRICS)}, got {', '.join(unknown)}")
+    for need, names in _NEEDS.items():
+        if lacking := [n for n in names if n in protocols and n not in possible]:
+            wanted = "'image_features' or 'crops'" if need == "crops" else f"{need!r}"
+            raise ValueError(f"Expected {wanted} for {', '.join(lacking)}, got none")
+    if not protocols:
+        raise ValueError("Expected at least one of the protocols, got none")
+    return [name for name in METRICS if name in protocols]
 
 
 def _tidy(protocol: str, table: pd.DataFrame, seconds: float) -> Iterator[tuple]:
@@ -110,6 +306,7 @@ def _tidy(protocol: str, table: pd.DataFrame, seconds: float) -> Iterator[tuple]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_gb = peak / (1e9 if sys.platform == "darwin" else 1e6)  # bytes there, kB elsewhere
     for name, scores in table.iterrows():
+        prefix = f"{scores['direction']}_" if "direction" in scores else ""
         for metric in METRICS[protocol]:
             value, std = float(scores[metric]), float(scores[f"{metric}_std"])
-            yield protocol, name, metric, value, std, seconds, peak_gb
+            yield protocol, name, prefix + metric, value, std, seconds, peak_gb

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from spatiagraph.data import make_tissue
-from spatiagraph.evaluate import run_protocols, score_domains
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import (
+    ridge_on,
+    run_protocols,
+    score_domains,
+    score_image_to_genes,
+    score_imputation,
+)
 from spatiagraph.evaluate.protocols import COLUMNS
 
 SLIDE = make_tissue(400, num_genes=40, seed=0)
@@ -45,3 +52,67 @@ def test_what_cannot_be_scored_is_refused():
         run({"mine": PERFECT})
     with pytest.raises(ValueError, match="names than those of baselines, got pca30"):
         run({"pca30": PERFECT}, domains=OBS["niche"])
+
+
+def test_genes_are_imputed_beside_their_baselines_without_labels():
+    run_on = {"genes": ridge_on(lambda split: split.log)}
+    table = run({"mine": PERFECT}, protocols=["imputation"], imputers=run_on)
+    assert set(table["metric"]) == {"pearson_mean", "pearson_median", "rmse"}
+    alone = score_imputation(run_on, SLIDE.counts, SLIDE.pos)
+    scores = table[table["metric"] == "pearson_mean"].set_index("embedding")
+    assert scores.index.tolist() == alone.index.tolist()  # embeddings have seen what is hidden
+    np.testing.assert_allclose(scores["value"], alone["pearson_mean"])
+    np.testing.assert_allclose(scores["std"], alone["pearson_mean_std"])
+    entries = run({"mine": PERFECT}, protocols=["imputation_entries"])
+    assert set(entries["embedding"]) == {"gene_mean", "knn_smooth", "low_rank"}
+
+
+def test_images_are_scored_beside_depth_and_chance():
+    colors = np.random.default_rng(0).normal(size=(400, 4)) + SLIDE.counts.toarray()[:, :4]
+    crops = np.random.default_rng(1).uniform(0, 1, (400, 3, 32, 32)).astype(np.float32)
+    table = run(
+        {}, protocols=["image_to_genes", "retrieval"], image_features={"mine": colors}, crops=crops
+    )
+    names = {p: part["embedding"].unique().tolist() for p, part in table.groupby("protocol")}
+    ours = ["mine", "color_texture", "resnet18_random"]
+    assert sorted(names["image_to_genes"]) == sorted([*ours, "train_mean", "depth_oracle"])
+    assert sorted(names["retrieval"]) == sorted([*ours, "random"])
+    assert not table.duplicated(["protocol", "embedding", "metric"]).any()
+    alone = score_image_to_genes(
+        {"mine": colors}, SLIDE.counts, spatial_blocks(SLIDE.pos), genes="all", target=None
+    )
+    row = table.query("embedding == 'mine' and metric == 'pearson_given_depth'")
+    assert row["value"].item() == pytest.approx(alone.loc["mine", "pearson_given_depth"])
+    metrics = set(table.loc[table["protocol"] == "retrieval", "metric"])
+    assert {"image_to_gene_recall@10", "gene_to_image_median_rank"} <= metrics
+
+
+def test_types_are_probed_and_clustered_in_other_ways_when_asked():
+    pytest.importorskip("leidenalg", reason="Leiden clusters need the extra [cluster]")
+    few = run_protocols(
+        {"mine": np.eye(8)[OBS["cell_type"].cat.codes]},
+        SLIDE.counts,
+        SLIDE.pos,
+        types=OBS["cell_type"],
+        protocols=["annotation_mlp", "types_leiden"],
+        num_seeds=1,
+    )
+    assert few["protocol"].unique().tolist() == ["types_leiden", "annotation_mlp"]
+    scores = few.set_index(["protocol", "embedding", "metric"])["value"]
+    assert scores["annotation_mlp", "mine", "accuracy"] == 1
+    assert scores["types_leiden", "mine", "ARI_best"] >= scores["types_leiden", "mine", "ARI_one"]
+
+
+def test_a_protocol_that_lacks_what_it_needs_is_refused():
+    for arguments, words in (
+        ({"protocols": ["types_leiden"]}, "'types' for types_leiden, got none"),
+        ({"protocols": ["retrieval"]}, "'image_features' or 'crops' for retrieval"),
+        ({"protocols": ["leiden"]}, "protocols among domains_kmeans, .* got leiden"),
+        ({"protocols": []}, "at least one of the protocols"),
+        ({}, "ask for 'protocols' among imputation, imputation_entries"),
+        ({"protocols": ["imputation"], "imputers": {"ridge": None}}, "baselines, got ridge"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run({"mine": PERFECT}, **arguments)
+    with pytest.raises(TypeError, match="list of names"):
+        run({"mine": PERFECT}, protocols="imputation")
