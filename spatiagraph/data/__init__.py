@@ -10,6 +10,7 @@ _NAMES = {
     "TissueData": "convert",
     "to_data": "convert",
     "TileLoader": "loader",
+    "HierarchicalLoader": "loader",
     "make_tissue": "synthetic",
     "write": "writing",
 }

@@ -1,13 +1,20 @@
-"""Mini-batches of tissue: tiles of neighbouring cells with the context they need."""
+"""Mini-batches of tissue: tiles with all their context, or whole niches from all over a cohort."""
 
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
+from spatiagraph.data.loader.hierarchical import HierarchicalLoader, RegionDataset
+from spatiagraph.data.loader.portions import class_weights
+from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.data.loader.tiles import TileDataset, TileLoader
 
 __all__ = [
     "EpochSampler",
+    "HierarchicalLoader",
+    "RegionDataset",
+    "RegionSampler",
     "TileDataset",
     "TileLoader",
+    "class_weights",
     "cut_tile",
     "fill_tile",
     "in_hilbert_order",

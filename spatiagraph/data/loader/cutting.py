@@ -1,10 +1,12 @@
 """Parts of a slide: its graph, niches and regions renumbered, its features sliced."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from spatiagraph.data.convert import TissueData
+from spatiagraph.graph.build.group import rank_in_group
 from spatiagraph.graph.order import hilbert_order
 from spatiagraph.graph.tiles import tile_context
 
@@ -97,6 +99,97 @@ def fill_tile(tile: TissueData, data: TissueData, slide: int) -> TissueData:
     return tile
 
 
+def cut_niches(
+    data: TissueData,
+    niches: Tensor,
+    region: Tensor,
+    own: Tensor,
+    region_of_own: Tensor,
+    max_cells: int,
+    generator: torch.Generator,
+) -> TissueData:
+    """Graph of some niches and of nothing else; no features yet.
+
+    Cells that belong to one of the niches without having it for their own (where niches overlap)
+    come along as context, as many as there is room for. Edges from other cells and other regions
+    are cut. A region may come up more than once, with niches of its own each time.
+
+    Args:
+        data: The whole slide.
+        niches: Niches, ascending in each region, ``[M]``.
+        region: Region of each in the result, ascending from 0, ``[M]``.
+        own: Rows of the cells to answer for, whose own niche is one of them, ``[C]``.
+        region_of_own: Region of each of them in the result, ``[C]``.
+        max_cells: Most cells of a niche.
+        generator: Chooses among the context where there is no room for all.
+    """
+    num_cells, num_niches = data.num_nodes, data.num_niches
+    own = region_of_own * num_cells + own  # a cell once more in another visit is another cell
+    (ptr, source), _ = data.niche_index.get_csc()
+    size = ptr[niches + 1] - ptr[niches]
+    group = each(torch.arange(niches.numel()), size)
+    member = source[spans(ptr[niches], size)]
+    mine = data.niche[member] == niches[group]
+    member += region[group] * num_cells
+    kept = mine & torch.isin(member, own)
+    if not bool(mine.all()):
+        room = max_cells - torch.bincount(group[kept], minlength=niches.numel())
+        others = (~mine).nonzero().squeeze(1)
+        others = others[torch.randperm(others.numel(), generator=generator)]
+        kept[others[rank_in_group(group[others]) < room[group[others]]]] = True
+    member, group = member[kept], group[kept]
+    place = torch.cat([own, member]).unique()
+    within, nodes = place // num_cells, place % num_cells
+    (ptr, source), _ = data.edge_index.get_csc()
+    degree = ptr[nodes + 1] - ptr[nodes]
+    target = each(torch.arange(nodes.numel()), degree)
+    source = source[spans(ptr[nodes], degree)] + within[target] * num_cells
+    source = _place_in(place, source)
+    inside, total = source >= 0, nodes.numel()
+    of_cell = data.niche[nodes]
+    of_cell = torch.where(of_cell >= 0, within * num_niches + of_cell, -1)
+    regions = data.tissue[niches[torch.searchsorted(region, region.unique())]]
+    return TissueData(
+        pos=data.pos[nodes],
+        edge_index=_by_target(source[inside], target[inside], total, total),
+        niche=_place_in(region * num_niches + niches, of_cell),
+        niche_index=_by_target(torch.searchsorted(place, member), group, total, niches.numel()),
+        niche_pos=data.niche_pos[niches],
+        tissue=region,
+        tissue_pos=data.tissue_pos[regions],
+        core=torch.isin(place, own),
+        cell_index=data.cell_index[nodes],
+        node_index=nodes,
+        niche_row=niches,
+        tissue_row=regions,
+    )
+
+
+def spans(start: Tensor, size: Tensor) -> Tensor:
+    """All places of some stretches, one stretch after the other.
+
+    Examples:
+        >>> spans(torch.tensor([5, 1]), torch.tensor([2, 3])).tolist()
+        [5, 6, 1, 2, 3]
+    """
+    shift = each(start - (size.cumsum(0) - size), size)
+    return torch.arange(shift.numel()) + shift
+
+
+def each(values: Tensor, times: Tensor) -> Tensor:
+    """Each value as many times as it says, ``[sum(times)]``.
+
+    NumPy's: torch wakes all its threads even for a handful of values, 1 ms each time.
+    """
+    return torch.from_numpy(np.repeat(values.numpy(), times.numpy()))
+
+
+def _place_in(chosen: Tensor, rows: Tensor) -> Tensor:
+    """Place of each of some rows among the chosen ones, which ascend; -1 for the others."""
+    place = torch.searchsorted(chosen, rows).clamp(max=chosen.numel() - 1)
+    return torch.where(chosen[place] == rows, place, -1)
+
+
 def _positions(chosen: Tensor, size: int) -> Tensor:
     """New number of each chosen row, -1 elsewhere."""
     position = torch.full((size,), -1)
@@ -107,13 +200,17 @@ def _positions(chosen: Tensor, size: int) -> Tensor:
 def _incoming(edges: EdgeIndex, targets: Tensor, source_at: Tensor, num_sources: int) -> EdgeIndex:
     """Edges into ``targets`` from kept sources, renumbered; still sorted by target."""
     (ptr, source), _ = edges.get_csc()
-    start, count = ptr[targets], ptr[targets + 1] - ptr[targets]
-    offset = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(count)
-    source = source_at[source[start.repeat_interleave(count) + offset]]
-    target = torch.arange(targets.numel()).repeat_interleave(count)
+    degree = ptr[targets + 1] - ptr[targets]
+    source = source_at[source[spans(ptr[targets], degree)]]
+    target = each(torch.arange(targets.numel()), degree)
     kept = source >= 0
-    size = (num_sources, targets.numel())
-    return EdgeIndex(torch.stack([source[kept], target[kept]]), sparse_size=size, sort_order="col")
+    return _by_target(source[kept], target[kept], num_sources, targets.numel())
+
+
+def _by_target(source: Tensor, target: Tensor, num_sources: int, num_targets: int) -> EdgeIndex:
+    """Edges that are sorted by target."""
+    size = (num_sources, num_targets)
+    return EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order="col")
 
 
 def _take_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -121,9 +218,9 @@ def _take_rows(x: Tensor, rows: Tensor) -> Tensor:
     if x.layout is torch.strided:
         return x[rows]
     ptr, column, value = x.crow_indices(), x.col_indices(), x.values()
-    start, count = ptr[rows], ptr[rows + 1] - ptr[rows]
-    new_ptr = torch.cat([ptr.new_zeros(1), count.cumsum(0)])
-    entry = torch.arange(int(new_ptr[-1])) + (start - new_ptr[:-1]).repeat_interleave(count)
+    size = ptr[rows + 1] - ptr[rows]
+    entry = spans(ptr[rows], size)
+    new_ptr = torch.cat([ptr.new_zeros(1), size.cumsum(0)])
     shape = (rows.numel(), x.size(1))
     return torch.sparse_csr_tensor(
         new_ptr, column[entry], value[entry], shape, check_invariants=False

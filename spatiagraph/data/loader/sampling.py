@@ -1,16 +1,22 @@
-"""Orders of mini-batches that depend on seed and epoch alone."""
+"""Orders of mini-batches that depend on seed and epoch alone, so that runs can resume."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Sampler
 
+Item = TypeVar("Item")
 
-class EpochSampler(Sampler[int]):
-    """A new order in every epoch that depends on seed and epoch alone, so that runs can resume."""
 
-    def __init__(self, num_items: int, seed: int):
-        self.num_items = num_items
+class SeededSampler(Sampler[Item]):
+    """A new order in every epoch.
+
+    Args:
+        seed: Seed of all epochs.
+    """
+
+    def __init__(self, seed: int):
         self.seed = seed
         self.epoch = 0
 
@@ -18,10 +24,29 @@ class EpochSampler(Sampler[int]):
         """Choose the epoch; called by the trainer."""
         self.epoch = epoch
 
+    def generator(self) -> torch.Generator:
+        """Randomness of the epoch.
+
+        To be asked for at the first item: a resumed trainer sets the epoch after it made the
+        iterator.
+        """
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+
+
+class EpochSampler(SeededSampler[int]):
+    """All items in a new order in every epoch.
+
+    Args:
+        num_items: Number of items.
+        seed: Seed of all epochs.
+    """
+
+    def __init__(self, num_items: int, seed: int):
+        super().__init__(seed)
+        self.num_items = num_items
+
     def __len__(self) -> int:
         return self.num_items
 
     def __iter__(self) -> Iterator[int]:
-        # drawn at the first item: a resumed trainer sets the epoch after it made the iterator
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.randperm(self.num_items, generator=generator).tolist()
+        yield from torch.randperm(self.num_items, generator=self.generator()).tolist()

@@ -30,25 +30,41 @@ def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
     if max_neighbors < 1:
         raise ValueError(f"Expected 'max_neighbors' of at least 1, got {max_neighbors}")
     num = assignment.numel()
-    row = torch.arange(num, device=assignment.device)
     num_groups = int(assignment.max()) + 1 if num else 0
     alone = num_groups + (assignment < 0).cumsum(0) - 1
     group = torch.where(assignment < 0, alone, assignment)
     order = group.argsort(stable=True)
     size = torch.bincount(group)
     first = size.cumsum(0) - size
-    place = torch.empty_like(row)
-    place[order] = row - first[group[order]]
-    of_target = size[group]
+    place, of_target = rank_in_group(group), size[group]
     degree = of_target.clamp(max=max_neighbors)
+    row = torch.arange(num, device=group.device)
     target = row.repeat_interleave(degree)
-    step = torch.arange(target.numel(), device=row.device) - (
-        degree.cumsum(0) - degree
-    ).repeat_interleave(degree)
-    stride = (step * of_target[target]).div(max_neighbors, rounding_mode="floor")
-    crowded = of_target[target] > max_neighbors
-    step = torch.where(crowded, (place[target] + stride) % of_target[target].clamp(min=1), step)
+    step = torch.arange(target.numel(), device=group.device)
+    step -= (degree.cumsum(0) - degree)[target]
+    crowd = of_target[target]
+    crowded = crowd > max_neighbors
+    spread = place[target] + (step * crowd).div(max_neighbors, rounding_mode="floor")
+    step = torch.where(crowded, spread % crowd, step)
     source = order[first[group[target]] + step]
     if bool(crowded.any()):
         source = source[(target * num + source).argsort()]
     return EdgeIndex(torch.stack([source, target]), sparse_size=(num, num), sort_order="col")
+
+
+def rank_in_group(group: Tensor) -> Tensor:
+    """How many earlier rows are of the same group, ``[N]``.
+
+    Args:
+        group: Group of each row, ``[N]``, integers from 0.
+
+    Examples:
+        >>> rank_in_group(torch.tensor([1, 0, 1, 1])).tolist()
+        [0, 0, 1, 2]
+    """
+    order = group.argsort(stable=True)
+    size = torch.bincount(group)
+    rank = torch.empty_like(group)
+    row = torch.arange(group.numel(), device=group.device)
+    rank[order] = row - (size.cumsum(0) - size)[group[order]]
+    return rank

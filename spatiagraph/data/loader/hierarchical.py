@@ -1,0 +1,207 @@
+"""Mini-batches of whole niches from all over a cohort: regions → niches → cells."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import Batch
+
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.loader.cutting import (
+    CELL_FEATURES,
+    NICHE_FEATURES,
+    TISSUE_FEATURES,
+    cut_niches,
+    each,
+    fill_tile,
+    in_hilbert_order,
+    spans,
+)
+from spatiagraph.data.loader.portions import Portions, portion_start, portions
+from spatiagraph.data.loader.region_sampler import Draw, RegionSampler
+
+_FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have; masks say so
+
+
+class RegionDataset(Dataset[TissueData]):
+    """The regions of some slides; items are what a :class:`RegionSampler` drew.
+
+    Args:
+        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
+        max_cells: Most cells of a niche.
+        weights: Weight of each cell of each slide.
+
+    Raises:
+        ValueError: If the slides were prepared in different ways, or no cell has a niche.
+    """
+
+    def __init__(
+        self, slides: Sequence[TissueData], max_cells: int, weights: Sequence[Tensor] | None
+    ):
+        if not slides:
+            raise ValueError("Expected at least one slide, got none")
+        self.examples = _features(slides)
+        self.table: Portions = portions(slides, max_cells, weights)
+        if not self.table.niche.numel():
+            raise ValueError("Expected cells with a niche and a region, got none")
+        self.max_cells = max_cells
+        self.slides = [in_hilbert_order(data) for data in slides]
+        self._dealt: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])
+
+    def __getitem__(self, draw: Draw) -> TissueData:
+        generator = torch.Generator().manual_seed(draw.seed)
+        slide = self.table.slide[draw.portion]
+        parts = []
+        for i in slide.unique().tolist():
+            drawn = slide == i
+            parts.append(
+                self._part(i, draw.portion[drawn], draw.visit[drawn], draw.deal, generator)
+            )
+        return Batch.from_data_list(parts)
+
+    def _part(
+        self, slide: int, rows: Tensor, visit: Tensor, deal: int, generator: torch.Generator
+    ) -> TissueData:
+        """Portions of the regions of one slide."""
+        data, (cells, first) = self.slides[slide], self._deal(deal)[slide]
+        _, region = visit.unique(return_inverse=True)
+        order = (region * data.num_niches + self.table.niche[rows]).argsort()
+        rows, region = rows[order], region[order]
+        niches, part = self.table.niche[rows], self.table.part[rows]
+        size = first[niches + 1] - first[niches]
+        num_parts = -(-size // self.max_cells)
+        start = first[niches] + portion_start(size, num_parts, part)
+        own = cells[spans(start, self.table.size[rows])]
+        group = each(torch.arange(rows.numel()), self.table.size[rows])
+        tile = cut_niches(data, niches, region, own, region[group], self.max_cells, generator)
+        tile = fill_tile(tile, data, slide)
+        sizes = (tile.num_nodes, tile.num_niches, tile.num_tissues)
+        features = (CELL_FEATURES, NICHE_FEATURES, TISSUE_FEATURES)
+        for num, keys in zip(sizes, features, strict=True):
+            for key in keys:
+                if key in self.examples and key not in tile:
+                    example = self.examples[key]
+                    tile[key] = example.new_full((num, *example.shape[1:]), _FILL.get(key, 0))
+        return tile
+
+    def _deal(self, seed: int) -> list[tuple[Tensor, Tensor]]:
+        """For each slide its cells by niche, in an order of the epoch, and where niches begin."""
+        if self._dealt[0] != seed:
+            generator = torch.Generator().manual_seed(seed)
+            dealt = []
+            for data in self.slides:
+                cells = torch.randperm(data.num_nodes, generator=generator)
+                cells = cells[data.niche[cells] >= 0]
+                cells = cells[data.niche[cells].argsort(stable=True)]
+                size = torch.bincount(data.niche[cells], minlength=data.num_niches)
+                dealt.append((cells, torch.cat([size.new_zeros(1), size.cumsum(0)])))
+            self._dealt = (seed, dealt)
+        return self._dealt[1]
+
+
+class HierarchicalLoader(DataLoader[TissueData]):
+    """Loader of whole niches: regions are drawn, then niches of theirs, then their cells.
+
+    A batch is a PyG batch of :class:`~spatiagraph.data.TissueData`, one graph for each slide that
+    was drawn from. It holds the niches drawn and nothing else: their cells, the edges between
+    cells of one region, their regions. What was not drawn is not there as context either: models
+    learn from such batches; to embed a slide, use a :class:`TileLoader`.
+
+    In an epoch every cell that has a niche in a region is core once. What is too large for one
+    step comes up in several, divided at random and anew in each epoch: a niche of more than
+    ``max_cells`` cells in portions of equal size, a region of more than ``max_niches`` niches or
+    with such a niche in several visits. A region of up to ``cells_per_step / 2`` cells otherwise
+    stays whole; a larger one may end in the next step. Where niches overlap, a cell is core with
+    its own niche, and the other members of that niche are context beyond ``cells_per_step``, at
+    random where they are more than ``max_cells`` together.
+
+    With ``weights``, niches are drawn with replacement instead, in proportion to the mean weight of
+    their cells, until there are as many cells as in the slides: rare cells come up more often,
+    others perhaps not at all.
+
+    Args:
+        slides: Whole slides, prepared alike. What only some of them have (images, labels) is
+            masked for the others.
+        cells_per_step: Core cells of a batch, at most.
+        max_niches: Niches of a region in one batch, at most.
+        max_cells: Cells of a niche in one batch, at most.
+        weights: Weight of each cell of each slide, ``[N]``, such as from :func:`class_weights`.
+        seed: Seed of the draws; they depend on seed and epoch alone.
+        num_workers: Worker processes.
+
+    Raises:
+        ValueError: If limits are not positive or too small for a niche, slides were prepared in
+            different ways, no cell has a niche, or weights do not fit.
+
+    Examples:
+        >>> from spatiagraph.data import make_tissue, to_data
+        >>> from spatiagraph.graph import grid_niches
+        >>> data = to_data(make_tissue(500, image=None), niche=grid_niches)
+        >>> loader = HierarchicalLoader([data], cells_per_step=200)
+        >>> sum(int(batch.core.sum()) for batch in loader)
+        500
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[TissueData],
+        cells_per_step: int = 4096,
+        *,
+        max_niches: int = 256,
+        max_cells: int = 64,
+        weights: Sequence[Tensor] | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ):
+        limits = {"max_niches": max_niches, "max_cells": max_cells}
+        for name, value in limits.items():
+            if value < 1:
+                raise ValueError(f"Expected {name!r} to be positive, got {value}")
+        if weights is not None:
+            _check_weights(slides, weights)
+        dataset = RegionDataset(slides, max_cells, weights)
+        sampler = RegionSampler(
+            dataset.table, cells_per_step, max_niches, weights is not None, seed
+        )
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
+        )
+
+
+def _check_weights(slides: Sequence[TissueData], weights: Sequence[Tensor]) -> None:
+    shapes = [list(weight.shape) for weight in weights]
+    wanted = [[data.num_nodes] for data in slides]
+    if shapes != wanted:
+        raise ValueError(f"Expected 'weights' of shapes {wanted}, got {shapes}")
+    for i, weight in enumerate(weights):
+        wrong = (~torch.isfinite(weight) | (weight < 0)).nonzero().squeeze(1)
+        if wrong.numel():
+            raise ValueError(
+                f"Expected 'weights' of 0 or more, got {float(weight[wrong[0]])} and the like for "
+                f"{wrong.numel()} cells of slide {i} (first rows: {wrong[:5].tolist()})"
+            )
+
+
+def _features(slides: Sequence[TissueData]) -> dict[str, Tensor]:
+    """An example of every feature that some slide has; refuse slides that do not fit together."""
+    found: dict[str, Tensor] = {"x": slides[0].x}
+    for i, data in enumerate(slides):
+        for key in ("x", *CELL_FEATURES, *NICHE_FEATURES, *TISSUE_FEATURES):
+            if key not in data:
+                continue
+            first = found.setdefault(key, data[key])
+            shape, other = list(data[key].shape[1:]), list(first.shape[1:])
+            if shape != other:
+                raise ValueError(
+                    f"Expected slides that were prepared alike, got {key!r} of {shape} per item "
+                    f"for slide {i} and of {other} before it"
+                )
+    some = [key for key in ("z", "depth") if key in found and any(key not in d for d in slides)]
+    if some:
+        raise ValueError(f"Expected {some} in all slides or in none, got them in some")
+    return found

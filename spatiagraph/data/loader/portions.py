@@ -1,0 +1,106 @@
+"""What a hierarchical mini-batch is made of: niches, the large ones in portions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spatiagraph.data.convert import TissueData
+
+
+class Portions(NamedTuple):
+    """All niches of some slides, each in one or more portions of about equally many cells.
+
+    Attributes:
+        slide: Slide of each portion, ``[T]``.
+        niche: Niche of each portion on its slide, ``[T]``.
+        part: Which of the portions of its niche it is, ``[T]``.
+        size: Cells of each portion, ``[T]``.
+        niche_id: Niche among the niches of all slides, ``[T]``.
+        region_id: Region among the regions of all slides, ``[T]``.
+        weight: Mean weight of the cells of its niche, ``[T]``.
+    """
+
+    slide: Tensor
+    niche: Tensor
+    part: Tensor
+    size: Tensor
+    niche_id: Tensor
+    region_id: Tensor
+    weight: Tensor
+
+
+def portions(
+    slides: Sequence[TissueData], max_cells: int, weights: Sequence[Tensor] | None = None
+) -> Portions:
+    """Divide the niches of some slides into portions of at most ``max_cells`` cells.
+
+    The cells of a niche are those whose own niche it is. Niches that have no cell or no region are
+    left out.
+
+    Args:
+        slides: Whole slides.
+        max_cells: Most cells of a portion.
+        weights: Weight of each cell of each slide, ``[N]``; 1 when ``None``.
+    """
+    tables, first_niche, first_region = [], 0, 0
+    for i, data in enumerate(slides):
+        cells = (data.niche >= 0).nonzero().squeeze(1)
+        size = torch.bincount(data.niche[cells], minlength=data.num_niches)
+        weight = torch.ones(data.num_nodes) if weights is None else weights[i]
+        total = torch.zeros(data.num_niches, dtype=torch.float64)
+        total.index_add_(0, data.niche[cells], weight[cells].double())
+        used = ((size > 0) & (data.tissue >= 0)).nonzero().squeeze(1)
+        num_parts = -(-size[used] // max_cells)
+        niche = used.repeat_interleave(num_parts)
+        part = torch.arange(niche.numel()) - (num_parts.cumsum(0) - num_parts).repeat_interleave(
+            num_parts
+        )
+        parts = num_parts.repeat_interleave(num_parts)
+        tables.append(
+            Portions(
+                slide=torch.full_like(niche, i),
+                niche=niche,
+                part=part,
+                size=portion_start(size[niche], parts, part + 1)
+                - portion_start(size[niche], parts, part),
+                niche_id=niche + first_niche,
+                region_id=data.tissue[niche] + first_region,
+                weight=total[niche] / size[niche],
+            )
+        )
+        first_niche += data.num_niches
+        first_region += data.num_tissues
+    return Portions(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
+
+
+def portion_start(size: Tensor, num_parts: Tensor, part: Tensor) -> Tensor:
+    """First cell of a portion when ``size`` cells are divided as evenly as can be.
+
+    Examples:
+        >>> portion_start(torch.tensor(7), torch.tensor(3), torch.arange(4)).tolist()
+        [0, 2, 4, 7]
+    """
+    return size * part // num_parts
+
+
+def class_weights(labels: Sequence[Tensor]) -> list[Tensor]:
+    """Weights of cells that make all classes weigh the same: 1 / number of cells of the class.
+
+    Args:
+        labels: Class of each cell of each slide, ``[N]``; -1 for unknown.
+
+    Returns:
+        A weight per cell, ``[N]`` for each slide, with mean 1; cells of unknown class weigh 1.
+
+    Examples:
+        >>> class_weights([torch.tensor([0, 0, 0, 1, -1])])
+        [tensor([0.6667, 0.6667, 0.6667, 2.0000, 1.0000])]
+    """
+    known = torch.cat([label[label >= 0] for label in labels])
+    if not known.numel():
+        return [torch.ones(label.numel()) for label in labels]
+    size = torch.bincount(known)
+    weight = known.numel() / (int((size > 0).sum()) * size.clamp(min=1))
+    return [torch.where(label >= 0, weight[label.clamp(min=0)], 1.0) for label in labels]
