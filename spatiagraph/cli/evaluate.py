@@ -88,6 +88,8 @@ def evaluate(
                 raise ValueError(f"Expected a slot of obsm for --{option}, got {key!r}. {close}")
     slots = embedding or [key for key in slots if key not in (image_embedding or ())]
     wanted = [name.value for name in protocol or ()]
+    with_images = {*wanted} & {*_FROM_IMAGES}
+    crops, image_mask = _crops(section, window_um) if with_images else (None, None)
     table = run_protocols(
         {key: section.adata.obsm[key] for key in slots},
         section.counts,
@@ -95,7 +97,8 @@ def evaluate(
         domains=known_labels(section, domains, unlabelled or ()),
         types=known_labels(section, types, unlabelled or ()),
         image_features={key: section.adata.obsm[key] for key in image_embedding or ()},
-        crops=_crops(section, window_um) if {*wanted} & {*_FROM_IMAGES} else None,
+        crops=crops,
+        image_mask=image_mask,
         protocols=wanted or None,
         expression=section.expression,
         num_seeds=seeds,
@@ -112,21 +115,15 @@ def evaluate(
         say(f"\nwritten to {out} and {picture}")
 
 
-def _crops(slide: "Slide", window_um: float | None) -> "np.ndarray | None":
-    """The image around each cell, if the slide has one."""
-    from spatiagraph.data.checks import name_rows
+def _crops(
+    slide: "Slide", window_um: float | None
+) -> "tuple[np.ndarray, np.ndarray] | tuple[None, None]":
+    """The image around each cell and which cells have one, if the slide has an image."""
     from spatiagraph.data.units import lattice
 
     if slide.image is None:
-        return None
+        return None, None
     if not window_um:
         spots = lattice(slide.pos)
         window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
-    crops, covered = slide.image.crops(slide.pos, window_um, _CROP_PX)
-    if not covered.all():
-        rows = (~covered).nonzero()[0]
-        raise ValueError(
-            f"Expected an image of every cell, got none of {len(rows)} of {len(covered)}: "
-            f"{name_rows(slide.adata.obs_names, rows)}. Leave those cells out"
-        )
-    return crops
+    return slide.image.crops(slide.pos, window_um, _CROP_PX, progress=True)

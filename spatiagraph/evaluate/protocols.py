@@ -73,6 +73,7 @@ def run_protocols(
     types: ArrayLike | pd.Series | None = None,
     image_features: Mapping[str, ArrayLike | Tensor] | None = None,
     crops: NDArray[np.floating] | None = None,
+    image_mask: ArrayLike | None = None,
     imputers: Mapping[str, Method] | None = None,
     protocols: Collection[str] | None = None,
     ignore: Collection[object] = (),
@@ -110,6 +111,8 @@ def run_protocols(
         types: Known type of each cell, ``[N]``.
         image_features: Name → features of each cell's image, ``[N, F]``, that have seen no gene.
         crops: Image around each cell, ``[N, C, H, W]`` in [0, 1], for the baselines of images.
+        image_mask: Which cells have an image, ``[N]``; all by default. The others take no part
+            where images are scored.
         imputers: Name → method of :func:`~spatiagraph.evaluate.score_imputation`.
         protocols: Some of the names above.
         ignore: Labels that mean "not labelled".
@@ -129,14 +132,16 @@ def run_protocols(
     """
     given = {"domains": domains, "types": types, "crops": crops}
     chosen = _choose(protocols, given, bool(image_features))
+    x = as_expression(counts)
     task = _Task(
         embeddings=embeddings,
-        counts=as_expression(counts),
+        counts=x,
         pos=as_points(pos),
         domains=domains,
         types=types,
         image_features=image_features or {},
         crops=crops,
+        image_mask=_as_mask(image_mask, x.shape[0]),
         imputers=imputers or {},
         ignore=ignore,
         expression=expression,
@@ -170,6 +175,7 @@ class _Task:
     types: ArrayLike | pd.Series | None
     image_features: Mapping[str, ArrayLike | Tensor]
     crops: NDArray[np.floating] | None
+    image_mask: NDArray[np.bool_]
     imputers: Mapping[str, Method]
     ignore: Collection[object]
     expression: Expression
@@ -257,15 +263,17 @@ class _Task:
                     score_image_to_genes,
                     {name: z},
                     self.counts,
-                    self.blocks,
+                    np.where(self.image_mask, self.blocks, -1),
                     genes="all" if panel else "var250",
                     target=None if panel else 1e6,
                     expression=self.expression,
                 )
 
     def _retrieval(self, name: str, z: NDArray[np.floating]) -> pd.DataFrame:
-        goal = self.baselines["pca30"]  # centred
-        return score_retrieval({name: (ridge_map(z, goal, self.blocks), goal)}, self.blocks)
+        rows = np.flatnonzero(self.image_mask)
+        goal, fold = self.baselines["pca30"][rows], self.blocks[rows]
+        goal = goal - goal.mean(axis=0)
+        return score_retrieval({name: (ridge_map(z[rows], goal, fold), goal)}, fold)
 
 
 def _choose(
@@ -299,6 +307,16 @@ def _choose(
     if not protocols:
         raise ValueError("Expected at least one of the protocols, got none")
     return [name for name in METRICS if name in protocols]
+
+
+def _as_mask(mask: ArrayLike | None, num_cells: int) -> NDArray[np.bool_]:
+    has_image = np.ones(num_cells, dtype=bool) if mask is None else np.asarray(mask)
+    if has_image.shape != (num_cells,) or has_image.dtype != bool:
+        raise ValueError(
+            f"Expected 'image_mask' of {num_cells} booleans, got {has_image.dtype} of shape "
+            f"{list(has_image.shape)}"
+        )
+    return has_image
 
 
 def _tidy(protocol: str, table: pd.DataFrame, seconds: float) -> Iterator[tuple]:

@@ -82,6 +82,13 @@ def test_images_are_scored_beside_depth_and_chance():
         {"mine": colors}, SLIDE.counts, spatial_blocks(SLIDE.pos), genes="all", target=None
     )
     row = table.query("embedding == 'mine' and metric == 'pearson_given_depth'")
+    mask = np.arange(400) % 9 > 0
+    broken = np.where(mask[:, None], colors, 1e6)  # what a cell without image holds does not matter
+    masked = [
+        run({}, protocols=["retrieval"], image_features={"mine": z}, image_mask=mask)["value"]
+        for z in (colors, broken)
+    ]
+    np.testing.assert_array_equal(*masked)
     assert row["value"].item() == pytest.approx(alone.loc["mine", "pearson_given_depth"])
     metrics = set(table.loc[table["protocol"] == "retrieval", "metric"])
     assert {"image_to_gene_recall@10", "gene_to_image_median_rank"} <= metrics
@@ -89,11 +96,13 @@ def test_images_are_scored_beside_depth_and_chance():
 
 def test_types_are_probed_and_clustered_in_other_ways_when_asked():
     pytest.importorskip("leidenalg", reason="Leiden clusters need the extra [cluster]")
+    slide = make_tissue(200, num_types=3, num_genes=40, image=None, seed=0)
+    types = slide.adata.obs["cell_type"]
     few = run_protocols(
-        {"mine": np.eye(8)[OBS["cell_type"].cat.codes]},
-        SLIDE.counts,
-        SLIDE.pos,
-        types=OBS["cell_type"],
+        {"mine": np.eye(3)[types.cat.codes]},
+        slide.counts,
+        slide.pos,
+        types=types,
         protocols=["annotation_mlp", "types_leiden"],
         num_seeds=1,
     )
@@ -108,6 +117,7 @@ def test_a_protocol_that_lacks_what_it_needs_is_refused():
         ({"protocols": ["types_leiden"]}, "'types' for types_leiden, got none"),
         ({"protocols": ["retrieval"]}, "'image_features' or 'crops' for retrieval"),
         ({"protocols": ["leiden"]}, "protocols among domains_kmeans, .* got leiden"),
+        ({"protocols": ["imputation"], "image_mask": [True]}, "'image_mask' of 400 booleans"),
         ({"protocols": []}, "at least one of the protocols"),
         ({}, "ask for 'protocols' among imputation, imputation_entries"),
         ({"protocols": ["imputation"], "imputers": {"ridge": None}}, "baselines, got ridge"),
