@@ -203,6 +203,7 @@ BAD = {
 
 @pytest.mark.parametrize("spoil", BAD)
 def test_bad_slides_are_refused_naming_rows_and_way_out(spoil):
+    """SPATIA fact 8: raw counts that are no whole numbers are refused, among others."""
     adata = cells()
     spoil(adata)
     with pytest.raises(ValueError, match=BAD[spoil]):

@@ -142,6 +142,7 @@ def test_away_from_matches_brute_force():
 
 
 def test_the_splits_here_pass_their_own_check():
+    """SPATIA fact 8."""
     pos = scattered(600)
     names = np.repeat([f"d{i}" for i in range(6)], 100)
     ids = [f"cell{i}" for i in range(600)]
@@ -157,6 +158,7 @@ def test_the_splits_here_pass_their_own_check():
 
 
 def test_a_shared_donor_slide_or_cell_is_a_leak():
+    """SPATIA fact 8."""
     with pytest.raises(ValueError, match=r"no donor in both 'train' and 'test', got 'ann' in both"):
         check_no_leak([0, 1], [2], donor=["ann", "bob", "ann"])
     with pytest.raises(ValueError, match=r"no slide in both.*'s1' in both.*pos=…"):
