@@ -19,6 +19,7 @@ class Annotation(Task):
     Args:
         model: The model to train.
         head: Classifiers on its embedding; new ones when not given.
+        seed: Seed of new ones.
 
     Raises:
         ValueError: If the model prepares no labels.
@@ -26,7 +27,7 @@ class Annotation(Task):
 
     model: SlideModel
 
-    def __init__(self, model: SlideModel, head: LabelHead | None = None):
+    def __init__(self, model: SlideModel, head: LabelHead | None = None, *, seed: int = 0):
         super().__init__()
         labels = model.prepare.labels
         if labels is None:
@@ -34,7 +35,11 @@ class Annotation(Task):
         self.model = model
         self.labels = labels
         channels = model.context_encoder.channels
-        self.head = LabelHead(channels, labels.num_classes) if head is None else head
+        if head is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                head = LabelHead(channels, labels.num_classes)
+        self.head = head
 
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
         logits = self.head(self.model(**self.model.inputs(batch)).cell)

@@ -80,6 +80,7 @@ class SpatiaPretraining(Task):
         drop_genes: Share of cells that lose their genes; never both.
         hidden_ratio: Share of cells hidden from their niche, and of niches from their region.
         num_sources: Slides to tell apart, for ``source_adversary``.
+        seed: Seed of the heads that only training needs.
 
     Raises:
         ValueError: If a share is not inside [0, 1), or an adversary has nothing to tell apart.
@@ -99,6 +100,7 @@ class SpatiaPretraining(Task):
         drop_genes: float = 0.1,
         hidden_ratio: float = 0.15,
         num_sources: int = 0,
+        seed: int = 0,
     ):
         super().__init__()
         shares = {
@@ -117,16 +119,21 @@ class SpatiaPretraining(Task):
         self.drop_image = drop_image
         self.drop_genes = drop_genes
         self.hidden_ratio = hidden_ratio
-        channels = model.context_encoder.channels
+        self.descendants = [] if model.labels is None else model.labels.descendants
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._add_heads(num_sources)
+
+    def _add_heads(self, num_sources: int) -> None:
+        model, channels = self.model, self.model.context_encoder.channels
         self.cell_from_context = nn.Linear(2 * channels, channels)
         self.niche_from_context = nn.Linear(channels, channels)
-        self.descendants = [] if model.labels is None else model.labels.descendants
         self.label_adversary = self.source_adversary = None
-        gene_encoder = model.cell_encoder.genes
+        genes = model.cell_encoder.genes
         if self.weights.label_adversary > 0:
-            if gene_encoder is None or model.labels is None:
+            if genes is None or model.labels is None:
                 raise ValueError("Expected labels with genes to hide from each other, got none")
-            self.label_adversary = LabelAdversary(gene_encoder.channels, model.labels.num_classes)
+            self.label_adversary = LabelAdversary(genes.channels, model.labels.num_classes)
         if self.weights.source_adversary > 0:
             if num_sources < 2:
                 raise ValueError(f"Expected num_sources of 2 or more, got {num_sources}")
@@ -203,7 +210,7 @@ class SpatiaPretraining(Task):
             a, b = self.model.project_modalities(streams)
             parts["cross_modal"] = info_nce_loss(a, b, mask=has_genes & has_image)
         if self.source_adversary is not None:
-            source = torch.full_like(batch.niche, int(batch.slide)).masked_fill(~core, -1)
+            source = _source(batch).masked_fill(~core, -1)
             parts["source_adversary"] = self.source_adversary(streams.cell, source)
         return parts
 
@@ -287,6 +294,13 @@ class SpatiaPretraining(Task):
         return niche_profile_loss(
             self.model.niche_head(z), total, size, measured[cell.clamp(min=0)]
         )
+
+
+def _source(batch: Data) -> Tensor:
+    """Slide of each cell, ``[N]``."""
+    if isinstance(batch.slide, Tensor):  # one graph per slide
+        return batch.slide[batch.batch]
+    return torch.full_like(batch.niche, batch.slide)
 
 
 class _Streams:

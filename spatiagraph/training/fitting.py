@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from lightning.pytorch import Trainer
@@ -19,9 +19,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import nn
+from torch.utils.data import DataLoader
 
 from spatiagraph.data.convert import TissueData
-from spatiagraph.data.loader import TileLoader
+from spatiagraph.data.loader import HierarchicalLoader, TileLoader, class_weights
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.tasks.base import Task
@@ -62,6 +63,8 @@ def fit(
     max_epochs: int = 30,
     lr: float = 1e-3,
     tile_size: int | None = None,
+    loader: Literal["tiles", "niches"] = "tiles",
+    balance: str | None = None,
     cache_cells: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -85,6 +88,11 @@ def fit(
         max_epochs: Passes over all cells.
         lr: Peak learning rate.
         tile_size: Core cells of a mini-batch, at most; ``model.tile_size`` when not given.
+        loader: Mini-batches of ``"tiles"`` with all the context of their cells, or of whole
+            ``"niches"`` from all over the slides, see
+            :class:`~spatiagraph.data.HierarchicalLoader`.
+        balance: Label of the model whose classes are to come up equally often; needs
+            ``loader="niches"``.
         cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
             after it: the second of two stages, on whole regions of any size.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
@@ -107,11 +115,16 @@ def fit(
         raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
     if max_epochs < 1:
         raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
-    task = default_task(model) if task is None else task
+    task = default_task(model, seed=seed) if task is None else task
     if cache_cells and not task.takes_cached_cells:
         raise ValueError(
             f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "
             "the cells themselves: train with cache_cells=False"
+        )
+    if loader not in ("tiles", "niches") or (balance is not None and loader == "tiles"):
+        raise ValueError(
+            f"Expected 'loader' tiles, or niches with or without 'balance', got {loader!r} with "
+            f"balance={balance!r}"
         )
     tile_size = model.tile_size if tile_size is None else tile_size
     record = run_record(
@@ -121,6 +134,8 @@ def fit(
         max_epochs=max_epochs,
         lr=lr,
         tile_size=tile_size,
+        loader=loader,
+        balance=balance,
         cache_cells=cache_cells,
         precision=str(precision),
         seed=seed,
@@ -131,13 +146,7 @@ def fit(
     prepared = [model.prepare(slide, progress=progress) for slide in slides]
     if cache_cells:
         prepared = [_with_cached_cells(model, data, progress) for data in prepared]
-    loader = TileLoader(
-        prepared,
-        tile_size,
-        model.num_hops,
-        shuffle=True,
-        seed=seed,
-    )
+    batches = _loader(model, prepared, loader, balance, tile_size, seed)
     checkpoint = None if folder is None else _claim(folder, record)
     history = History(None if folder is None else folder / "history.csv")
     module = TaskModule(task.train(), lr=lr, seed=seed)
@@ -158,7 +167,7 @@ def fit(
     )
     start = time.perf_counter()
     with _frozen(model.cell_encoder if cache_cells else None):
-        _run(trainer, module, loader, checkpoint)
+        _run(trainer, module, batches, checkpoint)
     seconds = time.perf_counter() - start
     if not history.rows:
         raise ValueError("Expected at least one training step, but none was taken")
@@ -169,6 +178,25 @@ def fit(
     logger.info("trained on %d cells in %.1f s", cells, seconds)
     spent = sum(row["seconds"] for row in history.rows)
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
+
+
+def _loader(
+    model: SlideModel,
+    slides: list[TissueData],
+    kind: str,
+    balance: str | None,
+    tile_size: int,
+    seed: int,
+) -> DataLoader[TissueData]:
+    if kind == "tiles":
+        return TileLoader(slides, tile_size, model.num_hops, shuffle=True, seed=seed)
+    weights = None
+    if balance is not None:
+        names = [] if model.prepare.labels is None else list(model.prepare.labels.classes)
+        if balance not in names:
+            raise ValueError(f"Expected 'balance' among the labels {names}, got {balance!r}")
+        weights = class_weights([data.labels[:, names.index(balance)] for data in slides])
+    return HierarchicalLoader(slides, tile_size, weights=weights, seed=seed)
 
 
 def _with_cached_cells(model: SlideModel, data: TissueData, progress: bool) -> TissueData:
@@ -247,7 +275,9 @@ def _checkpoints(folder: Path | None) -> list[Callback]:
     ]
 
 
-def _run(trainer: Trainer, module: TaskModule, loader: TileLoader, checkpoint: Path | None) -> None:
+def _run(
+    trainer: Trainer, module: TaskModule, loader: DataLoader[TissueData], checkpoint: Path | None
+) -> None:
     """``trainer.fit`` that ends in ``KeyboardInterrupt``, not in ``sys.exit``, on Ctrl-C."""
     handler = signal.getsignal(signal.SIGINT)
     try:

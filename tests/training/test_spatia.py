@@ -1,0 +1,118 @@
+"""SPATIA through the same ``fit`` as every other model."""
+
+import os
+import signal
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.testing import assert_close
+
+from spatiagraph.data import make_tissue
+from spatiagraph.models import ContextModel, Spatia
+from spatiagraph.nn import Configurable
+from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights, default_task
+from spatiagraph.training import embed, encode_cells, fit, impute
+
+SLIDE = make_tissue(260, num_genes=30, image="dapi", seed=0)
+RUN = {"max_epochs": 2, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
+SMALL = {"channels": 16, "gene_channels": 16, "gene_layers": 1, "num_tokens": 20}
+
+
+def spatia(**arguments) -> Spatia:
+    return Spatia.for_slides([SLIDE], **{**SMALL, **arguments})
+
+
+class StopInSecondEpoch(Callback):
+    """Press Ctrl-C."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_it_trains_and_resumes_to_the_same_bits(tmp_path):
+    whole, broken = spatia(dropout=0.1), spatia(dropout=0.1)
+    fit(whole, [SLIDE], **RUN, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, [SLIDE], **RUN, out=tmp_path / "broken", callbacks=[StopInSecondEpoch()])
+    again = spatia(dropout=0.1)
+    fit(again, [SLIDE], **RUN, out=tmp_path / "broken")
+    for name, value in whole.state_dict().items():
+        assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+    task = SpatiaPretraining(spatia(dropout=0.1), SpatiaWeights(denoise=0.5))
+    with pytest.raises(ValueError, match=r"different: task"):
+        fit(task.model, [SLIDE], **RUN, task=task, out=tmp_path / "broken")
+
+
+def test_the_second_stage_leaves_the_cells_as_they_are():
+    model = spatia()
+    cells = {k: v.clone() for k, v in model.cell_encoder.state_dict().items()}
+    context = {k: v.clone() for k, v in model.context_encoder.state_dict().items()}
+    result = fit(model, [SLIDE], **RUN, cache_cells=True)
+    for name, value in model.cell_encoder.state_dict().items():
+        assert_close(value, cells[name], rtol=0, atol=0)
+    changed = model.context_encoder.state_dict()
+    assert any(not torch.equal(changed[name], value) for name, value in context.items())
+    assert "denoise" not in result.history
+    trained = [p for p in model.cell_encoder.genes.parameters() if p.requires_grad]
+    assert trained  # and can be trained again
+
+
+def test_cached_cells_are_those_of_the_model():
+    model = spatia().eval()
+    data = model.prepare(SLIDE)
+    z = encode_cells(model, data, chunk_size=100)
+    with torch.no_grad():
+        data.x = data.x.to_dense()
+        assert_close(z, model.encode(data), rtol=1e-4, atol=1e-5)
+
+
+def test_a_task_that_hides_genes_refuses_cached_cells():
+    model = ContextModel.for_slides([SLIDE], channels=8)
+    with pytest.raises(ValueError, match="MaskedGenes hides parts of the cells"):
+        fit(model, [SLIDE], **RUN, cache_cells=True)
+
+
+def test_niches_from_all_slides_share_a_batch():
+    other = make_tissue(200, num_genes=30, image="dapi", seed=1, slide_id="b")
+    weights = SpatiaWeights(source_adversary=0.1)
+    model = Spatia.for_slides([SLIDE, other], labels=["cell_type"], **SMALL)
+    task = SpatiaPretraining(model, weights, num_sources=2)
+    result = fit(model, [SLIDE, other], **RUN, task=task, loader="niches", balance="cell_type")
+    assert {"denoise", "classification", "source_adversary"} <= set(result.history)
+    with pytest.raises(ValueError, match=r"among the labels \['cell_type'\], got 'region'"):
+        fit(model, [SLIDE], **RUN, loader="niches", balance="region")
+    with pytest.raises(ValueError, match="'loader' tiles, or niches"):
+        fit(model, [SLIDE], **RUN, balance="cell_type")
+
+
+def test_embeddings_of_all_levels_are_written():
+    adata = embed(spatia(), SLIDE, progress=False)
+    assert {"X_spatia", "X_spatia_niche", "X_spatia_tissue"} <= set(adata.obsm)
+    assert {"spatia_niche", "spatia_tissue"} <= set(adata.obs)
+
+
+def test_unmeasured_genes_are_imputed():
+    model = spatia(use_image=False)
+    fit(model, [SLIDE], **{**RUN, "max_epochs": 8})
+    visible = SLIDE.adata[:, :24].copy()
+    fewer = type(SLIDE)(visible, slide_id="fewer")
+    imputed = impute(model, fewer)
+    assert list(imputed.columns) == SLIDE.symbols
+    assert list(imputed.index) == list(visible.obs_names)
+    hidden = imputed.iloc[:, 24:]
+    measured = pd.DataFrame(SLIDE.counts[:, 24:].toarray(), imputed.index, hidden.columns)
+    share = measured.div(SLIDE.depth, axis=0)
+    assert hidden.corrwith(share).mean() > 0.1
+    with pytest.raises(ValueError, match="Expected a model of counts"):
+        impute(spatia(likelihood="gaussian"), fewer)
+
+
+def test_a_model_that_nobody_knows_needs_a_task():
+    class Unknown(Configurable):
+        pass
+
+    with pytest.raises(ValueError, match="Expected a 'task' for a Unknown, got None"):
+        default_task(Unknown())
