@@ -120,6 +120,8 @@ class Spatia(SlideModel):
         niche: What a niche is: ``"grid"`` squares, the ``"knn"`` or ``"radius"`` neighbourhood of
             each cell, or ``"labels"`` of an ``obs`` column.
         niche_um: Side of a square, or radius of a neighbourhood.
+        niche_size: Nearest cells in a ``"knn"`` neighbourhood, and neighbours of a cell in its
+            graph.
         niche_key: ``obs`` column of ``niche="labels"``.
         tissue_um: Side of a tissue region.
         niche_layers: Layers of attention between the cells of a niche.
@@ -178,6 +180,7 @@ class Spatia(SlideModel):
         decoder_layers: int = 8,
         niche: Niche = "grid",
         niche_um: float = 54.4,
+        niche_size: int = 16,
         niche_key: str | None = None,
         tissue_um: float = 217.6,
         niche_layers: int = 2,
@@ -207,6 +210,8 @@ class Spatia(SlideModel):
         self.labels = labels
         self.prepare = SlideToGraph(
             panel,
+            num_neighbors=niche_size,
+            niche_size=niche_size,
             graph={"knn": "knn", "radius": "radius"}.get(niche, "niche"),  # type: ignore[arg-type]
             niche={"knn": "neighborhood"}.get(niche, niche),  # type: ignore[arg-type]
             niche_um=niche_um,
@@ -390,9 +395,7 @@ class Spatia(SlideModel):
             chosen["in_channels"] = one_channel_number(slides)
         pitch_um = spot_pitch_um(slides)
         if pitch_um is not None:
-            chosen.update(
-                window_um=pitch_um, niche="knn", niche_um=2 * pitch_um, tissue_um=8 * pitch_um
-            )
+            chosen.update(window_um=pitch_um, niche="knn", niche_size=8, tissue_um=8 * pitch_um)
         if labels:
             chosen["labels"] = LabelSet.from_slides(slides, labels)
         with torch.random.fork_rng(devices=[]):

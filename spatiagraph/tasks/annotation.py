@@ -26,6 +26,7 @@ class Annotation(Task):
     """
 
     model: SlideModel
+    takes_cached_cells = True
 
     def __init__(self, model: SlideModel, head: LabelHead | None = None, *, seed: int = 0):
         super().__init__()
