@@ -86,7 +86,7 @@ def fit(
         wrong = [name for name, value in given.items() if value is not None and other != model]
         if wrong:
             raise ValueError(
-                f"Expected options of --model {model}, got {', '.join(wrong)} of {other}"
+                f"Expected options of --model {model}, got {', '.join(wrong)} of --model {other}"
             )
     given = {k: v for k, v in {**chosen, **options[model]}.items() if v is not None}
     built = (ContextModel if model == Model.context else Spatia).for_slides(sections, **given)

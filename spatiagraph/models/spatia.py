@@ -41,7 +41,7 @@ Niche = Literal["grid", "knn", "radius", "labels"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "channels": 64,
+        "channels": 32,
         "gene_channels": 32,
         "gene_layers": 2,
         "heads": 2,
