@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -68,6 +69,7 @@ def fit(
     cache_cells: bool = False,
     accelerator: str = "auto",
     devices: int | str = "auto",
+    strategy: str = "auto",
     precision: Any = "32-true",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -96,7 +98,9 @@ def fit(
         cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
             after it: the second of two stages, on whole regions of any size.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
-        devices: Devices to use, as in Lightning.
+        devices: Devices to use, as in Lightning; every one gets tiles of its own.
+        strategy: ``"ddp"``, ``"fsdp"``, … as in Lightning; on several devices ``"auto"`` is DDP
+            that allows for parts of the model which a batch has nothing for.
         precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
         seed: Seed of the order of tiles, of masks and of dropout.
         out: Folder of the run; nothing is written without it.
@@ -154,6 +158,8 @@ def fit(
         max_epochs=max_epochs,
         accelerator=accelerator,
         devices=devices,
+        strategy=_strategy(strategy, accelerator, devices),
+        use_distributed_sampler=False,  # ours know their process
         precision=precision,
         default_root_dir=folder,
         gradient_clip_val=1.0,
@@ -172,12 +178,20 @@ def fit(
     if not history.rows:
         raise ValueError("Expected at least one training step, but none was taken")
     model.eval()
-    if folder is not None:
+    if folder is not None and trainer.is_global_zero:
         model.save_pretrained(folder / "model")
     cells = sum(row["cells"] for row in history.rows)
     logger.info("trained on %d cells in %.1f s", cells, seconds)
     spent = sum(row["seconds"] for row in history.rows)
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
+
+
+def _strategy(strategy: str, accelerator: str, devices: int | str) -> str:
+    if strategy != "auto":
+        return strategy
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1
+    several = devices > 1 if isinstance(devices, int) else gpus > 1
+    return "ddp_find_unused_parameters_true" if several else "auto"
 
 
 def _loader(

@@ -14,8 +14,8 @@ from spatiagraph.tasks.base import Task
 class TaskModule(LightningModule):
     """Trains any :class:`~spatiagraph.tasks.Task` with AdamW, warm-up and a cosine schedule.
 
-    All randomness of a step (masks, dropout) is keyed by the seed and the number of the step, so a
-    resumed run repeats what an uninterrupted one does, bit for bit on CPU.
+    All randomness of a step (masks, dropout) is keyed by the seed, the number of the step and the
+    process, so a resumed run repeats what an uninterrupted one does, bit for bit on CPU.
 
     Args:
         task: What to learn.
@@ -43,7 +43,8 @@ class TaskModule(LightningModule):
 
     def training_step(self, batch: Data, batch_idx: int) -> dict[str, Any]:
         """One step; raises on a loss that is not finite."""
-        step_seed = (self.seed * 1_000_003 + self.trainer.global_step) % 2**63
+        step = self.trainer.global_step + self.global_rank * 2**40
+        step_seed = (self.seed * 1_000_003 + step) % 2**63
         generator = torch.Generator(device=batch.pos.device).manual_seed(step_seed)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

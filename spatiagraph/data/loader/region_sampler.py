@@ -64,12 +64,9 @@ class RegionSampler(SeededSampler[Draw]):
         self.num_cells = int(table.size.sum())
         budget = self.num_cells + (largest if weighted else 0)
         # Steps of this mean size stay below the limit wherever units end, see _cuts.
-        self.num_steps = -(-budget // (cells_per_step - unit + 1))
+        self.num_items = -(-budget // (cells_per_step - unit + 1))
 
-    def __len__(self) -> int:
-        return self.num_steps
-
-    def __iter__(self) -> Iterator[Draw]:
+    def draw(self) -> Iterator[Draw]:
         generator = self.generator()
         deal, first_seed = torch.randint(2**40, (2,), generator=generator).tolist()
         drawn = self._draw(generator)
@@ -114,7 +111,7 @@ class RegionSampler(SeededSampler[Draw]):
         """
         first = begins_unit.nonzero().squeeze(1)
         start = (size.cumsum(0) - size)[first]
-        steps = min(self.num_steps, first.numel())
+        steps = min(self.num_items, first.numel())
         number = torch.arange(1, steps)
         cut = torch.searchsorted(start, -(-number * int(size.sum()) // steps))
         # no step is empty

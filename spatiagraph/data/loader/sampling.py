@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
+from torch import distributed
 from torch.utils.data import Sampler
 
 Item = TypeVar("Item")
 
 
 class SeededSampler(Sampler[Item]):
-    """A new order in every epoch.
+    """A new order in every epoch, dealt to the processes that train together.
+
+    Every process draws the same order and takes each of its items in turn. They get equally many:
+    the last ones may be items of the beginning again.
 
     Args:
         seed: Seed of all epochs.
@@ -19,10 +23,26 @@ class SeededSampler(Sampler[Item]):
     def __init__(self, seed: int):
         self.seed = seed
         self.epoch = 0
+        self.num_items = 0  # of an epoch, of all processes together
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; called by the trainer."""
         self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_items // _num_processes())
+
+    def __iter__(self) -> Iterator[Item]:
+        if _num_processes() == 1:
+            yield from self.draw()
+            return
+        items = list(self.draw())
+        for i in range(distributed.get_rank(), len(self) * _num_processes(), _num_processes()):
+            yield items[i % len(items)]
+
+    def draw(self) -> Iterator[Item]:
+        """Items of the epoch, of all processes together."""
+        raise NotImplementedError
 
     def generator(self) -> torch.Generator:
         """Randomness of the epoch.
@@ -45,8 +65,11 @@ class EpochSampler(SeededSampler[int]):
         super().__init__(seed)
         self.num_items = num_items
 
-    def __len__(self) -> int:
-        return self.num_items
-
-    def __iter__(self) -> Iterator[int]:
+    def draw(self) -> Iterator[int]:
         yield from torch.randperm(self.num_items, generator=self.generator()).tolist()
+
+
+def _num_processes() -> int:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1

@@ -1,0 +1,49 @@
+"""Two processes train one model: tiles are dealt between them, weights stay the same in both."""
+
+import subprocess
+import sys
+
+import torch
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+
+import spatiagraph as sg
+
+if __name__ == "__main__":
+    slide = sg.make_tissue(400, num_genes=30, image=None, seed=0)
+    model = sg.models.Spatia.for_slides([slide], channels=8, gene_channels=8, gene_layers=1)
+    result = sg.fit(
+        model,
+        [slide],
+        max_epochs=2,
+        tile_size=60,
+        accelerator="cpu",
+        devices=2,
+        progress=False,
+        out=Path(sys.argv[1]) / "run",
+    )
+    rank = torch.distributed.get_rank()
+    saved = {"weights": model.state_dict(), "cells": result.history["cells"].tolist()}
+    torch.save(saved, Path(sys.argv[1]) / f"{rank}.pt")
+"""
+
+
+def test_two_processes_share_the_tiles_and_end_with_the_same_weights(tmp_path):
+    """SPATIA fact 45."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][name])
+    assert first["cells"] == second["cells"]
+    # 400 cells in an even number of tiles, or one tile twice
+    assert all(400 <= cells <= 460 for cells in first["cells"])
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
