@@ -3,22 +3,16 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import avg_pool2d
 
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Haematoxylin, eosin and DAB in optical density of red, green and blue."""
-_SCALES = (1, 4, 16)  # pixels that are averaged before gradients are taken
+from spatiagraph.nn.image_statistics import color_texture as statistics
+
 _BLOCK = 32  # crops at a time
 
 
 def color_texture(crops: NDArray[np.floating]) -> NDArray[np.float32]:
     """Colour and texture statistics of each crop: a baseline with nothing to learn.
 
-    Mean, standard deviation and the 10, 50 and 90 % quantiles of each colour; mean, deviation and
-    the 10 and 90 % quantiles of each stain (haematoxylin, eosin, DAB), by the colour deconvolution
-    of `"Quantification of histochemical staining by color deconvolution"
-    <https://pubmed.ncbi.nlm.nih.gov/11531144/>`_; and the gradients of the grey image at 1, 4 and
-    16 pixels (mean, deviation, 90 % quantile, and the deviation of the grey itself).
+    See :func:`spatiagraph.nn.color_texture`, which this is, a few crops at a time.
 
     Args:
         crops: ``[N, C, H, W]`` in [0, 1], with a side of 32 pixels or more; one channel is taken
@@ -34,14 +28,9 @@ def color_texture(crops: NDArray[np.floating]) -> NDArray[np.float32]:
         >>> color_texture(np.full((2, 3, 32, 32), 0.5)).shape
         (2, 39)
     """
-    x = _as_rgb(crops)
-    if min(x.shape[2:]) < 2 * max(_SCALES):
-        raise ValueError(
-            f"Expected crops with sides of {2 * max(_SCALES)} pixels or more, got "
-            f"{list(x.shape[2:])}"
-        )
-    parts = [_statistics(x[i : i + _BLOCK]) for i in range(0, len(x), _BLOCK)]
-    return np.concatenate([*parts, np.empty((0, 39))]).astype(np.float32)
+    blocks = (crops[i : i + _BLOCK] for i in range(0, max(len(crops), 1), _BLOCK))
+    parts = [statistics(torch.from_numpy(np.array(x, dtype=np.float64))) for x in blocks]
+    return torch.cat(parts).numpy().astype(np.float32)
 
 
 def network_features(
@@ -94,25 +83,3 @@ def _as_rgb(crops: NDArray[np.floating]) -> NDArray[np.floating]:
     if x.shape[1] < 3:
         return np.repeat(x[:, :1], 3, axis=1)
     return x[:, :3]
-
-
-def _statistics(crops: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Features of a few crops, [n, 39]."""
-    x = crops.astype(np.float64)
-    flat = x.reshape(*x.shape[:2], -1)  # [n, 3, P]
-    density = -np.log(np.clip(flat, 1 / 255, 1))
-    stain = np.einsum("ncp,cs->nsp", density, np.linalg.inv(_STAINS))
-    low, middle, high = np.quantile(flat, [0.1, 0.5, 0.9], axis=2)
-    parts = [flat.mean(2), flat.std(2), low, middle, high]
-    parts += [stain.mean(2), stain.std(2), *np.quantile(stain, [0.1, 0.9], axis=2)]
-    grey = torch.from_numpy(x.mean(axis=1, keepdims=True))
-    for scale in _SCALES:
-        g = avg_pool2d(grey, scale)[:, 0].numpy()
-        steep = np.hypot(np.diff(g, axis=2)[:, :-1], np.diff(g, axis=1)[:, :, :-1])
-        steep, g = steep.reshape(len(g), -1), g.reshape(len(g), -1)
-        parts.append(
-            np.stack(
-                [steep.mean(1), steep.std(1), np.quantile(steep, 0.9, axis=1), g.std(1)], axis=1
-            )
-        )
-    return np.concatenate(parts, axis=1)

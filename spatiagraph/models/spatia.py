@@ -31,6 +31,7 @@ from spatiagraph.nn.encoding import EdgeEncoding, PlaceEncoding
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, Normalization
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
+from spatiagraph.nn.image_statistics import ImageStatistics
 from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder
 from spatiagraph.nn.pool import NichePool, TissuePool
 from spatiagraph.nn.token_cell import CellStreams, TokenCellEncoder, Tokenizer
@@ -103,8 +104,9 @@ class Spatia(SlideModel):
         tokenizer: ``"counts"``, or ``"bins"`` for quantile bins of expressed genes as in scGPT.
         normalization: How counts enter, ``"sum"`` or ``"log2p1"``, see
             :class:`~spatiagraph.nn.GeneTokenEncoder`.
-        profile: Start from the principal components of the whole profile, see
-            :class:`~spatiagraph.nn.TokenCellEncoder`; ``False`` is the published model.
+        profile: Start from the principal components of the whole profile, and of colours and
+            textures of the crop, see :class:`~spatiagraph.nn.TokenCellEncoder`; ``False`` is the
+            published model.
         image: Name of a timm ViT (a masked autoencoder then) or CNN.
         in_channels: Image channels: 1 for DAPI, 3 for H&E.
         size_px: Side of each crop in pixels.
@@ -282,6 +284,7 @@ class Spatia(SlideModel):
             profile=GeneEncoder(len(panel), channels, normalize_depth=counts, fixed_basis=True)
             if profile and use_gene
             else None,
+            image_profile=ImageStatistics(channels) if profile and use_image else None,
             num_tokens=num_tokens,
             tokenizer=tokenizer,
         )
@@ -415,8 +418,25 @@ class Spatia(SlideModel):
         x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
         if self.cell_encoder.profile is not None:
             self.cell_encoder.profile.initialize(x, mask, depth, seed=seed)
+        if self.cell_encoder.image_profile is not None:
+            self.cell_encoder.image_profile.initialize(self._sample_crops(slides, seed))
         if self.likelihood == "zinb":
             self.head.initialize(x)
+
+    def _sample_crops(self, slides: list[Slide], seed: int, num_cells: int = 1000) -> Tensor:
+        """Crops of random cells of each slide, ``[n, C, H, W]``."""
+        found = []
+        for slide in slides:
+            if slide.image is None:
+                continue
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(slide.num_cells, generator=generator)
+            rows = order[:num_cells].sort().values.numpy()
+            window = self.prepare.window_of(slide)
+            window = window if isinstance(window, float) else window[rows]
+            crops, inside = slide.image.crops(slide.pos[rows], window, self.prepare.size_px)
+            found.append(torch.from_numpy(crops[inside]))
+        return torch.cat(found)
 
     def forward(
         self,

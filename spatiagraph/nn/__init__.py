@@ -21,6 +21,7 @@ _NAMES = {
     "GraphTransformer": "transformer",
     "GraphTransformerLayer": "transformer",
     "ImageEncoder": "image",
+    "ImageStatistics": "image_statistics",
     "ImageTokens": "masked_image",
     "MaskedImageDecoder": "masked_image",
     "MaskedImageEncoder": "masked_image",
@@ -33,6 +34,7 @@ _NAMES = {
     "TokenFusion": "token_fusion",
     "TokenTransformer": "token_transformer",
     "TopDown": "top_down",
+    "color_texture": "image_statistics",
     "reverse_gradient": "gradient_reversal",
     "sample_genes": "gene_sampling",
 }
@@ -48,6 +50,7 @@ _MODULES = (
     "genomic_position",
     "gradient_reversal",
     "image",
+    "image_statistics",
     "masked_image",
     "patches",
     "pool",

@@ -57,7 +57,9 @@ class TokenCellEncoder(Configurable):
         \mathbf{z} = \mathrm{profile}(\mathbf{x}) + \boldsymbol\gamma \odot \mathrm{fused}, \qquad
         \boldsymbol\gamma = 0 \text{ at the start},
 
-    so that training starts from the principal components and not from noise. The published model
+    so that training starts from the principal components and not from noise; with an
+    ``image_profile``, a linear map of image statistics joins them in the same way, through a gate
+    that starts at zero beside a gene profile and at one without. The published model
     (`arXiv:2507.04704 <https://arxiv.org/abs/2507.04704>`_) has none.
 
     Args:
@@ -68,6 +70,7 @@ class TokenCellEncoder(Configurable):
             stands for the class token; ``None`` reads genes alone.
         fusion: Fusion of both; needed with an image encoder.
         profile: Encoder of the whole profile, ``(x, gene_mask, depth) → [N, D]``, or ``None``.
+        image_profile: Encoder of simple statistics of the crop, ``(image) → [N, D]``, or ``None``.
         num_tokens: Genes of each cell that become tokens; ``None`` for all measured ones. In
             training a random draw, in ``eval()`` always the same.
         tokenizer: ``"counts"``, zeros included, or ``"bins"``: expressed genes alone, each as the
@@ -91,6 +94,7 @@ class TokenCellEncoder(Configurable):
     genes: Any
     image: Any
     profile: Any
+    image_profile: Any
     order: Tensor
 
     def __init__(
@@ -101,6 +105,7 @@ class TokenCellEncoder(Configurable):
         fusion: TokenFusion | None = None,
         *,
         profile: nn.Module | None = None,
+        image_profile: nn.Module | None = None,
         num_tokens: int | None = 1000,
         tokenizer: Tokenizer = "counts",
     ):
@@ -116,10 +121,14 @@ class TokenCellEncoder(Configurable):
         self.image = image
         self.fusion = fusion
         self.profile = profile
+        self.image_profile = image_profile
         self.num_tokens = num_tokens
         self.tokenizer = tokenizer
         self.project = nn.Linear(genes.channels, channels) if genes and fusion is None else None
-        self.gate = nn.Parameter(torch.zeros(channels)) if profile is not None else None
+        starts = profile is not None or image_profile is not None
+        self.gate = nn.Parameter(torch.zeros(channels)) if starts else None
+        open_gate = torch.full((channels,), float(profile is None))
+        self.image_gate = None if image_profile is None else nn.Parameter(open_gate)
         if genes is not None:
             generator = torch.Generator().manual_seed(0)
             order = torch.randperm(genes.num_genes, generator=generator).float()
@@ -190,11 +199,13 @@ class TokenCellEncoder(Configurable):
         if self.image is not None and image is not None:
             image_tokens = self._encode_present(image, image_mask, window_um, generator)
         cell, genes, tokens = self._fuse(gene_tokens, image_tokens, gene_present, image_mask)
-        if self.profile is not None and self.gate is not None:
+        if self.gate is not None:
             cell = self.gate * cell
-            if x is not None:
-                own = self.profile(x, gene_mask, depth)
-                cell = cell + (own if gene_present is None else own * gene_present.unsqueeze(1))
+        if self.profile is not None and x is not None:
+            cell = cell + _where(gene_present, self.profile(x, gene_mask, depth))
+        if self.image_profile is not None and image is not None:
+            own = self.image_profile(image if image_mask is None else _blank(image, image_mask))
+            cell = cell + _where(image_mask, self.image_gate * own)
         return CellStreams(
             cell, genes, tokens, sampled, gene_tokens, image_tokens, gene_present, image_mask
         )
@@ -320,6 +331,14 @@ class TokenCellEncoder(Configurable):
             reads = [n for n, m in (("counts 'x'", self.genes), ("an 'image'", self.image)) if m]
             raise ValueError(f"Expected {' or '.join(reads)} for the cells, got neither")
         return len(usable[0])
+
+
+def _where(present: Tensor | None, h: Tensor) -> Tensor:
+    return h if present is None else h * present.unsqueeze(1)
+
+
+def _blank(image: Tensor, present: Tensor) -> Tensor:
+    return image.masked_fill(~present[:, None, None, None], 0)
 
 
 def _scatter(part: Tensor, present: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class SlideToGraph:
         crops: dict[str, Any] = {}
         if slide.image is not None:
             if self.window_um is not None or self.window_key is not None:
-                crops["image"] = (self._window(slide), self.size_px)
+                crops["image"] = (self.window_of(slide), self.size_px)
             if self.niche_image:
                 crops["niche_image"] = (self.niche_um, self.size_px)
             if self.tissue_image:
@@ -176,7 +176,7 @@ class SlideToGraph:
         x, y = slide.pos.min(axis=0)  # where the grid of niches starts
         return partial(grid_niches, size_um=self.tissue_um, origin_um=(float(x), float(y)))
 
-    def _window(self, slide: Slide) -> float | NDArray[np.float64]:
+    def window_of(self, slide: Slide) -> float | NDArray[np.float64]:
         """Side of the window of each cell in µm, or of all."""
         if self.window_key is None:
             assert self.window_um is not None  # one of the two is there

@@ -1,0 +1,45 @@
+"""Statistics of crops, and the linear map of them that starts from principal components."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from spatiagraph.nn import ImageStatistics, color_texture
+
+
+def crops(num=12, channels=3):
+    return torch.rand(num, channels, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_means_deviations_and_quantiles_are_those_of_the_pixels():
+    image = crops()
+    found = color_texture(image)
+    flat = image.flatten(2)
+    assert found.shape == (12, 39)
+    assert_close(found[:, :3], flat.mean(2))
+    assert_close(found[:, 3:6], flat.std(2, correction=0))
+    assert_close(found[:, 9:12], flat.quantile(0.5, 2))
+    assert_close(color_texture(torch.full((1, 3, 32, 32), 0.5))[0, 27:], torch.zeros(12))
+
+
+def test_a_grey_crop_is_one_of_three_equal_colours():
+    grey = crops(channels=1)
+    assert_close(color_texture(grey), color_texture(grey.expand(-1, 3, -1, -1)))
+
+
+def test_it_starts_as_principal_components():
+    image = crops(60)
+    layer = ImageStatistics(8)
+    layer.initialize(image)
+    z = layer(image)
+    covariance = torch.cov(z.T)
+    assert_close(covariance, torch.diag(covariance.diagonal()), rtol=1e-3, atol=1e-3)
+    assert (covariance.diagonal().diff() <= 1e-4).all()
+    assert_close(z.mean(0), torch.zeros(8), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="at least 2 crops"):
+        layer.initialize(image[:1])
+
+
+def test_small_crops_are_refused():
+    with pytest.raises(ValueError, match=r"sides of 32 pixels or more, got \[31, 40\]"):
+        color_texture(torch.rand(1, 3, 31, 40))
