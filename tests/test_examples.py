@@ -15,8 +15,11 @@ FOLDER = Path(__file__).parents[1] / "examples"
 TOY = {
     "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp}",
     "custom_spatial_gnn.py": "--cells 1000 --epochs 50",
+    "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1",
+    "impute_genes.py": "--cells 600 --epochs 2 --splits 2",
     "search_niches.py": "--slides 2 --cells 400 --epochs 2 --queries 50 --out {tmp}",
     "train_context.py": "--cells 600 --epochs 2",
+    "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",
 }
 # name of the metric, the metric, and the baselines in brackets
 LAST_LINE = re.compile(r"^(?P<name>[\w ]+) (?P<value>-?\d+\.\d+) \((?P<baselines>.+)\)$")
