@@ -6,6 +6,7 @@ _NAMES = {
     "FitResult": "fitting",
     "TaskModule": "module",
     "embed": "embedding",
+    "embed_data": "embedding",
     "encode_cells": "embedding",
     "fit": "fitting",
     "impute": "imputing",

@@ -1,0 +1,175 @@
+"""SPATIA (``tiny``) on real slides beside baselines, on the same splits: three tables.
+
+    pytest -m benchmark -s tests/benchmarks/test_bench_spatia.py
+
+Needs SPATIAGRAPH_DATA. Twenty minutes on two cores; SEEDS in the environment, 2 by default.
+"""
+
+import os
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import spatiagraph as sg
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import (
+    ImputationSplit,
+    color_texture,
+    log_normalize,
+    neighbor_mean,
+    pca,
+    random_folds,
+    ridge_on,
+    score_image_to_genes,
+    score_imputation,
+    score_probe,
+)
+from spatiagraph.models import Spatia
+from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
+from spatiagraph.training import embed_data, fit, impute
+
+pytestmark = pytest.mark.benchmark
+
+SEEDS = range(int(os.environ.get("SEEDS", "2")))
+RUN = {"accelerator": "cpu", "progress": False, "tile_size": 128, "lr": 2e-3}
+NONE = dict.fromkeys(SpatiaWeights.__dataclass_fields__, 0.0)
+
+
+def show(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean over seeds; the deviation over seeds of those that have any."""
+    every = pd.concat(tables)
+    mean = every.groupby(level=0, sort=False).mean()
+    deviation = every.groupby(level=0, sort=False).std(ddof=0).add_suffix("_seeds")
+    table = mean.join(deviation)
+    print("\n" + table.round(3).to_string(), flush=True)
+    return table
+
+
+def part(slide: sg.Slide, counts, rows: np.ndarray, columns: np.ndarray) -> sg.Slide:
+    """Some cells with some genes; a cell in which none of them was seen gets one count."""
+    counts = counts.tolil()
+    counts[np.flatnonzero(counts.sum(1) == 0), int(counts.sum(0).argmax())] = 1
+    adata = anndata.AnnData(
+        counts.tocsr(),
+        obs=pd.DataFrame(index=slide.adata.obs_names[rows]),
+        var=pd.DataFrame(index=np.array(slide.symbols)[columns]),
+    )
+    adata.obsm["spatial"] = slide.pos[rows]
+    return sg.Slide(adata, slide.image, slide_id=slide.slide_id, assume_um=True)
+
+
+def test_imputation_of_hidden_genes(real_data):
+    folder = real_data / "xenium_breast_crop"
+    slide = sg.read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
+    weights = SpatiaWeights(bottleneck=0.0, denoise=0.3)
+    tables = []
+    for seed in SEEDS:
+        trained: dict[int, tuple[Spatia, sg.Slide]] = {}
+
+        def model_of(split: ImputationSplit, seed=seed, trained=trained) -> tuple[Spatia, sg.Slide]:
+            """Trained on the whole panel of training cells; reads visible genes of all cells."""
+            if split.number not in trained:
+                genes = np.arange(slide.num_genes)
+                known = part(slide, split.train_counts, split.train, genes)
+                model = Spatia.for_slides([known], num_genes=None, seed=seed)
+                task = SpatiaPretraining(model, weights, thin_rate=0.0, seed=seed)
+                fit(model, [known], task=task, max_epochs=40, seed=seed, **RUN)
+                cells = np.arange(slide.num_cells)
+                trained[split.number] = model, part(slide, split.counts, cells, split.visible)
+            return trained[split.number]
+
+        def direct(split: ImputationSplit, model_of=model_of) -> np.ndarray:
+            model, seen = model_of(split)
+            imputed = impute(model, seen, depth=split.depth)
+            return imputed[np.array(slide.symbols)[split.hidden]].to_numpy()[split.test]
+
+        def embedding(split: ImputationSplit, model_of=model_of) -> np.ndarray:
+            model, seen = model_of(split)
+            return sg.embed(model, seen, progress=False).obsm["X_spatia"]
+
+        methods = {
+            "spatia, its own decoder": direct,
+            "ridge on spatia": ridge_on(embedding),
+            "ridge on genes and spatia": ridge_on(embedding, with_genes=True),
+        }
+        table = score_imputation(methods, slide.counts, slide.pos)
+        tables.append(table[["pearson_mean", "pearson_mean_std", "rmse"]])
+    table = show(tables)
+    assert table.loc["ridge on spatia", "pearson_mean"] > 0.3
+
+
+def test_annotation(real_data):
+    slide = sg.read(real_data / "starmap_by3" / "starmap_by3.h5ad", mpp=0.1)
+    labels, ignore = slide.adata.obs["celltype"], ["NA", "nan"]
+    log = log_normalize(slide.counts).toarray()
+    components = pca(slide.counts, 50)
+    around = np.hstack([components, neighbor_mean(components, slide.pos, 15)])
+    tables = []
+    for seed in SEEDS:
+        model = Spatia.for_slides([slide], num_genes=None, seed=seed)
+        start = sg.embed(model, slide, progress=False).obsm["X_spatia"].copy()
+        fit(model, [slide], max_epochs=10, seed=seed, **RUN)
+        adata = sg.embed(model, slide, progress=False)
+        embeddings = {
+            "spatia": adata.obsm["X_spatia"],
+            "spatia, cell and niche": np.hstack(
+                [adata.obsm["X_spatia"], adata.obsm["X_spatia_niche"]]
+            ),
+            "spatia before training": start,
+            "genes": log,
+            "pca50": components,
+            "pca50 and neighbours": around,
+        }
+        blocks, random = (
+            score_probe(embeddings, labels, folds, ignore=ignore)["macro_F1"]
+            for folds in (
+                spatial_blocks(slide.pos, seed=seed),
+                random_folds(labels, seed=seed, ignore=ignore),
+            )
+        )
+        tables.append(pd.DataFrame({"blocks": blocks, "random": random}))
+    table = show(tables)
+    assert table.loc["spatia", "blocks"] > 0.5
+
+
+def test_images_to_genes(real_data):
+    folder, names = real_data / "her2st", ("C2", "C3", "C4", "C5")
+    slides = [
+        sg.read(folder / f"{n}.h5ad", image=folder / f"{n}_HE.jpg", pitch_um=200) for n in names
+    ]
+    symbols = [pd.Index(slide.symbols) for slide in slides]
+    other = sg.read(folder / "A1.h5ad", image=False, pitch_um=200).symbols
+    genes = sorted(set(other).intersection(*symbols))
+    counts = sparse.vstack(
+        [s.counts[:, i.get_indexer(genes)] for s, i in zip(slides, symbols, strict=True)]
+    ).tocsr()
+    fold = np.repeat(np.arange(4), [slide.num_cells for slide in slides])
+    crops = [slide.image.crops(slide.pos, 160, 224)[0] for slide in slides]
+    colors = [color_texture(c) for c in crops]
+    around = [neighbor_mean(c, s.pos, 8) for c, s in zip(colors, slides, strict=True)]
+    images_only = {**NONE, "masked_image": 1.0, "masked_cells": 0.5, "masked_niches": 0.5}
+    tables = []
+    for seed in SEEDS:
+        # images of all sections, no gene
+        model = Spatia.for_slides(slides, use_gene=False, size_px=64, window_um=160.0, seed=seed)
+        task = SpatiaPretraining(model, SpatiaWeights(**images_only), seed=seed)
+        fit(model, slides, task=task, max_epochs=30, seed=seed, **RUN)
+        found = [embed_data(model, model.prepare(slide)) for slide in slides]
+        cell, niche = (np.concatenate([z[k] for z in found]) for k in ("cell", "niche"))
+        features = {
+            "spatia": cell,
+            "spatia, cell and niche": np.hstack([cell, niche]),
+            "colours": np.concatenate(colors),
+            "colours and neighbours": np.hstack([np.concatenate(colors), np.concatenate(around)]),
+        }
+        both = []
+        for chosen in ("var250", "mean250"):
+            table = score_image_to_genes(features, counts, fold, genes=chosen)
+            columns = ["pearson_mean", "pearson_mean_std", "pearson_given_depth"]
+            both.append(table[columns].add_prefix(f"{chosen}_"))
+        tables.append(pd.concat(both, axis=1))
+    table = show(tables)
+    assert table.loc["spatia", "var250_pearson_mean"] > 0.25
