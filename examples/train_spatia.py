@@ -8,7 +8,8 @@ regression never saw, beside PCA of the genes.
     python examples/train_spatia.py
     python examples/train_spatia.py --data cells.h5ad --image dapi.tif --mpp 0.2125 --labels type
 
-EXPECT
+A minute on two cores. Expect a macro F1 of 1.00, beside 1.00 for PCA and 0.38 for PCA averaged over
+neighbours: types of synthetic cells are easy. docs/benchmarks.md has real ones.
 """
 
 import argparse
