@@ -8,8 +8,8 @@ visible genes themselves and the mean of similar cells.
     python examples/impute_genes.py
     python examples/impute_genes.py --data cells.h5ad --image dapi.tif --splits 5
 
-Two minutes on two cores. Expect a Pearson correlation of 0.22 with each hidden gene, beside 0.20 for
-ridge on the visible genes and 0.22 for similar cells.
+Two minutes on two cores. Expect a Pearson correlation of 0.22 with each hidden gene, beside 0.20
+for ridge on the visible genes and 0.22 for similar cells.
 """
 
 import argparse

@@ -1,7 +1,9 @@
 """SPATIA: what context may and may not do to a cell."""
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from spatiagraph.data import GenePanel, make_tissue
@@ -192,6 +194,18 @@ def test_presets_have_the_size_they_say(preset, low, high):
         model = getattr(Spatia, preset)(PANEL)
     assert low < model.num_parameters < high
     assert f"{model.num_parameters:,}" in repr(model)
+
+
+def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
+    """SPATIA fact 14: nothing initialises its weights anew."""
+    options = {"image_options": {"patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2}}
+    image = {"img_size": 32, "in_chans": 1, "num_classes": 0, **options["image_options"]}
+    trained = timm.create_model("vit_tiny_patch16_224", **image)
+    save_file(trained.state_dict(), tmp_path / "vit.safetensors")
+    model = spatia(checkpoint=str(tmp_path / "vit.safetensors"), **options)
+    own = model.cell_encoder.image.backbone.state_dict()
+    for name, value in trained.state_dict().items():
+        assert_close(own[name], value, rtol=0, atol=0)
 
 
 def test_window_sizes_are_told_where_crops_are_zoomed():

@@ -46,6 +46,24 @@ def test_it_trains_and_resumes_to_the_same_bits(tmp_path):
         fit(task.model, [SLIDE], **RUN, task=task, out=tmp_path / "broken")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tokenizer": "bins"},
+        {"profile": False, "normalization": "sum", "fusion_residual": "double"},
+        {"likelihood": "gaussian", "use_image": False},
+        {"image": "test_convnext", "niche": "knn", "image_options": {}},
+        {"niche_image": True, "tissue_image": True},
+    ],
+    ids=["bins", "published", "normalised", "cnn", "images of every level"],
+)
+def test_every_variant_trains_and_embeds(arguments):
+    model = spatia(**arguments)
+    result = fit(model, [SLIDE], **{**RUN, "max_epochs": 1})
+    assert result.history["loss"].notna().all()
+    assert embed(model, SLIDE, progress=False).obsm["X_spatia"].shape == (260, 16)
+
+
 def test_the_second_stage_leaves_the_cells_as_they_are():
     model = spatia()
     cells = {k: v.clone() for k, v in model.cell_encoder.state_dict().items()}
