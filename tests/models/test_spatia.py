@@ -206,6 +206,9 @@ def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
     own = model.cell_encoder.image.backbone.state_dict()
     for name, value in trained.state_dict().items():
         assert_close(own[name], value, rtol=0, atol=0)
+    (tmp_path / "vit.safetensors").unlink()  # a saved model has its own weights
+    model.save_pretrained(tmp_path / "model")
+    assert Spatia.from_pretrained(tmp_path / "model").num_parameters == model.num_parameters
 
 
 def test_window_sizes_are_told_where_crops_are_zoomed():

@@ -25,56 +25,16 @@ from spatiagraph.models.base import (
     sample_of_cells,
     spot_pitch_um,
 )
-from spatiagraph.models.context_encoder import ContextEncoder
-from spatiagraph.nn.cross_attention import CrossAttention
-from spatiagraph.nn.encoding import EdgeEncoding, PlaceEncoding
+from spatiagraph.models.spatia.parts import context_encoder, crop_encoder
+from spatiagraph.models.spatia.presets import PRESETS
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, Normalization
 from spatiagraph.nn.genes import GeneEncoder
-from spatiagraph.nn.image import ImageEncoder
 from spatiagraph.nn.image_statistics import ImageStatistics
-from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder
-from spatiagraph.nn.pool import NichePool, TissuePool
+from spatiagraph.nn.masked_image import MaskedImageEncoder
 from spatiagraph.nn.token_cell import CellStreams, TokenCellEncoder, Tokenizer
 from spatiagraph.nn.token_fusion import Direction, Residual, TokenFusion
-from spatiagraph.nn.transformer import GraphTransformer
 
 Niche = Literal["grid", "knn", "radius", "labels"]
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "channels": 32,
-        "gene_channels": 32,
-        "gene_layers": 2,
-        "heads": 2,
-        "num_tokens": 128,
-        "normalization": "log2p1",
-        "image": "vit_tiny_patch16_224",
-        "size_px": 32,
-        "image_options": {"patch_size": 8, "depth": 2, "embed_dim": 64, "num_heads": 4},
-        "decoder_channels": 32,
-        "decoder_layers": 1,
-        "niche_layers": 1,
-        "tissue_layers": 1,
-        "context_heads": 4,
-        "dropout": 0.0,
-    },
-    "small": {
-        "channels": 256,
-        "gene_channels": 128,
-        "gene_layers": 4,
-        "num_tokens": 512,
-        "normalization": "log2p1",
-        "image": "vit_small_patch16_224",
-        "size_px": 64,
-        "image_options": {"patch_size": 8},
-        "decoder_channels": 192,
-        "decoder_layers": 2,
-        "niche_layers": 2,
-        "tissue_layers": 2,
-    },
-    "base": {},
-}
-"""Arguments of :class:`Spatia` in which the presets differ from the published model, ``"base"``."""
 
 
 class Spatia(SlideModel):
@@ -243,28 +203,17 @@ class Spatia(SlideModel):
             )
         self.image_decoder = None
         if use_image:
-            options = dict(image_options or {})
-            source: dict[str, Any] = {"in_channels": in_channels, "pretrained": pretrained}
-            if image.startswith(("vit_", "deit", "test_vit")):
-                images = MaskedImageEncoder(
-                    image,
-                    mask_ratio=mask_ratio,
-                    read_window=window_key is not None,
-                    checkpoint=checkpoint,
-                    img_size=size_px,
-                    **source,
-                    **options,
-                )
-                self.image_decoder = MaskedImageDecoder.matching(
-                    images,
-                    hidden_channels=decoder_channels,
-                    num_layers=decoder_layers,
-                    heads=max(1, decoder_channels // 32),
-                )
-            else:
-                images = ImageEncoder(
-                    image, channels, tokens=True, checkpoint=checkpoint, **source, **options
-                )
+            images, self.image_decoder = crop_encoder(
+                image,
+                channels,
+                {"in_channels": in_channels, "pretrained": pretrained, "checkpoint": checkpoint},
+                image_options or {},
+                size_px=size_px,
+                mask_ratio=mask_ratio,
+                read_window=window_key is not None,
+                decoder_channels=decoder_channels,
+                decoder_layers=decoder_layers,
+            )
             fusion = TokenFusion(
                 gene_channels,
                 images.channels,
@@ -288,26 +237,15 @@ class Spatia(SlideModel):
             num_tokens=num_tokens,
             tokenizer=tokenizer,
         )
-        inside = self.prepare.graph == "niche"  # edges stay inside niches
-        edges = None if inside else EdgeEncoding(direction=True)
-        self.context_encoder = ContextEncoder(
+        self.context_encoder = context_encoder(
             channels,
-            conv=GraphTransformer(
-                channels,
-                niche_layers,
-                context_heads,
-                edge_dim=0 if edges is None else edges.out_channels,
-                dropout=dropout,
-            ),
-            edge_encoding=edges,
-            place=PlaceEncoding(channels) if inside else None,
-            niche_pool=NichePool(channels, context_heads),
-            niche_place=PlaceEncoding(channels),
-            niche_conv=GraphTransformer(channels, tissue_layers, context_heads, dropout=dropout),
-            tissue_pool=TissuePool(channels, context_heads),
-            niche_fusion=_look(images, channels, context_heads) if niche_image else None,
-            tissue_fusion=_look(images, channels, context_heads) if tissue_image else None,
-            maskable=True,
+            inside=self.prepare.graph == "niche",
+            niche_layers=niche_layers,
+            tissue_layers=tissue_layers,
+            heads=context_heads,
+            dropout=dropout,
+            niche_tokens=images.channels if images and niche_image else None,
+            tissue_tokens=images.channels if images and tissue_image else None,
             use_niche=use_niche,
             use_tissue=use_tissue,
         )
@@ -327,6 +265,10 @@ class Spatia(SlideModel):
     def num_parameters(self) -> int:
         """Numbers that the model is made of, trained or not."""
         return sum(p.numel() for p in self.parameters())
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments without the source of the first weights: a saved model has its own."""
+        return {**self.init_args, "pretrained": False, "checkpoint": None}
 
     def extra_repr(self) -> str:
         return f"{self.num_parameters:,} parameters"
@@ -575,10 +517,3 @@ class Spatia(SlideModel):
         keys = ("pos", "edge_index", "niche", "tissue", "niche_index", "niche_pos", "tissue_pos")
         images = {k: batch.get(k) for k in ("niche_image", "tissue_image")}
         return {**{key: batch[key] for key in keys}, **images}
-
-
-def _look(images: Any, channels: int, heads: int) -> nn.Module | None:
-    """How groups look at the tokens of their image."""
-    if images is None:
-        return None
-    return CrossAttention(channels, heads, context_channels=images.channels)
