@@ -22,6 +22,7 @@ _NAMES = {
 }
 _MODULES = (
     "data",
+    "flow",
     "graph",
     "kernels",
     "nn",

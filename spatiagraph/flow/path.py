@@ -1,0 +1,106 @@
+"""The straight path along which a state, or noise, becomes another state."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PathPoint(NamedTuple):
+    """Where a path is at some time, and where it is going.
+
+    Attributes:
+        x: Place, shaped as its ends.
+        velocity: Its derivative in time.
+    """
+
+    x: Tensor
+    velocity: Tensor
+
+
+@dataclass(frozen=True)
+class LinearPath:
+    r"""Straight line from a start to a target, at constant speed.
+
+    .. math::
+        \mathbf{x}_t = (1 - t) \, \mathbf{x}_0 + t \, \mathbf{x}_1, \qquad
+        \mathbf{u} = \mathbf{x}_1 - \mathbf{x}_0,
+
+    as in `"Flow Matching for Generative Modeling" <https://arxiv.org/abs/2210.02747>`_.
+
+    Args:
+        source: Where paths start: ``"control"`` at what is to be changed (image to image), or
+            ``"noise"`` at a standard normal (from nothing).
+        noise: Standard deviation of noise added to a control; 0.2 blurs which control it was.
+        noise_probability: Share of the controls that get it.
+
+    Examples:
+        >>> path = LinearPath()
+        >>> path.at(torch.zeros(2, 1), torch.full((2, 1), 4.0), torch.tensor([0.0, 0.25]))
+        PathPoint(x=tensor([[0.],
+                [1.]]), velocity=tensor([[4.],
+                [4.]]))
+    """
+
+    source: Literal["control", "noise"] = "control"
+    noise: float = 0.0
+    noise_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.source not in ("control", "noise"):
+            raise ValueError(f'Expected source to be "control" or "noise", got {self.source!r}')
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"Expected 'noise' of at least 0, got {self.noise}")
+        if not 0 <= self.noise_probability <= 1:
+            raise ValueError(
+                f"Expected 'noise_probability' between 0 and 1, got {self.noise_probability}"
+            )
+
+    def start(self, control: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Where the path of each control begins.
+
+        Args:
+            control: ``[B, ...]``; gives only its shape where paths start at noise.
+            generator: Source of randomness.
+        """
+        if self.source == "control" and self.noise == 0:
+            return control
+        normal = torch.randn(
+            control.shape, dtype=control.dtype, device=control.device, generator=generator
+        )
+        if self.source == "noise":
+            return normal
+        uniform = torch.rand(len(control), device=control.device, generator=generator)
+        chosen = uniform < self.noise_probability
+        return control + self.noise * normal * _as_column(chosen, control)
+
+    def at(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathPoint:
+        """Place and velocity at a time.
+
+        Args:
+            x0: Starts, ``[B, ...]``.
+            x1: Targets, ``[B, ...]``.
+            t: Time of each in [0, 1], ``[B]``.
+        """
+        if x0.shape != x1.shape or t.shape != x0.shape[:1]:
+            raise ValueError(
+                "Expected starts and targets of one shape [B, ...] and times [B], got "
+                f"{list(x0.shape)}, {list(x1.shape)} and {list(t.shape)}"
+            )
+        return PathPoint(torch.lerp(x0, x1, _as_column(t, x0).to(x0.dtype)), x1 - x0)
+
+    def endpoint(self, x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        r"""Where one arrives by going straight on: :math:`\mathbf{x}_t + (1 - t) \mathbf{v}`.
+
+        Args:
+            x: Places, ``[B, ...]``.
+            velocity: Velocities there, ``[B, ...]``.
+            t: Time of each, ``[B]``.
+        """
+        return x + (1 - _as_column(t, x).to(x.dtype)) * velocity
+
+
+def _as_column(t: Tensor, like: Tensor) -> Tensor:
+    """One value per sample, to be broadcast over the rest of its axes."""
+    return t.view(-1, *[1] * (like.dim() - 1))
