@@ -4,9 +4,15 @@ from spatiagraph._lazy import attach
 
 _NAMES = {
     "ExpressionHead": "expression",
+    "GeneSignature": "pair",
     "LabelHead": "label",
     "TokenExpressionHead": "token_expression",
+    "Transition": "pair",
+    "as_transitions": "pair",
+    "gene_signature": "pair",
+    "pair_niches": "pair",
+    "pair_states": "pair",
 }
-_MODULES = ("expression", "label", "token_expression")
+_MODULES = ("expression", "label", "pair", "token_expression")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
