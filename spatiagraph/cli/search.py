@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 _SHOWN = 6  # columns of metadata in the printed table; the file has all
 
@@ -40,7 +41,11 @@ def search(
         Path | None, typer.Option(help="Keep the index in this folder, for NicheIndex.load.")
     ] = None,
 ) -> None:
-    """Find the cells whose niche is most like that of one cell, across slides."""
+    """Find the cells whose niche is most like that of one cell, across slides.
+
+    Where cells share a niche or region, one of them is shown for all, and those that share that
+    of the cell asked about are not.
+    """
     from spatiagraph import keys
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.results import model_name, read_embedded
@@ -57,7 +62,15 @@ def search(
     if save_index is not None:
         index.save(save_index)
     row = _row(index.obs, cell, slide)
-    hits = index.search(index.vectors([row]), k, where=where, exclude=[row])
+    shared = _shared(index.obs, keys.group_key(model_name(sections[0].adata), level.value))
+    same = np.flatnonzero(shared == shared[row])
+    largest = int(np.bincount(shared).max())
+    found = k if largest == 1 else min(k * largest, len(shared) - len(same))
+    if found == 0:
+        raise ValueError(f"Expected a {level.value} beside that of {cell!r}, all cells share it")
+    hits = index.search(index.vectors([row]), found, where=where, exclude=same)
+    _, place = np.unique(shared[hits["row"]], return_index=True)
+    hits = hits.iloc[np.sort(place)[:k]].assign(rank=range(1, min(k, len(place)) + 1))
     table = hits.drop(columns="query").set_index("rank")
     if out is not None:
         table.to_csv(out)
@@ -66,6 +79,17 @@ def search(
     print_table(table[shown], f"Most like {cell} of {index.obs[keys.SLIDE_ID].iloc[row]}")
     if out is not None:
         say(f"written to {out}")
+
+
+def _shared(obs: "pd.DataFrame", group: str) -> "NDArray[np.int64]":
+    """Number of the niche or region of each cell, ``[N]``; a number of its own without one."""
+    from spatiagraph import keys
+
+    if group not in obs:
+        return np.arange(len(obs))
+    number = obs.groupby([keys.SLIDE_ID, group], observed=True, dropna=False).ngroup().to_numpy()
+    alone = (obs[group] == -1).to_numpy()
+    return np.where(alone, number.max() + 1 + np.arange(len(obs)), number)
 
 
 def _row(obs: "pd.DataFrame", cell: str, slide: str | None) -> int:

@@ -1,6 +1,7 @@
 """SPATIA from the command line: what it does, and what it refuses."""
 
 import anndata
+import pandas as pd
 import pytest
 
 from spatiagraph.data import make_tissue, write
@@ -25,6 +26,21 @@ def test_it_trains_and_embeds(run, spatia, tmp_path):
     assert done.exit_code == 0, done.output
     assert anndata.read_h5ad(out).obsm["X_spatia"].shape == (300, 8)
     assert Spatia.from_pretrained(spatia / "run" / "model").labels is not None
+
+
+def test_a_search_shows_each_niche_once(run, spatia, tmp_path):
+    embedded, out = tmp_path / "embedded.h5ad", tmp_path / "hits.csv"
+    run("embed", spatia / "run", spatia / "slide.h5ad", "--out", embedded)
+    done = run("search", embedded, "--cell", "cell7", "-k", 2, "--out", out)
+    assert done.exit_code == 0, done.output
+    hits = pd.read_csv(out)
+    assert hits["rank"].tolist() == [1, 2]
+    groups = anndata.read_h5ad(embedded).obs["spatia_niche"]
+    assert len({groups["cell7"], *hits["spatia_niche"]}) == 3
+    assert hits["distance"].is_monotonic_increasing
+    assert hits["distance"].gt(0).all()
+    done = run("search", embedded, "--cell", "cell7", "-k", 2, "--level", "tissue")
+    run.refused(done, "a tissue beside that of 'cell7'")
 
 
 def test_options_of_the_other_model_are_refused(run, spatia, tmp_path):
