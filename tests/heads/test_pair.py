@@ -147,7 +147,7 @@ def test_assignment_leaves_some_alone_and_all_cells_may_be_taken():
     assert_array_equal(pairs.groupby("niche").size(), sides)
 
 
-@pytest.mark.parametrize("num_genes", [8, 30, 100])
+@pytest.mark.parametrize("num_genes", [8, 20, 30, 100])  # fewer and more than cells
 def test_components_keep_as_much_of_the_distances_as_they_can(num_genes):
     rng = np.random.default_rng(0)
     x, y = (csr_matrix(rng.normal(size=(n, num_genes))) for n in (12, 17))

@@ -97,21 +97,21 @@ def solve_potentials(
     everything = slice(None)
     last, error = f, float("inf")
     for step in range(settings.max_iter + 1):
-        rows = [
-            (g - cost(part, everything) / epsilon).logsumexp(1)
-            for part in blocks(num_rows, num_columns, max_entries)
-        ]
-        last = -damping * (torch.cat(rows) + log_b)
+        # Sums go straight to where they stay: kept piece by piece they would lie in the gaps that
+        # blocks leave, no further block would fit there, and memory would grow with each.
+        sums = torch.empty_like(f)
+        for part in blocks(num_rows, num_columns, max_entries):
+            sums[part] = (g - cost(part, everything) / epsilon).logsumexp(1)
+        last = -damping * (sums + log_b)
         # what the rows hold before the step that would set them right; columns are right
         error = float(((f - last).exp() - 1).abs().mean())
         if step and (error <= settings.tol or step == settings.max_iter):
             break
         f = last
-        columns = [
-            (f.unsqueeze(1) - cost(everything, part) / epsilon).logsumexp(0)
-            for part in blocks(num_columns, num_rows, max_entries)
-        ]
-        g = -damping * (torch.cat(columns) + log_a)
+        sums = torch.empty_like(g)
+        for part in blocks(num_columns, num_rows, max_entries):
+            sums[part] = (f.unsqueeze(1) - cost(everything, part) / epsilon).logsumexp(0)
+        g = -damping * (sums + log_a)
     return Potentials(f, g, last, error, settings)
 
 

@@ -210,16 +210,16 @@ def _in_blocks(
         max_entries=max_entries,
         device=x.device,
     )
-    found = []
+    target = torch.empty(len(x), dtype=torch.long, device=x.device)
+    confidence = torch.empty_like(solved.f)
+    point = torch.empty_like(x) if match == "barycentric" else None
     for rows in blocks(len(x), len(y), max_entries):
         share = solved.log_share(torch.cdist(x[rows], y)).exp()
-        found.append(match_rows(share, match, draw=None if draw is None else draw[rows], y=y))
-    points = [part.point * scale + centre for part in found if part.point is not None]
-    whole = Match(
-        torch.cat([part.target for part in found]),
-        torch.cat([part.confidence for part in found]),
-        torch.cat(points) if points else None,
-    )
+        part = match_rows(share, match, draw=None if draw is None else draw[rows], y=y)
+        target[rows], confidence[rows] = part.target, part.confidence
+        if point is not None and part.point is not None:
+            point[rows] = part.point * scale + centre
+    whole = Match(target, confidence, point)
     return _coupling(whole, solved.log_mass().exp()), solved.error
 
 
