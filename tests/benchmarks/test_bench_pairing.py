@@ -45,7 +45,7 @@ print(json.dumps({"pairs": pairs, "seconds": seconds, "mb": peak() - before}))
 
 
 def measured(kind, num, size=0, **settings):
-    """Seconds and MB that a case takes, with few enough steps that all cases take as many."""
+    """Seconds and MB that a case takes until it converges; how many steps that is may differ."""
     case = json.dumps([kind, num, size, settings])
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, case]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -61,7 +61,10 @@ def report(capsys, **figures):
 
 
 def test_hundred_thousand_cells_by_niche(capsys):
-    """A dense problem of 100,000 cells would hold 80 GB of costs, and a few times that in all."""
+    """A dense problem of 100,000 cells would hold 80 GB of costs, and a few times that in all.
+
+    The two do not solve the same problem: cells per second say what it saves to look in the niche.
+    """
     dense_num = 6_000
     dense = measured("dense", dense_num)
     for size in (20, 200, 500):
