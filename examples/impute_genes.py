@@ -25,12 +25,9 @@ from spatiagraph.evaluate import ImputationSplit, ridge_on, score_imputation
 
 
 def part(slide: sg.Slide, counts: csr_matrix, rows: np.ndarray, columns: np.ndarray) -> sg.Slide:
-    """Some cells of a slide with some of its genes; a cell with none seen gets one count."""
-    counts = counts.tolil()
-    empty = np.flatnonzero(counts.sum(1) == 0)
-    counts[empty, int(counts.sum(0).argmax())] = 1
+    """Some cells of a slide with some of its genes."""
     adata = anndata.AnnData(
-        counts.tocsr(),
+        counts,
         obs=pd.DataFrame(index=slide.adata.obs_names[rows]),
         var=pd.DataFrame(index=np.array(slide.symbols)[columns]),
     )
@@ -72,8 +69,12 @@ def main() -> None:
             seed=args.seed,
             progress=False,
         )
-        seen = part(slide, split.counts, np.arange(slide.num_cells), split.visible)
-        return sg.embed(model, seen, progress=False).obsm[f"X_{model.name}"]
+        rows = np.flatnonzero(split.counts.getnnz(axis=1))
+        seen = part(slide, split.counts[rows], rows, split.visible)
+        found = sg.embed(model, seen, progress=False).obsm[f"X_{model.name}"]
+        z = np.tile(found.mean(0), (slide.num_cells, 1))  # of a cell without counts: nothing known
+        z[rows] = found
+        return z
 
     methods = {
         args.model: ridge_on(embed),

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.fusion import scatter_present
 
 
 class CellEncoder(Configurable):
@@ -75,6 +76,4 @@ class CellEncoder(Configurable):
             return self.image(image)
         if not bool(image_mask.any()):
             return None
-        present = self.image(image[image_mask])
-        tokens = present.new_zeros(image.size(0), *present.shape[1:])
-        return tokens.masked_scatter(image_mask.view(-1, *[1] * (present.dim() - 1)), present)
+        return scatter_present(self.image(image[image_mask]), image_mask)

@@ -24,6 +24,17 @@ def fill_missing(tokens: Tensor, null: Tensor, present: Tensor | None) -> Tensor
     return torch.where(present.view(-1, *[1] * (tokens.dim() - 1)), tokens, null)
 
 
+def scatter_present(part: Tensor, present: Tensor) -> Tensor:
+    """Rows of the cells that have a modality, at their places among all cells; zeros elsewhere.
+
+    Args:
+        part: One row per cell that has it, ``[n, ...]``.
+        present: Cells that have it, ``[N]`` bool.
+    """
+    whole = part.new_zeros(len(present), *part.shape[1:])
+    return whole.masked_scatter(present.view(-1, *[1] * (part.dim() - 1)), part)
+
+
 class _Fusion(Configurable):
     """The null tokens, and the rule that pixels of a missing image are never looked at."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.gene_sampling import SampledGenes, sample_genes
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
 from spatiagraph.nn.masked_image import ImageTokens
@@ -302,7 +303,7 @@ class TokenCellEncoder(Configurable):
         )
         if not some or present is None:
             return found
-        return ImageTokens(*(_scatter(t, present) for t in found))
+        return ImageTokens(*(scatter_present(t, present) for t in found))
 
     def _encode(
         self, image: Tensor, window_um: Tensor | None, generator: torch.Generator | None
@@ -339,9 +340,3 @@ def _where(present: Tensor | None, h: Tensor) -> Tensor:
 
 def _blank(image: Tensor, present: Tensor) -> Tensor:
     return image.masked_fill(~present[:, None, None, None], 0)
-
-
-def _scatter(part: Tensor, present: Tensor) -> Tensor:
-    """Rows of ``part`` at the places that are true, zeros elsewhere."""
-    whole = part.new_zeros(len(present), *part.shape[1:])
-    return whole.masked_scatter(present.view(-1, *[1] * (part.dim() - 1)), part)

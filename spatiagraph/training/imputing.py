@@ -53,6 +53,6 @@ def impute(
     seen = torch.as_tensor(counts.sum(1)).flatten().float()
     data.depth = seen / share[torch.as_tensor(measured)].sum()
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
-    head = head.cpu()
-    values = torch.log1p(depth * softmax(head.linear(torch.from_numpy(z)), 1))
+    logits = head.linear(torch.from_numpy(z).to(head.linear.weight.device))
+    values = torch.log1p(depth * softmax(logits, 1)).cpu()
     return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

@@ -43,10 +43,10 @@ class History(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + n * float(value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names, sums = list(self._sums), torch.tensor(list(self._sums.values()))
         if trainer.world_size > 1:
-            sums = trainer.strategy.reduce(sums.to(pl_module.device), reduce_op="sum").cpu()
-        self._sums = dict(zip(names, sums.tolist(), strict=True))
+            own = torch.tensor(list(self._sums.values()), device=pl_module.device)
+            sums = trainer.strategy.reduce(own, reduce_op="sum").tolist()
+            self._sums = dict(zip(self._sums, sums, strict=True))
         cells = self._sums.pop("cells")
         row = {
             "epoch": trainer.current_epoch,

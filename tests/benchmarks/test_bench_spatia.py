@@ -51,16 +51,21 @@ def show(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def part(slide: sg.Slide, counts, rows: np.ndarray, columns: np.ndarray) -> sg.Slide:
-    """Some cells with some genes; a cell in which none of them was seen gets one count."""
-    counts = counts.tolil()
-    counts[np.flatnonzero(counts.sum(1) == 0), int(counts.sum(0).argmax())] = 1
+    """Some cells with some genes."""
     adata = anndata.AnnData(
-        counts.tocsr(),
+        counts,
         obs=pd.DataFrame(index=slide.adata.obs_names[rows]),
         var=pd.DataFrame(index=np.array(slide.symbols)[columns]),
     )
     adata.obsm["spatial"] = slide.pos[rows]
     return sg.Slide(adata, slide.image, slide_id=slide.slide_id, assume_um=True)
+
+
+def of_all_cells(found: np.ndarray, split: ImputationSplit) -> np.ndarray:
+    """Rows of all cells; of one in which no visible gene was seen nothing is known but the mean."""
+    result = np.tile(found.mean(0), (split.counts.shape[0], 1))
+    result[split.counts.getnnz(axis=1) > 0] = found
+    return result
 
 
 def test_imputation_of_hidden_genes(real_data):
@@ -79,18 +84,20 @@ def test_imputation_of_hidden_genes(real_data):
                 model = Spatia.for_slides([known], num_genes=None, seed=seed)
                 task = SpatiaPretraining(model, weights, thin_rate=0.0, seed=seed)
                 fit(model, [known], task=task, max_epochs=40, seed=seed, **RUN)
-                cells = np.arange(slide.num_cells)
-                trained[split.number] = model, part(slide, split.counts, cells, split.visible)
+                cells = np.flatnonzero(split.counts.getnnz(axis=1))
+                seen = part(slide, split.counts[cells], cells, split.visible)
+                trained[split.number] = model, seen
             return trained[split.number]
 
         def direct(split: ImputationSplit, model_of=model_of) -> np.ndarray:
             model, seen = model_of(split)
             imputed = impute(model, seen, depth=split.depth)
-            return imputed[np.array(slide.symbols)[split.hidden]].to_numpy()[split.test]
+            hidden = imputed[np.array(slide.symbols)[split.hidden]].to_numpy()
+            return of_all_cells(hidden, split)[split.test]
 
         def embedding(split: ImputationSplit, model_of=model_of) -> np.ndarray:
             model, seen = model_of(split)
-            return sg.embed(model, seen, progress=False).obsm["X_spatia"]
+            return of_all_cells(sg.embed(model, seen, progress=False).obsm["X_spatia"], split)
 
         methods = {
             "spatia, its own decoder": direct,
