@@ -14,7 +14,8 @@ class Match(NamedTuple):
 
     Attributes:
         target: Column, ``[N]``; -1 for none.
-        confidence: Share of the row's mass that goes there, ``[N]``; 0 for none.
+        confidence: Share of the row's mass that goes to the chosen partner, ``[N]``; 0 for none.
+            With ``"argmax"`` it is :func:`row_confidence`, with the other rules at most that.
         point: Where the row's mass goes on average, ``[N, D]``; only if ``"barycentric"``.
     """
 

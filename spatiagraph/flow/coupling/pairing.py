@@ -25,8 +25,9 @@ class Coupling(NamedTuple):
 
     Attributes:
         target: Its row in the second cloud, ``[N]`` int64; -1 for none (one-to-one only).
-        confidence: Share of the point's mass that goes there, ``[N]`` float64; at its best the
-            :func:`row_confidence`.
+        confidence: Share of the point's mass that goes to the chosen partner, ``[N]`` float64:
+            what this pair is worth. With ``"argmax"`` it is :func:`row_confidence`; a partner that
+            was drawn or assigned may be a less likely one, and then has no more than its own share.
         mass: What the point sends, relative to its share of all, ``[N]`` float64; 1 unless
             unbalanced.
         point: Where its mass goes on average, ``[N, D]`` float64; only if ``"barycentric"``.
