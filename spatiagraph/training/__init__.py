@@ -3,14 +3,26 @@
 from spatiagraph._lazy import attach
 
 _NAMES = {
-    "FitResult": "fitting",
+    "FitResult": "trainer",
     "TaskModule": "module",
+    "WarmAverage": "averaging",
     "embed": "embedding",
     "embed_data": "embedding",
     "encode_cells": "embedding",
     "fit": "fitting",
     "impute": "imputing",
+    "train": "trainer",
 }
-_MODULES = ("embedding", "fitting", "imputing", "module", "progress", "record")
+_MODULES = (
+    "averaging",
+    "embedding",
+    "fitting",
+    "folder",
+    "imputing",
+    "module",
+    "progress",
+    "record",
+    "trainer",
+)
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -1,0 +1,38 @@
+"""A moving average of the weights."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class WarmAverage(WeightAveraging):
+    r"""Exponential moving average of the weights that forgets the start quickly.
+
+    After step :math:`n = 0, 1, \ldots` the average moves to the weights with the decay
+
+    .. math:: \min\left(d, \; \frac{1 + n}{10 + n}\right),
+
+    so that it first follows closely and later averages over about :math:`1 / (1 - d)` steps. The
+    model ends with the average; checkpoints hold both, and a resumed run goes on with both.
+
+    Args:
+        decay: :math:`d`, in [0, 1).
+
+    Raises:
+        ValueError: The decay is not in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999):
+        if not 0 <= decay < 1:
+            raise ValueError(f"Expected 'average' as a decay in [0, 1), got {decay}")
+
+        def mean(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+            n = int(num_averaged) - 1  # the start counts as one
+            return average.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
+
+        super().__init__(use_buffers=False, avg_fn=mean)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged.fill_(1)  # it is a copy of the start already

@@ -1,0 +1,54 @@
+"""The folder of a run: whose it is, and where it stopped."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+RUN = "run.json"
+LAST = Path("checkpoints") / "last.ckpt"
+HISTORY = "history.csv"
+MODEL = "model"
+
+
+def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder that is none, or holds another run.
+
+    Args:
+        folder: Where the run is to be kept.
+        record: Describes the run, as plain values.
+        resume: Whether a run of the same record may go on.
+
+    Raises:
+        ValueError: If it is a file, or a run was found and is another or must not go on.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for the run, {str(folder)!r} is a file")
+    run_file = folder / RUN
+    if run_file.is_file():
+        if not resume:
+            raise ValueError(f"Expected an empty folder, {str(folder)!r} holds a run: resume it")
+        previous, description = json.loads(run_file.read_text()), json.loads(json.dumps(record))
+        changed = sorted(
+            k for k in {*previous, *description} if previous.get(k) != description.get(k)
+        )
+        if changed:
+            raise ValueError(
+                f"The folder {str(folder)!r} holds another run (different: {', '.join(changed)}); "
+                "choose another folder, or the same arguments to resume"
+            )
+
+
+def claim(folder: Path, record: dict[str, Any]) -> Path | None:
+    """Make the folder this run's own; the checkpoint to go on from, if there is one.
+
+    Args:
+        folder: Where the run is to be kept.
+        record: Describes the run, as plain values.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f".{RUN}.new"
+    new.write_text(json.dumps(record, indent=1))
+    os.replace(new, folder / RUN)
+    last = folder / LAST
+    return last if last.is_file() else None
