@@ -11,7 +11,9 @@ _NAMES = {
     "to_data": "convert",
     "TileLoader": "loader",
     "HierarchicalLoader": "loader",
+    "MORPHOLOGY": "morphology",
     "make_tissue": "synthetic",
+    "measure_morphology": "morphology",
     "write": "writing",
 }
 _MODULES = (
@@ -19,6 +21,7 @@ _MODULES = (
     "image",
     "labels",
     "loader",
+    "morphology",
     "panel",
     "read",
     "slide",
