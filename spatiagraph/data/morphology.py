@@ -71,7 +71,7 @@ def measure_morphology(
     given = None if masks is None else _masks(masks, grey.shape)
     scale = np.asarray(mpp, dtype=np.float64)
     if scale.shape not in ((), (len(grey),)) or not (np.isfinite(scale) & (scale > 0)).all():
-        raise ValueError(f"Expected 'mpp' as µm per pixel, one or {len(grey)}, got {mpp}")
+        raise ValueError(f"Expected 'mpp' as µm per pixel, one or {len(grey)}, got {mpp!r}")
     scale = np.broadcast_to(scale, len(grey))
     table = np.full((len(grey), len(MORPHOLOGY)), np.nan)
     objects = _objects(grey, given, foreground == "dark", component)

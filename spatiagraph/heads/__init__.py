@@ -4,12 +4,13 @@ from spatiagraph._lazy import attach
 
 _NAMES = {
     "ExpressionHead": "expression",
-    "GeneSignature": "pair",
     "LabelHead": "label",
+    "Signature": "pair",
     "TokenExpressionHead": "token_expression",
     "Transition": "pair",
     "as_transitions": "pair",
     "gene_signature": "pair",
+    "morphology_signature": "pair",
     "pair_niches": "pair",
     "pair_states": "pair",
 }

@@ -5,8 +5,14 @@ from anndata import AnnData
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data import GenePanel, Slide
-from spatiagraph.heads import as_transitions, gene_signature, pair_niches, pair_states
+from spatiagraph.data import MORPHOLOGY, GenePanel, Slide
+from spatiagraph.heads import (
+    as_transitions,
+    gene_signature,
+    morphology_signature,
+    pair_niches,
+    pair_states,
+)
 from spatiagraph.heads.pair.expression import joint_components, log_normalize
 
 ACTIVATION = [("resting", "active", "activation")]
@@ -232,6 +238,70 @@ def test_a_gene_counts_where_it_is_measured():
     assert_allclose(both.delta.iloc[0, 20:60], (first + second).iloc[0, 20:60] / 2)
     assert np.isnan(both.delta["never"]).all()
     assert both.features()[0, -1] == 0
+
+
+def nuclei(slide, seed=0):
+    """Features of all cells of a slide, whatever they are."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(rng.gamma(3, 20, (slide.num_cells, 10)), columns=list(MORPHOLOGY))
+
+
+def test_morphology_signature_of_a_constant_shift_is_the_shift():
+    """SPATIA fact 27."""
+    slide, shift = tissue(), np.linspace(-150.0, 150.0, 10)
+    table = nuclei(slide)
+    table.iloc[30:39] = table.iloc[:9].to_numpy() + shift
+    found = morphology_signature([slide], {"a": table}, pairs_of(slide), donors=["ann"])
+    assert_allclose(found.delta.loc["activation"], shift)
+    assert found.delta.columns.tolist() == list(MORPHOLOGY)
+    assert found.num_pairs["activation"] == 9
+    assert found.num_left_out["activation"] == 0
+    assert_allclose(found.sigma, table.std(ddof=0))
+    assert_allclose(found.features()[0], np.clip(shift / table.std(ddof=0), -3, 3), rtol=1e-6)
+    assert abs(found.features()).max() == 3
+
+
+def test_test_donors_do_not_enter_a_morphology_signature():
+    """SPATIA fact 27."""
+    slides = [tissue(), tissue(seed=1, slide_id="b", donor="bob")]
+    pairs = pd.concat([pairs_of(slide) for slide in slides])
+    tables = {"a": nuclei(slides[0]), "b": nuclei(slides[1], 1)}
+    before = morphology_signature(slides, tables, pairs, donors=["ann"])
+    after = morphology_signature(slides, {"a": tables["a"]}, pairs, donors=["ann"])
+    pd.testing.assert_frame_equal(after.delta, before.delta)
+    pd.testing.assert_series_equal(after.sigma, before.sigma)
+    both = morphology_signature(slides, tables, pairs, donors=["ann", "bob"])
+    alone = morphology_signature(slides, tables, pairs, donors=["bob"])
+    assert_allclose(both.delta, (before.delta + alone.delta) / 2)
+
+
+def test_pairs_of_cells_that_could_not_be_measured_are_left_out_and_counted():
+    slide = tissue()
+    table = nuclei(slide)
+    whole = table.drop(index=[0, 31, 100])
+    table.loc[[0, 31, 100]] = np.nan  # control of the first pair, target of the second, no pair
+    found = morphology_signature([slide], {"a": table}, pairs_of(slide), donors=["ann"])
+    known = (table.iloc[32:39].to_numpy() - table.iloc[2:9].to_numpy()).mean(0)
+    assert_allclose(found.delta.loc["activation"], known)
+    assert found.num_pairs["activation"] == 7
+    assert found.num_left_out["activation"] == 2
+    assert_allclose(found.sigma, whole.std(ddof=0))
+    table[:] = np.nan
+    with pytest.raises(ValueError, match="NaN in every pair"):
+        morphology_signature([slide], {"a": table}, pairs_of(slide), donors=["ann"])
+
+
+def test_features_of_other_cells_are_refused():
+    slide = tissue()
+    table, pairs = nuclei(slide), pairs_of(slide)
+    with pytest.raises(ValueError, match=r"features of slide 'a', got those of \['b'\]"):
+        morphology_signature([slide], {"b": table}, pairs, donors=["ann"])
+    with pytest.raises(ValueError, match="each of 120 cells of slide 'a', got 119 rows"):
+        morphology_signature([slide], {"a": table[1:]}, pairs, donors=["ann"])
+    with pytest.raises(ValueError, match="got 120 rows without solidity"):
+        morphology_signature([slide], {"a": table.drop(columns="solidity")}, pairs, donors=["ann"])
+    with pytest.raises(ValueError, match=r"\(\['ann'\]\), got \['eve'\]"):
+        morphology_signature([slide], {"a": table}, pairs, donors=["eve"])
 
 
 def blocks(num_niches=30, per_niche=10):

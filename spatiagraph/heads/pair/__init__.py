@@ -6,14 +6,15 @@ not read, so that look-alikes are not favoured.
 
 from spatiagraph.heads.pair.cells import pair_states
 from spatiagraph.heads.pair.niches import pair_niches
-from spatiagraph.heads.pair.signature import GeneSignature, gene_signature
+from spatiagraph.heads.pair.signature import Signature, gene_signature, morphology_signature
 from spatiagraph.heads.pair.transitions import Transition, as_transitions
 
 __all__ = [
-    "GeneSignature",
+    "Signature",
     "Transition",
     "as_transitions",
     "gene_signature",
+    "morphology_signature",
     "pair_niches",
     "pair_states",
 ]
