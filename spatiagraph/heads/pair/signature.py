@@ -111,10 +111,10 @@ def morphology_signature(
     mean = _PairMean(pairs["transition"], len(MORPHOLOGY))
     for slide in training:
         values = _features_of(slide, features)
-        valid = np.isfinite(values).all(axis=1)
+        valid = values.notna().all(axis=1).to_numpy()
         here = pairs[pairs["slide"] == slide.slide_id]
         whole = valid[here["control_row"]] & valid[here["target_row"]]
-        x = csr_matrix(np.where(valid[:, None], values, 0.0))
+        x = csr_matrix(values.where(valid, 0.0).to_numpy(np.float64))
         mean.add(x, int(valid.sum()), np.ones(len(MORPHOLOGY), bool), here[whole], here[~whole])
     if not mean.num_pairs.any():
         raise ValueError(
@@ -208,8 +208,8 @@ def _training(
     return training, pairs
 
 
-def _features_of(slide: Slide, features: Mapping[str, pd.DataFrame]) -> NDArray[np.float64]:
-    """The features of a slide, ``[N, F]``."""
+def _features_of(slide: Slide, features: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The features of a slide."""
     if slide.slide_id not in features:
         raise ValueError(
             f"Expected the features of slide {slide.slide_id!r}, got those of {list(features)}"
@@ -222,4 +222,4 @@ def _features_of(slide: Slide, features: Mapping[str, pd.DataFrame]) -> NDArray[
             f"{slide.slide_id!r}, got {len(table)} rows"
             + (f" without {', '.join(missing)}" if missing else "")
         )
-    return table[list(MORPHOLOGY)].to_numpy(np.float64)
+    return table[list(MORPHOLOGY)]
