@@ -114,7 +114,7 @@ def morphology_signature(
         valid = values.notna().all(axis=1).to_numpy()
         here = pairs[pairs["slide"] == slide.slide_id]
         whole = valid[here["control_row"]] & valid[here["target_row"]]
-        x = csr_matrix(values.where(valid, 0.0).to_numpy(np.float64))
+        x = csr_matrix(np.where(valid[:, None], values, 0.0))
         mean.add(x, int(valid.sum()), np.ones(len(MORPHOLOGY), bool), here[whole], here[~whole])
     if not mean.num_pairs.any():
         raise ValueError(
