@@ -28,7 +28,7 @@ def log_normalize(
     r"""Logarithm of expression, cells brought to one sequencing depth.
 
     .. math::
-        y_{cg} = \log\Big(1 + x_{cg} \, \frac{t}{\sum_h x_{ch}}\Big)
+        y_{cg} = \log\left(1 + x_{cg} \, \frac{t}{\sum_h x_{ch}}\right)
 
     Args:
         counts: Counts or normalised expression, ``[N, G]``.

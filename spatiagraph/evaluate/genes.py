@@ -18,8 +18,8 @@ def standardized_variance(counts: csr_matrix) -> NDArray[np.float64]:
     deviation :math:`\sigma_g` of a gene; the score is the variance about the gene's mean
 
     .. math::
-        \frac{1}{N - 1} \sum_c \Big( \frac{\min(x_{cg}, \, \mu_g + \sigma_g \sqrt{N}) - \mu_g}
-        {\sigma_g} \Big)^2 .
+        \frac{1}{N - 1} \sum_c \left( \frac{\min(x_{cg}, \, \mu_g + \sigma_g \sqrt{N}) - \mu_g}
+        {\sigma_g} \right)^2 .
 
     Sequencing depth is not removed, unlike in
     :func:`~spatiagraph.data.variability.gene_variability`.

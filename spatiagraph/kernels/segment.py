@@ -67,7 +67,7 @@ def segment_max(x: Tensor, ptr: Tensor) -> Tensor:
 def segment_softmax(x: Tensor, ptr: Tensor) -> Tensor:
     r"""Softmax over the rows of each segment, per channel; arguments as in :func:`segment_sum`.
 
-    .. math:: p_e = \exp(x_e) \Big/ \sum_{e' \in i(e)} \exp(x_{e'})
+    .. math:: p_e = \exp(x_e) / \sum_{e' \in i(e)} \exp(x_{e'})
 
     Returns:
         ``[E, ...]``, positive, each segment summing to one.

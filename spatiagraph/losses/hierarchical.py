@@ -15,7 +15,7 @@ def hierarchical_bce(logits: Tensor, label: Tensor, descendants: Tensor | None =
     :math:`i` allows — a leaf allows itself alone — and logits :math:`s`,
 
     .. math::
-        L_i = \mathrm{softplus}\Big(-\ln\sum_{c \in D_i} e^{s_{ic}}\Big)
+        L_i = \mathrm{softplus}\left(-\ln\sum_{c \in D_i} e^{s_{ic}}\right)
         + \sum_{c \notin D_i} \mathrm{softplus}(s_{ic}),
 
     the binary cross-entropies of "below the branch" with target 1 and of each class outside with

@@ -13,7 +13,7 @@ def niche_profile_loss(
 
     .. math::
         L = \mathrm{mean}_{m, g} \left(p_{mg}
-        - \ln\Big(1 + \frac{1}{|m|} \sum_{i \in m} x_{ig}\Big)\right)^2
+        - \ln\left(1 + \frac{1}{|m|} \sum_{i \in m} x_{ig}\right)\right)^2
 
     over the measured genes. The mean does not depend on how many cells a niche holds, where the
     sum would mostly tell cell density. Computed in float32 or better.

@@ -16,7 +16,7 @@ def sinusoidal_encoding(index: Tensor, channels: int, *, base: float = 10_000.0)
     r"""Fixed sinusoidal code of an integer index.
 
     .. math::
-        [\sin(i\,b^{-2k/D}), \cos(i\,b^{-2k/D})], \qquad k = 0, \dots, D/2 - 1,
+        [\sin(i\,b^{-2k/D}), \cos(i\,b^{-2k/D})], \qquad k = 0, \ldots, D/2 - 1,
 
     as in `"Attention Is All You Need" <https://arxiv.org/abs/1706.03762>`_.
 
