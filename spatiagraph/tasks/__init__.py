@@ -6,11 +6,12 @@ _NAMES = {
     "Annotation": "annotation",
     "LossOutput": "base",
     "MaskedGenes": "masked_genes",
+    "MorphologyRegression": "morphology",
     "SpatiaPretraining": "spatia",
     "SpatiaWeights": "spatia",
     "Task": "base",
     "default_task": "defaults",
 }
-_MODULES = ("annotation", "base", "defaults", "masked_genes", "niches", "spatia")
+_MODULES = ("annotation", "base", "defaults", "masked_genes", "morphology", "niches", "spatia")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

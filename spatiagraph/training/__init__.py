@@ -4,12 +4,14 @@ from spatiagraph._lazy import attach
 
 _NAMES = {
     "FitResult": "trainer",
+    "MorphologyFit": "morphology",
     "TaskModule": "module",
     "WarmAverage": "averaging",
     "embed": "embedding",
     "embed_data": "embedding",
     "encode_cells": "embedding",
     "fit": "fitting",
+    "fit_morphology": "morphology",
     "impute": "imputing",
     "train": "trainer",
 }
@@ -20,6 +22,7 @@ _MODULES = (
     "folder",
     "imputing",
     "module",
+    "morphology",
     "progress",
     "record",
     "trainer",
