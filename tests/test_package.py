@@ -21,8 +21,8 @@ PACKAGES = sorted(
     + [m.name for m in pkgutil.walk_packages([str(ROOT)], "spatiagraph.") if m.ispkg]
 )
 HEAVY = {
-    "anndata", "diffusers", "faiss", "lightning", "matplotlib", "numba", "numpy", "ot", "pandas",
-    "PIL", "pyarrow", "scipy", "sklearn", "spatialdata", "tifffile", "timm", "torch",
+    "anndata", "bokeh", "diffusers", "faiss", "lightning", "matplotlib", "numba", "numpy", "ot",
+    "pandas", "PIL", "pyarrow", "scipy", "sklearn", "spatialdata", "tifffile", "timm", "torch",
     "torch_geometric", "typer", "zarr",
 }  # fmt: skip
 

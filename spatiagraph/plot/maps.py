@@ -82,7 +82,7 @@ def spatial(
         # resampled by matplotlib only where it is drawn smaller than it is
         ax.imshow(pixels, extent=(left, right, bottom, top), interpolation="antialiased", zorder=0)
     inside = (pos >= (x0, y0)).all(1) & (pos <= (x1, y1)).all(1)
-    size = _spacing(pos) * 0.9 if size_um is None else size_um
+    size = cell_spacing(pos) * 0.9 if size_um is None else size_um
     alpha = alpha if alpha is not None else (1.0 if picture is None else 0.85)
     name = color if isinstance(color, str) else getattr(color, "name", None)
     colors, draw_legend = _colors(cells, len(pos), color, palette, cmap)
@@ -136,12 +136,13 @@ def _image(cells: Any, image: SlideImage | bool | None) -> SlideImage | None:
 
 def _window(pos: NDArray) -> tuple[float, float, float, float]:
     """What the cells cover, with a margin of one cell; the image is cut to it."""
-    margin = _spacing(pos)
+    margin = cell_spacing(pos)
     (x0, y0), (x1, y1) = pos.min(0) - margin, pos.max(0) + margin
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _spacing(pos: NDArray) -> float:
+def cell_spacing(pos: NDArray) -> float:
+    """Median distance to the nearest cell in µm; 10 where there is none."""
     if len(pos) < 2:
         return 10.0
     sample = pos[:: max(1, len(pos) // 20_000)]

@@ -1,12 +1,13 @@
 """``Report``: builds one self-contained HTML page, section by section."""
 
 import base64
+import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,12 @@ import spatiagraph
 from spatiagraph.plot.galleries import gallery
 from spatiagraph.report.style import CSS
 
+if TYPE_CHECKING:
+    from spatiagraph.report.scatter import Scatter
+
 _PNG_UP_TO = 250_000  # bytes; larger pictures hold an image and are smaller as JPEG
 _DPI = 130
-# nothing may be loaded from anywhere: the page is all there is
+# nothing may be loaded from anywhere, and no script run but our own: the page is all there is
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -44,10 +48,11 @@ class Report:
         self.subtitle = subtitle
         self._numbers: dict[str, str] = {}
         self._sections: list[tuple[str, list[str]]] = []
+        self._num_scatters = 0
 
     def add_numbers(self, numbers: Mapping[str, Any]) -> Self:
         """Key figures at the top: name → value."""
-        self._numbers |= {name: _text(value) for name, value in numbers.items()}
+        self._numbers |= {name: as_text(value) for name, value in numbers.items()}
         return self
 
     def section(self, title: str) -> Self:
@@ -103,6 +108,13 @@ class Report:
         """Crops ``[N, C, H, W]`` in rows; more arguments as in :func:`spatiagraph.plot.gallery`."""
         return self.add_figure(gallery(images, titles, **arguments), alt=alt, caption=caption)
 
+    def add_scatter(self, scatter: "Scatter") -> Self:
+        """A map to move about in, from :func:`spatiagraph.report.scatter.cell_scatter`."""
+        from spatiagraph.report.scatter import scatter_html
+
+        self._num_scatters += 1
+        return self._add(scatter_html(scatter, f"scatter{self._num_scatters}"))
+
     def add_warnings(self, warnings: Sequence[str]) -> Self:
         """What the reader should know before trusting the rest; nothing if there is none."""
         if not warnings:
@@ -122,15 +134,19 @@ class Report:
             f'<section id="s{i}"><h2>{escape(title)}</h2>{"".join(parts)}</section>\n'
             for i, (title, parts) in enumerate(self._sections)
         )
+        scripts = self._scripts()
+        allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+        policy = f"{_POLICY}; script-src {allowed}" if scripts else _POLICY
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
             f"<title>{escape(self.title)}</title><style>{CSS}</style></head>\n<body>"
             f'<header><h1>{escape(self.title)}</h1><p class="subtitle">{escape(self.subtitle)}</p>'
             f'<dl class="numbers">{numbers}</dl><nav aria-label="Sections">{links}</nav></header>\n'
             f"<main>{body}</main>\n"
-            f"<footer>spatiagraph {escape(spatiagraph.__version__)}</footer></body></html>\n"
+            f"<footer>spatiagraph {escape(spatiagraph.__version__)}</footer>"
+            f"{''.join(f'<script>{script}</script>' for script in scripts)}</body></html>\n"
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -149,11 +165,22 @@ class Report:
             new.unlink(missing_ok=True)
         return target
 
+    def _scripts(self) -> list[str]:
+        if not self._num_scatters:
+            return []
+        from spatiagraph.report.scatter import scatter_scripts
+
+        return scatter_scripts()
+
     def _add(self, html: str) -> Self:
         if not self._sections:
             self.section("Summary")
         self._sections[-1][1].append(html)
         return self
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _figure(figure: Figure | Axes, alt: str, caption: str) -> str:
@@ -178,7 +205,7 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     if isinstance(table, Mapping):
         rows = "".join(
-            f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(_text(v))}</td></tr>'
+            f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(as_text(v))}</td></tr>'
             for k, v in table.items()
         )
         return f'<div class="scroll"><table>{title}<tbody>{rows}</tbody></table></div>'
@@ -190,7 +217,7 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
     body = ""
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         cells = "".join(
-            f"<td{' class=number' if n else ''}>{escape(_text(v))}</td>"
+            f"<td{' class=number' if n else ''}>{escape(as_text(v))}</td>"
             for v, n in zip(row, numeric, strict=True)
         )
         best = ' class="best"' if highlight is not None and name == highlight else ""
@@ -201,7 +228,7 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
     )
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as people write it."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
@@ -213,5 +240,5 @@ def _text(value: Any) -> str:
         number = float(value)
         return f"{number:.4g}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.3g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value)
+        return ", ".join(as_text(v) for v in value)
     return str(value)

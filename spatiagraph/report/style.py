@@ -34,6 +34,18 @@ th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid
 th { font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.best td, tr.best th { background: #e8f3fa; }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 2rem; align-items: center; max-width: none; }
+.controls select { font: inherit; padding: .15rem .4rem; margin-left: .35rem; }
+.controls input { vertical-align: middle; }
+.canvas { min-height: 620px; border: 1px solid var(--line); border-radius: .25rem;
+  padding: .25rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .6rem 0; font-size: .875rem;
+  align-items: center; }
+.legend[hidden] { display: none; }
+.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%;
+  margin-right: .35rem; vertical-align: -.05rem; }
+.legend .ramp { width: 14rem; height: .8rem; border-radius: .2rem; margin: 0 -.6rem; }
+.thinned { font-size: .875rem; color: var(--soft); }
 .warnings { background: var(--warn); border-left: 4px solid #e69f00; border-radius: .25rem;
   padding: .5rem 1rem; margin: 1rem 0; }
 .warnings ul { margin: .25rem 0; padding-left: 1.2rem; }

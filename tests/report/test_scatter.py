@@ -1,0 +1,185 @@
+"""The map of a report in a real browser, without a network."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from spatiagraph.data import make_tissue
+from spatiagraph.plot.colors import category_colors
+from spatiagraph.report import Report
+from spatiagraph.report.scatter import cell_scatter, scatter_columns
+
+SLIDE = make_tissue(400, num_genes=30, image="he", seed=0)
+NICHE = SLIDE.adata.obs["niche"].reset_index(drop=True)
+CELL = 123  # the one looked for
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def write(path, slide=SLIDE, **arguments):
+    columns = scatter_columns(slide, {"niche": slide.adata.obs["niche"].reset_index(drop=True)})
+    scatter = cell_scatter(slide, columns, **arguments)
+    return Report("Cells").section("Cells").add_scatter(scatter).write(path)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium of the system, driven by playwright."""
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    api = pytest.importorskip("playwright.sync_api", reason="no driver of the browser")
+    with api.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("scatter") / "page.html")
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page, offline, and what it asked for and complained of."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
+    tab = context.new_page()
+    asked, complaints = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda line: complaints.append(f"{line.type}: {line.text}"))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(page.as_uri())
+    tab.wait_for_selector(".scatter[data-ready]")
+    tab.wait_for_function("Bokeh.documents[0].is_idle")
+    tab.wait_for_timeout(100)  # the picture appears in the next frame
+    yield tab, asked, complaints
+    context.close()
+
+
+def place(tab, row):
+    """Where on the page a cell is drawn."""
+    script = """([x, y]) => {
+        const view = [...Bokeh.index.roots][0], box = view.el.getBoundingClientRect();
+        const frame = view.frame;
+        return [box.x + frame.x_scale.compute(x), box.y + frame.y_scale.compute(y)];
+    }"""
+    return tab.evaluate(script, SLIDE.pos[row].tolist())
+
+
+def colour(tab, row, path):
+    """Colour of the page where a cell is drawn, 0 to 255."""
+    tab.wait_for_timeout(100)
+    tab.screenshot(path=path)
+    x, y = place(tab, row)
+    return np.asarray(Image.open(path).convert("RGB"))[round(y), round(x)].astype(int)
+
+
+def as_rgb(code):
+    return np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)])
+
+
+def test_the_page_opens_without_network_and_complaints(opened):
+    tab, asked, complaints = opened
+    assert len(asked) >= 1
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
+    assert not [line for line in complaints if not line.startswith("log:")]
+    assert tab.locator(".scatter canvas").count() >= 1
+    box = tab.locator(".scatter .canvas").bounding_box()
+    assert box["width"] > 900
+    assert box["height"] > 500
+
+
+def test_hovering_tells_what_is_known_of_a_cell(opened):
+    tab, _, _ = opened
+    tab.mouse.move(*place(tab, CELL))
+    row = tab.locator(".bk-tooltip-row-value")
+    row.first.wait_for(state="visible")
+    shown = row.all_inner_texts()
+    obs = SLIDE.adata.obs.iloc[CELL]
+    for known in (obs.name, obs["cell_type"], obs["niche"], f"{SLIDE.depth[CELL]:.0f}"):
+        assert str(known) in shown
+
+
+def test_another_choice_is_another_colour_and_legend(opened, tmp_path):
+    tab, _, complaints = opened
+    tab.locator(".scatter input").fill("1")
+    types = SLIDE.adata.obs["cell_type"]
+    for column, values in {"niche": NICHE, "cell_type": types}.items():
+        tab.select_option(".scatter select", label=column)
+        wanted = as_rgb(category_colors(values)[values.iloc[CELL]])
+        np.testing.assert_allclose(colour(tab, CELL, tmp_path / "a.png"), wanted, atol=3)
+        legend = tab.locator(".legend:visible").inner_text()
+        assert all(str(name) in legend for name in values.unique())
+    tab.select_option(".scatter select", label="molecules")
+    ends = [int(SLIDE.depth.argmin()), int(SLIDE.depth.argmax())]
+    shown = [colour(tab, row, tmp_path / "b.png") for row in ends]
+    for hue, wanted in zip(shown, ("#440154", "#fde725"), strict=True):  # both ends of viridis
+        np.testing.assert_allclose(hue, as_rgb(wanted), atol=3)
+    assert not [line for line in complaints if not line.startswith("log:")]
+
+
+def test_the_wheel_zooms_in_where_the_pointer_is(opened):
+    tab, _, _ = opened
+    before = place(tab, CELL)
+    other = place(tab, 0)
+    tab.mouse.move(*before)
+    tab.mouse.wheel(0, -300)
+    tab.wait_for_timeout(100)
+    after = np.array([place(tab, CELL), place(tab, 0)])
+    np.testing.assert_allclose(after[0], before, atol=1)
+    apart = np.subtract(other, before)
+    stretch = (after[1] - after[0]) / apart
+    assert (stretch > 1.05).all()
+    np.testing.assert_allclose(stretch[0], stretch[1], rtol=1e-3)  # µm stay as long in x as in y
+
+
+def test_a_large_slide_is_thinned_and_the_page_says_so(tmp_path, page):
+    html = write(tmp_path / "page.html", max_cells=50).read_text(encoding="utf-8")
+    assert "50 of 400 cells, drawn at random" in html
+    assert "Thinned" not in page.read_text(encoding="utf-8")
+    scatter = cell_scatter(SLIDE, {"niche": NICHE}, max_cells=50)
+    assert len(np.unique(scatter.rows)) == 50
+    again = cell_scatter(SLIDE, {"niche": NICHE}, max_cells=50)
+    np.testing.assert_array_equal(scatter.rows, again.rows)
+
+
+def test_names_of_the_user_cannot_end_the_script(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    scatter = cell_scatter(SLIDE, {evil: pd.Series([evil, "b"] * 200)})
+    html = Report("T").add_scatter(scatter).html()
+    assert evil not in html
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    assert json.loads(data)["target_id"] == "scatter1-plot"
+
+
+def test_only_scripts_known_by_their_hash_may_run(page):
+    html = page.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    allowed = policy.split("script-src ")[1].split()
+    assert len(allowed) == html.count("<script>")
+    assert all(source.startswith("'sha256-") for source in allowed)
+    assert "script-src" not in Report("T").html()
+
+
+def test_columns_that_tell_nothing_are_not_offered():
+    slide = make_tissue(100, num_genes=30, seed=0)
+    obs = slide.adata.obs
+    obs["one"], obs["each"], obs["again"] = "a", obs.index, obs["niche"]
+    columns = scatter_columns(slide, {"domains": obs["niche"].reset_index(drop=True)})
+    assert list(columns)[0] == "domains"
+    assert {"cell_type", "molecules"} <= columns.keys()
+    assert not {"one", "each", "again", "niche"} & columns.keys()
+
+
+def test_mistakes_are_told():
+    with pytest.raises(ValueError, match="got 2 for 400 cells"):
+        cell_scatter(SLIDE, {"niche": pd.Series([1, 2])})
+    with pytest.raises(ValueError, match="columns to colour by"):
+        cell_scatter(SLIDE, {})
