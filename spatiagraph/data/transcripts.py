@@ -4,7 +4,7 @@ One row per detected molecule, with columns ``x_um``, ``y_um``, ``gene`` and, wh
 ``cell_id`` and ``qv`` (Phred-like quality).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,12 @@ CONTROL_PREFIXES = (
     "deprecated",
     "intergenic",
     "antisense_",
+    "genomiccontrol",
     "systemcontrol",
+    "falsecode",
+    "notarget",
 )
-"""Beginnings of control features of Xenium, MERSCOPE and CosMx, in lower case."""
+"""Beginnings of control features of Xenium, MERSCOPE, CosMx and MERFISH, in lower case."""
 _GENES_LIKE_CONTROLS = ("negr1",)  # neuronal growth regulator 1 is no negative control
 UNASSIGNED = ("UNASSIGNED", "-1", "")
 """Cell ids that mean "in no cell", as text; a missing id means the same."""
@@ -90,8 +93,8 @@ def filter_transcripts(
     else:
         good = keep
     keep = _keep(keep, good, cell, removed, "quality")
-    control = [_is_control(str(name), control_prefixes) for name in gene_names]
-    good = ~np.array([*control, True])[gene]  # a missing name is -1, the last entry
+    control = is_control(gene_names, control_prefixes)
+    good = ~np.append(control, True)[gene]  # a missing name is -1, the last entry
     keep = _keep(keep, good, cell, removed, "control")
     keep = _keep(keep, (cell >= 0) | (not require_cell), cell, removed, "unassigned")
 
@@ -144,6 +147,27 @@ def counts_from_transcripts(
     return CountTable(counts, [str(c) for c in cell_ids], [str(g) for g in genes], centroids)
 
 
+def is_control(names: Iterable[str], prefixes: Sequence[str] = CONTROL_PREFIXES) -> np.ndarray:
+    """Which names are those of control features and not of genes.
+
+    Args:
+        names: Names of features.
+        prefixes: How names of control features begin, in any case.
+
+    Returns:
+        Bool, one per name.
+
+    Examples:
+        >>> is_control(["Actb", "Blank-1", "NegPrb3", "NEGR1"]).tolist()
+        [False, True, True, False]
+    """
+    low = [str(name).lower() for name in names]
+    start = tuple(p.lower() for p in prefixes)
+    return np.array(
+        [n.startswith(start) and not n.startswith(_GENES_LIKE_CONTROLS) for n in low], dtype=bool
+    )
+
+
 def _require(transcripts: pd.DataFrame, columns: list[str]) -> None:
     missing = [c for c in columns if c not in transcripts]
     if missing:
@@ -172,10 +196,3 @@ def _keep(
     cells = [np.count_nonzero(np.bincount(cell[k & (cell >= 0)])) for k in (keep, after)]
     removed[step] = (int(keep.sum() - after.sum()), int(cells[0] - cells[1]))
     return after
-
-
-def _is_control(name: str, prefixes: Sequence[str]) -> bool:
-    low = name.lower()
-    return low.startswith(tuple(p.lower() for p in prefixes)) and not low.startswith(
-        _GENES_LIKE_CONTROLS
-    )

@@ -457,6 +457,78 @@ def test_xenium_folder_without_counts_is_refused_naming_the_files(tmp_path):
         read(tmp_path)
 
 
+def cut(file):
+    def damage(folder):
+        whole = (folder / file).read_bytes()
+        (folder / file).write_bytes(whole[: len(whole) // 2])
+
+    return damage
+
+
+def fill(file, text):
+    return lambda folder: (folder / file).write_text(text)
+
+
+def forget_cells(folder):
+    cells = pd.read_parquet(folder / "cells.parquet")
+    cells.iloc[2:].to_parquet(folder / "cells.parquet")
+
+
+def forget_column(folder):
+    cells = pd.read_parquet(folder / "cells.parquet")
+    cells.drop(columns="y_centroid").to_parquet(folder / "cells.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (fill("experiment.xenium", "{'pixel_size'"), "JSON in experiment.xenium"),
+        (fill("experiment.xenium", "[0.2125]"), "JSON object in experiment.xenium, got list"),
+        (cut("cells.parquet"), "readable table, got cells.parquet"),
+        (cut("transcripts.parquet"), "readable table, got transcripts.parquet"),
+        (fill("cell_feature_matrix.h5", "no HDF5"), "got cell_feature_matrix.h5, which is none"),
+        (forget_cells, "in cells.parquet, got none for 2 of 20: 'c18', 'c19'"),
+        (forget_column, "in cells.parquet, got no y_centroid"),
+    ],
+)
+def test_damaged_xenium_folders_are_refused_naming_the_file(tmp_path, damage, message):
+    write_xenium(tmp_path / "x")
+    damage(tmp_path / "x")
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path / "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "damage", "message"),
+    [
+        ("h5", fill("spatial/scalefactors_json.json", "{"), "JSON in scalefactors_json.json"),
+        ("h5", fill("spatial/tissue_positions.csv", "a,b\n1,2\n"), "6 columns .* got 2"),
+        ("h5", fill("spatial/tissue_positions.csv", ""), "readable table, got tissue_positions"),
+        ("h5", fill("spatial/tissue_positions.csv", "barcode,x\nA,1\n"), "got no in_tissue"),
+        (
+            "mtx",
+            fill("raw_feature_bc_matrix/barcodes.tsv", "A\nB\n"),
+            r"shape \[2, 4\] .* got \[64",
+        ),
+        ("mtx", cut("raw_feature_bc_matrix/matrix.mtx.gz"), "Market file, got matrix.mtx.gz"),
+    ],
+)
+def test_damaged_spaceranger_folders_are_refused_naming_the_file(tmp_path, form, damage, message):
+    write_spaceranger(tmp_path / "s", form)
+    damage(tmp_path / "s")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "s")
+
+
+def test_controls_of_a_matrix_are_counted_apart(tmp_path):
+    write_xenium(tmp_path / "x")
+    slide = read(tmp_path / "x")
+    assert slide.symbols == GENES
+    assert slide.adata.obs["control_counts"].eq(7).all()
+    assert slide.adata.uns["spatiagraph"]["read"]["controls"] == 1
+
+
 def test_xenium_is_in_um_already(tmp_path):
     write_xenium(tmp_path / "x")
     with pytest.raises(ValueError, match="no mpp or pitch_um"):
@@ -472,7 +544,7 @@ def test_files_and_folders_of_unknown_kind_say_what_was_looked_for(tmp_path):
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(ValueError, match="Expected an .h5ad file, .* got the file a.csv"):
         read(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match=r"Space Ranger folder .* with a\.csv"):
+    with pytest.raises(ValueError, match=r"folder of Space Ranger .* with a\.csv"):
         read(tmp_path)
 
 
@@ -486,12 +558,12 @@ def test_a_folder_of_slides_lists_them(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["detected_transcripts.csv"], "MERSCOPE folder .* lacks cell_by_gene.csv and cell_met"),
-        (["cell_by_gene.csv", "cell_metadata.csv"], r"spatialdata_io\.merscope"),
-        (["S1_tx_file.csv"], "CosMx folder .* lacks"),
+        (["scalefactors_json.json", "spots.csv"], "spots but no counts: filtered_feature"),
+        (["my_transcripts.csv"], "of no vendor that is known.*counts_from_transcripts"),
+        (["notes.txt"], "with notes.txt. Pass the folder or file that holds counts"),
     ],
 )
-def test_folders_of_other_vendors_say_what_to_do(tmp_path, files, message):
+def test_folders_that_are_no_slide_say_what_to_do(tmp_path, files, message):
     for file in files:
         (tmp_path / file).write_text("")
     with pytest.raises(ValueError, match=message):
@@ -645,7 +717,7 @@ def test_spatialdata_store_of_molecules_is_counted(real_data):
     with pytest.raises(ValueError, match="Pixels.*mpp="):
         read(path)
     slide = read(path, mpp=0.1)
-    assert (slide.num_cells, slide.num_genes) == (15, 135)
+    assert (slide.num_cells, slide.num_genes) == (15, 130)  # and 5 controls
 
 
 def test_spaceranger_folder_reads_like_spatialdata_io(real_data):

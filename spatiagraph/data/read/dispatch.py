@@ -1,8 +1,11 @@
 """One door for all files: look at what is there, hand it to its reader, check the slide."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.h5ad import load_h5ad
+from spatiagraph.data.read.merscope import is_merscope, load_merscope
 from spatiagraph.data.read.parts import Options, Parts, PathLike, build
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
@@ -10,13 +13,15 @@ from spatiagraph.data.read.xenium import is_xenium, load_xenium
 from spatiagraph.data.slide import Expression, Slide
 
 _KINDS = (
-    "an .h5ad file, a SpatialData .zarr, a Space Ranger folder (with spatial/) or a Xenium folder "
-    "(with experiment.xenium)"
+    "an .h5ad file, a SpatialData .zarr, or a folder of Space Ranger (with spatial/), Xenium "
+    "(experiment.xenium), MERSCOPE (cell_by_gene.csv) or CosMx (*exprMat_file.csv)"
 )
-_OTHER_VENDORS = {  # name → a file that gives it away, files without which there are no cells
-    "MERSCOPE": ("detected_transcripts.csv", ("cell_by_gene.csv", "cell_metadata.csv")),
-    "CosMx": ("*tx_file.csv", ("*exprMat_file.csv", "*metadata_file.csv")),
-}
+_FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]], ...] = (
+    (is_spaceranger, load_spaceranger),
+    (is_xenium, load_xenium),
+    (is_merscope, load_merscope),
+    (is_cosmx, load_cosmx),
+)
 
 
 def read(
@@ -42,14 +47,15 @@ def read(
     ========================= ==================================================================
     ``.h5ad``                 µm already, or ``mpp=``, or ``pitch_um=`` for an array of spots
     Space Ranger folder       ``microns_per_pixel``, else the 100 µm pitch of the spots
-    Xenium folder             µm already
+    Xenium, MERSCOPE folder   µm already
+    CosMx folder              pixels; ``fov_positions_file.csv`` tells their size, or ``mpp=``
     SpatialData ``.zarr``     as ``.h5ad``; the image through the store's transformations
     ========================= ==================================================================
 
     Args:
         path: File or folder.
-        image: Image file; for a ``.zarr``, the name of the image element. By default what the
-            folder or file itself holds; ``False`` goes without.
+        image: Image file; for a ``.zarr``, the name of the image element; for MERSCOPE, that of a
+            stain. By default what the folder or file itself holds; ``False`` goes without.
         mpp: µm per unit of the coordinates (full-resolution pixels, for Space Ranger).
         origin_um: x and y of the image's first pixel corner in µm; (0, 0) unless the file says.
         pitch_um: Distance of neighbouring spots in µm, instead of ``mpp``: 100 for Visium, 200
@@ -74,7 +80,7 @@ def read(
         FileNotFoundError: There is no such file or folder.
         ValueError: It is of no known kind, a part is missing, or the slide does not pass its
             checks (see :class:`~spatiagraph.data.slide.Slide`).
-        ImportError: A ``.zarr`` needs the extra ``[io]``.
+        ImportError: A ``.zarr``, or the outlines of MERSCOPE, need the extra ``[io]``.
     """
     source = Path(path)
     if not source.exists():
@@ -102,35 +108,34 @@ def _load(source: Path, options: Options) -> tuple[str, Parts]:
     name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
-    if is_spaceranger(folder):
-        return name, load_spaceranger(folder, options)
-    if is_xenium(folder):
-        return name, load_xenium(folder, options)
+    for is_vendor, load in _FOLDERS:
+        if is_vendor(folder):
+            return name, load(folder, options)
     raise ValueError(_unknown(folder))
 
 
 def _unknown(folder: Path) -> str:
-    for vendor, (mark, needed) in _OTHER_VENDORS.items():
-        if not any(any(folder.glob(p)) for p in (mark, *needed)):
-            continue
-        missing = [p for p in needed if not any(folder.glob(p))]
-        if missing:
-            mend = f"It lacks {' and '.join(missing)}, without which its cells cannot be placed"
-        else:
-            mend = (
-                "Convert it once, then read the .zarr: pip install 'spatiagraph[io]', "
-                f"spatialdata_io.{vendor.lower()}({folder.name!r}).write('slide.zarr')"
-            )
-        return f"Expected {_KINDS}, got the {vendor} folder {folder.name}. {mend}"
-    readable = [
-        str(p.relative_to(folder))
-        for p in sorted([*folder.glob("*"), *folder.glob("binned_outputs/*")])
-        if p.suffix == ".h5ad"
-        or p.is_dir()
-        and any(is_spaceranger(q) or is_xenium(q) or is_spatialdata(q) for q in (p, p / "outs"))
-    ]
+    inside = sorted([*folder.glob("*"), *folder.glob("binned_outputs/*")])
+    readable = [str(p.relative_to(folder)) for p in inside if p.suffix == ".h5ad" or _is_slide(p)]
     if readable:
         listed = ", ".join(readable[:12])
         return f"Expected one slide, got the folder {folder.name} with {listed}. Pass one of them"
-    found = sorted(p.name for p in folder.iterdir())
-    return f"Expected {_KINDS}, got {folder} with {', '.join(found[:8]) or 'nothing in it'}"
+    found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
+    if any((folder / mark).exists() for mark in ("scalefactors_json.json", "tissue_positions.csv")):
+        mend = "It has spots but no counts: filtered_feature_bc_matrix and spatial/ are missing"
+    elif any("transcript" in p.name for p in inside):
+        mend = (
+            "Its transcripts are of no vendor that is known: count them with "
+            "spatiagraph.data.transcripts.counts_from_transcripts and write an .h5ad"
+        )
+    else:
+        mend = "Pass the folder or file that holds counts and coordinates"
+    return f"Expected {_KINDS}, got {folder} with {found or 'nothing in it'}. {mend}"
+
+
+def _is_slide(path: Path) -> bool:
+    """Whether a folder inside of a folder could be read."""
+    if not path.is_dir():
+        return False
+    kinds = (is_spatialdata, *(is_vendor for is_vendor, _ in _FOLDERS))
+    return any(is_kind(place) for place in (path, path / "outs") for is_kind in kinds)

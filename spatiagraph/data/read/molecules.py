@@ -1,19 +1,21 @@
-"""Xenium molecule tables → molecules in µm, and the counts that follow from them."""
+"""Molecule tables of vendors → molecules in µm, and the counts that follow from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from anndata import AnnData
 from scipy.sparse import coo_matrix
 
 from spatiagraph import keys
-from spatiagraph.data.checks import nearest
+from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.read.tables import read_table
+from spatiagraph.data.transcripts import UNASSIGNED, is_control
 
 MIN_QV = 20
 """Phred-scaled quality from which 10x counts a molecule."""
-_COLUMNS = {
+XENIUM = {
     "x_location": "x_um",
     "y_location": "y_um",
     "z_location": "z_um",
@@ -23,53 +25,51 @@ _COLUMNS = {
     "overlaps_nucleus": "overlaps_nucleus",
     "is_gene": "is_gene",
 }
-_NEEDED = ("x_location", "y_location", "feature_name")
-_UNASSIGNED = ("-1", "UNASSIGNED", "")
-_CONTROLS = (
-    "NegControl",
-    "BLANK",
-    "antisense_",
-    "Unassigned",
-    "Deprecated",
-    "Intergenic",
-    "Genomic",
-)
+"""Columns of a Xenium table → ours."""
+MERSCOPE = {
+    "global_x": "x_um",
+    "global_y": "y_um",
+    "global_z": "z_plane",  # number of the plane, not µm
+    "gene": "gene",
+    "cell_id": "cell_id",
+}
+"""Columns of a MERSCOPE table → ours."""
+COSMX = {
+    "x_global_px": "x_um",  # pixels until they are scaled
+    "y_global_px": "y_um",
+    "z": "z_plane",
+    "target": "gene",
+    "fov": "fov",
+    "cell_ID": "cell_id",
+}
+"""Columns of a CosMx table → ours."""
+_NEEDED = ("x_um", "y_um", "gene")
 
 
-def read_molecules(path: Path) -> pd.DataFrame:
-    """Read a Xenium ``transcripts`` table (parquet, csv or csv.gz).
+def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFrame:
+    """Read a table of molecules (parquet, csv or csv.gz).
 
     Args:
         path: The file.
+        columns: Its columns → ours; those that are not listed are not read.
 
     Returns:
         One row per molecule: ``x_um``, ``y_um``, ``gene`` (categorical) and, where the file has
-        them, ``z_um``, ``cell_id`` (string, missing outside of cells), ``qv``,
-        ``overlaps_nucleus``.
+        them, the others of ``columns``; ``cell_id`` is a string, missing outside of cells.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Coordinates or gene names are missing.
+        ValueError: It is damaged, or coordinates or gene names are missing.
     """
     if not path.exists():
         raise FileNotFoundError(f"Expected transcripts at {path}, found no such file")
-    if path.suffix == ".parquet":
-        have = pq.read_schema(path).names
-        table = pd.read_parquet(path, columns=[c for c in _COLUMNS if c in have])
-    else:
-        have = pd.read_csv(path, nrows=0).columns.tolist()
-        table = pd.read_csv(path, usecols=[c for c in _COLUMNS if c in have])
-    missing = [c for c in _NEEDED if c not in have]
-    if missing:
-        raise ValueError(
-            f"Expected columns {', '.join(_NEEDED)} in {path.name}, got no {', '.join(missing)}. "
-            f"{nearest(missing[0], have)}"
-        )
-    table = table.rename(columns=_COLUMNS).reset_index(drop=True)
-    table["gene"] = _text(table["gene"]).astype("category")
+    needed = [theirs for theirs, ours in columns.items() if ours in _NEEDED]
+    table = read_table(path, list(columns), needed=needed)
+    table = table.rename(columns=dict(columns)).reset_index(drop=True)
+    table["gene"] = as_text(table["gene"]).astype("category")
     if "cell_id" in table:
-        ids = _text(table["cell_id"])
-        table["cell_id"] = ids.mask(ids.isin(_UNASSIGNED))
+        ids = as_text(table["cell_id"])
+        table["cell_id"] = ids.mask(ids.isin(UNASSIGNED))
     return table
 
 
@@ -88,10 +88,11 @@ def count_molecules(molecules: pd.DataFrame, *, min_qv: float = MIN_QV) -> AnnDa
     """
     if "cell_id" not in molecules:
         raise ValueError("Expected a column cell_id: without it no molecule belongs to a cell")
-    keep = molecules["cell_id"].notna() & ~_is_control(molecules)
+    inside = molecules["cell_id"].notna()
     if "qv" in molecules:
-        keep &= molecules["qv"] >= min_qv
-    kept = molecules[keep]
+        inside &= molecules["qv"] >= min_qv
+    control = _of_controls(molecules)
+    kept = molecules[inside & ~control]
     if kept.empty:
         raise ValueError(
             f"Expected molecules in cells, got none of quality {min_qv:g} among {len(molecules)}"
@@ -105,7 +106,17 @@ def count_molecules(molecules: pd.DataFrame, *, min_qv: float = MIN_QV) -> AnnDa
         counts, obs=pd.DataFrame(index=cells.astype(str)), var=pd.DataFrame(index=genes.astype(str))
     )
     adata.obsm[keys.SPATIAL] = kept.groupby(row)[["x_um", "y_um"]].mean().to_numpy(dtype=np.float64)
+    if control.any():
+        found = molecules.loc[inside & control, "cell_id"].value_counts()
+        adata.obs[CONTROL_COUNTS] = found.reindex(adata.obs_names, fill_value=0).to_numpy(
+            np.float32
+        )
     return adata
+
+
+def num_controls(molecules: pd.DataFrame) -> int:
+    """Number of control features among the molecules."""
+    return int(molecules.loc[_of_controls(molecules), "gene"].nunique())
 
 
 def polygon_centroids(outlines: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +128,7 @@ def polygon_centroids(outlines: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Indexed by cell id (string): ``x``, ``y``; outlines without area keep the vertex mean.
     """
-    ids = _text(outlines["cell_id"])
+    ids = as_text(outlines["cell_id"])
     x, y = (outlines[c].groupby(ids.to_numpy()) for c in ("vertex_x", "vertex_y"))
     x0 = outlines["vertex_x"] - x.transform("mean")  # from the middle, against cancellation
     y0 = outlines["vertex_y"] - y.transform("mean")
@@ -137,15 +148,16 @@ def polygon_centroids(outlines: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _is_control(molecules: pd.DataFrame) -> pd.Series:
+def _of_controls(molecules: pd.DataFrame) -> pd.Series:
+    """Which molecules are those of control features, bool per row."""
     if "is_gene" in molecules:
         return ~molecules["is_gene"].astype(bool)
     genes = molecules["gene"].astype("category")
-    control = genes.cat.categories.astype(str).str.startswith(_CONTROLS)
-    return pd.Series(control[genes.cat.codes], index=molecules.index)
+    control = is_control(genes.cat.categories)
+    return pd.Series(np.append(control, False)[genes.cat.codes], index=molecules.index)
 
 
-def _text(values: pd.Series) -> pd.Series:
+def as_text(values: pd.Series) -> pd.Series:
     """Values as strings, equal ones sharing one object; old parquet files hold bytes."""
     code, distinct = pd.factorize(values)
     names = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]

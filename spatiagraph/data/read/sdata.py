@@ -23,6 +23,8 @@ from spatiagraph.data.read.parts import (
 )
 
 _AXES = ("x", "y")
+_OF_MOLECULES = ("qv", "z_plane", "overlaps_nucleus", "is_gene")
+"""Columns of points that are kept beside place, gene and cell."""
 
 
 def is_spatialdata(folder: Path) -> bool:
@@ -130,8 +132,7 @@ def _molecules(sdata: Any) -> pd.DataFrame | None:
         columns[attrs["instance_key"]] = "cell_id"
     if "z" in points:
         columns["z"] = "z_um"
-    if "qv" in points:
-        columns["qv"] = "qv"
+    columns |= {name: name for name in _OF_MOLECULES if name in points}
     table = points[list(columns)].compute().rename(columns=columns).reset_index(drop=True)
     table["gene"] = table["gene"].astype(str).astype("category")
     if "cell_id" in table:

@@ -1,7 +1,7 @@
 """Space Ranger folders (Visium, Visium HD): counts, spots, images, and the scale in µm."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.tables import read_json, read_table, table_columns
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
 VISIUM_PITCH_UM = 100.0
@@ -54,14 +55,14 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         )
     spots = _read_positions(spatial)
     factors = _read_factors(spatial)
-    adata = read_matrix(matrix)
+    adata, _ = read_matrix(matrix)
     adata = adata[adata.obs_names.isin(spots.index)].copy()
     if not adata.n_obs:
         raise ValueError(
             f"Expected barcodes of {matrix.name} among the spots of {spatial}, got none in common"
         )
     spots = spots.loc[adata.obs_names]
-    adata.obs = spots[["array_row", "array_col", "in_tissue"]].copy()
+    adata.obs = adata.obs.join(spots[["array_row", "array_col", "in_tissue"]])
     pixels = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
     mpp, source = _scale(spots, pixels, factors, options)
     adata.obsm[keys.SPATIAL] = pixels * mpp
@@ -85,25 +86,26 @@ def _read_positions(spatial: Path) -> pd.DataFrame:
     path = next((p for name in _POSITIONS if (p := spatial / name).exists()), None)
     if path is None:
         raise ValueError(f"Expected one of {', '.join(_POSITIONS)} in {spatial}, found none")
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
+    if path.suffix == ".parquet" or "barcode" in table_columns(path):
+        table = read_table(path, needed=_COLUMNS)
     else:  # Space Ranger 1 wrote no header
-        with path.open() as stream:
-            headed = stream.readline().startswith("barcode")
-        table = pd.read_csv(path, names=None if headed else _COLUMNS, header=0 if headed else None)
-    missing = [c for c in _COLUMNS if c not in table]
-    if missing:
-        raise ValueError(f"Expected columns {', '.join(missing)} in {path.name}, found none")
+        table = pd.read_csv(path, header=None)
+        if table.shape[1] != len(_COLUMNS):
+            raise ValueError(
+                f"Expected {len(_COLUMNS)} columns ({', '.join(_COLUMNS)}) in {path.name}, got "
+                f"{table.shape[1]}"
+            )
+        table.columns = pd.Index(_COLUMNS)
     return table.set_index(table["barcode"].astype(str)).rename_axis(None)
 
 
-def _read_factors(spatial: Path) -> dict[str, float]:
+def _read_factors(spatial: Path) -> dict[str, Any]:
     path = spatial / "scalefactors_json.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _scale(
-    spots: pd.DataFrame, pixels: np.ndarray, factors: dict[str, float], options: Options
+    spots: pd.DataFrame, pixels: np.ndarray, factors: dict[str, Any], options: Options
 ) -> tuple[float, str]:
     """µm per full-resolution pixel, and where it comes from."""
     if options.mpp is not None:
@@ -126,7 +128,7 @@ def _scale(
 
 
 def _image(
-    spatial: Path, factors: dict[str, float], mpp: float, options: Options
+    spatial: Path, factors: dict[str, Any], mpp: float, options: Options
 ) -> tuple[SlideImage | None, str | None]:
     if options.image is False:
         return None, None

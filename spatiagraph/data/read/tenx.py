@@ -13,6 +13,8 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
+from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.transcripts import is_control
 
 _GENES = "Gene Expression"
 
@@ -32,8 +34,8 @@ def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
     return None
 
 
-def read_matrix(path: Path) -> AnnData:
-    """Read counts of genes (other feature types, such as controls, are left out).
+def read_matrix(path: Path) -> tuple[AnnData, int]:
+    """Read counts of genes; other features, such as controls, are left out.
 
     Args:
         path: ``.h5`` file of Cell Ranger ≥ 3, or a folder with ``matrix.mtx``,
@@ -41,6 +43,8 @@ def read_matrix(path: Path) -> AnnData:
 
     Returns:
         Barcodes × genes; ``var_names`` are unique symbols, ``var["gene_ids"]`` Ensembl ids.
+        ``obs["control_counts"]`` is the sum over control features, if there are any, and the
+        second value their number.
 
     Raises:
         ValueError: The file is no such matrix, or a file of the folder is missing.
@@ -53,11 +57,15 @@ def read_matrix(path: Path) -> AnnData:
         )
     genes = (features["feature_types"] == _GENES).to_numpy()
     var = features[genes].set_index(make_index_unique(pd.Index(features["symbol"][genes])))
-    return AnnData(
+    adata = AnnData(
         csr_matrix(matrix[:, np.flatnonzero(genes)], dtype=np.float32),
         obs=pd.DataFrame(index=barcodes),
         var=var[[keys.GENE_IDS, "feature_types"]].rename_axis(None),
     )
+    control = np.flatnonzero(~genes & is_control(features["symbol"]))
+    if len(control):
+        adata.obs[CONTROL_COUNTS] = np.asarray(matrix[:, control].sum(axis=1)).ravel()
+    return adata, len(control)
 
 
 def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
@@ -92,8 +100,11 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
             raise ValueError(f"Expected {name} or {name}.gz in {path}, found neither")
         files[name] = found
     mtx = files["matrix.mtx"]
-    with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
-        matrix = csr_matrix(mmread(stream).T)
+    try:
+        with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
+            matrix = csr_matrix(mmread(stream).T)
+    except (ValueError, OSError, EOFError) as err:
+        raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {err}") from err
     barcodes = pd.read_csv(files["barcodes.tsv"], sep="\t", header=None, dtype=str)
     features = pd.read_csv(files["features.tsv"], sep="\t", header=None, dtype=str)
     types = features[2] if features.shape[1] > 2 else _GENES

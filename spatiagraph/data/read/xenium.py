@@ -1,24 +1,26 @@
 """Xenium folders. Everything is in µm already; the image has the pixel size of its metadata."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.molecules import (
+    as_text,
     count_molecules,
+    num_controls,
     polygon_centroids,
     read_molecules,
 )
 from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.tables import find_table, read_json, read_table, rows_of, table_columns
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
-_TABLE_SUFFIXES = (".parquet", ".csv", ".csv.gz")
+_CENTRE = ("x_centroid", "y_centroid")
 _MORPHOLOGY = (
     "morphology_focus/ch0000_dapi.ome.tif",
     "morphology_focus/morphology_focus_0000.ome.tif",
@@ -31,10 +33,10 @@ def is_xenium(folder: Path) -> bool:
     """Whether a folder looks like Xenium output, complete or not."""
     if (folder / "experiment.xenium").exists():
         return True
-    table = _find_table(folder, "transcripts")
+    table = find_table(folder, "transcripts")
     if table is None or table.suffix != ".parquet":
         return False
-    return {"x_location", "feature_name", "cell_id"} <= set(pq.read_schema(table).names)
+    return {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
 
 
 def load_xenium(folder: Path, options: Options) -> Parts:
@@ -54,19 +56,20 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     """
     if options.pitch_um is not None or options.mpp is not None:
         raise ValueError("Expected no mpp or pitch_um: the coordinates of Xenium are µm")
-    table = _find_table(folder, "transcripts")
+    table = find_table(folder, "transcripts")
     matrix = find_matrix(folder, ("cell_feature_matrix",))
-    cells = _find_table(folder, "cells")
+    cells = find_table(folder, "cells")
     molecules = None
     if table is not None and (options.transcripts is not False or matrix is None):
         molecules = read_molecules(table)
     if matrix is not None and cells is not None:
-        adata, source = _from_matrix(matrix, cells), matrix.name
+        (adata, controls), source = _from_matrix(matrix, cells), matrix.name
     elif molecules is not None:
-        adata, source = count_molecules(molecules), f"{table.name}, qv ≥ 20" if table else ""
-        outlines = _find_table(folder, "cell_boundaries")
+        adata, controls = count_molecules(molecules), num_controls(molecules)
+        source = f"{table.name}, qv ≥ 20" if table else ""
+        outlines = find_table(folder, "cell_boundaries")
         if outlines is not None:
-            _place_by_outlines(adata, _read_table(outlines))
+            _place_by_outlines(adata, read_table(outlines))
     else:
         raise ValueError(
             f"Expected cell_feature_matrix (.h5 or folder) with cells (.parquet, .csv), or "
@@ -78,35 +81,18 @@ def load_xenium(folder: Path, options: Options) -> Parts:
         _image(folder, options),
         molecules if options.transcripts is not False else None,
         known_um=True,
-        notes={"format": "xenium", "counts": source},
+        notes={"format": "xenium", "counts": source, "controls": controls},
     )
 
 
-def _find_table(folder: Path, stem: str) -> Path | None:
-    return next((p for s in _TABLE_SUFFIXES if (p := folder / f"{stem}{s}").exists()), None)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-
-
-def _from_matrix(matrix: Path, cells: Path) -> AnnData:
-    adata = read_matrix(matrix)
-    table = _read_table(cells)
-    ids = table["cell_id"]
-    if len(ids) and isinstance(ids.iloc[0], bytes):
-        ids = ids.str.decode("utf-8")
-    table = table.set_index(ids.astype(str)).drop(columns="cell_id")
-    missing = adata.obs_names.difference(table.index)
-    if len(missing):
-        raise ValueError(
-            f"Expected each cell of {matrix.name} in {cells.name}, got none for {len(missing)}: "
-            f"{', '.join(map(repr, missing[:5]))}"
-        )
-    table = table.loc[adata.obs_names]
-    adata.obsm[keys.SPATIAL] = table[["x_centroid", "y_centroid"]].to_numpy(dtype=np.float64)
-    adata.obs = table.drop(columns=["x_centroid", "y_centroid"])
-    return adata
+def _from_matrix(matrix: Path, cells: Path) -> tuple[AnnData, int]:
+    adata, controls = read_matrix(matrix)
+    table = read_table(cells, needed=("cell_id", *_CENTRE))
+    table = table.set_index(as_text(table.pop("cell_id")).to_numpy())
+    table = rows_of(table, adata.obs_names, cells.name, matrix.name)
+    adata.obsm[keys.SPATIAL] = table[list(_CENTRE)].to_numpy(dtype=np.float64)
+    adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, CONTROL_COUNTS], errors="ignore"))
+    return adata, controls
 
 
 def _place_by_outlines(adata: AnnData, outlines: pd.DataFrame) -> None:
@@ -122,7 +108,7 @@ def _image(folder: Path, options: Options) -> SlideImage | None:
     mpp = options.image_mpp
     specs = folder / "experiment.xenium"
     if mpp is None and specs.exists():
-        mpp = json.loads(specs.read_text()).get("pixel_size")
+        mpp = read_json(specs).get("pixel_size")
     if options.image is None or options.image is True:
         found = next((p for name in _MORPHOLOGY if (p := folder / name).exists()), None)
         if found is None and options.image is True:

@@ -1,0 +1,185 @@
+"""Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from anndata import AnnData
+from scipy.sparse import csr_matrix, vstack
+
+from spatiagraph.data.checks import nearest
+
+_SUFFIXES = (".parquet", ".csv", ".csv.gz")
+_VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """The table ``<stem>`` of a folder: ``.parquet``, ``.csv`` or ``.csv.gz``, in this order.
+
+    Args:
+        folder: Where to look.
+        stem: Name without suffix; ``*`` stands for a prefix that differs from run to run.
+
+    Raises:
+        ValueError: Several tables have such a name.
+    """
+    for suffix in _SUFFIXES:
+        found = sorted(folder.glob(f"{stem}{suffix}"))
+        if len(found) > 1:
+            raise ValueError(
+                f"Expected one {stem}{suffix} in {folder}, got "
+                f"{', '.join(p.name for p in found[:5])}: make a folder for each slide"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def table_columns(path: Path) -> list[str]:
+    """Names of the columns of a table.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        if path.suffix == ".parquet":
+            return [str(c) for c in pq.read_schema(path).names]
+        return [str(c) for c in pd.read_csv(path, nrows=0)]
+    except (ValueError, OSError, EOFError) as err:  # of pandas, pyarrow and gzip
+        raise _unreadable(path, err) from err
+
+
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, *, needed: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read a csv or parquet table.
+
+    Args:
+        path: The file.
+        columns: Columns to read where the file has them; all by default.
+        needed: Columns without which it is of no use.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or a needed column is missing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a table at {path}, found no such file")
+    have = table_columns(path)
+    if missing := [c for c in needed if c not in have]:
+        raise ValueError(
+            f"Expected columns {', '.join(needed)} in {path.name}, got no {', '.join(missing)}. "
+            f"{nearest(missing[0], have)}"
+        )
+    chosen = None if columns is None else [c for c in columns if c in have]
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path, columns=chosen)
+        return pd.read_csv(path, usecols=chosen, low_memory=False)
+    except (ValueError, OSError, EOFError) as err:
+        raise _unreadable(path, err) from err
+
+
+def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
+    """Read a table with a row for each cell and a column for each gene, piece by piece.
+
+    Args:
+        path: A csv file, possibly gzipped.
+        ids: Columns that are no genes; those that are there are returned.
+
+    Returns:
+        The id columns, one row per cell; and cells × genes (CSR float32) in the same order.
+
+    Raises:
+        ValueError: The file is damaged, has no gene, or a value is missing or no number.
+    """
+    have = table_columns(path)
+    genes = [c for c in have if c not in ids]
+    if not genes:
+        raise ValueError(f"Expected a column for each gene in {path.name}, got {', '.join(have)}")
+    rows = max(1, _VALUES_AT_ONCE // len(genes))
+    parts: list[csr_matrix] = []
+    tables: list[pd.DataFrame] = []
+    try:
+        with pd.read_csv(path, chunksize=rows, low_memory=False) as reader:
+            for chunk in reader:
+                parts.append(_as_counts(chunk[genes], path.name))
+                tables.append(chunk[[c for c in ids if c in have]])
+    except (OSError, EOFError, pd.errors.ParserError) as err:
+        raise _unreadable(path, err) from err
+    if not parts:
+        raise ValueError(f"Expected a row for each cell in {path.name}, got none")
+    return pd.concat(tables, ignore_index=True), AnnData(
+        vstack(parts, format="csr"), var=pd.DataFrame(index=pd.Index(genes, dtype=object))
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        ValueError: It is damaged, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise ValueError(f"Expected JSON in {path.name}, got {err}. Copy the file again") from err
+    if not isinstance(found, dict):
+        raise ValueError(f"Expected a JSON object in {path.name}, got {type(found).__name__}")
+    return found
+
+
+def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.DataFrame:
+    """Rows of the cells of a count matrix, in its order.
+
+    Args:
+        table: Metadata, indexed by cell id.
+        ids: Cells of the matrix.
+        name: File of the table, for the message.
+        matrix: File of the matrix, for the message.
+
+    Raises:
+        ValueError: A cell of the matrix is not in the table, or is there twice.
+    """
+    missing = ids.difference(table.index)
+    if len(missing):
+        raise ValueError(
+            f"Expected each cell of {matrix} in {name}, got none for {len(missing)} of {len(ids)}: "
+            f"{', '.join(map(repr, missing[:5].tolist()))}"
+        )
+    twice = table.index[table.index.duplicated() & table.index.isin(ids)].unique()
+    if len(twice):
+        raise ValueError(
+            f"Expected one row for each cell in {name}, got several for {len(twice)}: "
+            f"{', '.join(map(repr, twice[:5].tolist()))}"
+        )
+    return table.loc[ids]
+
+
+def _as_counts(values: pd.DataFrame, name: str) -> csr_matrix:
+    wrong = [c for c in values if not pd.api.types.is_numeric_dtype(values[c])]
+    if wrong:
+        text = values[wrong[0]]
+        row = int(np.flatnonzero(pd.to_numeric(text, errors="coerce").isna())[0])
+        raise ValueError(
+            f"Expected counts in column {wrong[0]!r} of {name}, got {text.iloc[row]!r} in row "
+            f"{values.index[row]}"
+        )
+    dense = values.to_numpy(np.float32)
+    rows = np.flatnonzero(np.isnan(dense).any(axis=1))
+    if len(rows):
+        raise ValueError(
+            f"Expected a count for each gene in {name}, got none in {len(rows)} rows (first: "
+            f"{values.index[rows[:5]].tolist()}). Is the file incomplete?"
+        )
+    return csr_matrix(dense)
+
+
+def _unreadable(path: Path, err: Exception) -> ValueError:
+    return ValueError(
+        f"Expected a readable table, got {path.name} ({err}). Is the file damaged or incomplete?"
+    )

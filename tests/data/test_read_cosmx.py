@@ -1,0 +1,155 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+
+from spatiagraph.data.read import read
+from spatiagraph.data.units import neighbor_distance
+
+GENES = ["AXL", "CD3E", "VIM"]
+FIELD = np.array([1, 1, 2, 2])
+NUMBER = np.array([1, 2, 1, 2])  # starts anew in each field of view
+CELLS = ["1_1", "2_1", "1_2", "2_2"]
+CENTRES = np.array([[100.0, 100], [200, 130], [4400, 100], [4500, 160]])  # px
+COUNTS = np.array([[2, 0, 1], [0, 3, 1], [4, 1, 0], [1, 1, 1]])
+PROBES = np.array([0, 1, 0, 2])
+MPP = 0.120280945
+
+
+def write_folder(folder, counts=True, cells=True, molecules=True, positions="px", suffix=""):
+    folder.mkdir(parents=True)
+    fields = pd.DataFrame({"fov": [1, 2], "x_global_px": [0, 4256], "y_global_px": [0, 0]})
+    if positions == "mm":
+        fields["x_global_px"] = [0, 9000]  # apart from each other
+        fields["x_global_mm"] = fields["x_global_px"] * 0.2 / 1000
+    if positions == "prototype":
+        fields["x_global_px"] = [0.0, 5472.222]
+    fields.to_csv(folder / "S1_fov_positions_file.csv", index=False)
+    if counts:
+        table = pd.DataFrame(np.c_[COUNTS, PROBES], columns=[*GENES, "NegPrb3"])
+        table.insert(0, "fov", FIELD)
+        table.insert(1, "cell_ID", NUMBER)
+        background = table.iloc[[0]].assign(cell_ID=0, AXL=99)
+        table = pd.concat([background, table])
+        table.to_csv(folder / f"S1_exprMat_file.csv{suffix}", index=False)
+    if cells:
+        table = pd.DataFrame({"fov": FIELD, "cell_ID": NUMBER, "Area": [5, 6, 7, 8]})
+        table[["CenterX_global_px", "CenterY_global_px"]] = CENTRES
+        table[::-1].to_csv(folder / f"S1_metadata_file.csv{suffix}", index=False)
+    if molecules:
+        row, gene = (a.ravel() for a in np.mgrid[:4, :4])
+        many = np.c_[COUNTS, PROBES].ravel()
+        row, gene = np.repeat(row, many), np.repeat(gene, many)
+        table = pd.DataFrame({"fov": FIELD[row], "cell_ID": NUMBER[row]})
+        table[["x_global_px", "y_global_px"]] = CENTRES[row]
+        table["z"] = 3
+        table["target"] = np.array([*GENES, "NegPrb3"])[gene]
+        table = pd.concat([table, table.iloc[:2].assign(cell_ID=0)])
+        table.to_csv(folder / f"S1_tx_file.csv{suffix}", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("matrix", [True, False])
+def test_counts_are_the_same_from_the_matrix_and_from_molecules(tmp_path, matrix, suffix):
+    slide = read(write_folder(tmp_path / "c", counts=matrix, cells=matrix, suffix=suffix))
+    adata = slide.adata[CELLS, GENES]
+    assert slide.num_cells == 4  # the background is no cell
+    assert slide.num_genes == 3
+    assert_array_equal(adata.X.toarray(), COUNTS)
+    assert_array_equal(adata.obs["control_counts"], PROBES)
+    assert_allclose(adata.obsm["spatial"], CENTRES * MPP)
+    assert slide.adata.uns["spatiagraph"]["read"]["controls"] == 1
+    assert len(slide.transcripts) == COUNTS.sum() + PROBES.sum() + 2
+    assert slide.transcripts["cell_id"].isna().sum() == 2
+    assert set(slide.transcripts["cell_id"].dropna()) == set(CELLS)
+    assert slide.transcripts["x_um"].max() == pytest.approx(4500 * MPP)
+    assert read(tmp_path / "c", transcripts=False).transcripts is None
+
+
+@pytest.mark.parametrize(
+    ("positions", "mpp", "source"),
+    [("px", MPP, "4256 px apart"), ("prototype", 0.18, "5472 px apart"), ("mm", 0.2, "S1_fov")],
+)
+def test_the_size_of_a_pixel_follows_from_the_fields_of_view(tmp_path, positions, mpp, source):
+    notes = read(write_folder(tmp_path / "c", positions=positions)).adata.uns["spatiagraph"]["read"]
+    assert notes["mpp"] == pytest.approx(mpp)
+    assert source in notes["mpp_from"]
+
+
+def test_a_stitched_image_goes_with_a_folder(tmp_path):
+    folder = write_folder(tmp_path / "c")
+    Image.fromarray(np.zeros((60, 600), np.uint8)).save(tmp_path / "stitched.png")
+    slide = read(folder, image=tmp_path / "stitched.png", image_mpp=1.0)
+    assert slide.image.covers(slide.pos).all()
+    with pytest.raises(FileNotFoundError, match="one for each field of view. Stitch them"):
+        read(folder, image=True)
+
+
+def drop(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def fill(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def cut_gzip(folder):
+    whole = gzip.compress((folder / "S1_tx_file.csv").read_bytes())
+    (folder / "S1_tx_file.csv").unlink()
+    (folder / "S1_tx_file.csv.gz").write_bytes(whole[:-30])
+
+
+def repeat_a_cell(folder):
+    table = pd.read_csv(folder / "S1_metadata_file.csv")
+    table.iloc[[0, 0, 1, 2, 3]].to_csv(folder / "S1_metadata_file.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop("S1_metadata_file.csv"), "with .*metadata_file.csv, .* got S1_exprMat_file.csv"),
+        (drop("S1_fov_positions_file.csv"), r"got no .*fov_positions.*Pass mpp=0.1202.*mpp=0.18"),
+        (fill("S1_fov_positions_file.csv", "fov\n1\n"), "one field of view in S1_fov"),
+        (
+            fill("S1_fov_positions_file.csv", "fov,x_global_px,y_global_px\n1,0,0\n2,300,0\n"),
+            "300 px apart in S1_fov_positions_file.csv",
+        ),
+        (
+            fill(
+                "S1_metadata_file.csv",
+                "fov,cell_ID,CenterX_global_px,CenterY_global_px\n1,1,100,100\n",
+            ),
+            "each cell of S1_exprMat_file.csv in S1_metadata_file.csv, got none for 3 of 4: '1_2'",
+        ),
+        (fill("S1_metadata_file.csv", "fov,cell_ID\n1,1\n"), "no CenterX_global_px"),
+        (repeat_a_cell, "one row for each cell in S1_metadata_file.csv, got several for 1: '2_2'"),
+        (fill("S1_tx_file.csv", "fov,target\n1,VIM\n"), "no x_global_px, y_global_px"),
+        (cut_gzip, "readable table, got S1_tx_file.csv.gz"),
+    ],
+)
+def test_damaged_folders_are_refused_naming_the_file(tmp_path, damage, message):
+    damage(write_folder(tmp_path / "c"))
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path / "c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "molecules", "controls"),
+    [("sample_1", (85, 939), 23844, 20), ("sample_2", (96, 892), 7155, 17)],
+)
+def test_a_folder_of_molecules_opens_once_its_pixel_is_known(
+    real_data, name, shape, molecules, controls
+):
+    folder = real_data / "vendor_folders" / "cosmx_Lung9_Rep1_tiny" / name
+    with pytest.raises(ValueError, match="300 px apart .* mpp=0.18 for the prototype"):
+        read(folder)
+    slide = read(folder, mpp=0.18)
+    assert (slide.num_cells, slide.num_genes) == shape
+    assert len(slide.transcripts) == molecules
+    assert slide.adata.uns["spatiagraph"]["read"]["controls"] == controls
+    assert 5 < neighbor_distance(slide.pos) < 15
