@@ -10,6 +10,8 @@ from spatiagraph.cli.options import SlideOptions, with_slide_options
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
 
+_SHALLOW = 10  # counts; a type cannot be told from fewer
+
 
 @with_slide_options
 def prepare(
@@ -22,14 +24,19 @@ def prepare(
 ) -> None:
     """Check a slide, say what is in it, and write it so that it opens without options.
 
-    A slide that cannot be right is refused with the rows, keys or files that are wrong.
+    A slide that cannot be right is refused with the rows, keys or files that are wrong. Warnings
+    say what is odd about one that opens.
     """
     from spatiagraph.cli.console import say
-    from spatiagraph.data.writing import write
+    from spatiagraph.data.writing import check_target, write
 
+    if out is not None:
+        check_target(out)
     section = slide_options.read(slide)
     for name, value in describe(section).items():
         say(f"{name:12}{value}")
+    for text in oddities(section):
+        say(f"{'warning':12}{text}")
     if out is not None:
         say(f"\nwritten to {write(section, out)}")
 
@@ -39,6 +46,7 @@ def describe(slide: "Slide") -> dict[str, str]:
     import numpy as np
 
     from spatiagraph import keys
+    from spatiagraph.data.read.controls import CONTROL_COUNTS
     from spatiagraph.data.units import lattice, neighbor_distance
 
     width, height = np.ptp(slide.pos, axis=0)
@@ -58,6 +66,11 @@ def describe(slide: "Slide") -> dict[str, str]:
         + ("" if slide.gene_ids is None else ", with Ensembl ids"),
         "expression": f"{what}, median {np.median(slide.depth):,.0f} per cell",
     }
+    if scale is not None and "mpp_from" in notes:
+        found["scale"] += f", from {notes['mpp_from']}"
+    if CONTROL_COUNTS in slide.adata.obs:
+        share = slide.adata.obs[CONTROL_COUNTS].sum() / slide.depth.sum()
+        found["controls"] = f"{int(notes.get('controls', 0))} left out, {share:.2%} of the counts"
     if slide.image is not None:
         rows, columns, channels = slide.image.shape
         covered = slide.image.covers(slide.pos).mean()
@@ -73,3 +86,32 @@ def describe(slide: "Slide") -> dict[str, str]:
             inside = slide.transcripts["cell_id"].notna().mean()
             found["molecules"] += f", {inside:.0%} of them in cells"
     return found
+
+
+def oddities(slide: "Slide") -> list[str]:
+    """What a person should look at before trusting a slide that passed its checks."""
+    from spatiagraph.data.transcripts import is_control
+    from spatiagraph.data.units import CELL_SPACING_UM, lattice, neighbor_distance
+
+    said = []
+    low, high = CELL_SPACING_UM
+    near = neighbor_distance(slide.pos)
+    if lattice(slide.pos) is None and not (low <= near <= high) and slide.num_cells > 1:
+        said.append(
+            f"nearest neighbours are {near:.1f} µm apart, cells usually {low:g}–{high:g}: spots "
+            "far apart, planes on top of each other, or another unit?"
+        )
+    controls = [name for name in slide.symbols if is_control([name])[0]]
+    if controls:
+        said.append(
+            f"{len(controls)} genes are called like controls ({', '.join(controls[:3])}, …): drop "
+            "them, or models learn them"
+        )
+    if slide.image is not None:
+        outside = int((~slide.image.covers(slide.pos)).sum())
+        if outside:
+            said.append(f"{outside:,} cells lie outside of the image")
+    shallow = int((slide.depth < _SHALLOW).sum())
+    if slide.expression == "counts" and shallow > slide.num_cells / 10:
+        said.append(f"{shallow:,} cells have fewer than {_SHALLOW} counts")
+    return said

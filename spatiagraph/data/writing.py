@@ -3,6 +3,8 @@
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +40,51 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
         ImportError: A ``.zarr`` needs the extra ``[io]``.
         OSError: The place cannot be written to or is full.
     """
-    target = Path(path)
-    if target.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
+    target = check_target(path)
     if target.suffix == ".h5ad":
         return write_h5ad(slide.adata, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.stem}.new.zarr")
-    try:
+    with replaced_folder(target) as new:
         _write_zarr(slide, new)
+    return target
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A folder to write that takes the place of another once it is complete.
+
+    Args:
+        target: The folder to be written, or written anew; its parents are made.
+
+    Yields:
+        Where to write. If that fails, the old folder stays as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.stem}.new{target.suffix}")
+    try:
+        yield new
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(new, target)
     finally:
         if new.is_dir():
             shutil.rmtree(new)
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Refuse a place that :func:`write` could not write to, before the work.
+
+    Args:
+        path: File to write.
+
+    Raises:
+        ValueError: The suffix is another.
+        ImportError: A ``.zarr`` needs the extra ``[io]``.
+    """
+    target = Path(path)
+    if target.suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
+    if target.suffix == ".zarr":
+        require("spatialdata", extra="io", purpose="Writing a SpatialData .zarr")
     return target
 
 
