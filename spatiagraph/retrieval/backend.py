@@ -20,6 +20,7 @@ IVF_UP_TO = 1_000_000
 
 _TRAIN_PER_LIST = 64  # FAISS asks for at least 39
 _LINKS, _EF_CONSTRUCTION = 32, 80
+_BLOCK = 65_536  # rows
 _EXACT_BELOW = 0.1  # a filter that leaves less than this is searched exhaustively
 
 
@@ -59,6 +60,19 @@ def train_rows(index: Any, num_items: int, seed: int) -> NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     size = min(num_items, _TRAIN_PER_LIST * index.nlist)
     return np.sort(np.random.default_rng(seed).choice(num_items, size, replace=False))
+
+
+def retrained(index: Any, metric: Metric, seed: int) -> Any:
+    """Inverted lists laid out for the items they hold by now."""
+    num = index.ntotal
+    new = new_index("ivf", index.d, metric, num, seed)
+    rows = train_rows(new, num, seed)
+    with single_thread(True):
+        if len(rows):
+            new.train(reconstruct(index, rows))
+        for start in range(0, num, _BLOCK):
+            new.add(reconstruct(index, np.arange(start, min(start + _BLOCK, num))))
+    return new
 
 
 @contextmanager
@@ -135,7 +149,7 @@ def tune(index: Any, seed: int, goal: float) -> tuple[int, float]:
     exact, _ = search_exact(index, queries, k)
     worst = sign * exact[:, -1:] - 1e-5 * np.abs(exact[:, -1:])
     most = index.nlist if _kind(index) == "ivf" else 2048
-    effort = max(1, index.nlist // 64) if _kind(index) == "ivf" else 32
+    effort = 1 if _kind(index) == "ivf" else 16
     while True:
         value, row = _search(index, queries, k, _parameters(index, effort, k, None))
         hit = (sign * value >= worst) & (row >= 0)

@@ -1,23 +1,34 @@
-"""An index on disk: ``index.faiss``, ``obs.parquet`` and ``config.json``; nothing is pickled."""
+"""An index on disk: ``index.faiss``, ``obs.parquet``, ``config.json``; nothing is pickled."""
 
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 import spatiagraph
+from spatiagraph.retrieval.calibration import SlideCalibration
 
 FORMAT = "spatiagraph.NicheIndex"
+VERSION = 2
 _CONFIG, _INDEX, _OBS = "config.json", "index.faiss", "obs.parquet"
+_CALIBRATION = "calibration.npz"
 
 
-def write_folder(path: Path, index: Any, obs: pd.DataFrame, config: dict[str, Any]) -> None:
+def write_folder(
+    path: Path,
+    index: Any,
+    obs: pd.DataFrame,
+    config: dict[str, Any],
+    calibration: SlideCalibration | None,
+) -> None:
     """Write an index; an older one in the same place stays until the new one is complete.
 
     Raises:
@@ -35,7 +46,12 @@ def write_folder(path: Path, index: Any, obs: pd.DataFrame, config: dict[str, An
         new.mkdir()
         faiss.write_index(index, str(new / _INDEX))
         _write_obs(obs, new / _OBS)
-        header = {"format": FORMAT, "version": 1, "spatiagraph": spatiagraph.__version__}
+        if calibration is not None:
+            slides = np.array(calibration.slides)
+            np.savez(
+                new / _CALIBRATION, slides=slides, mean=calibration.mean, scale=calibration.scale
+            )
+        header = {"format": FORMAT, "version": VERSION, "spatiagraph": spatiagraph.__version__}
         (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
         if path.exists():
             os.replace(path, old)
@@ -46,8 +62,10 @@ def write_folder(path: Path, index: Any, obs: pd.DataFrame, config: dict[str, An
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_folder(path: Path) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
-    """The FAISS index, the metadata and the configuration of a saved index.
+def read_folder(
+    path: Path,
+) -> tuple[Any, pd.DataFrame, dict[str, Any], SlideCalibration | None]:
+    """The FAISS index, the metadata, the configuration and the calibration of a saved index.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -61,17 +79,28 @@ def read_folder(path: Path) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
             f"{str(path)!r} is not one"
         )
     config = json.loads((path / _CONFIG).read_text())
+    if config["version"] != VERSION:
+        raise ValueError(
+            f"Expected an index of version {VERSION}, {str(path)!r} is of version "
+            f"{config['version']}: build it again"
+        )
+    calibration = None
     try:
         index = faiss.read_index(str(path / _INDEX))
         obs = pd.read_parquet(path / _OBS)
-    except (RuntimeError, pa.ArrowInvalid) as err:
+        if (path / _CALIBRATION).exists():
+            with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
+                calibration = SlideCalibration(
+                    saved["slides"].tolist(), saved["mean"], saved["scale"]
+                )
+    except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pa.ArrowInvalid) as err:
         raise ValueError(f"The index in {str(path)!r} is damaged, build it again: {err}") from err
     if not index.ntotal == len(obs) == config["num_items"]:
         raise ValueError(
             f"The index in {str(path)!r} is damaged, build it again: {index.ntotal} vectors for "
             f"{len(obs)} rows"
         )
-    return index, obs, config
+    return index, obs, config, calibration
 
 
 def _is_index(path: Path) -> bool:

@@ -1,0 +1,218 @@
+"""Asking an index: with embeddings, or with some of its own items."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from spatiagraph.retrieval import backend
+from spatiagraph.retrieval.allowed import (
+    allowed_items,
+    check_choice,
+    check_rows,
+    hits_table,
+    said,
+)
+from spatiagraph.retrieval.calibration import SlideCalibration
+from spatiagraph.retrieval.filters import Filter
+from spatiagraph.retrieval.selection import select_rows
+from spatiagraph.retrieval.vectors import Metric, check_vectors, prepare
+
+
+class ItemSearch:
+    """Items with their vectors in a FAISS index and their metadata in a table.
+
+    Everything that :class:`~spatiagraph.retrieval.NicheIndex` can be asked.
+
+    Attributes:
+        obs: Metadata of the items, ``N`` rows.
+        kind: ``"flat"`` (exact), ``"ivf"`` (inverted lists) or ``"hnsw"`` (small-world graph).
+        metric: ``"cosine"`` or ``"l2"``.
+        recall: Share of the true ten nearest that a search returns, measured on 100 items.
+        calibration: What is taken away from the embeddings of each slide, or ``None``.
+        model: Hash of the weights that made the embeddings, where known.
+        key: Slot of ``obsm`` they came from, where known.
+    """
+
+    def __init__(
+        self,
+        index: Any,
+        obs: pd.DataFrame,
+        *,
+        kind: backend.Kind,
+        metric: Metric,
+        seed: int,
+        effort: int,
+        recall: float,
+        min_recall: float,
+        model: str | None = None,
+        key: str | None = None,
+        calibration: SlideCalibration | None = None,
+    ):
+        self._index = index
+        self._effort = effort
+        self.obs = obs
+        self.kind = kind
+        self.metric = metric
+        self.seed = seed
+        self.recall = recall
+        self.min_recall = min_recall
+        self.model = model
+        self.key = key
+        self.calibration = calibration
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, :math:`N`."""
+        return int(self._index.ntotal)
+
+    @property
+    def channels(self) -> int:
+        """Size of an embedding, :math:`D`."""
+        return int(self._index.d)
+
+    def vectors(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float32]:
+        """Embeddings of items as they are compared, ``[R, D]``.
+
+        Calibrated if the index is, and of length one if the metric is cosine.
+        """
+        return backend.reconstruct(self._index, check_rows(rows, self.num_items))
+
+    def select(
+        self,
+        *,
+        cells: str | Sequence[str] | None = None,
+        slide: str | None = None,
+        region: Any = None,
+        where: Filter | None = None,
+    ) -> NDArray[np.int64]:
+        """Rows of the items that are all that is asked for, to search for their like.
+
+        Args:
+            cells: Ids.
+            slide: Name of their slide.
+            region: Corners in µm ``[V, 2]``, a shapely geometry, or GeoJSON.
+            where: A condition as in :meth:`search`, such as ``{"niche": "tumour edge"}``.
+
+        Raises:
+            ValueError: If there are no such items (suggests the nearest), or a cell or region
+                could be on several slides.
+        """
+        return select_rows(self.obs, cells=cells, slide=slide, region=region, where=where)
+
+    def search_like(
+        self,
+        rows: Sequence[int] | NDArray[np.integer],
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        exclude: Filter | Sequence[int] | NDArray[np.integer] | None = None,
+        include_query: bool = False,
+    ) -> pd.DataFrame:
+        """The items most like the mean of some items.
+
+        Args:
+            rows: Items of the one query ``[R]``, such as :meth:`select` returns, or of each of
+                several ``[Q, R]``.
+            k: Number of results per query.
+            where: Only return items that meet a condition, as in :meth:`search`.
+            exclude: Never return these, as in :meth:`search`.
+            include_query: Whether items of the query itself may be returned.
+
+        Returns:
+            As :meth:`search`.
+
+        Raises:
+            ValueError: As :meth:`search`, or if there is no item in the query.
+        """
+        groups = np.atleast_2d(check_rows(rows, self.num_items))
+        if groups.size == 0:
+            raise ValueError("Expected at least one item to search for its like, got none")
+        members = backend.reconstruct(self._index, groups.ravel())
+        queries = members.reshape(*groups.shape, self.channels).mean(1)
+        mask, own = allowed_items(self.obs, where, exclude, len(groups))
+        if not include_query and len(groups) == 1:
+            mask = np.ones(self.num_items, dtype=bool) if mask is None else mask.copy()
+            mask[groups[0]] = False
+        elif not include_query:
+            own = np.concatenate([own, groups], axis=1)
+        check_vectors(queries, self.metric, "the mean of the query")
+        return self._find(queries, k, mask, own, said(where, exclude) or "the query")
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        exclude: Filter | Sequence[int] | NDArray[np.integer] | None = None,
+        slide: Any = None,
+    ) -> pd.DataFrame:
+        """The items most like each query.
+
+        Args:
+            queries: Embeddings by the same model, ``[Q, D]`` or ``[D]``.
+            k: Number of results per query.
+            where: Only return items that meet a condition: ``{"slide_id": ["s1", "s2"]}``, a
+                pandas query such as ``"area > 50"``, or a bool mask ``[N]``.
+            exclude: Never return these: a condition as in ``where``, rows ``[R]``, or rows of
+                each query ``[Q, R]`` (itself, when queries are items).
+            slide: Slide the queries are of, for a calibrated index: its name if it is in the
+                index (one, or of each query), or else the embeddings of all its cells, ``[n, D]``.
+
+        Returns:
+            ``k`` rows per query, nearest first: ``query`` (number), ``rank`` (from 1), ``row``
+            and ``id`` (index of ``obs``) of the item, ``distance`` (1 - cosine, or Euclidean),
+            and the columns of ``obs``.
+
+        Raises:
+            ValueError: If queries have another size or are not finite, fewer than ``k`` items
+                are left, a filter names an unknown column, or a calibrated index is not told the
+                slide of the queries.
+        """
+        queries = queries if hasattr(queries, "shape") else np.asarray(queries)
+        queries = queries[None] if len(queries.shape) == 1 else queries
+        num, _ = check_vectors(queries, self.metric, "queries", self.channels)
+        if self.calibration is not None:
+            queries = self._calibrated(np.asarray(queries), slide)
+        mask, own = allowed_items(self.obs, where, exclude, num)
+        return self._find(queries, k, mask, own, said(where, exclude))
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def _find(
+        self,
+        queries: Any,
+        k: int,
+        mask: NDArray[np.bool_] | None,
+        own: NDArray[np.int64],
+        asked: str,
+    ) -> pd.DataFrame:
+        left, extra = check_choice(self.num_items, mask, own, k, asked), own.shape[1]
+        unit = prepare(queries, self.metric)
+        value, row = backend.search(self._index, unit, min(k + extra, left), self._effort, mask)
+        if extra:
+            hidden = (row[:, :, None] == own[:, None]).any(2)  # [Q, k + R]
+            order = np.argsort(hidden, axis=1, kind="stable")[:, :k]
+            value, row = np.take_along_axis(value, order, 1), np.take_along_axis(row, order, 1)
+        distance = 1 - value if self.metric == "cosine" else np.sqrt(value.clip(min=0))
+        return hits_table(self.obs, distance, row)
+
+    def _calibrated(self, queries: NDArray, slide: Any) -> NDArray[np.float32]:
+        """Queries as the items of the index are."""
+        assert self.calibration is not None  # asked only then
+        if slide is None:
+            raise ValueError(
+                "Expected 'slide' with the queries, got None: the index is calibrated by slide. "
+                "For items of the index, use search_like"
+            )
+        names = np.asarray(slide)
+        if names.ndim == 2:
+            check_vectors(names, "l2", "slide", self.channels)
+            return SlideCalibration.fit(names, np.full(len(names), "query")).apply(
+                queries, np.full(len(queries), "query")
+            )
+        return self.calibration.apply(queries, np.broadcast_to(names, len(queries)))

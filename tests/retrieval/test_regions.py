@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from spatiagraph.retrieval import in_region, read_region
+
+SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
+HOLE = [(4, 4), (6, 4), (6, 6), (4, 6)]
+FAR = [(20, 20), (30, 20), (25, 30)]
+POS = np.array([[1.0, 1], [5, 5], [25, 22], [15, 15], [10.5, 5]])
+
+
+def _geojson(*polygons):
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": list(rings)}}
+            for rings in polygons
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("region", "inside"),
+    [
+        (SQUARE, [True, True, False, False, False]),
+        (SQUARE[::-1], [True, True, False, False, False]),
+        (_geojson([SQUARE, HOLE], [FAR]), [True, False, True, False, False]),
+        (_geojson([SQUARE], [SQUARE]), [True, True, False, False, False]),
+        ({"type": "MultiPolygon", "coordinates": [[SQUARE], [FAR]]}, [True, True, True, False, 0]),
+    ],
+    ids=["corners", "turned round", "hole and island", "the same twice", "several"],
+)
+def test_cells_inside_a_region_are_found(region, inside):
+    assert_array_equal(in_region(POS, region), np.array(inside, dtype=bool))
+
+
+def test_a_shapely_geometry_is_a_region_and_shapely_agrees():
+    shapely = pytest.importorskip("shapely")
+    drawn = shapely.Polygon(SQUARE, [HOLE]).union(shapely.Polygon(FAR))
+    pos = np.random.default_rng(0).uniform(-5, 35, size=(500, 2))
+    assert_array_equal(in_region(pos, drawn), shapely.contains_xy(drawn, pos))
+
+
+def test_a_region_is_read_from_geojson_and_from_a_table(tmp_path):
+    (tmp_path / "a.geojson").write_text(json.dumps(_geojson([SQUARE])))
+    (tmp_path / "a.csv").write_text("x_um,y_um\n" + "\n".join(f"{x},{y}" for x, y in SQUARE))
+    for file in ("a.geojson", "a.csv"):
+        assert in_region(POS, read_region(tmp_path / file)).tolist() == [True, True, *[False] * 3]
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (SQUARE[:2], "at least three corners"),
+        ([(0, 0), (1, np.nan), (2, 2)], "finite corners"),
+        ({"type": "Point", "coordinates": [0, 0]}, "geometry of type 'Point'"),
+    ],
+)
+def test_what_is_no_region_is_refused(region, message):
+    with pytest.raises(ValueError, match=message):
+        in_region(POS, region)
+
+
+def test_a_file_that_is_no_region_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("left,top\n1,2\n")
+    with pytest.raises(ValueError, match="columns x and y in a.csv, got left, top"):
+        read_region(tmp_path / "a.csv")
+    (tmp_path / "a.txt").write_text("a square")
+    with pytest.raises(ValueError, match="a.txt is neither"):
+        read_region(tmp_path / "a.txt")
