@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -70,6 +71,76 @@ def gallery(
                 spine.set(visible=True, color=frames[number], linewidth=2)
         if window_um is not None and number == 0:
             add_scale_bar(ax, gap=0.05, thickness=0.02)
+    save_figure(figure, save)
+    return figure
+
+
+def transition_gallery(
+    control: NDArray,
+    generated: NDArray,
+    target: NDArray | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    max_cells: int = 8,
+    save: str | os.PathLike[str] | None = None,
+    axes: NDArray | Sequence[Sequence[Axes]] | None = None,
+) -> Figure:
+    """What a model makes of cells: a column per cell, from the control to what it should become.
+
+    One channel is shown in grey, two as red and green, and of more than three the first three. All
+    pictures are shown on the same scale, 0 to 1.
+
+    Args:
+        control: Cells before the transition, ``[N, C, H, W]`` in [0, 1].
+        generated: The same cells after it, as generated, ``[N, C, H, W]``.
+        target: Real cells they were matched with, ``[N, C, H, W]``; two rows when not given.
+        labels: A line above each column, ``[N]``.
+        max_cells: Columns; of more cells the first are shown.
+        save: File to write.
+        axes: Axes to draw into, ``[2 or 3, min(N, max_cells)]``; new ones when not given.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If shapes do not match, or an image has values that are not finite.
+    """
+    rows = {"control": control, "generated": generated}
+    if target is not None:
+        rows["target"] = target
+    images = {name: np.asarray(values) for name, values in rows.items()}
+    shape = images["control"].shape
+    if len(shape) != 4 or not shape[0] or max_cells < 1:
+        raise ValueError(
+            f"Expected images [N, C, H, W], at least one, and room for it, got {shape} and "
+            f"max_cells={max_cells}"
+        )
+    for name, values in images.items():
+        if values.shape != shape:
+            raise ValueError(f"Expected {name!r} as large as 'control' {shape}, got {values.shape}")
+        broken = np.flatnonzero(~np.isfinite(values).all((1, 2, 3)))
+        if len(broken):
+            raise ValueError(
+                f"Expected finite values in {name!r}, images {broken[:5].tolist()} have others"
+            )
+    if labels is not None and len(labels) != shape[0]:
+        raise ValueError(f"Expected one of 'labels' per cell, got {len(labels)} for {shape[0]}")
+    columns = min(shape[0], max_cells)
+    if axes is None:
+        tall = len(rows) * _TILE + (0.3 if labels is not None else 0.0)
+        whole = Figure(figsize=(columns * _TILE + 0.3, tall), layout="constrained", dpi=DPI)
+        axes = whole.subplots(len(rows), columns, squeeze=False)
+    grid = np.asarray(axes, dtype=object)
+    if grid.shape != (len(rows), columns):
+        raise ValueError(f"Expected axes [{len(rows)}, {columns}], got {list(grid.shape)}")
+    for line, (name, values) in zip(grid, images.items(), strict=True):
+        for ax, image in zip(line, values, strict=False):
+            clear_frame(ax)
+            ax.imshow(as_rgb(image), vmin=0, vmax=1)
+        line[0].set_ylabel(name, fontsize=9)
+    for ax, label in zip(grid[0], [] if labels is None else labels, strict=False):
+        ax.set_title(label, fontsize=7, pad=3)
+    figure: Figure = grid[0, 0].figure
     save_figure(figure, save)
     return figure
 

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize, to_rgba_array
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.spatial import cKDTree
@@ -24,6 +25,8 @@ from spatiagraph.plot.canvas import add_scale_bar, clear_frame, new_axes, save_f
 from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
 
 _ROWS = 22  # legend entries per column
+_LINE = 54  # letters of a legend line below
+_BAR = 22  # points the scale bar and its label take
 _SIDE = 5.0  # inches
 
 
@@ -39,7 +42,7 @@ def spatial(
     alpha: float | None = None,
     palette: Mapping[object, str] | None = None,
     cmap: str = "viridis",
-    legend: bool = True,
+    legend: bool | Literal["right", "below"] = True,
     scale_bar: bool = True,
     window_um: tuple[float, float, float, float] | None = None,
     max_px: int = 1024,
@@ -62,7 +65,8 @@ def spatial(
         alpha: Opacity; by default 1, and 0.85 over an image.
         palette: Colours of some or all categories.
         cmap: Colour map of amounts.
-        legend: Whether to draw the legend or colour bar.
+        legend: Where to draw the legend or colour bar, ``"right"`` or ``"below"``; ``True`` is
+            right, ``False`` is none.
         scale_bar: Whether to draw the scale bar below.
         window_um: Part to show, ``(x0, y0, x1, y1)``; all of it by default.
         max_px: Longest side of the image beneath in pixels.
@@ -74,8 +78,9 @@ def spatial(
         ValueError: If there is no such column or gene (suggests the nearest), or not one value
             per cell.
     """
-    pos, picture = _positions(cells), _image(cells, image)
-    ax = new_axes(ax, (_SIDE + (2.0 if legend and color is not None else 0.0), _SIDE))
+    pos, picture = cell_positions(cells), _image(cells, image)
+    beside = 2.0 if legend in (True, "right") and color is not None else 0.0
+    ax = new_axes(ax, (_SIDE + beside, _SIDE))
     x0, y0, x1, y1 = _window(pos) if window_um is None else window_um
     if picture is not None:
         pixels, (left, top, right, bottom) = picture.thumbnail(max_px)
@@ -108,12 +113,13 @@ def spatial(
         add_scale_bar(ax)
     ax.set_title(str(name) if title is None and name is not None else title or "", fontsize=10)
     if legend:
-        draw_legend(ax)
+        draw_legend(ax, legend == "below")
     save_figure(ax.figure, save)  # type: ignore[arg-type]
     return ax
 
 
-def _positions(cells: Slide | AnnData | NDArray) -> NDArray[np.float64]:
+def cell_positions(cells: Slide | AnnData | NDArray) -> NDArray[np.float64]:
+    """Cell centres in µm, ``[N, 2]``."""
     if isinstance(cells, Slide):
         return cells.pos
     if isinstance(cells, AnnData):
@@ -150,7 +156,8 @@ def cell_spacing(pos: NDArray) -> float:
     return near if near > 0 else 10.0
 
 
-def _values(cells: Any, color: Any, num: int) -> pd.Series:
+def cell_values(cells: Any, color: Any, num: int) -> pd.Series:
+    """Values of a column of ``obs``, of a gene, or those given, ``[N]``."""
     if isinstance(color, str):
         adata = cells.adata if isinstance(cells, Slide) else cells
         if not isinstance(adata, AnnData):
@@ -177,22 +184,30 @@ def _colors(
 ) -> tuple[NDArray, Any]:
     """RGBA of each cell ``[N, 4]``, and what draws the legend."""
     if color is None:
-        return to_rgba_array(["#4D4D4D"] * num), lambda ax: None
-    values = _values(cells, color, num)
+        return to_rgba_array(["#4D4D4D"] * num), lambda ax, below: None
+    values = cell_values(cells, color, num)
     if is_categorical(values):
         chosen = category_colors(values, palette)
         hues = [chosen[v] if pd.notna(v) else MISSING for v in values]
-        return to_rgba_array(hues), lambda ax: _category_legend(ax, values, chosen)
+        return to_rgba_array(hues), lambda ax, below: _category_legend(ax, values, chosen, below)
     amounts = values.to_numpy(dtype=np.float64)
     known = amounts[np.isfinite(amounts)]
     low, high = np.percentile(known, (1, 99)) if len(known) else (0.0, 1.0)
     scale = ScalarMappable(Normalize(low, high if high > low else low + 1), cmap)
     rgba = np.asarray(scale.to_rgba(np.nan_to_num(amounts)))
     rgba[~np.isfinite(amounts)] = to_rgba_array(MISSING)
-    return rgba, lambda ax: ax.figure.colorbar(scale, ax=ax, shrink=0.6, pad=0.02)
+    return rgba, lambda ax, below: ax.figure.colorbar(
+        scale,
+        ax=ax,
+        shrink=0.6,
+        pad=0.12 if below else 0.02,
+        location="bottom" if below else "right",
+    )
 
 
-def _category_legend(ax: Axes, values: pd.Series, colors: Mapping[object, str]) -> None:
+def _category_legend(
+    ax: Axes, values: pd.Series, colors: Mapping[object, str], below: bool
+) -> None:
     named = {str(name): hue for name, hue in colors.items()}
     if values.isna().any():
         named["none"] = MISSING
@@ -200,12 +215,19 @@ def _category_legend(ax: Axes, values: pd.Series, colors: Mapping[object, str]) 
         Line2D([], [], linestyle="", marker="o", markersize=6, color=hue, label=name)
         for name, hue in named.items()
     ]
-    ax.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        ncols=-(-len(handles) // _ROWS),
-        frameon=False,
-        fontsize=8,
-        handletextpad=0.2,
-    )
+    place: dict[str, Any] = {
+        "loc": "center left",
+        "bbox_to_anchor": (1.01, 0.5),
+        "ncols": -(-len(handles) // _ROWS),
+    }
+    if below:  # under the scale bar, as many columns as names of this length leave room for
+        whole: Any = ax.figure
+        place = {
+            "loc": "upper left",
+            "columnspacing": 1.0,
+            "borderaxespad": 0.0,
+            "bbox_to_anchor": (0.0, 0.0),
+            "bbox_transform": offset_copy(ax.transAxes, whole, y=-_BAR, units="points"),
+            "ncols": max(1, min(len(handles), _LINE // (5 + max(map(len, named), default=0)))),
+        }
+    ax.legend(handles=handles, frameon=False, fontsize=8, handletextpad=0.2, **place)
