@@ -19,6 +19,7 @@ _NAMES = {
     "NicheIndex": "retrieval",
     "fit": "training.fitting",
     "embed": "training.embedding",
+    "generate": "training.generating",
 }
 _MODULES = (
     "data",

@@ -79,6 +79,7 @@ DISTRIBUTION = {
     "llvmlite": "numba",
     "mpl_toolkits": "matplotlib",
     "ot": "pot",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
 }
 OPTIONAL = {"pytest", "triton"}  # triton comes with torch where it can run; pytest is for tests
@@ -107,7 +108,8 @@ def test_every_import_is_a_declared_dependency():
 
 # hosts anyone can reach
 PUBLIC = {
-    "arxiv.org", "doi.org", "github.com", "www.biorxiv.org", "huggingface.co", "www.w3.org",
+    "arxiv.org", "doi.org", "github.com", "scikit-image.org", "www.biorxiv.org",
+    "huggingface.co", "www.w3.org",
 }  # fmt: skip
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".json", ".html", ".css", ""}
 

@@ -11,9 +11,11 @@ _NAMES = {
     "to_data": "convert",
     "TileLoader": "loader",
     "HierarchicalLoader": "loader",
+    "PairLoader": "loader",
     "MORPHOLOGY": "morphology",
     "make_tissue": "synthetic",
     "measure_morphology": "morphology",
+    "pairs_of_cells": "loader",
     "write": "writing",
 }
 _MODULES = (

@@ -3,7 +3,9 @@
 from spatiagraph._lazy import attach
 
 _NAMES = {
+    "CellImagePipeline": "pipeline",
     "ExpressionHead": "expression",
+    "ImageGenerator": "image",
     "LabelHead": "label",
     "Signature": "pair",
     "TokenExpressionHead": "token_expression",
@@ -14,6 +16,6 @@ _NAMES = {
     "pair_niches": "pair",
     "pair_states": "pair",
 }
-_MODULES = ("expression", "label", "pair", "token_expression")
+_MODULES = ("expression", "image", "label", "pair", "pipeline", "token_expression")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -9,6 +9,5 @@ _NAMES = {
     "SlideModel": "base",
     "Spatia": "spatia",
 }
-_MODULES = ("base", "context", "context_encoder", "hub", "spatia")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

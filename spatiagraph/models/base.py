@@ -9,8 +9,7 @@ from torch_geometric.data import Data
 from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
-from spatiagraph.data.units import lattice
-from spatiagraph.models.hub import PretrainedModel
+from spatiagraph.nn.hub import PretrainedModel
 
 
 class Embeddings(NamedTuple):
@@ -99,33 +98,6 @@ class SlideModel(PretrainedModel):
     def inputs(self, batch: Data, visible: Tensor | None = None) -> dict[str, Any]:
         """Arguments of ``forward`` from a batch, with only ``visible`` genes ``[N, G]`` shown."""
         raise NotImplementedError
-
-
-def one_expression(slides: list[Slide]) -> str:
-    """``"counts"`` or ``"normalized"``, the same for all slides."""
-    kinds = sorted({slide.expression for slide in slides})
-    if len(kinds) > 1:
-        raise ValueError(f"Expected slides with one kind of expression, got {kinds}")
-    return kinds[0]
-
-
-def one_channel_number(slides: list[Slide]) -> int:
-    """Number of channels of all images there are."""
-    channels = {s.image.num_channels for s in slides if s.image is not None}
-    if not channels:
-        raise ValueError("Expected an image with the slides, got none: pass image=None")
-    if len(channels) > 1:
-        raise ValueError(
-            f"Expected images with the same number of channels, got {sorted(channels)}"
-        )
-    return channels.pop()
-
-
-def spot_pitch_um(slides: list[Slide]) -> float | None:
-    """Largest distance between spots of capture arrays; ``None`` for cells."""
-    grids = [lattice(slide.pos) for slide in slides]
-    pitches = [grid.pitch for grid in grids if grid is not None]
-    return max(pitches) if pitches else None
 
 
 def sample_of_cells(

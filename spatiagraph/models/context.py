@@ -9,18 +9,12 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from spatiagraph.data.cohort import one_channel_number, one_expression, spot_pitch_um
 from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.models.base import (
-    Embeddings,
-    SlideModel,
-    one_channel_number,
-    one_expression,
-    sample_of_cells,
-    spot_pitch_um,
-)
+from spatiagraph.models.base import Embeddings, SlideModel, sample_of_cells
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.nn.cell import CellEncoder
 from spatiagraph.nn.encoding import EdgeEncoding

@@ -10,7 +10,7 @@ from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
-from spatiagraph.training.record import run_record
+from spatiagraph.training.record import run_record, weights_hash
 
 
 def embed(
@@ -43,7 +43,7 @@ def embed(
     """
     data = model.prepare(slide, progress=progress)
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
-    record = run_record(model, [slide])
+    record = run_record(model, [slide], weights_hash=weights_hash(model))
     uns = {"embed": record, "name": model.name}
     return write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
 
@@ -56,10 +56,12 @@ def embed_data(
     tile_size: int = 8192,
     device: str | torch.device = "auto",
     progress: bool = False,
+    read_genes: bool = True,
 ) -> dict[str, NDArray[np.float32]]:
     """Embeddings of a prepared slide: level → ``[N, D]``, one row per cell.
 
-    A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`.
+    A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
+    ``read_genes=False`` the model is told that no cell has genes.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,7 +70,8 @@ def embed_data(
     result: dict[str, NDArray[np.float32]] = {}
     for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
         batch = tile.to(device)
-        out = model(**model.inputs(batch))
+        given = model.inputs(batch)
+        out = model(**(given if read_genes else {**given, "x": None}))
         rows = batch.cell_index[batch.core].cpu().numpy()
         niche = out.niche_of_cell[batch.core]
         tissue = torch.where(niche >= 0, out.tissue_of_niche[niche.clamp(min=0)], -1)

@@ -7,11 +7,13 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 import spatiagraph
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
-from spatiagraph.nn.config import to_config
+from spatiagraph.nn.config import Configurable, to_config
 from spatiagraph.tasks.base import Task
 
 _LENGTH = 16  # digits of a hash
@@ -27,12 +29,19 @@ def content_hash(slide: Slide) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
+def weights_hash(model: nn.Module) -> str:
+    """Short hash of all weights: embeddings can be compared if those of their models are equal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:_LENGTH]
+
+
 def run_record(model: SlideModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
     """Version, model, arguments, and coverage and content hash of each slide, as plain values."""
     return {
-        "version": spatiagraph.__version__,
-        "model": type(model).__name__,
-        "config_hash": _short_hash(json.dumps(to_config(model), sort_keys=True).encode()),
+        **model_record(model),
         "num_genes": len(model.panel),
         "slides": {
             slide.slide_id: {
@@ -44,6 +53,15 @@ def run_record(model: SlideModel, slides: Sequence[Slide], **arguments: Any) -> 
             for slide in slides
         },
         **arguments,
+    }
+
+
+def model_record(model: Configurable) -> dict[str, Any]:
+    """Version, class and a hash of the constructor arguments of a model, as plain values."""
+    return {
+        "version": spatiagraph.__version__,
+        "model": type(model).__name__,
+        "config_hash": _short_hash(json.dumps(to_config(model), sort_keys=True).encode()),
     }
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
 from spatiagraph.data.convert import TissueData
-from spatiagraph.models.hub import PretrainedModel
+from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.training.averaging import WarmAverage
 from spatiagraph.training.folder import HISTORY, LAST, MODEL, check_folder, claim

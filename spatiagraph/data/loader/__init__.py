@@ -1,7 +1,8 @@
-"""Mini-batches of tissue: tiles with all their context, or whole niches from all over a cohort."""
+"""Mini-batches of tissue: tiles with all their context, whole niches of a cohort, pairs."""
 
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, RegionDataset
+from spatiagraph.data.loader.pairs import PairLoader, pairs_of_cells, read_crops
 from spatiagraph.data.loader.portions import class_weights
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
@@ -10,6 +11,7 @@ from spatiagraph.data.loader.tiles import TileDataset, TileLoader
 __all__ = [
     "EpochSampler",
     "HierarchicalLoader",
+    "PairLoader",
     "RegionDataset",
     "RegionSampler",
     "TileDataset",
@@ -18,4 +20,6 @@ __all__ = [
     "cut_tile",
     "fill_tile",
     "in_hilbert_order",
+    "pairs_of_cells",
+    "read_crops",
 ]

@@ -11,20 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from spatiagraph.data.cohort import one_channel_number, one_expression, spot_pitch_um
 from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.heads.token_expression import TokenExpressionHead
-from spatiagraph.models.base import (
-    Embeddings,
-    SlideModel,
-    one_channel_number,
-    one_expression,
-    sample_of_cells,
-    spot_pitch_um,
-)
+from spatiagraph.models.base import Embeddings, SlideModel, sample_of_cells
 from spatiagraph.models.spatia.parts import context_encoder, crop_encoder
 from spatiagraph.models.spatia.presets import PRESETS
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, Normalization

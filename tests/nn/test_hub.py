@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from spatiagraph.data import make_tissue
 from spatiagraph.models import ContextModel
-from spatiagraph.models.hub import PretrainedModel
+from spatiagraph.nn.hub import PretrainedModel
 
 SLIDE = make_tissue(80, num_genes=30, image=None, seed=0)
 
@@ -70,7 +70,7 @@ def test_a_failed_save_leaves_the_old_model(model, tmp_path, monkeypatch):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("spatiagraph.models.hub.save_file", full)
+    monkeypatch.setattr("spatiagraph.nn.hub.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before

@@ -1,0 +1,222 @@
+"""Mini-batches of pairs of cells: an image, what is known of its cell, and the image to reach."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spatiagraph.data.checks import name_rows
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.data.slide import Slide, check_unique_ids
+
+Known = Callable[[Slide, NDArray[np.int64]], Mapping[str, Tensor | None]]
+"""Looks up what is known of some cells of a slide: name → ``[B, ...]``."""
+_HELD_BYTES = 2 * 1024**3  # crops up to that are read once, more are read for every batch
+
+
+class PairLoader(DataLoader[TissueData]):
+    """Loader of pairs of cells, in a new order in every epoch.
+
+    A batch is a :class:`~spatiagraph.data.TissueData` of control cells: their ``image`` and the
+    ``target_image`` ``[B, C, S, S]`` in [0, 1], ``confidence`` ``[B]``, ``transition`` ``[B]``
+    (number of its tag), and what is known of the control cells.
+
+    Args:
+        slides: Cohort with images.
+        pairs: Result of :func:`~spatiagraph.heads.pair_states` or of :func:`pairs_of_cells`.
+        window_um: Side of the crops in µm.
+        size_px: Side of the crops in pixels, :math:`S`.
+        transitions: Tags, in order; none where pairs have no transition.
+        known: Looks up what is known of control cells.
+        batch_size: Pairs of a batch, at most.
+        seed: Seed of the order.
+        progress: Show a progress bar while crops are read.
+
+    Raises:
+        ValueError: There is no pair, a pair is of another slide or transition, a slide has no
+            image or one smaller than a crop, or a cell lies outside of it.
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[Slide],
+        pairs: pd.DataFrame,
+        *,
+        window_um: float,
+        size_px: int,
+        transitions: Sequence[str] = (),
+        known: Known | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        progress: bool = False,
+    ):
+        check_unique_ids(slides)
+        self.window_um, self.size_px = window_um, size_px
+        self.slides = [slide for slide in slides if (pairs["slide"] == slide.slide_id).any()]
+        images = [crop_source(slide, window_um) for slide in self.slides]
+        codes = pd.Index([slide.slide_id for slide in self.slides]).get_indexer(
+            pd.Index(pairs["slide"])
+        )
+        if not len(pairs) or (codes < 0).any():
+            unknown = sorted(set(pairs["slide"][codes < 0]))
+            raise ValueError(
+                f"Expected pairs of cells of the given slides, got {unknown or 'none'}"
+            )
+        self.slide = codes
+        self.control = pairs["control_row"].to_numpy(np.int64)
+        self.target = pairs["target_row"].to_numpy(np.int64)
+        self.confidence = torch.from_numpy(pairs["confidence"].to_numpy(np.float32).copy())
+        self.transition = _numbers(pairs, transitions) if transitions else None
+        self.known = self._look_up(known)
+        self.crops: list[tuple[NDArray[np.int64], Tensor]] | None = None
+        used = [np.union1d(*(rows[codes == i] for rows in (self.control, self.target)))
+                for i in range(len(images))]  # fmt: skip
+        num_bytes = 4 * sum(map(len, used)) * images[0].num_channels * size_px**2
+        if num_bytes <= _HELD_BYTES:
+            self.crops = [(rows, self._read(i, rows, progress)) for i, rows in enumerate(used)]
+        super().__init__(
+            range(len(pairs)),  # type: ignore[arg-type]  # numbers of pairs; collate makes batches
+            batch_size=batch_size,
+            sampler=EpochSampler(len(pairs), seed),
+            collate_fn=self.batch,
+            generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
+        )
+
+    def batch(self, numbers: Sequence[int]) -> TissueData:
+        """The batch of some pairs.
+
+        Args:
+            numbers: Rows of the table of pairs.
+        """
+        chosen = np.asarray(numbers)
+        slide = self.slide[chosen]
+        pos = torch.empty(len(chosen), 2)
+        sides: dict[str, Tensor] = {}
+        for i in np.unique(slide):
+            here = np.flatnonzero(slide == i)
+            place = self.slides[i].pos
+            pos[here] = torch.from_numpy(place[self.control[chosen[here]]]).float()
+            for key, rows in (("image", self.control), ("target_image", self.target)):
+                crops = self._crops(i, rows[chosen[here]])
+                if key not in sides:
+                    sides[key] = crops.new_empty(len(chosen), *crops.shape[1:])
+                sides[key][here] = crops
+        at = torch.from_numpy(chosen)
+        optional = {} if self.transition is None else {"transition": self.transition[at]}
+        return TissueData(
+            pos=pos,
+            core=torch.ones(len(chosen), dtype=torch.bool),
+            cell_index=torch.from_numpy(self.control[chosen]),
+            confidence=self.confidence[at],
+            **sides,
+            **optional,
+            **{key: value[at] for key, value in self.known.items()},
+        )
+
+    def _look_up(self, known: Known | None) -> dict[str, Tensor]:
+        """What is known of the control of each pair."""
+        result: dict[str, Tensor] = {}
+        for i, slide in enumerate(self.slides):
+            here = np.flatnonzero(self.slide == i)
+            for key, value in ({} if known is None else known(slide, self.control[here])).items():
+                if value is None:
+                    continue
+                if key not in result:
+                    result[key] = value.new_empty(len(self.slide), *value.shape[1:])
+                result[key][torch.from_numpy(here)] = value
+        return result
+
+    def _crops(self, slide: int, rows: NDArray[np.int64]) -> Tensor:
+        if self.crops is None:
+            return self._read(slide, rows, False)
+        held, crops = self.crops[slide]
+        return crops[torch.from_numpy(np.searchsorted(held, rows))]
+
+    def _read(self, slide: int, rows: NDArray[np.int64], progress: bool) -> Tensor:
+        return read_crops(self.slides[slide], rows, self.window_um, self.size_px, progress)
+
+
+def crop_source(slide: Slide, window_um: float) -> SlideImage:
+    """The image of a slide, if it can be cropped.
+
+    Raises:
+        ValueError: There is none, or it is smaller than a crop.
+    """
+    if slide.image is None:
+        raise ValueError(f"Expected an image with slide {slide.slide_id!r} to crop from, got none")
+    x0, y0, x1, y1 = slide.image.extent_um
+    if window_um > max(x1 - x0, y1 - y0):
+        raise ValueError(
+            f"Expected crops no larger than the image of slide {slide.slide_id!r} "
+            f"({x1 - x0:g} × {y1 - y0:g} µm), got a window of {window_um:g} µm: lower window_um"
+        )
+    return slide.image
+
+
+def read_crops(
+    slide: Slide,
+    rows: NDArray[np.int64],
+    window_um: float,
+    size_px: int,
+    progress: bool = False,
+) -> Tensor:
+    """Crops around some cells, ``[B, C, S, S]`` in [0, 1].
+
+    Args:
+        slide: The slide.
+        rows: Rows of the cells, ``[B]``.
+        window_um: Side of the crops in µm.
+        size_px: Side of the crops in pixels, :math:`S`.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: There is no image, it is smaller than a crop, or a cell lies outside of it.
+    """
+    image = crop_source(slide, window_um)
+    crops, inside = image.crops(slide.pos[rows], window_um, size_px, progress=progress)
+    if not inside.all():
+        names = name_rows(slide.adata.obs_names, rows[~inside])
+        raise ValueError(f"Expected cells on the image of slide {slide.slide_id!r}, not {names}")
+    return torch.from_numpy(crops)
+
+
+def pairs_of_cells(
+    slides: Sequence[Slide], cells: Mapping[str, NDArray[np.int64]] | None = None
+) -> pd.DataFrame:
+    """Pairs of each cell with itself: for a generator that makes images of nothing but embeddings.
+
+    Args:
+        slides: Cohort.
+        cells: Slide id → rows; all cells when not given.
+
+    Returns:
+        A table as that of :func:`~spatiagraph.heads.pair_states`, without transitions.
+    """
+    tables = []
+    for slide in slides:
+        rows = np.arange(slide.num_cells) if cells is None else cells[slide.slide_id]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "slide": slide.slide_id,
+                    "control_row": rows,
+                    "target_row": rows,
+                    "confidence": 1.0,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _numbers(pairs: pd.DataFrame, transitions: Sequence[str]) -> Tensor:
+    codes = pd.Index(list(transitions)).get_indexer(pd.Index(pairs["transition"]))
+    if (codes < 0).any():
+        unknown = sorted(set(pairs["transition"][codes < 0]))
+        raise ValueError(f"Expected pairs of the transitions {list(transitions)}, got {unknown}")
+    return torch.from_numpy(codes.astype(np.int64))

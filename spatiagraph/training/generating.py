@@ -1,0 +1,295 @@
+"""``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm.auto import tqdm
+
+from spatiagraph import keys
+from spatiagraph.data.loader import PairLoader, read_crops
+from spatiagraph.data.slide import Slide
+from spatiagraph.data.writing import replaced_folder
+from spatiagraph.flow.solve import Method
+from spatiagraph.heads.image import ImageGenerator
+from spatiagraph.heads.pair.transitions import column, in_state
+from spatiagraph.heads.pipeline import CellImagePipeline
+from spatiagraph.nn.condition import Condition
+from spatiagraph.tasks.image_flow import ImageFlow
+from spatiagraph.training.record import content_hash, model_record, task_record
+from spatiagraph.training.trainer import FitResult, train
+
+
+def fit_generator(
+    generator: ImageGenerator,
+    slides: Sequence[Slide],
+    pairs: pd.DataFrame,
+    *,
+    profile: nn.Module | None = None,
+    task: ImageFlow | None = None,
+    max_epochs: int = 100,
+    lr: float = 1e-3,
+    batch_size: int = 64,
+    average: float | None = 0.999,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    **trainer: Any,
+) -> FitResult:
+    """Train a generator on pairs of cells; it is changed in place.
+
+    Args:
+        generator: The generator.
+        slides: Cohort with images and embeddings.
+        pairs: Result of :func:`~spatiagraph.heads.pair_states`, or of
+            :func:`~spatiagraph.data.pairs_of_cells` for one without transitions.
+        profile: Network of morphology to align images by, see
+            :class:`~spatiagraph.tasks.ImageFlow`.
+        task: What to learn, if not an :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
+        max_epochs: Passes over the pairs.
+        lr: Peak learning rate.
+        batch_size: Pairs of a mini-batch.
+        average: Decay of a moving average of the weights, which the generator ends with.
+        seed: Seed of order, times, dropout and flips.
+        out: Folder of the run, which a repeated call resumes; nothing is written without it.
+        progress: Show a progress bar.
+        **trainer: More arguments of :func:`~spatiagraph.training.train`.
+
+    Raises:
+        ValueError: Slides, pairs and generator do not fit together.
+    """
+    _check_channels(generator, slides)
+    batches = PairLoader(
+        slides,
+        pairs,
+        window_um=generator.window_um,
+        size_px=generator.size_px,
+        transitions=[transition.tag for transition in generator.transitions],
+        known=lambda slide, rows: generator.known(slide, rows)._asdict(),
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    if task is None:
+        power = batches.confidence.pow(1.0).mean()
+        task = ImageFlow(generator, profile, mean_confidence=float(power))
+    return train(
+        task,
+        batches,
+        record={
+            **model_record(generator),
+            "task": task_record(task),
+            "slides": {slide.slide_id: content_hash(slide) for slide in slides},
+            "pairs": len(pairs),
+            "max_epochs": max_epochs,
+            "lr": lr,
+            "batch_size": batch_size,
+            "average": average,
+            "seed": seed,
+        },
+        max_epochs=max_epochs,
+        lr=lr,
+        average=average,
+        seed=seed,
+        out=out,
+        progress=progress,
+        **trainer,
+    )
+
+
+@dataclass(frozen=True)
+class GeneratedImages:
+    """Images of some cells, as they are and as they might be.
+
+    Attributes:
+        images: Generated, ``[N, S, C, H, W]`` in [0, 1], S of each cell.
+        control: The cells as they are, ``[N, C, H, W]``.
+        cells: One row per cell: ``slide``, ``cell`` (id), ``row`` and ``transition``.
+        mpp: µm per pixel.
+    """
+
+    images: NDArray[np.float32]
+    control: NDArray[np.float32]
+    cells: pd.DataFrame
+    mpp: float
+
+    def to_anndata(self) -> anndata.AnnData:
+        """One observation per cell; images under ``obsm["generated"]`` and ``obsm["control"]``."""
+        obs = self.cells.set_index("cell").rename_axis(None)
+        return anndata.AnnData(
+            obs=obs,
+            obsm={"generated": self.images, "control": self.control},
+            uns={keys.UNS: {"mpp": self.mpp}},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write :meth:`to_anndata` as ``.zarr``; a failed write leaves what was there.
+
+        Raises:
+            ValueError: The name does not end in ``.zarr``.
+        """
+        target = Path(path)
+        if target.suffix != ".zarr":
+            raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
+        with replaced_folder(target) as new, anndata.settings.override(zarr_write_format=3):
+            self.to_anndata().write_zarr(new)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` wrote."""
+        adata = anndata.read_zarr(path)
+        cells = adata.obs.rename_axis("cell").reset_index()
+        mpp = float(adata.uns[keys.UNS]["mpp"])
+        return cls(adata.obsm["generated"], adata.obsm["control"], cells, mpp)
+
+
+def generate(
+    generator: ImageGenerator | CellImagePipeline,
+    slide: Slide,
+    *,
+    transition: str | None = None,
+    cells: Sequence[str] | NDArray[Any] | None = None,
+    context: NDArray[np.floating] | None = None,
+    num_samples: int = 1,
+    num_steps: int = 25,
+    guidance: float = 0.2,
+    method: Method = "midpoint",
+    batch_size: int = 256,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> GeneratedImages:
+    """Generate images of cells of a slide: in another state, or as their embedding has them.
+
+    Only the image of a cell, what is known of it and the transition are used; no target cell is
+    looked at.
+
+    Args:
+        generator: A trained generator.
+        slide: The slide, with the embeddings the generator was trained on.
+        transition: Tag of the change; ``None`` for generators without transitions.
+        cells: Ids, rows or a mask of the cells; those in the control state of the transition when
+            not given, or all where there is no transition.
+        context: Embeddings to take instead of those in ``obsm``, ``[N, E]`` for these cells.
+        num_samples: Images of each cell: they differ only where a flow starts with noise.
+        num_steps: Steps of the integration.
+        guidance: How much the condition is exaggerated, see :func:`~spatiagraph.flow.guided`.
+        method: Rule of a step.
+        batch_size: Cells at once: the memory it takes.
+        seed: Seed of the noise.
+        device: Where the generator runs; ``"auto"`` is CUDA where there is one.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: The transition is not one of the generator's, cells are unknown or none, or the
+            slide does not fit the generator.
+
+    Examples:
+        >>> from spatiagraph.data import make_tissue
+        >>> slide = make_tissue(50, num_genes=20)
+        >>> net = {"channels": 8, "condition_channels": 8, "num_blocks": 1}
+        >>> model = ImageGenerator.for_slides([slide], use_genes=True, size_px=16, **net)
+        >>> generate(model, slide, cells=[0, 1], progress=False).images.shape
+        (2, 1, 3, 16, 16)
+    """
+    if isinstance(generator, CellImagePipeline):
+        pipeline = generator
+    else:
+        pipeline = CellImagePipeline(generator)
+    model: ImageGenerator = pipeline.image_generator
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    _check_channels(model, [slide])
+    rows = _chosen(model, slide, transition, cells)
+    control = read_crops(slide, rows, model.window_um, model.size_px)
+    known = model.known(slide, rows) if context is None else Condition(torch.as_tensor(context))
+    random = torch.Generator(device).manual_seed(seed)
+    shape = (len(rows), num_samples, *control.shape[1:])
+    images = np.empty(shape, dtype=np.float32)
+    starts = range(0, len(rows), batch_size)
+    for start in tqdm(starts, desc="generate", unit="batch", disable=not progress):
+        part = slice(start, start + batch_size)
+        for sample in range(num_samples):
+            made = pipeline(
+                control[part],
+                context=None if known.context is None else known.context[part],
+                genes=None if known.genes is None else known.genes[part],
+                transition=transition,
+                num_inference_steps=num_steps,
+                guidance_scale=guidance,
+                method=method,
+                generator=random,
+                return_dict=False,
+            )
+            images[part, sample] = made[0].float().cpu().numpy()
+    table = pd.DataFrame(
+        {
+            "slide": slide.slide_id,
+            "cell": slide.adata.obs_names[rows].to_numpy(),
+            "row": rows,
+            "transition": "" if transition is None else transition,
+        }
+    )
+    return GeneratedImages(images, control.numpy(), table, model.window_um / model.size_px)
+
+
+def _chosen(
+    model: ImageGenerator,
+    slide: Slide,
+    transition: str | None,
+    cells: Sequence[str] | NDArray[Any] | None,
+) -> NDArray[np.int64]:
+    """Rows of the cells that are asked for."""
+    if transition is None and model.transitions:
+        tags = [known.tag for known in model.transitions]
+        raise ValueError(f"Expected 'transition' to be one of {tags}, got None")
+    if cells is not None:
+        rows = _rows_of(slide, np.asarray(cells))
+    elif transition is None:
+        rows = np.arange(slide.num_cells)
+    else:
+        control = model.transitions[model.number_of(transition)].control
+        if model.states_key is None:
+            raise ValueError("Expected 'cells': the generator does not know the column of states")
+        rows = np.flatnonzero(in_state(column(slide, model.states_key), control))
+    if not len(rows):
+        raise ValueError(f"Expected cells of slide {slide.slide_id!r} to generate from, got none")
+    return rows.astype(np.int64)
+
+
+def _rows_of(slide: Slide, cells: NDArray[Any]) -> NDArray[np.int64]:
+    if cells.dtype == bool:
+        if cells.shape != (slide.num_cells,):
+            raise ValueError(f"Expected a mask of {slide.num_cells} cells, got {cells.shape}")
+        return np.flatnonzero(cells)
+    if np.issubdtype(cells.dtype, np.integer):
+        wrong = cells[(cells < 0) | (cells >= slide.num_cells)]
+        if len(wrong):
+            raise ValueError(f"Expected rows below {slide.num_cells}, got {wrong[:5].tolist()}")
+        return cells
+    rows = slide.adata.obs_names.get_indexer(cells.astype(str))
+    if (rows < 0).any():
+        raise ValueError(
+            f"Expected cells of slide {slide.slide_id!r}, got {cells[rows < 0][:5].tolist()}"
+        )
+    return rows
+
+
+def _check_channels(model: ImageGenerator, slides: Sequence[Slide]) -> None:
+    for slide in slides:
+        if slide.image is not None and slide.image.num_channels != model.image_channels:
+            raise ValueError(
+                f"Expected images of {model.image_channels} channels as the generator makes, got "
+                f"{slide.image.num_channels} in slide {slide.slide_id!r}"
+            )
