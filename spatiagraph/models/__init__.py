@@ -9,5 +9,6 @@ _NAMES = {
     "SlideModel": "base",
     "Spatia": "spatia",
 }
+_MODULES = ("base", "context", "context_encoder", "spatia")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
