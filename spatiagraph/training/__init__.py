@@ -29,6 +29,7 @@ _MODULES = (
     "module",
     "morphology",
     "progress",
+    "querying",
     "record",
     "trainer",
 )

@@ -73,9 +73,7 @@ def embed_query(
 
 
 def _without_image(slide: Slide) -> Slide:
-    return Slide(
-        slide.adata, slide_id=slide.slide_id, expression=slide.expression, check=False
-    )
+    return Slide(slide.adata, slide_id=slide.slide_id, expression=slide.expression, check=False)
 
 
 def _without_genes(slide: Slide, panel: GenePanel) -> Slide:
