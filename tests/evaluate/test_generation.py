@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from spatiagraph.evaluate import frechet_distance, kernel_distance, score_morphology
+from spatiagraph.evaluate import (
+    frechet_distance,
+    kernel_distance,
+    score_generation,
+    score_morphology,
+)
 
 
 @pytest.fixture
@@ -67,3 +72,98 @@ def test_what_does_not_fit_is_refused(cells):
         score_morphology(control, {"a": target["a"]}, target)
     with pytest.raises(ValueError, match=r"features \[N, F\]"):
         score_morphology(control, {k: v[:, :2] for k, v in target.items()}, target)
+
+
+def nuclei(radius, seed=0):
+    """Discs of about these radii in pixels, of many stains, ``[N, 1, 24, 24]``."""
+    rng = np.random.default_rng(seed)
+    num = len(radius)
+    y, x = np.mgrid[:24, :24] - 11.5
+    size = (radius * rng.uniform(0.9, 1.1, num))[:, None, None]
+    stain = rng.uniform(0.5, 0.8, (num, 1, 1))
+    inside = np.clip(size - np.hypot(x, y) + 0.5, 0, 1) * stain
+    return np.clip(inside + rng.normal(0.1, 0.02, inside.shape), 0, 1)[:, None]
+
+
+@pytest.fixture(scope="module")
+def changes():
+    """Control and target images of cells that grow or shrink, and which do."""
+    tags = np.repeat(["grow", "shrink"], 40)
+    before, after = np.where(tags == "grow", 5.0, 9.0), np.where(tags == "grow", 9.0, 5.0)
+    return nuclei(before), nuclei(after, 1), tags
+
+
+def test_the_targets_themselves_are_a_perfect_generation(changes):
+    """SPATIA fact 41."""
+    control, target, tags = changes
+    table = score_generation(target, target, control, tags, mpp=0.5)
+    perfect, same = table.loc["generated"], table.loc["identity"]
+    assert perfect["wasserstein_correlation"].to_numpy() == pytest.approx(1)
+    assert perfect["ks"].to_numpy() == pytest.approx(1)
+    random = table.loc["random_target"]
+    kernel = "kernel_morphology"
+    for name in ("grow", "shrink"):
+        assert abs(perfect.loc[name, kernel]) < 0.1 * same.loc[name, kernel]
+    assert (same["ks"] < random["ks"] - 0.2).all()
+    assert (random["ks"] < 1).all()
+    names = ["grow", "shrink"]
+    assert (random.loc[names, "kernel_morphology"] < same.loc[names, "kernel_morphology"]).all()
+    assert perfect["num_images"].tolist() == perfect["num_valid"].tolist() == [80, 40, 40]
+    assert table["frechet_morphology"].isna().all()  # far too few images
+
+
+def test_the_gap_to_the_wrong_condition_is_that_of_a_generator_that_listens(changes):
+    control, target, tags = changes
+    deaf = score_generation(control, target, control, tags, wrong=control, mpp=0.5)
+    listens = score_generation(target, target, control, tags, wrong=control, mpp=0.5)
+    assert deaf.loc["gap", "ks"].to_numpy() == pytest.approx(0)
+    assert deaf.loc["gap", "kernel_morphology"].to_numpy() == pytest.approx(0)
+    for name in ("grow", "shrink"):
+        gap = listens.loc[("gap", name)]
+        assert gap["ks"] > 0.2
+        wrong, right = (listens.loc[(who, name)] for who in ("wrong_condition", "generated"))
+        assert gap["kernel_morphology"] == wrong["kernel_morphology"] - right["kernel_morphology"]
+        assert gap["kernel_morphology"] > 0
+
+
+def test_distances_are_taken_of_any_features(changes):
+    control, target, tags = changes
+    extractors = {"grey": lambda x: x.mean((2, 3)), "morphology": "morphology"}
+    table = score_generation(
+        target, target, control, tags, mpp=0.5, extractors=extractors, min_frechet=40
+    )
+    grey = control.mean((1, 2, 3))[:40, None], target.mean((1, 2, 3))[:40, None]
+    known = frechet_distance(*grey, min_images=2)
+    assert table.loc[("identity", "grow"), "frechet_grey"] == pytest.approx(known, rel=1e-3)
+    assert table.loc["generated", "frechet_grey"].to_numpy() == pytest.approx(0, abs=1e-9)
+    assert table.loc["generated", "frechet_morphology"].to_numpy() == pytest.approx(0, abs=1e-4)
+    assert table.loc[("identity", "grow"), "frechet_morphology"] > 1
+    halves = table.loc["random_target", "frechet_grey"]
+    assert halves.isna().tolist() == [False, True, True]  # 20 images in half a transition
+
+
+def test_generated_images_without_a_nucleus_are_counted_as_such(changes):
+    control, target, tags = changes
+    made = target.copy()
+    made[:10] = 0.5
+    table = score_generation(made, target, control, tags, mpp=0.5)
+    assert table.loc["generated", "num_valid"].tolist() == [70, 30, 40]
+    assert table.loc["generated", "num_images"].tolist() == [80, 40, 40]
+    nothing = score_generation(made * 0, target, control, tags, mpp=0.5).loc["generated"]
+    assert nothing["num_valid"].tolist() == [0, 0, 0]
+    assert nothing[["wasserstein_correlation", "ks", "kernel_morphology"]].isna().all(axis=None)
+
+
+def test_images_that_do_not_fit_are_refused(changes):
+    control, target, tags = changes
+    with pytest.raises(ValueError, match=r"images of one shape .* got 80 transitions and .*\[79"):
+        score_generation(target[1:], target, control, tags, mpp=0.5)
+    with pytest.raises(ValueError, match="got 79 transitions"):
+        score_generation(target, target, control, tags[1:], mpp=0.5)
+    with pytest.raises(ValueError, match="control cells of 'grow' with a bright nucleus, got 0 of"):
+        score_generation(target, target, control * 0, tags, mpp=0.5)
+    with pytest.raises(ValueError, match="the weights of 'resnet18', got None"):
+        score_generation(target, target, control, tags, mpp=0.5, extractors=["resnet18"])
+    nan = {"nan": lambda x: x.mean((2, 3)) * np.nan}
+    with pytest.raises(ValueError, match="finite 'features', got NaN"):
+        score_generation(target, target, control, tags, mpp=0.5, extractors=nan)

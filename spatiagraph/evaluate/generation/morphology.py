@@ -1,95 +1,12 @@
-r"""Generated images against real ones, through features of both.
-
-All functions take features, of any network or of nuclei, and say on how many images they stand.
-"""
+"""What a generator does to the morphology of cells, against what really happens to it."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import sqrtm
 from scipy.stats import ks_2samp, pearsonr, wasserstein_distance
 from torch import Tensor
-
-from spatiagraph.evaluate.inputs import as_embedding
-
-MIN_FRECHET = 2000
-"""Images on each side below which a Fréchet distance says more about their number than of them."""
-
-
-def frechet_distance(
-    generated: ArrayLike | Tensor, real: ArrayLike | Tensor, *, min_images: int = MIN_FRECHET
-) -> float:
-    r"""Fréchet distance of two clouds of features, taken for Gaussians.
-
-    .. math::
-        \lVert \mu_1 - \mu_2 \rVert^2 + \mathrm{tr}\left(\Sigma_1 + \Sigma_2
-        - 2 (\Sigma_1 \Sigma_2)^{1/2}\right),
-
-    the FID where features are those of Inception (`arXiv:1706.08500
-    <https://arxiv.org/abs/1706.08500>`_). It is biased by the number of images, strongly where
-    there are few.
-
-    Args:
-        generated: Features of generated images, ``[N, F]``.
-        real: Features of real images, ``[M, F]``.
-        min_images: Fewest images on each side.
-
-    Raises:
-        ValueError: If there are fewer images, or features differ in number.
-    """
-    x, y = _features(generated, real)
-    fewest = min(len(x), len(y))
-    if fewest < max(min_images, 2):
-        raise ValueError(
-            f"Expected {min_images} images or more on each side, got {fewest}: use "
-            "kernel_distance, which few images do not bias"
-        )
-    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    first, second = np.atleast_2d(first), np.atleast_2d(second)
-    cross = np.trace(np.real(sqrtm(first @ second)))
-    shift = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
-    return max(0.0, float(shift + np.trace(first) + np.trace(second) - 2 * cross))
-
-
-def kernel_distance(
-    generated: ArrayLike | Tensor,
-    real: ArrayLike | Tensor,
-    *,
-    subset_size: int = 100,
-    num_subsets: int = 100,
-    seed: int = 0,
-) -> tuple[float, float]:
-    r"""Squared kernel distance (KID) of two clouds of features: mean and deviation over subsets.
-
-    The unbiased estimate of the maximum mean discrepancy with the kernel
-    :math:`(\mathbf{x}^\top \mathbf{y} / F + 1)^3` (`arXiv:1801.01401
-    <https://arxiv.org/abs/1801.01401>`_). It may be slightly negative.
-
-    Args:
-        generated: Features of generated images, ``[N, F]``.
-        real: Features of real images, ``[M, F]``.
-        subset_size: Images of a subset, of each side; at most what there is.
-        num_subsets: Random subsets.
-        seed: Of the subsets.
-
-    Raises:
-        ValueError: If features differ in number, or a side has fewer than two images.
-    """
-    x, y = _features(generated, real)
-    size = min(subset_size, len(x), len(y))
-    if size < 2:
-        raise ValueError(f"Expected two images or more on each side, got {min(len(x), len(y))}")
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(num_subsets):
-        a = x[rng.choice(len(x), size, replace=False)]
-        b = y[rng.choice(len(y), size, replace=False)]
-        aa, bb, ab = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
-        off = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (size * (size - 1))
-        values.append(off - 2 * ab.mean())
-    return float(np.mean(values)), float(np.std(values))
 
 
 def score_morphology(
@@ -97,6 +14,7 @@ def score_morphology(
     generated: Mapping[str, ArrayLike | Tensor],
     target: Mapping[str, ArrayLike | Tensor],
     *,
+    wrong: Mapping[str, ArrayLike | Tensor] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     r"""How the morphology that a generator makes of control cells compares with the real one.
@@ -115,32 +33,36 @@ def score_morphology(
         control: Transition → features of control cells, ``[N, F]``.
         generated: Transition → features of the cells made of them, ``[N', F]``.
         target: Transition → features of real target cells, ``[M, F]``.
+        wrong: Transition → features of cells made of the same control cells under the condition of
+            another transition, ``[N', F]``.
         seed: Of the random halves.
 
     Returns:
-        One row per transition and ``"all"`` for each of ``generated``, ``identity`` and
-        ``random_target``: ``wasserstein_correlation``, ``ks``, ``num_images``.
+        One row per transition and ``"all"`` for each of ``generated``, ``identity``,
+        ``random_target`` and, if given, ``wrong_condition``: ``wasserstein_correlation``, ``ks``,
+        ``num_images``.
 
     Raises:
         ValueError: If transitions or features do not fit, or there is none.
     """
     names = list(control)
-    if not names or set(generated) != set(names) or set(target) != set(names):
+    sides = [control, generated, *([] if wrong is None else [wrong]), target]
+    if not names or any(set(side) != set(names) for side in sides):
         raise ValueError(
-            f"Expected the same transitions everywhere, got {sorted(control)}, "
-            f"{sorted(generated)} and {sorted(target)}"
+            "Expected the same transitions everywhere, got "
+            + " and ".join(str(sorted(side)) for side in sides)
         )
     rng = np.random.default_rng(seed)
     rows: dict[tuple[str, str], dict[str, float]] = {}
     moved: dict[str, list[tuple[NDArray, NDArray]]] = {}
     for name in names:
-        start, made, real = _standardized(control[name], generated[name], target[name])
-        order = rng.permutation(len(real))
-        half, rest = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]
+        start, made, *misled, real = _standardized(*(side[name] for side in sides))
+        half, rest = halves(real, rng)
         for who, cells, truth in (
             ("generated", made, real),
             ("identity", start, real),
             ("random_target", half, rest),
+            *(("wrong_condition", cells, real) for cells in misled),
         ):
             away, wanted = _distances(start, cells), _distances(start, truth)
             moved.setdefault(who, []).append((away, wanted))
@@ -162,13 +84,10 @@ def score_morphology(
     return table.sort_index()
 
 
-def _features(
-    a: ArrayLike | Tensor, b: ArrayLike | Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = (as_embedding(z, "features").astype(np.float64) for z in (a, b))
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"Expected the same features, got {x.shape[1]} and {y.shape[1]}")
-    return x, y
+def halves(x: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Rows of either of two random halves."""
+    order = rng.permutation(len(x))
+    return x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
 
 
 def _standardized(*groups: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
@@ -197,7 +116,10 @@ def _distances(x: NDArray, y: NDArray) -> NDArray[np.float64]:
 
 
 def _similarity(x: NDArray, y: NDArray) -> float:
-    return 1.0 - float(np.mean([ks_2samp(a, b).statistic for a, b in _columns(x, y)]))
+    columns = _columns(x, y)
+    if not columns:
+        return float("nan")
+    return 1.0 - float(np.mean([ks_2samp(a, b).statistic for a, b in columns]))
 
 
 def _correlation(x: NDArray, y: NDArray) -> float:

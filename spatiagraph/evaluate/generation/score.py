@@ -1,0 +1,205 @@
+"""All scores of a generator in one table, bounds beside them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from spatiagraph.evaluate.extractors import Extractor, extract_features
+from spatiagraph.evaluate.generation.distances import (
+    MIN_FRECHET,
+    frechet_distance,
+    kernel_distance,
+)
+from spatiagraph.evaluate.generation.morphology import halves, score_morphology
+
+_SCORES = ("wasserstein_correlation", "ks")  # the higher the better; distances are the other way
+
+
+def score_generation(
+    generated: ArrayLike | Tensor,
+    target: ArrayLike | Tensor,
+    control: ArrayLike | Tensor,
+    transition: Sequence[str],
+    *,
+    mpp: float,
+    wrong: ArrayLike | Tensor | None = None,
+    extractors: Sequence[str] | Mapping[str, Extractor] = ("morphology",),
+    weights: Mapping[str, str | Path] | None = None,
+    foreground: Literal["bright", "dark"] = "bright",
+    component: Literal["largest", "center"] = "largest",
+    min_frechet: int = MIN_FRECHET,
+    num_subsets: int = 100,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score generated cells against real ones, per transition and in all.
+
+    Two bounds stand beside every score: ``identity`` returns the control cell, ``random_target`` is
+    a random half of the real targets, scored against the other half. With ``wrong``, the same cells
+    made under the condition of another transition are scored too (``wrong_condition``), and ``gap``
+    says by how much the right condition is better: a generator that does not listen has none.
+
+    Args:
+        generated: Images made of the control cells, ``[N, C, H, W]`` in [0, 1].
+        target: Real image of the partner of each, ``[N, C, H, W]``.
+        control: Real image of each control cell, ``[N, C, H, W]``.
+        transition: Transition of each row, ``[N]``.
+        mpp: µm per pixel.
+        wrong: Images made under wrong conditions, ``[N, C, H, W]``.
+        extractors: What features distances are taken of: names, or name → extractor, see
+            :func:`~spatiagraph.evaluate.extract_features`.
+        weights: Name of an extractor → its local weight file.
+        foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
+        component: The object that is measured, see :func:`~spatiagraph.data.measure_morphology`.
+        min_frechet: Images on each side below which no Fréchet distance is given (NaN).
+        num_subsets: Random subsets of the kernel distance.
+        seed: Of halves and subsets.
+
+    Returns:
+        One row per generator and transition, ``"all"`` among them: ``wasserstein_correlation`` and
+        ``ks`` of morphology (see :func:`score_morphology`), ``num_images``, ``num_valid`` (those
+        with a nucleus to measure), and for each extractor ``kernel_…`` with its deviation over
+        subsets ``kernel_…_std`` and ``frechet_…``. Morphology is standardised over control and
+        target cells of all transitions for these. In rows of ``gap`` positive is better throughout.
+
+    Raises:
+        ValueError: If images differ in number or shape, or fewer than two control or target cells
+            of a transition can be measured.
+    """
+    images = {"control": control, "generated": generated, "target": target}
+    if wrong is not None:
+        images["wrong_condition"] = wrong
+    tags = np.asarray(transition, dtype=object).astype(str)
+    shapes = {name: list(np.shape(x)) for name, x in images.items()}
+    if len(set(map(tuple, shapes.values()))) != 1 or tags.shape != (shapes["control"][0],):
+        raise ValueError(
+            f"Expected a transition and images of one shape for each cell, got {len(tags)} "
+            f"transitions and {shapes}"
+        )
+    named = extractors if isinstance(extractors, Mapping) else {name: name for name in extractors}
+
+    def features(extractor: Extractor, name: str) -> dict[str, NDArray[np.float64]]:
+        return {
+            side: extract_features(
+                x,
+                extractor,
+                weights=(weights or {}).get(name),
+                mpp=mpp,
+                foreground=foreground,
+                component=component,
+            )
+            for side, x in images.items()
+        }
+
+    measured = features("morphology", "morphology")
+    names = list(dict.fromkeys(tags.tolist()))
+    _check_measured(measured, tags, names, foreground)
+    by_name = {side: {name: x[tags == name] for name in names} for side, x in measured.items()}
+    table = score_morphology(
+        by_name["control"],
+        by_name["generated"],
+        by_name["target"],
+        wrong=by_name.get("wrong_condition"),
+        seed=seed,
+    )
+    rows = _Rows(tags, names, seed)
+    table["num_valid"] = [
+        len(_finite(measured[_side(who)][rows(who, name)[0]])) for who, name in table.index
+    ]
+    for label, extractor in named.items():
+        if extractor == "morphology":
+            found = _standardized(measured)
+        else:
+            found = features(extractor, label)
+        distances = []
+        for who, name in table.index:
+            ours, theirs = rows(who, name)
+            x, y = found[_side(who)][ours], found["target"][theirs]
+            if extractor == "morphology":  # what cannot be measured is counted, and left out
+                x, y = _finite(x), _finite(y)
+            distances.append(_distances(x, y, min_frechet, num_subsets, seed))
+        names_of = [f"kernel_{label}", f"kernel_{label}_std", f"frechet_{label}"]
+        table[names_of] = np.array(distances)
+    return table if wrong is None else _with_gap(table)
+
+
+class _Rows:
+    """Images of a generator in a transition, and the targets they are scored against."""
+
+    def __init__(self, tags: NDArray, names: list[str], seed: int):
+        rng = np.random.default_rng(seed)
+        self.all = {name: np.flatnonzero(tags == name) for name in names}
+        split = [halves(rows, rng) for rows in self.all.values()]
+        self.half, self.rest = (
+            dict(zip(names, part, strict=True)) for part in zip(*split, strict=True)
+        )
+        for part in (self.all, self.half, self.rest):
+            part["all"] = np.concatenate(list(part.values()))
+
+    def __call__(self, generator: str, name: str) -> tuple[NDArray, NDArray]:
+        if generator == "random_target":
+            return self.half[name], self.rest[name]
+        return self.all[name], self.all[name]
+
+
+def _side(generator: str) -> str:
+    """Whose images a generator returns."""
+    return {"identity": "control", "random_target": "target"}.get(generator, generator)
+
+
+def _finite(features: NDArray) -> NDArray:
+    """Rows without NaN."""
+    return features[np.flatnonzero(np.isfinite(features).all(axis=1))]
+
+
+def _distances(
+    x: NDArray, y: NDArray, min_frechet: int, num_subsets: int, seed: int
+) -> tuple[float, float, float]:
+    """Mean and deviation of the kernel distance, and the Fréchet distance; NaN for too few."""
+    fewest = min(len(x), len(y))
+    if fewest < 2:
+        return np.nan, np.nan, np.nan
+    kernel = kernel_distance(x, y, num_subsets=num_subsets, seed=seed)
+    enough = fewest >= max(min_frechet, 2)
+    return *kernel, frechet_distance(x, y, min_images=min_frechet) if enough else np.nan
+
+
+def _standardized(features: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Features in units of their deviation over all real cells."""
+    real = np.concatenate([features["control"], features["target"]])
+    mean, std = np.nanmean(real, axis=0), np.nanstd(real, axis=0)
+    return {side: (x - mean) / np.where(std > 0, std, 1) for side, x in features.items()}
+
+
+def _with_gap(table: pd.DataFrame) -> pd.DataFrame:
+    """The table and by how much the right condition is better than the wrong one."""
+    right, wrong = table.loc["generated"], table.loc["wrong_condition"]
+    gap = {}
+    for name in table.columns.astype(str):
+        if name in _SCORES:
+            gap[name] = right[name] - wrong[name]
+        elif name.startswith("num_"):
+            gap[name] = np.minimum(right[name], wrong[name])
+        elif name.endswith("_std"):
+            gap[name] = np.hypot(right[name], wrong[name])
+        else:
+            gap[name] = wrong[name] - right[name]
+    return pd.concat([table, pd.concat({"gap": pd.DataFrame(gap)}, names=["generator"])])
+
+
+def _check_measured(
+    measured: dict[str, NDArray], tags: NDArray, names: list[str], foreground: str
+) -> None:
+    """Refuse transitions whose real cells cannot be measured."""
+    for side in ("control", "target"):
+        for name in names:
+            cells = measured[side][tags == name]
+            if (count := len(_finite(cells))) < 2:
+                raise ValueError(
+                    f"Expected 2 or more {side} cells of {name!r} with a {foreground} nucleus, got "
+                    f"{count} of {len(cells)}"
+                )
