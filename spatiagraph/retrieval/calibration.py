@@ -19,7 +19,7 @@ class SlideCalibration:
 
     .. math::
         \tilde{\mathbf{z}}_i = (\mathbf{z}_i - \boldsymbol\mu_s) / \sigma_s, \qquad
-        \sigma_s^2 = \tfrac{1}{N_s} \textstyle\sum_{i \in s} \|\mathbf{z}_i - \boldsymbol\mu_s\|^2
+        \sigma_s^2 = \tfrac{1}{N_s} \sum_{i \in s} \|\mathbf{z}_i - \boldsymbol\mu_s\|^2
 
     Staining, capture and panel shift all cells of a slide alike, and the nearest neighbours of a
     cell then come from its own slide. Centring each batch is the plain correction of image-based
