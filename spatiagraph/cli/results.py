@@ -60,6 +60,22 @@ def model_name(adata: "AnnData") -> str:
     return str(name)
 
 
+def one_model_name(slides: "Sequence[Slide]") -> str:
+    """Short name of the model whose embeddings all slides have.
+
+    Raises:
+        ValueError: If one has none, two are of different models, or two have one id.
+    """
+    names = {slide.slide_id: model_name(slide.adata) for slide in slides}
+    ids = [slide.slide_id for slide in slides]
+    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"Expected slides with different ids, got {', '.join(repeated)} twice")
+    if len(set(names.values())) > 1:
+        by_slide = ", ".join(f"{name} for {slide}" for slide, name in names.items())
+        raise ValueError(f"Expected slides embedded with one model, got {by_slide}")
+    return names[ids[0]]
+
+
 def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) -> pd.Series | None:
     """The known domain of each cell, ``[N]``.
 

@@ -2,16 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
+from spatiagraph.cli.options import SlideOptions, with_slide_options
 
 _SHOWN = 6  # columns of metadata in the printed table; the file has all
+_ASK = "What to look for"
 
 
 class Level(StrEnum):
@@ -22,13 +20,46 @@ class Level(StrEnum):
     tissue = "tissue"
 
 
+class Modality(StrEnum):
+    """What a query is known by."""
+
+    genes = "genes"
+    image = "image"
+
+
+def _asking(help: str, *names: str) -> typer.models.OptionInfo:
+    return typer.Option(*names, help=help, rich_help_panel=_ASK)
+
+
+@with_slide_options
 def search(
     slides: Annotated[
         list[Path], typer.Argument(help="Files that `spatiagraph embed` wrote, of one model.")
     ],
-    cell: Annotated[str, typer.Option(help="Id of the cell whose like is wanted.")],
+    slide_options: SlideOptions,
+    cell: Annotated[
+        list[str] | None, _asking("Id of a cell; of several, the mean is looked for.")
+    ] = None,
+    region: Annotated[
+        str | None,
+        _asking("Cells inside x0,y0,x1,y1 in µm, or inside the outline in a .geojson or .csv."),
+    ] = None,
+    niche: Annotated[
+        str | None, _asking("Cells with this label, as column=label, such as niche=stroma.")
+    ] = None,
     slide: Annotated[
-        str | None, typer.Option(help="Slide of that cell, if several have such an id.")
+        str | None, _asking("Slide of the cell, region or niche, if it could be on several.")
+    ] = None,
+    query: Annotated[
+        Path | None,
+        _asking("Slide to ask with, that is not searched: embedded, or with --model a raw one."),
+    ] = None,
+    query_image: Annotated[Path | None, _asking("Image of that slide.")] = None,
+    model: Annotated[
+        str | None, _asking("Folder of the run or model, or Hub id, that embeds the query.")
+    ] = None,
+    modality: Annotated[
+        Modality | None, _asking("Embed the query by its genes or its image alone.")
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Number of hits.", min=1)] = 10,
     level: Annotated[Level, typer.Option(help="Compare cells, niches or regions.")] = Level.niche,
@@ -36,75 +67,85 @@ def search(
         str | None,
         typer.Option(help="Condition that hits meet, such as \"donor == 'B' and area > 50\"."),
     ] = None,
+    apart_um: Annotated[
+        float, typer.Option(help="Least distance of hits to the query and each other.", min=0)
+    ] = 0.0,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Take away what all cells of a slide share.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the table to this .csv file.")] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Draw query and hits to this .png, .pdf or .svg: crops, or maps."),
+    ] = None,
+    color: Annotated[
+        str | None, typer.Option(help="Column of obs that colours the maps of the gallery.")
+    ] = None,
     save_index: Annotated[
         Path | None, typer.Option(help="Keep the index in this folder, for NicheIndex.load.")
     ] = None,
 ) -> None:
-    """Find the cells whose niche is most like that of one cell, across slides.
+    """Find the cells whose niche is most like a cell's, a region's or a niche's, across slides.
 
     Where cells share a niche or region, one of them is shown for all, and those that share that
-    of the cell asked about are not.
+    of the query are not.
     """
     from spatiagraph import keys
     from spatiagraph.cli.console import check_output_file, print_table, say
-    from spatiagraph.cli.results import model_name, read_embedded
+    from spatiagraph.cli.hit_gallery import check_gallery, draw_gallery
+    from spatiagraph.cli.hits import find_hits
+    from spatiagraph.cli.query import Query, choose_cells, read_query
+    from spatiagraph.cli.results import one_model_name
     from spatiagraph.retrieval import NicheIndex
 
     if out is not None:
         check_output_file(out, ".csv")
-    sections = [read_embedded(path) for path in slides]
-    names = [section.slide_id for section in sections]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"Expected slides with different ids, got {', '.join(repeated)} twice")
-    key = keys.embedding_key(model_name(sections[0].adata), level.value)
-    index = NicheIndex.from_slides({s.slide_id: s.adata for s in sections}, key)
+    if gallery is not None:
+        check_gallery(gallery)
+    if query is None and not (cell or region or niche):
+        raise ValueError("Expected what to look for: --cell, --region, --niche or --query")
+    if query is None and (model or modality or query_image):
+        raise ValueError("Expected --query with --model, --modality and --query-image, got none")
+    sections = slide_options.read_all(slides)
+    name = one_model_name(sections)
+    if color is not None and not all(color in s.adata.obs for s in sections):
+        raise ValueError(f"Expected a column of obs of all slides for --color, got {color!r}")
+    key = keys.embedding_key(name, level.value)
+    index = NicheIndex.from_slides(
+        {s.slide_id: s.adata for s in sections}, key, calibrate="slide" if calibrate else None
+    )
+    asking: dict[str, Any] = {"cells": cell, "region": region, "niche": niche, "slide": slide}
+    if query is None:
+        rows, title = choose_cells(index.obs, **asking)
+        asked = Query(title, index.obs, rows, rows)
+    else:
+        asked = read_query(
+            query,
+            query_image,
+            index,
+            model=model,
+            modality=None if modality is None else modality.value,
+            level=level.value,
+            asking=asking,
+        )
     if save_index is not None:
         index.save(save_index)
-    row = _row(index.obs, cell, slide)
-    shared = _shared(index.obs, keys.group_key(model_name(sections[0].adata), level.value))
-    same = np.flatnonzero(shared == shared[row])
-    largest = int(np.bincount(shared).max())
-    found = k if largest == 1 else min(k * largest, len(shared) - len(same))
-    if found == 0:
-        raise ValueError(f"Expected a {level.value} beside that of {cell!r}, all cells share it")
-    hits = index.search(index.vectors([row]), found, where=where, exclude=same)
-    _, place = np.unique(shared[hits["row"]], return_index=True)
-    hits = hits.iloc[np.sort(place)[:k]].assign(rank=range(1, min(k, len(place)) + 1))
+    hits = find_hits(
+        index,
+        asked,
+        k,
+        level=level.value,
+        group=keys.group_key(name, level.value),
+        where=where,
+        apart_um=apart_um,
+    )
     table = hits.drop(columns="query").set_index("rank")
-    if out is not None:
-        table.to_csv(out)
     first = ["id", "distance", keys.SLIDE_ID]
     shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
-    print_table(table[shown], f"Most like {cell} of {index.obs[keys.SLIDE_ID].iloc[row]}")
+    print_table(table[shown], f"Most like {asked.name}")
     if out is not None:
+        table.to_csv(out)
         say(f"written to {out}")
-
-
-def _shared(obs: "pd.DataFrame", group: str) -> "NDArray[np.int64]":
-    """Number of the niche or region of each cell, ``[N]``; a number of its own without one."""
-    from spatiagraph import keys
-
-    if group not in obs:
-        return np.arange(len(obs))
-    number = obs.groupby([keys.SLIDE_ID, group], observed=True, dropna=False).ngroup().to_numpy()
-    alone = (obs[group] == -1).to_numpy()
-    return np.where(alone, number.max() + 1 + np.arange(len(obs)), number)
-
-
-def _row(obs: "pd.DataFrame", cell: str, slide: str | None) -> int:
-    from spatiagraph import keys
-    from spatiagraph.data.checks import nearest
-
-    found = obs.index == cell
-    if slide is not None:
-        found &= (obs[keys.SLIDE_ID].astype(str) == slide).to_numpy()
-    rows = np.flatnonzero(found)
-    if len(rows) == 0:
-        place = "the slides" if slide is None else f"slide {slide!r}"
-        close = nearest(cell, obs.index.astype(str).tolist())
-        raise ValueError(f"Expected the id of a cell of {place}, got {cell!r}. {close}")
-    if len(rows) > 1:
-        slides = obs[keys.SLIDE_ID].iloc[rows].astype(str).tolist()
-        raise ValueError(f"Cells of {', '.join(slides)} are called {cell!r}: choose with --slide")
-    return int(rows[0])
+    if gallery is not None:
+        draw_gallery(gallery, sections, asked, hits, color=color)
+        say(f"drawn to {gallery}")

@@ -76,7 +76,10 @@ def _inside(obs: pd.DataFrame, region: Any, mask: NDArray[np.bool_]) -> NDArray[
         )
     names = _slides(obs)[mask].unique().tolist()
     if len(names) > 1:
-        raise ValueError(f"Expected the slide of the region, it could be {', '.join(names)}")
+        raise ValueError(
+            f"Expected one slide for the region, it could be on {', '.join(names)}: choose with "
+            "slide (--slide)"
+        )
     pos = obs[[X_UM, Y_UM]].to_numpy(dtype=np.float64)
     found = in_region(pos, region) & mask
     if not found.any():
@@ -101,7 +104,7 @@ def _called(obs: pd.DataFrame, cells: list[str], mask: NDArray[np.bool_]) -> NDA
             raise ValueError(f"Expected the id of a cell of {place}, got {cell!r}. {close}")
         if rows.sum() > 1:
             several = ", ".join(slides[rows])
-            raise ValueError(f"Cells of {several} are called {cell!r}: choose the slide")
+            raise ValueError(f"Cells of {several} are called {cell!r}: choose with slide (--slide)")
     return found
 
 

@@ -1,13 +1,14 @@
 """Building and searching an index, beside scikit-learn and pynndescent.
 
-Embeddings are made as those of tissue look: 500 kinds of niche in 24 directions, each cell somewhere
-between one kind and one of its five nearest (mostly near one end), and a little noise in all 256
-channels. Queries are further draws. Every method finds 10 neighbours in the same run; recall is
-against scikit-learn's exhaustive search. Ours raise their effort at build until 0.95 of the true ten
-are found; pynndescent gets the smallest ``epsilon`` that does the same. Memory is what the process
-grew by while the index was built, at its highest and afterwards, embeddings not counted.
+Embeddings are made as those of tissue look: 500 kinds of niche in 24 directions, each cell
+somewhere between one kind and one of its five nearest (mostly near one end), and a little noise in
+all 256 channels. Queries are further draws. Every method finds 10 neighbours in the same run;
+recall is against scikit-learn's exhaustive search. Ours raise their effort at build until 0.95 of
+the true ten are found for items of their own; pynndescent gets the smallest ``epsilon`` that finds
+as many for these queries. Memory is what the process grew by while the index was built, at its
+highest and afterwards, embeddings not counted.
 
-``-m "benchmark and slow"`` adds a million embeddings: half an hour on one core.
+``-m "benchmark and slow"`` takes a million embeddings, a quarter of an hour on one core.
 """
 
 import ctypes

@@ -40,7 +40,7 @@ def test_a_search_shows_each_niche_once(run, spatia, tmp_path):
     assert hits["distance"].is_monotonic_increasing
     assert hits["distance"].gt(0).all()
     done = run("search", embedded, "--cell", "cell7", "-k", 2, "--level", "tissue")
-    run.refused(done, "a tissue beside that of 'cell7'")
+    run.refused(done, "a tissue beside that of cell7")
 
 
 def test_options_of_the_other_model_are_refused(run, spatia, tmp_path):

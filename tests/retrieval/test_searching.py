@@ -69,10 +69,10 @@ def test_what_is_like_some_items_can_be_filtered():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"cells": "cell7"}, "Cells of a, b are called 'cell7': choose the slide"),
+        ({"cells": "cell7"}, "Cells of a, b are called 'cell7': choose with slide"),
         ({"cells": "Cell7", "slide": "a"}, "a cell of slide 'a', got 'Cell7'. Nearest: 'cell7'"),
         ({"cells": "cell7", "slide": "c"}, "id of a slide, got 'c'. There are: 'a', 'b'"),
-        ({"region": LEFT}, "slide of the region, it could be a, b"),
+        ({"region": LEFT}, "one slide for the region, it could be on a, b"),
         (
             {"region": np.add(LEFT, 500), "slide": "a"},
             "inside the region, got none: cells of a lie at x 0 to 90 and y 0 to 90 µm",

@@ -1,0 +1,169 @@
+"""Ways to ask ``spatiagraph search``, and what it says when it cannot answer."""
+
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from spatiagraph.data import make_tissue
+
+
+@pytest.fixture(scope="module")
+def two(run, workplace, tmp_path_factory):
+    """Two embedded slides with overlapping ids."""
+    folder = tmp_path_factory.mktemp("search")
+    other = run.tissue(folder / "other.h5ad", seed=1)
+    done = run("embed", workplace / "run", other, "--out", folder / "second.h5ad")
+    assert done.exit_code == 0, done.output
+    return [workplace / "embedded.h5ad", folder / "second.h5ad"]
+
+
+@pytest.fixture(scope="module")
+def pictured(run, tmp_path_factory):
+    """A slide with an image, the model trained on both, and its embeddings."""
+    folder = tmp_path_factory.mktemp("pictured")
+    slide = make_tissue(300, num_genes=40, image="he")
+    x0, y0, _, _ = slide.image.extent_um
+    Image.fromarray(slide.image.thumbnail(10_000)[0]).save(folder / "he.png")
+    slide.adata.write_h5ad(folder / "slide.h5ad")
+    place = ["--image-mpp", slide.image.mpp, "--origin-um", x0, y0]
+    image = ["--image", folder / "he.png", *place]
+    for arguments in (
+        ["fit", folder / "slide.h5ad", *image, "--out", folder / "run", *run.small],
+        ["embed", folder / "run", folder / "slide.h5ad", *image, "--out", folder / "e.h5ad"],
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def _hits(run, tmp_path, *arguments):
+    out = tmp_path / "hits.csv"
+    done = run("search", *arguments, "--out", out)
+    assert done.exit_code == 0, done.output
+    return pd.read_csv(out), done
+
+
+def test_a_region_given_in_three_ways_finds_the_same(run, two, tmp_path):
+    corners = [(0, 0), (60, 0), (60, 60), (0, 60)]
+    (tmp_path / "a.csv").write_text("x,y\n" + "\n".join(f"{x},{y}" for x, y in corners))
+    shape = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "Feature", "geometry": shape}))
+    found = [
+        _hits(run, tmp_path, *two, "--region", region, "--slide", "slide")[0]
+        for region in ("0,0,60,60", tmp_path / "a.csv", tmp_path / "a.geojson")
+    ]
+    for hits in found:
+        inside = hits["x_um"].between(0, 60) & hits["y_um"].between(0, 60)
+        assert not (inside & (hits["slide_id"] == "slide")).any()
+        assert hits["id"].tolist() == found[0]["id"].tolist()
+
+
+def test_a_niche_finds_cells_that_are_not_of_it(run, two, tmp_path):
+    hits, done = _hits(run, tmp_path, *two, "--niche", "niche=niche1", "--slide", "other")
+    assert "niche=niche1 of other (" in done.stdout
+    own = (hits["slide_id"] == "other") & (hits["niche"] == "niche1")
+    assert not own.any()
+
+
+def test_hits_lie_apart_when_asked(run, two, tmp_path):
+    hits, _ = _hits(run, tmp_path, two[0], "--cell", "cell7", "-k", 5, "--apart-um", 40)
+    query = anndata.read_h5ad(two[0]).obsm["spatial"][7]
+    pos = np.vstack([query, hits[["x_um", "y_um"]]])
+    away = np.linalg.norm(pos[:, None] - pos, axis=2)
+    assert len(hits) == 5
+    assert away[~np.eye(6, dtype=bool)].min() >= 40
+
+
+def test_a_calibrated_search_is_another_search(run, two, tmp_path):
+    arguments = [*two, "--cell", "cell7", "--slide", "slide", "--save-index", tmp_path / "i"]
+    plain, _ = _hits(run, tmp_path, *arguments)
+    calibrated, _ = _hits(run, tmp_path, *arguments, "--calibrate")
+    assert (tmp_path / "i" / "calibration.npz").is_file()
+    assert plain["distance"].tolist() != calibrated["distance"].tolist()
+
+
+def test_an_embedded_slide_asks_others(run, two, tmp_path):
+    hits, _ = _hits(run, tmp_path, two[1], "--query", two[0], "--cell", "cell7")
+    both, _ = _hits(
+        run,
+        tmp_path,
+        *two,
+        "--cell",
+        "cell7",
+        "--slide",
+        "slide",
+        "--where",
+        "slide_id == 'other'",
+    )
+    assert hits["id"].tolist() == both["id"].tolist()
+
+
+def test_a_photographed_slide_asks_by_its_image(run, pictured, tmp_path):
+    arguments = [pictured / "e.h5ad", "--query", pictured / "e.h5ad", "--cell", "cell7"]
+    model = ["--model", pictured / "run"]
+    genes, done = _hits(run, tmp_path, *arguments, *model, "--modality", "genes")
+    assert "by genes alone" in done.stdout
+    assert "cell7" not in set(genes["id"])
+    image, _ = _hits(run, tmp_path, *arguments, *model, "--modality", "image")
+    assert image["distance"].tolist() != genes["distance"].tolist()
+
+
+@pytest.mark.parametrize("colored", [False, True], ids=["roles", "niches"])
+def test_a_gallery_of_maps_is_drawn(run, two, tmp_path, colored):
+    path = tmp_path / "hits.png"
+    arguments = ["--cell", "cell7", "--slide", "slide", "-k", 7, "--gallery", path]
+    done = run("search", *two, *arguments, *(["--color", "niche"] if colored else []))
+    assert done.exit_code == 0, done.output
+    with Image.open(path) as picture:
+        assert min(picture.size) > 300
+        assert len(picture.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_a_gallery_of_crops_is_drawn(run, pictured, tmp_path):
+    path = tmp_path / "hits.png"
+    arguments = ["--region", "0,0,60,60", "-k", 3, "--gallery", path]
+    done = run("search", pictured / "e.h5ad", *arguments)
+    assert done.exit_code == 0, done.output
+    with Image.open(path) as picture:
+        assert picture.size[0] > picture.size[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--cell, --region, --niche or --query"]),
+        (["--cell", "cell7"], ["slide, other", "--slide"]),
+        (["--cell", "cell7", "--slide", "othr"], ["'othr'", "Nearest: 'other'"]),
+        (["--region", "0,0,60,60"], ["one slide for the region", "--slide"]),
+        (["--region", "0,0,60"], ["x0,y0,x1,y1", "'0,0,60'"]),
+        (["--region", "900,900,950,950", "--slide", "slide"], ["inside the region", "µm"]),
+        (["--niche", "niche1"], ["column=label"]),
+        (["--niche", "nich=niche1"], ["'nich'", "did you mean niche"]),
+        (["--niche", "niche=niche99"], ["niche99", "Nearest: 'niche"]),
+        (["--cell", "cell7", "--slide", "slide", "--where", "age > 3"], ["'age'"]),
+        (["--cell", "cell7", "--slide", "slide", "--modality", "image"], ["--query"]),
+        (["--niche", "niche=niche1", "--gallery", "hits.html"], [".png, .pdf, .svg"]),
+        (["--niche", "niche=niche1", "--color", "mood"], ["--color", "'mood'"]),
+    ],
+)
+def test_what_cannot_be_asked_is_told_in_one_line(run, two, arguments, words):
+    run.refused(run("search", *two, *arguments), *words)
+
+
+def test_slides_and_queries_of_other_models_are_refused(run, workplace, two, tmp_path):
+    slide = workplace / "slide.h5ad"
+    run("fit", slide, "--out", tmp_path / "run", *run.small, "--seed", 5)
+    run.tissue(tmp_path / "third.h5ad", seed=2)
+    third = tmp_path / "embedded_third.h5ad"
+    run("embed", tmp_path / "run", tmp_path / "third.h5ad", "--out", third)
+    done = run("search", two[0], third, "--cell", "cell7", "--slide", "slide")
+    run.refused(done, "one model", "slide by", "third by")
+    done = run("search", two[0], "--query", third, "--cell", "cell7")
+    run.refused(done, "embedded with the model of the slides")
+    done = run("search", two[0], "--query", slide, "--model", tmp_path / "run", "--cell", "cell7")
+    run.refused(done, "embedded with the model of the slides")
+    run.refused(run("search", two[0], "--query", slide, "--cell", "cell7"), "X_context_niche")
