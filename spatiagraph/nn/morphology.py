@@ -5,12 +5,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.hub import PretrainedModel
 
 _MIN_SIDE = 16  # pixels; the features have an eighth of the side
 
 
-class MorphologyProfile(Configurable):
+class MorphologyProfile(PretrainedModel):
     r"""Morphology of each crop, as :func:`~spatiagraph.data.measure_morphology` would find it.
 
     Thresholds and components have no gradient; this network, once trained and frozen, is

@@ -1,5 +1,7 @@
 """``fit_morphology``: a network that measures nuclei, for losses that need a gradient."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+import spatiagraph
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.nn.config import to_config
 from spatiagraph.nn.morphology import MorphologyProfile
 from spatiagraph.tasks.morphology import MorphologyRegression
 from spatiagraph.training.trainer import train
@@ -43,6 +47,8 @@ def fit_morphology(
     held_out: float = 0.1,
     accelerator: str = "auto",
     seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
     progress: bool = True,
 ) -> MorphologyFit:
     """Teach a new network to measure crops, those of training donors.
@@ -56,13 +62,17 @@ def fit_morphology(
         held_out: Share of the crops to test on.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         seed: Of weights, order and test crops.
+        out: Folder of the run, with the network under ``out/model``; see
+            :func:`~spatiagraph.training.train`.
+        resume: Go on from the folder's last checkpoint; ``False`` refuses a folder with a run.
         progress: Show a progress bar.
 
     Returns:
         :class:`MorphologyFit`.
 
     Raises:
-        ValueError: Images and features differ in number, or there are too few that are valid.
+        ValueError: Images and features differ in number, there are too few that are valid, or the
+            folder holds another run.
     """
     image = torch.as_tensor(np.asarray(images) if not isinstance(images, Tensor) else images)
     target = torch.from_numpy(features.to_numpy(np.float64))
@@ -104,13 +114,27 @@ def fit_morphology(
         collate_fn=batch,
         generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
     )
+    record = {
+        "version": spatiagraph.__version__,
+        "model": to_config(model),
+        "image_shape": list(image.shape),
+        "features_hash": hashlib.sha256(target.numpy().tobytes()).hexdigest()[:16],
+        "max_epochs": max_epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "held_out": held_out,
+        "seed": seed,
+    }
     fitted = train(
         MorphologyRegression(model),
         batches,
+        record=record,
         max_epochs=max_epochs,
         lr=lr,
         accelerator=accelerator,
         seed=seed,
+        out=out,
+        resume=resume,
         progress=progress,
     )
     model.freeze()

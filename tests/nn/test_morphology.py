@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.nn import MorphologyProfile
-from spatiagraph.nn.config import from_config, to_config
 
 
 def crops(num=4, channels=1, height=24, width=24):
@@ -40,13 +39,13 @@ def test_a_frozen_network_takes_no_gradient_and_passes_it_on():
     assert (image.grad != 0).any()
 
 
-def test_every_parameter_learns_and_a_copy_from_its_configuration_is_alike():
+def test_every_parameter_learns_and_a_saved_network_measures_alike(tmp_path):
     model = MorphologyProfile(3, 4, channels=(4, 4, 8, 8), hidden_channels=16)
     model.initialize(torch.rand(5, 4))
     model(crops(8, 3)).square().sum().backward()
     assert all((p.grad != 0).any() for p in model.parameters())
-    copy = from_config(to_config(model))
-    copy.load_state_dict(model.state_dict())
+    model.save_pretrained(tmp_path)
+    copy = MorphologyProfile.from_pretrained(tmp_path)
     assert_close(copy.measure(crops(2, 3)), model.measure(crops(2, 3)), rtol=0, atol=0)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spatiagraph.data import MORPHOLOGY, measure_morphology
+from spatiagraph.nn import MorphologyProfile
 from spatiagraph.training import fit_morphology
 
 OPTIONS = {"accelerator": "cpu", "progress": False, "batch_size": 32}
@@ -56,6 +57,19 @@ def test_a_seed_says_everything_and_blank_crops_nothing(crops):
     assert table.isna().all(axis=1).sum() == 9
     with_blank = fit_morphology(torch.from_numpy(blank), table, max_epochs=1, **OPTIONS)
     assert with_blank.r2.equals(first.r2)
+
+
+def test_a_run_is_kept_and_ends_as_one_that_was_not_interrupted(crops, tmp_path):
+    image, features = crops[0][:60], crops[1][:60]
+    whole = fit_morphology(image, features, max_epochs=2, out=tmp_path, **OPTIONS)
+    saved = MorphologyProfile.from_pretrained(tmp_path / "model")
+    x = torch.from_numpy(image)
+    with torch.no_grad():
+        assert torch.equal(saved.measure(x), whole.model.measure(x))
+    again = fit_morphology(image, features, max_epochs=2, out=tmp_path, **OPTIONS)
+    assert again.r2.equals(whole.r2)
+    with pytest.raises(ValueError, match=r"another run \(different: max_epochs\)"):
+        fit_morphology(image, features, max_epochs=3, out=tmp_path, **OPTIONS)
 
 
 def test_too_few_crops_are_refused(crops):
