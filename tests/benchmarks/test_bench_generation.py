@@ -1,0 +1,93 @@
+"""What merging tokens saves in attention and what it costs: ratios in one run.
+
+``pytest -m benchmark tests/benchmarks/test_bench_generation.py -s`` prints a line per case.
+"""
+
+import time
+from functools import partial
+from statistics import median
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+
+from spatiagraph.data import make_tissue
+from spatiagraph.nn import TokenMergingProcessor
+
+pytestmark = pytest.mark.benchmark
+
+RATIOS = (0.0, 0.25, 0.5, 0.75)
+CHANNELS = 128
+
+
+def seconds(calls, repeats=7):
+    """Median CPU time of each call. They take turns, so that what else runs disturbs all alike."""
+    times = {name: [] for name in calls}
+    for i in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            if i:  # the first turn does not count
+                times[name].append(time.process_time() - start)
+    return {name: median(each) for name, each in times.items()}
+
+
+def report(capsys, **figures):
+    rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
+    with capsys.disabled():
+        print("\n" + "  ".join(f"{name}={value}" for name, value in rounded.items()))
+
+
+def layer(ratio):
+    """Attention with the same random weights each time, merging tokens unless told not to."""
+    torch.manual_seed(0)
+    attn = Attention(
+        CHANNELS, heads=4, dim_head=32, norm_num_groups=32, residual_connection=True, bias=True
+    )
+    if ratio is not None:
+        attn.set_processor(TokenMergingProcessor(ratio))
+    return attn.eval()
+
+
+def features(side, num=4):
+    """Crops seen by three random convolutions: as smooth as what an attention layer gets."""
+    slide = make_tissue(400, image="dapi", seed=0)
+    crops, _ = slide.image.crops(slide.pos[:num], window_um=32, size_px=2 * side)
+    torch.manual_seed(0)
+    layers = [
+        torch.nn.Conv2d(1, CHANNELS, 3, stride=2, padding=1),
+        torch.nn.SiLU(),
+        torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+        torch.nn.SiLU(),
+        torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+    ]
+    with torch.no_grad():
+        return torch.nn.Sequential(*layers)(torch.from_numpy(crops))
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_attention_with_merged_tokens(capsys, side):
+    """The error is that of what attention adds, for random weights; for noise instead of an image,
+    in which no two tokens are alike, it is given beside it.
+    """
+    images = {"image": features(side), "noise": torch.randn(4, CHANNELS, side, side)}
+    plain, *merging = (layer(r) for r in (None, *RATIOS))
+    with torch.no_grad():
+        known = {name: plain(x) for name, x in images.items()}
+        layers = dict(zip((None, *RATIOS), (plain, *merging), strict=True))
+        took = seconds({r: partial(attn, images["image"]) for r, attn in layers.items()})
+        for ratio, attn in zip(RATIOS, merging, strict=True):
+            error = {
+                name: float((attn(x) - known[name]).norm() / (known[name] - x).norm())
+                for name, x in images.items()
+            }
+            report(
+                capsys,
+                tokens=side**2,
+                ratio=ratio,
+                ms=1e3 * took[ratio],
+                faster=took[None] / took[ratio],
+                error_image=error["image"],
+                error_noise=error["noise"],
+            )
+            assert ratio or error == {"image": 0, "noise": 0}
