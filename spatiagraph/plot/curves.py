@@ -11,62 +11,74 @@ from matplotlib.ticker import MaxNLocator
 from spatiagraph.plot.canvas import DPI, new_axes, save_figure
 from spatiagraph.plot.colors import PALETTE
 
-_NOT_A_LOSS = ("epoch", "cells", "seconds", "lr", "grad_norm")
+_NOT_A_LOSS = ("epoch", "cells", "seconds", "lr", "grad_norm", "effective_rank")
+_HEALTH = {"grad_norm": "gradient norm", "effective_rank": "effective rank"}
+_PER_ROW = 4
 
 
 def training_curve(
     history: pd.DataFrame,
+    column: str = "loss",
     *,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
-    title: str = "loss",
+    title: str | None = None,
 ) -> Axes:
-    """Loss over the epochs.
+    """Loss, or another column of the history, over the epochs.
 
     Args:
-        history: One row per epoch: ``epoch`` and ``loss``, as ``fit`` returns it.
+        history: One row per epoch: ``epoch``, ``loss``, its parts, ``grad_norm`` and
+            ``effective_rank``, as ``fit`` returns it.
+        column: Column to draw.
         ax: Axes to draw into; new ones when not given.
         save: File to write.
-        title: Title.
+        title: Title; the name of the column by default.
 
     Raises:
-        ValueError: If there is no ``loss``, or no epoch.
+        ValueError: If there is no such column, or no epoch.
     """
-    _check_history(history)
+    _check_history(history, column)
     ax = new_axes(ax, (4.0, 2.6))
-    _line(ax, history, "loss", "black")
-    ax.set_title(title, fontsize=10)
-    ax.set_ylabel("loss per cell")
+    _line(ax, history, column, "black" if column == "loss" else PALETTE[0])
+    ax.set_title(_HEALTH.get(column, column) if title is None else title, fontsize=10)
+    if column == "loss":
+        ax.set_ylabel("loss per cell")
+    if column == "effective_rank":
+        ax.set_ylim(bottom=0)
     save_figure(ax.figure, save)  # type: ignore[arg-type]
     return ax
 
 
 def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | None = None) -> Figure:
-    """Loss and each of its parts over the epochs, each on its own scale.
+    """Loss, each of its parts and the health of the run over the epochs, each on its own scale.
 
     Args:
-        history: One row per epoch: ``epoch``, ``loss`` and its parts, as ``fit`` returns it.
+        history: One row per epoch: ``epoch``, ``loss``, its parts, ``grad_norm`` and
+            ``effective_rank``, as ``fit`` returns it.
         save: File to write.
 
     Raises:
         ValueError: If there is no ``loss``, or no epoch.
     """
-    _check_history(history)
-    parts = [c for c in history if c not in (*_NOT_A_LOSS, "loss") and history[c].notna().any()]
-    figure = Figure(figsize=(3.3 * (1 + len(parts)), 2.6), layout="constrained", dpi=DPI)
-    axes = figure.subplots(1, 1 + len(parts), squeeze=False)[0]
-    training_curve(history, ax=axes[0])
-    for number, (ax, part) in enumerate(zip(axes[1:], parts, strict=True)):
-        _line(ax, history, str(part), PALETTE[number % len(PALETTE)])
-        ax.set_title(str(part), fontsize=10)
+    _check_history(history, "loss")
+    known = [str(name) for name in history if history[name].notna().any()]
+    parts = [name for name in known if name not in (*_NOT_A_LOSS, "loss")]
+    shown = ["loss", *parts, *(name for name in _HEALTH if name in known)]
+    rows, columns = -(-len(shown) // _PER_ROW), min(len(shown), _PER_ROW)
+    figure = Figure(figsize=(3.0 * columns, 2.4 * rows), layout="constrained", dpi=DPI)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, name in zip(axes, shown, strict=False):
+        training_curve(history, name, ax=ax)
+    for ax in axes[len(shown) :]:
+        ax.remove()
     save_figure(figure, save)
     return figure
 
 
-def _check_history(history: pd.DataFrame) -> None:
-    if "loss" not in history or not len(history):
+def _check_history(history: pd.DataFrame, column: str) -> None:
+    if column not in history or not len(history):
         raise ValueError(
-            f"Expected a history with a column 'loss' and at least one epoch, got "
+            f"Expected a history with a column {column!r} and at least one epoch, got "
             f"{list(history.columns)} and {len(history)} rows"
         )
 

@@ -20,6 +20,18 @@ def test_each_part_of_the_loss_has_its_own_scale():
     assert figure.axes[1].get_ylim() != figure.axes[0].get_ylim()
 
 
+def test_health_is_drawn_after_the_parts_and_many_panels_wrap():
+    healthy = HISTORY.assign(effective_rank=[8.0, 7, 6], grad_norm=1.0, a=1.0, b=1.0)
+    figure = plot.training_curves(healthy)
+    titles = ["loss", "cell", "a", "b", "gradient norm", "effective rank"]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    assert figure.axes[5].get_ylim()[0] == 0
+    (line,) = plot.training_curve(healthy, "effective_rank").lines
+    np.testing.assert_array_equal(line.get_ydata(), [8, 7, 6])
+    with pytest.raises(ValueError, match="column 'rank'"):
+        plot.training_curve(healthy, "rank")
+
+
 def test_one_epoch_can_be_drawn(tmp_path):
     plot.training_curves(HISTORY[:1], save=tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000

@@ -1,0 +1,121 @@
+"""Whether training is going well: how large the gradients, how many dimensions the embeddings use.
+
+Free of Lightning, so that reports can judge the history of a run without loading it.
+"""
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+_LEAST_RANK = 1.5  # nearly all cells on one line
+_FALLEN = 0.25  # of the highest rank of the run
+_ROWS = 1024  # cells of a batch that are looked at
+
+
+def effective_rank(embeddings: Tensor) -> float:
+    r"""How many dimensions embeddings use, from 1 (all on one line) to their size (all alike).
+
+    .. math::
+        \exp\Big(-\sum_k p_k \log p_k\Big),\qquad p_k = \sigma_k / \sum_j \sigma_j
+
+    with the singular values :math:`\sigma` of the embeddings, not centred: RankMe
+    (https://arxiv.org/abs/2210.02885).
+
+    Args:
+        embeddings: ``[N, D]``; rows that are not finite are left out.
+
+    Examples:
+        >>> round(effective_rank(torch.eye(4)), 3)
+        4.0
+        >>> round(effective_rank(torch.ones(10, 4)), 3)
+        1.0
+    """
+    return _rank_of_gram(_gram(embeddings))
+
+
+def collapse_warning(history: pd.DataFrame) -> str | None:
+    """What to say when the embeddings ended up all alike; ``None`` if they did not.
+
+    They count as collapsed when their effective rank ends below 1.5, or below a quarter of the
+    highest of the run.
+
+    Args:
+        history: One row per epoch with ``effective_rank``, as ``fit`` returns it; nothing is said
+            of one without.
+
+    Examples:
+        >>> collapse_warning(pd.DataFrame({"effective_rank": [9.0, 1.2]}))[:23]
+        'The embeddings collapse'
+    """
+    ranks = history["effective_rank"].dropna() if "effective_rank" in history else pd.Series([])
+    if ranks.empty:
+        return None
+    last, best = float(ranks.iloc[-1]), float(ranks.max())
+    if last >= _LEAST_RANK and last >= _FALLEN * best:
+        return None
+    return (
+        f"The embeddings collapsed: they use {last:.1f} dimensions, after {best:.1f} at best "
+        "(effective rank). Cells hardly differ; lower the learning rate, or give less weight to "
+        "losses that pull embeddings together"
+    )
+
+
+def gradient_norm(module: nn.Module) -> float | None:
+    """Norm of all gradients together; ``None`` where there is none."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
+
+
+class RankMeter:
+    """Effective rank of the cell embeddings that a model in training computes along the way.
+
+    Looks at some cells of every batch and keeps ``[D, D]`` numbers, whatever the number of cells.
+
+    Args:
+        task: A task whose ``model``, or its ``context_encoder``, returns embeddings with a
+            ``cell``; of other tasks nothing is measured.
+    """
+
+    def __init__(self, task: object):
+        model = getattr(task, "model", None)
+        watched = getattr(model, "context_encoder", model)
+        self.gram: Tensor | None = None
+        self._hook = None
+        if isinstance(watched, nn.Module):
+            self._hook = watched.register_forward_hook(self._see)
+
+    def value(self) -> float | None:
+        """Effective rank of what was seen; ``None`` if that is nothing."""
+        return None if self.gram is None else _rank_of_gram(self.gram)
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.gram = None
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._hook is not None:
+            self._hook.remove()
+
+    @torch.no_grad()
+    def _see(self, module: nn.Module, inputs: object, output: object) -> None:
+        z = getattr(output, "cell", None)
+        if module.training and isinstance(z, Tensor) and z.dim() == 2:
+            step = max(1, z.size(0) // _ROWS)
+            seen = _gram(z[::step][:_ROWS])
+            self.gram = seen if self.gram is None else self.gram + seen
+
+
+def _gram(z: Tensor) -> Tensor:
+    """``zᵀz`` in float64 on the CPU, ``[D, D]``: squared singular values are its eigenvalues."""
+    z = z.detach().float().cpu().double()
+    z = z[torch.isfinite(z).all(1)]
+    return z.T @ z
+
+
+def _rank_of_gram(gram: Tensor) -> float:
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    if not singular.sum() > 0:
+        return 0.0
+    p = singular / singular.sum() + 1e-7
+    return float(torch.exp(-(p * p.log()).sum()))

@@ -1,0 +1,85 @@
+import logging
+
+import pandas as pd
+import pytest
+import torch
+
+import spatiagraph as sg
+from spatiagraph.data import make_tissue
+from spatiagraph.models import ContextModel
+from spatiagraph.tasks import LossOutput, MaskedGenes
+from spatiagraph.training.health import RankMeter, collapse_warning, effective_rank, gradient_norm
+
+
+def test_rank_is_that_of_equal_singular_values_and_does_not_depend_on_their_directions():
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    z = torch.randn(5000, 3, generator=generator) @ turn[:3]
+    assert effective_rank(z) == pytest.approx(3, abs=0.01)
+    p = torch.tensor([0.75, 0.25])  # two directions, one three times as long
+    known = float(torch.exp(-(p * p.log()).sum()))
+    assert effective_rank(torch.diag(p) @ turn[:2]) == pytest.approx(known, abs=1e-4)
+
+
+def test_rank_of_nothing_and_of_broken_rows():
+    assert effective_rank(torch.zeros(5, 3)) == 0
+    z = torch.eye(3).repeat(2, 1)
+    z[3:] = torch.nan
+    assert effective_rank(z) == pytest.approx(3, abs=1e-4)
+
+
+def test_gradient_norm_is_that_of_all_gradients_together():
+    layer = torch.nn.Linear(2, 1)
+    assert gradient_norm(layer) is None
+    layer.weight.grad, layer.bias.grad = torch.tensor([[2.0, 3.0]]), torch.tensor([6.0])
+    assert gradient_norm(layer) == pytest.approx(7)
+
+
+def test_history_has_gradient_norm_and_rank_of_every_epoch(tmp_path):
+    slide = make_tissue(200, num_genes=30, seed=0)
+    model = ContextModel.for_slides([slide], channels=8, seed=0)
+    hooks = len(model.context_encoder._forward_hooks)
+    run = sg.fit(model, [slide], max_epochs=2, progress=False, accelerator="cpu", out=tmp_path)
+    assert (run.history["grad_norm"] > 0).all()
+    assert run.history["effective_rank"].between(1, 8.01).all()
+    assert "effective_rank" in (tmp_path / "history.csv").read_text()
+    assert len(model.context_encoder._forward_hooks) == hooks
+
+
+def test_a_task_without_embeddings_has_no_rank():
+    assert RankMeter(torch.nn.Linear(2, 2)).value() is None
+    slide = make_tissue(200, num_genes=30, seed=0)
+    task = MaskedGenes(ContextModel.for_slides([slide], channels=8, seed=0))
+    meter = RankMeter(task)
+    assert meter.value() is None
+    meter.close()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "collapsed"),
+    [([8, 7.9], False), ([8, 2.1], False), ([8, 1.9], True), ([1.6, 1.4], True), ([5.0], False)],
+)
+def test_embeddings_that_became_alike_are_told(ranks, collapsed):
+    warning = collapse_warning(pd.DataFrame({"effective_rank": ranks}))
+    assert (warning is not None) == collapsed
+    assert collapse_warning(pd.DataFrame({"loss": [1.0]})) is None
+
+
+class Flat(MaskedGenes):
+    """Pulls all cells to one point, as a loss without a counterweight does."""
+
+    def loss(self, batch, generator=None):
+        out = self.model(**self.model.inputs(batch))
+        loss = (out.cell - 20).square().mean()
+        return LossOutput(loss, {}, int(batch.core.sum()))
+
+
+def test_a_run_that_collapses_says_so_in_the_log(caplog):
+    slide = make_tissue(200, num_genes=30, seed=0)
+    task = Flat(ContextModel.for_slides([slide], channels=8, seed=0))
+    with caplog.at_level(logging.WARNING, "spatiagraph.training.progress"):
+        run = sg.fit(
+            task.model, [slide], task=task, max_epochs=40, lr=0.1, progress=False, accelerator="cpu"
+        )
+    assert run.history["effective_rank"].iloc[-1] < 2
+    assert "embeddings collapsed" in caplog.text
