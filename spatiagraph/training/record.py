@@ -34,7 +34,10 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        flat = value.detach().cpu().reshape(-1)
+        # a single value may have a stride of 0, which contiguous() leaves alone and view() refuses
+        flat = flat.clone(memory_format=torch.contiguous_format)
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()[:_LENGTH]
 
 
