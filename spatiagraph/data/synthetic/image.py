@@ -33,16 +33,19 @@ def draw_shapes(rng: np.random.Generator, num_types: int) -> np.ndarray:
     )
 
 
-def draw_nuclei(rng: np.random.Generator, shapes: np.ndarray, cell_type: np.ndarray) -> Nuclei:
+def draw_nuclei(
+    rng: np.random.Generator, shapes: np.ndarray, cell_type: np.ndarray, swelling: np.ndarray
+) -> Nuclei:
     """One nucleus per cell, around the typical shape of its type.
 
     Args:
         rng: Source of randomness of the slide.
         shapes: Output of :func:`draw_shapes`, ``[T, 3]``.
         cell_type: Type of each cell, ``[N]``.
+        swelling: Factor of the radius of each cell, ``[N]``.
     """
     radius, ratio, stain = shapes[cell_type].T
-    radius = radius * rng.lognormal(0.0, 0.07, len(cell_type))
+    radius = radius * swelling * rng.lognormal(0.0, 0.07, len(cell_type))
     ratio = np.maximum(1.0, ratio * rng.lognormal(0.0, 0.07, len(cell_type)))
     stain = np.clip(stain * rng.lognormal(0.0, 0.05, len(cell_type)), 0.0, 1.0)
     angle = rng.uniform(0, np.pi, len(cell_type))

@@ -27,6 +27,7 @@ def make_tissue(
     marker_strength: float = 6.0,
     neighbor_strength: float = 4.0,
     niche_um: float = 120.0,
+    niche_swelling: float = 0.0,
     mpp: float = 0.5,
     seed: int = 0,
     biology_seed: int = 0,
@@ -61,6 +62,8 @@ def make_tissue(
         neighbor_strength: Relative rise of a neighbour-dependent gene when all neighbours are of
             the type that it senses.
         niche_um: Typical diameter of a patch of one niche in µm.
+        niche_swelling: Share by which nuclei are wider in every other kind of niche, whatever
+            their type: a morphology that genes of the cell do not tell.
         mpp: Side of an image pixel in µm.
         seed: Seed of layout, counts, molecules and image.
         biology_seed: Seed of gene programmes, niche compositions and nuclear shapes.
@@ -95,7 +98,8 @@ def make_tissue(
     counts = draw_counts(
         rngs[1], programs, layout.cell_type, fraction, mean_counts, neighbor_strength
     )
-    nuclei = draw_nuclei(rngs[2], shapes, layout.cell_type)
+    swelling = 1.0 + niche_swelling * (layout.niche % 2)
+    nuclei = draw_nuclei(rngs[2], shapes, layout.cell_type, swelling)
 
     types = [f"type{t}" for t in range(num_types)]
     many = fraction[:, : num_types // 2].sum(1) > 0.5

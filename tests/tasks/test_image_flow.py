@@ -1,0 +1,144 @@
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from spatiagraph.data import TissueData
+from spatiagraph.heads import ImageGenerator
+from spatiagraph.tasks import ImageFlow
+
+NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8, "dropout": 0.0}
+STATES = [("a", "b", "forth"), ("b", "a", "back"), ("a", "c", "away")]
+PLAIN = {"gamma": 0.0, "drop_probability": 0.0, "flip_probability": 0.0, "contrast_weight": 0.0}
+
+
+def generator(*, moving: bool = True, **options) -> ImageGenerator:
+    torch.manual_seed(0)
+    model = ImageGenerator(image_channels=1, size_px=16, **NET, **options)
+    for parameter in model.unet.parameters() if moving else ():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def pairs(num: int = 12) -> TissueData:
+    random = torch.Generator().manual_seed(0)
+    return TissueData(
+        image=torch.rand(num, 1, 16, 16, generator=random),
+        target_image=torch.rand(num, 1, 16, 16, generator=random),
+        confidence=torch.rand(num, generator=random),
+        context=torch.randn(num, 4, generator=random),
+        transition=torch.arange(num) % 3,
+        pos=torch.zeros(num, 2),
+        core=torch.ones(num, dtype=torch.bool),
+        cell_index=torch.arange(num),
+    )
+
+
+def loss_of(task: ImageFlow, batch: TissueData, seed: int = 0):
+    return task.train().loss(batch, torch.Generator().manual_seed(seed))
+
+
+class Look(nn.Module):
+    """A frozen look at images: mean grey of each row."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.weight * image.mean(3).flatten(1)
+
+
+def test_without_its_extras_it_is_plain_flow_matching():
+    """SPATIA fact 29: beside twenty lines that know nothing of the library."""
+    model, batch = generator(), pairs()
+    task = ImageFlow(model, **PLAIN)
+    total = loss_of(task, batch).loss
+    random = torch.Generator().manual_seed(0)
+    for _ in range(2):  # mirrors are drawn first
+        torch.rand(12, generator=random)
+    t = torch.rand(12, generator=random)
+    x0, x1 = 2 * batch.image - 1, 2 * batch.target_image - 1
+    xt = (1 - t.view(-1, 1, 1, 1)) * x0 + t.view(-1, 1, 1, 1) * x1
+    assert_close(total, ((model.unet(xt, t) - (x1 - x0)) ** 2).mean())
+
+
+def test_an_untrained_generator_pays_the_whole_way():
+    """SPATIA fact 31: weighted by confidence."""
+    batch = pairs()
+    task = ImageFlow(generator(moving=False), drop_probability=0.0, mean_confidence=0.5)
+    way = (2 * (batch.target_image - batch.image)).square().flatten(1).mean(1)
+    assert_close(loss_of(task, batch).loss, (batch.confidence / 0.5 * way).mean())
+
+
+def test_equal_confidences_weigh_nothing():
+    """SPATIA fact 28."""
+    batch = pairs()
+    batch.confidence = torch.full((12,), 0.3)
+    first, second = (ImageFlow(generator(), **{**PLAIN, "gamma": g}) for g in (0.0, 1.0))
+    assert_close(loss_of(first, batch).loss, loss_of(second, batch).loss)
+
+
+def test_each_term_adds_its_weight_times_itself():
+    """SPATIA fact 23, for the terms of generation."""
+    model = generator(context={"X": 4}, transitions=STATES)
+    given = {**PLAIN, "gamma": 1.0}
+    batch = pairs(24)
+    plain = loss_of(ImageFlow(model, **given), batch)
+    both = ImageFlow(model, Look(), **{**given, "contrast_weight": 0.5}, morphology_weight=2.0)
+    full = loss_of(both, batch)
+    assert set(full.parts) == {"flow", "contrast", "morphology"}
+    assert_close(full.parts["flow"], plain.loss.detach())
+    expected = plain.loss + 0.5 * full.parts["contrast"] + 2.0 * full.parts["morphology"]
+    assert_close(full.loss, expected)
+
+
+def test_the_network_of_morphology_is_left_as_it_is():
+    """SPATIA fact 36: gradients reach the generator through it and stop there."""
+    model, look = generator(context={"X": 4}, transitions=STATES), Look()
+    task = ImageFlow(model, look, **PLAIN, morphology_weight=1.0)
+    output = loss_of(task, pairs(24))
+    (output.loss - output.loss.detach()).backward()
+    assert look.weight.grad is None
+    assert not look.training
+    assert model.unet.net.conv_out.weight.grad.abs().max() > 0
+
+
+def test_groups_too_small_to_compare_cost_nothing():
+    model = generator(context={"X": 4}, transitions=STATES)
+    task = ImageFlow(model, Look(), **PLAIN, morphology_weight=1.0)
+    assert loss_of(task, pairs(12)).parts["morphology"] == 0  # 4 of each transition
+
+
+def test_the_share_of_dropped_conditions_is_the_one_asked_for():
+    """SPATIA fact 34."""
+    model = generator(context={"X": 4}, transitions=STATES)
+    seen: list[torch.Tensor] = []
+    model.unet.forward = lambda x, t, z, keep: seen.append(keep) or torch.zeros_like(x)
+    task = ImageFlow(model, contrast_weight=0.0)
+    batch = pairs(1000)
+    for seed in range(10):
+        loss_of(task, batch, seed)
+    share = 1 - torch.cat(seen).float().mean()
+    assert abs(float(share) - 0.1) < 0.02
+
+
+def test_both_images_of_a_pair_are_mirrored_alike():
+    model = generator(moving=False)
+    batch = pairs()
+    batch.target_image = batch.image.clone()
+    assert loss_of(ImageFlow(model, flip_probability=0.5), batch).loss == 0
+
+
+def test_one_transition_has_no_wrong_one():
+    model = generator(context={"X": 4}, transitions=STATES[:1])
+    batch = pairs()
+    batch.transition = torch.zeros(12, dtype=torch.long)
+    assert set(loss_of(ImageFlow(model), batch).parts) == {"flow"}
+
+
+def test_options_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="Expected 'profile'"):
+        ImageFlow(generator(), morphology_weight=0.1)
+    with pytest.raises(ValueError, match="'drop_probability' in"):
+        ImageFlow(generator(), drop_probability=1.5)
