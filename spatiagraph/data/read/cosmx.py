@@ -91,7 +91,7 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
             "the missing file from the instrument's output"
         )
     image: SlideImage | None = None
-    if options.image not in (None, False):
+    if options.image is not None and options.image is not False:
         image = open_image(options.image, options.image_mpp or mpp, options.origin_um)
     return Parts(
         adata,

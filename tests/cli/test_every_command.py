@@ -1,0 +1,125 @@
+"""Every command has help, and refuses at least three mistakes in one line each.
+
+A new command fails here until it has its rows in ``REFUSED``; what commands do when all is well is
+in ``test_commands.py``.
+"""
+
+import pytest
+import typer
+
+from spatiagraph.cli import app
+
+COMMANDS = sorted(typer.main.get_command(app).commands)
+LEAST = 3
+
+# command → (what is wrong, arguments, words of the message). {work} holds slide.h5ad, run and
+# embedded.h5ad; {tmp} is empty but for a file called "file" and an unreadable slide "text.h5ad".
+REFUSED = {
+    "demo": [
+        ("no such slide", "{tmp}/no.h5ad --out {tmp}/out", ["no.h5ad"]),
+        ("no AnnData", "{tmp}/text.h5ad --out {tmp}/out", ["text.h5ad", "HDF5"]),
+        ("no such labels", "{work}/slide.h5ad --labels layers --out {tmp}/out", ["'layers'"]),
+        ("no such slot", "{work}/slide.h5ad --spatial-key xy --out {tmp}/out", ["obsm['xy']"]),
+    ],
+    "doctor": [
+        ("no cells", "--cells 0", ["--cells"]),
+        ("no genes", "--cells 1000 --genes 0", ["--genes"]),
+        ("no number", "--cells many", ["--cells"]),
+    ],
+    "prepare": [
+        ("no such slide", "{tmp}/no.h5ad --out {tmp}/a.zarr", ["no.h5ad"]),
+        ("another suffix", "{work}/slide.h5ad --out {tmp}/a.csv", [".h5ad or .zarr", "a.csv"]),
+        ("an empty folder", "{tmp}/folder", ["folder", "nothing in it"]),
+        ("two scales", "{work}/slide.h5ad --mpp 1 --pitch-um 100", ["either mpp or pitch_um"]),
+        ("no such image", "{work}/slide.h5ad --image {tmp}/he.png", ["he.png"]),
+    ],
+    "fit": [
+        ("no such slide", "{tmp}/no.h5ad --out {tmp}/out", ["no.h5ad"]),
+        ("a file for a folder", "{work}/slide.h5ad --out {tmp}/file", ["file"]),
+        (
+            "two slides of one name",
+            "{work}/slide.h5ad {work}/slide.h5ad --out {tmp}/out",
+            ["'slide'"],
+        ),
+        (
+            "an option of another model",
+            "{work}/slide.h5ad --out {tmp}/out --preset tiny",
+            ["preset", "spatia"],
+        ),
+    ],
+    "embed": [
+        ("no such model", "{tmp}/folder {work}/slide.h5ad --out {tmp}/a.h5ad", ["config.json"]),
+        ("no such slide", "{work}/run {tmp}/no.h5ad --out {tmp}/a.h5ad", ["no.h5ad"]),
+        ("another suffix", "{work}/run {work}/slide.h5ad --out {tmp}/a.csv", [".h5ad", "a.csv"]),
+        (
+            "an output inside of a file",
+            "{work}/run {work}/slide.h5ad --out {tmp}/file/a.h5ad",
+            ["file"],
+        ),
+    ],
+    "search": [
+        ("no such file", "{tmp}/no.h5ad --cell cell1", ["no.h5ad"]),
+        ("no embeddings", "{work}/slide.h5ad --cell cell1", ["spatiagraph embed"]),
+        ("no such cell", "{work}/embedded.h5ad --cell Cell1", ["'Cell1'", "cell1"]),
+    ],
+    "report": [
+        ("no such file", "{tmp}/no.h5ad --out {tmp}/a.html", ["no.h5ad"]),
+        ("no embeddings", "{work}/slide.h5ad --out {tmp}/a.html", ["spatiagraph embed"]),
+        ("another suffix", "{work}/embedded.h5ad --out {tmp}/a.pdf", [".html", "a.pdf"]),
+        (
+            "no run",
+            "{work}/embedded.h5ad --run {tmp}/folder --out {tmp}/a.html",
+            ["config.json"],
+        ),
+    ],
+    "evaluate": [
+        ("no such file", "{tmp}/no.h5ad --domains niche", ["no.h5ad"]),
+        ("nothing to compare with", "{work}/embedded.h5ad", ["'domains' or 'types'"]),
+        ("no such labels", "{work}/embedded.h5ad --domains layer", ["'layer'", "niche"]),
+        (
+            "no such embedding",
+            "{work}/embedded.h5ad --domains niche --embedding X_novae",
+            ["'X_novae'", "X_context"],
+        ),
+        ("no seeds", "{work}/embedded.h5ad --domains niche --seeds 0", ["--seeds"]),
+        ("another suffix", "{work}/embedded.h5ad --domains niche --out {tmp}/a.pdf", [".csv"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does(run, command):
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert "Usage:" in done.stdout
+    assert "Options" in done.stdout
+
+
+def test_every_command_has_mistakes_that_it_refuses():
+    few = {name for name in COMMANDS if len(REFUSED.get(name, ())) < LEAST}
+    assert not few, f"add {LEAST} mistakes to REFUSED for {', '.join(sorted(few))}"
+    assert REFUSED.keys() <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "words"),
+    [
+        pytest.param(command, arguments, words, id=f"{command}: {name}")
+        for command, rows in REFUSED.items()
+        for name, arguments, words in rows
+    ],
+)
+def test_a_mistake_is_refused_in_one_line(run, workplace, tmp_path, command, arguments, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.h5ad").write_text("cells")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    done = run(command, *(a.format(work=workplace, tmp=tmp_path) for a in arguments.split()))
+    assert done.exit_code != 0, done.output
+    assert "Traceback" not in done.output
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    text = said[0] if said else " ".join(done.stderr.split())  # options are refused in a box
+    assert len(said) <= 1
+    for word in words:
+        assert word in text
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before  # nothing half-written
