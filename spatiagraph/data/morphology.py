@@ -31,7 +31,8 @@ def measure_morphology(
     """Measure one object in each image: its size, its shape, its grey values.
 
     Pixels beyond the threshold of Otsu (1979) are foreground, and of its connected components one
-    is measured with `scikit-image <https://scikit-image.org>`_. Colours are averaged to grey.
+    is measured with `scikit-image <https://scikit-image.org>`_. Colours are averaged to grey. Crops
+    that reach beyond the image show its edge, which may pass for an object: leave such cells out.
 
     Args:
         images: ``[N, C, H, W]`` in [0, 1].
