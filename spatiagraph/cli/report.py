@@ -23,8 +23,9 @@ def report(
 ) -> None:
     """Show an embedded slide on one page that works offline.
 
-    Domains at niche and tissue level over the image, scores beside baselines where there are
-    labels, niches that are alike, the training curve, the genes that were measured.
+    Domains at niche and tissue level over the image, a map of the cells to move about in, scores
+    beside baselines where there are labels, niches that are alike, how training went, the genes
+    that were measured.
     """
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model

@@ -67,7 +67,8 @@ def hierarchy(
     """
     pos = cell_positions(cells)
     given = {"cell": cell, "niche": niche, "tissue": tissue}
-    chosen = {level: _known(cells, level) if v is None else v for level, v in given.items()}
+    known = known_levels(cells)
+    chosen = {level: known.get(level) if v is None else v for level, v in given.items()}
     values = {k: cell_values(cells, v, len(pos)) for k, v in chosen.items() if v is not None}
     if not values:
         raise ValueError(
@@ -140,18 +141,23 @@ def group_outlines(pos: NDArray[np.floating], groups: pd.Series) -> NDArray[np.f
     return middle + along * np.minimum(1, limit / 2 / np.maximum(length, 1e-12))
 
 
-def _known(cells: Slide | AnnData | NDArray, level: str) -> str | None:
-    """Column of ``obs`` that is known to hold a level."""
+def known_levels(cells: Slide | AnnData | NDArray) -> dict[str, str]:
+    """Columns of ``obs`` that hold the levels: ``"cell"``, ``"niche"``, ``"tissue"``, where there.
+
+    Args:
+        cells: A slide, an AnnData, or positions, of which nothing is known.
+    """
     adata = cells.adata if isinstance(cells, Slide) else cells
     if not isinstance(adata, AnnData):
-        return None
+        return {}
     name = str(adata.uns.get(keys.UNS, {}).get("name", ""))
     columns = {
         "cell": ["cell_type"],
         "niche": [f"{keys.group_key(name, 'domain')}_niche", "niche"],
         "tissue": [keys.group_key(name, "tissue")],
     }
-    return next((column for column in columns[level] if column in adata.obs), None)
+    found = {level: [c for c in names if c in adata.obs] for level, names in columns.items()}
+    return {level: names[0] for level, names in found.items() if names}
 
 
 def _as_groups(values: pd.Series) -> pd.Series:

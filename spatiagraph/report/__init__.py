@@ -2,7 +2,12 @@
 
 from spatiagraph._lazy import attach
 
-_NAMES = {"Report": "page", "cell_scatter": "scatter", "write_report": "compose"}
-_MODULES = ("compose", "niches", "page", "scatter", "style")
+_NAMES = {
+    "Generation": "generation",
+    "Report": "page",
+    "cell_scatter": "scatter",
+    "write_report": "compose",
+}
+_MODULES = ("compose", "generation", "niches", "page", "scatter", "sections", "style")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

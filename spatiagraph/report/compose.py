@@ -5,28 +5,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
-from matplotlib.axes import Axes
 
-import spatiagraph
 from spatiagraph import keys
 from spatiagraph.data.slide import Slide
-from spatiagraph.plot.colors import categories, category_colors, match_categories
-from spatiagraph.plot.curves import score_bars, training_curves
-from spatiagraph.plot.maps import spatial
-from spatiagraph.report.niches import (
-    central_cells,
-    distinct_hits,
-    draw_hits,
-    inner_cells,
-    niche_window_um,
-)
+from spatiagraph.report.generation import Generation, add_generation
 from spatiagraph.report.page import Report
+from spatiagraph.report.scatter import MAX_CELLS
+from spatiagraph.report.sections import (
+    add_coverage,
+    add_hits,
+    add_levels,
+    add_maps,
+    add_run,
+    add_scatter,
+    add_scores,
+    add_training,
+)
 from spatiagraph.retrieval.index import NicheIndex
-
-_MAX_MISSING = 40  # genes named in the coverage section
 
 
 def write_report(
@@ -47,6 +44,8 @@ def write_report(
     num_hits: int = 5,
     window_um: float | None = None,
     crop_px: int = 96,
+    generation: Sequence[Generation] = (),
+    max_interactive: int = MAX_CELLS,
     coverage: pd.DataFrame | None = None,
     missing: Sequence[str] = (),
     warnings: Sequence[str] = (),
@@ -76,6 +75,8 @@ def write_report(
         window_um: Side of the square shown around a hit; eight cells by default. Hits are at
             least this far apart.
         crop_px: Side of the image crops in pixels.
+        generation: Images that a model made, beside what it made them from.
+        max_interactive: Cells of the map to move about in, at most; 0 leaves it out.
         coverage: How many genes of the model each slide has.
         missing: Genes of the model that were not measured.
         warnings: What to know before trusting the results.
@@ -99,16 +100,19 @@ def write_report(
     page.add_numbers(_numbers(slide, run, scores, highlight))
     if warnings:
         page.section("Warnings").add_warnings(list(warnings))
-    _add_run(page, slide, run)
+    add_run(page, slide, run)
     if scores is not None and len(scores):
-        _add_scores(page, scores, highlight, labels)
+        add_scores(page, scores, highlight, labels)
     if history is not None and len(history):
-        _add_training(page, history)
+        add_training(page, history)
+    add_levels(page, slide, groups, truth)
     if groups or truth is not None:
-        _add_maps(page, slide, groups, truth, labels)
+        add_maps(page, slide, groups, truth, labels)
+    if max_interactive > 0:
+        add_scatter(page, slide, groups, truth, labels, max_interactive)
     if index is not None:
         shown = next(iter(groups.values()), truth)
-        _add_hits(
+        add_hits(
             page,
             slide,
             adata,
@@ -121,8 +125,10 @@ def write_report(
             window_um,
             crop_px,
         )
+    for made in generation:
+        add_generation(page, made)
     if coverage is not None:
-        _add_coverage(page, coverage, missing)
+        add_coverage(page, coverage, missing)
     return page.write(path)
 
 
@@ -158,155 +164,3 @@ def _numbers(
     if scores is not None and "ARI" in scores and highlight is not None:
         numbers["ARI"] = f"{scores['ARI'][highlight]:.2f}"
     return numbers
-
-
-def _add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
-    x0, y0 = slide.pos.min(0)
-    x1, y1 = slide.pos.max(0)
-    facts: dict[str, Any] = {
-        "slide": slide.slide_id,
-        "donor": slide.donor,
-        "cells": slide.num_cells,
-        "genes measured": slide.num_genes,
-        "expression": "raw counts" if slide.expression == "counts" else "normalised values",
-        "size": f"{x1 - x0:.0f} × {y1 - y0:.0f} µm",
-        "image": "none" if slide.image is None else repr(slide.image),
-        "molecules": None if slide.transcripts is None else len(slide.transcripts),
-        "spatiagraph": run.get("version", spatiagraph.__version__),
-    }
-    if not run:
-        page.section("What was run").add_table({k: v for k, v in facts.items() if v is not None})
-        return
-    nested = {k: v for k, v in run.items() if isinstance(v, Mapping)}
-    page.section("What was run").add_table({k: v for k, v in facts.items() if v is not None})
-    page.add_table({k: v for k, v in run.items() if k not in nested}, fold="Arguments of the run")
-    if isinstance(run.get("slides"), Mapping) and run["slides"]:
-        table = pd.DataFrame.from_dict(run["slides"], orient="index").rename_axis("slide")
-        page.add_table(table, fold="Slides the model was trained on")
-
-
-def _add_scores(
-    page: Report, scores: pd.DataFrame, highlight: str | None, labels: str | None
-) -> None:
-    against = f" against obs['{labels}']" if labels else ""
-    page.section("Scores")
-    if "ARI" in scores:
-        page.add_text(
-            f"Agreement of the domains found{against}: the adjusted Rand index is 1 for the same "
-            "domains and 0 for chance. The baselines beside it need no training."
-        )
-    page.add_table(scores.rename_axis("method"), highlight=highlight)
-    if "ARI" in scores:
-        ax = score_bars(
-            scores,
-            "ARI",
-            error="ARI_std" if "ARI_std" in scores else None,
-            highlight=highlight,
-            title="Adjusted Rand index",
-        )
-        said = ", ".join(f"{name} {value:.2f}" for name, value in scores["ARI"].items())
-        page.add_figure(ax, alt=f"Bars of the adjusted Rand index: {said}")
-
-
-def _add_training(page: Report, history: pd.DataFrame) -> None:
-    first, last = history["loss"].iloc[[0, -1]]
-    caption = f"Loss {first:.4g} → {last:.4g} in {len(history)} epochs"
-    if "seconds" in history:
-        caption += f", {history['seconds'].sum():.0f} s"
-    page.section("Training").add_figure(
-        training_curves(history), alt=f"Training curve. {caption}", caption=caption
-    )
-
-
-def _add_maps(
-    page: Report,
-    slide: Slide,
-    groups: Mapping[str, pd.Series],
-    truth: pd.Series | None,
-    labels: str | None,
-) -> None:
-    page.section("Domains on the slide")
-    maps: list[tuple[Any, str, str]] = []
-    if slide.image is not None:
-        ax = spatial(slide, None, alpha=0, title="Image")
-        maps.append((ax, "The slide image, without cells", ""))
-    if truth is not None:
-        caption = f"obs['{labels}'], as given with the slide"
-        maps.append(_map(slide, truth, str(labels), category_colors(truth), caption))
-    for name, values in groups.items():
-        matched = truth is not None and truth.notna().any()
-        caption = f"Colours follow the {labels} each domain overlaps most" if matched else ""
-        maps.append(_map(slide, values, name, _palette(values, truth), caption))
-    page.add_figures(maps)
-
-
-def _map(
-    slide: Slide, values: pd.Series, title: str, palette: Mapping[object, str], caption: str
-) -> tuple[Axes, str, str]:
-    ax = spatial(slide, values, title=title, palette=palette)
-    return ax, f"Map of the cells coloured by {title}", caption
-
-
-def _palette(values: pd.Series, truth: pd.Series | None) -> dict[object, str]:
-    """Colours of domains; those of the labels they overlap most, where there are labels."""
-    colors = category_colors(values)
-    if truth is None or not truth.notna().any():
-        return colors
-    known = truth.notna() & values.notna()
-    wanted = category_colors(truth)
-    twin = match_categories(values[known], truth[known])
-    taken = {wanted[t] for t in twin.values()}
-    unused = iter([c for c in category_colors(pd.Series(range(20))).values() if c not in taken])
-    return {k: wanted[twin[k]] if k in twin else next(unused, "#666666") for k in colors}
-
-
-def _add_hits(
-    page: Report,
-    slide: Slide,
-    adata: AnnData,
-    index: NicheIndex,
-    embedding: str,
-    groups: pd.Series | None,
-    truth: pd.Series | None,
-    queries: Sequence[int] | None,
-    num_hits: int,
-    window_um: float | None,
-    crop_px: int,
-) -> None:
-    if embedding not in adata.obsm:
-        raise ValueError(f"Expected obsm[{embedding!r}], found {sorted(adata.obsm)}")
-    vectors = np.asarray(adata.obsm[embedding])
-    groups = pd.Series(["cells"] * slide.num_cells) if groups is None else groups
-    side = niche_window_um(slide) if window_um is None else window_um
-    inner = inner_cells(slide.pos, side / 2)
-    rows = central_cells(vectors, groups, inner) if queries is None else np.asarray(queries)
-    palette = _palette(groups, truth)
-    page.section("Niches like these").add_text(
-        f"For a typical cell of each large domain, the {num_hits} cells with the most similar "
-        f"{index.metric} embedding, at least {side:.0f} µm apart so that no two share their "
-        f"niche. d is the distance of the embeddings. Index: {index!r}."
-    )
-    for row in rows:
-        hits = distinct_hits(index, row, vectors[row], slide, num=num_hits, apart_um=side)
-        figure = draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px)
-        name, group = slide.adata.obs_names[row], groups.iloc[row]
-        same = int((groups.iloc[hits.row] == group).sum())
-        page.add_figure(
-            figure,
-            alt=f"Surroundings of cell {name} and of the {len(hits.row)} cells most like it",
-            caption=f"{name}, of domain {group}: {same} of {len(hits.row)} hits are of it too. "
-            f"Squares are {side:.0f} µm wide"
-            + (", image above and domains below" if slide.image is not None else ""),
-        )
-    if len(categories(groups)) > 1:
-        page.add_text("Dots are cells, coloured as in the maps; the ring marks the cell itself.")
-
-
-def _add_coverage(page: Report, coverage: pd.DataFrame, missing: Sequence[str]) -> None:
-    page.section("Gene panel").add_table(
-        coverage, caption="Genes of the model that each slide has; the others are masked"
-    )
-    if len(missing):
-        named = ", ".join(missing[:_MAX_MISSING])
-        more = f" and {len(missing) - _MAX_MISSING} more" if len(missing) > _MAX_MISSING else ""
-        page.add_text(f"Not measured: {named}{more}.")

@@ -38,6 +38,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
 from spatiagraph.plot.maps import cell_spacing
 from spatiagraph.report.page import as_text
+from spatiagraph.report.style import CONTROLS
 
 MAX_CELLS = 20_000
 """Cells a laptop still draws without a stutter while the map is dragged."""
@@ -206,31 +207,7 @@ def scatter_html(scatter: Scatter, name: str) -> str:
 
 def scatter_scripts() -> list[str]:
     """What a page with maps runs: Bokeh itself, and what joins the controls to the maps."""
-    return [*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, _CONTROLS]
-
-
-_CONTROLS = """
-for (const box of document.querySelectorAll(".scatter")) {
-  const item = JSON.parse(box.querySelector("script").textContent);
-  Bokeh.embed.embed_item(item).then(() => {
-    const doc = Bokeh.documents[Bokeh.documents.length - 1];
-    const glyph = doc.get_model_by_name("cells").glyph;
-    const select = box.querySelector("select");
-    const choose = () => {
-      const transform = doc.get_model_by_name(`mapper ${select.value}`);
-      glyph.fill_color = {field: `c${select.value}`, transform};
-      for (const legend of box.querySelectorAll(".legend"))
-        legend.hidden = legend.dataset.column !== select.value;
-    };
-    select.addEventListener("change", choose);
-    choose();  // a browser may come back with another choice than the first
-    const opacity = box.querySelector("input");
-    const fade = () => { glyph.fill_alpha = {value: Number(opacity.value)}; };
-    if (opacity) { opacity.addEventListener("input", fade); fade(); }
-    box.dataset.ready = "yes";
-  });
-}
-"""
+    return [*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, CONTROLS]
 
 
 def _empty_plot() -> Any:

@@ -1,4 +1,4 @@
-"""The look of a report."""
+"""The look of a report, and what its drop-downs and sliders do."""
 
 CSS = """
 :root { color-scheme: light; --ink: #1d2733; --soft: #5b6875; --line: #dde3ea; --tint: #f5f7fa;
@@ -52,4 +52,27 @@ tr.best td, tr.best th { background: #e8f3fa; }
 details summary { cursor: pointer; color: var(--accent); }
 footer { margin-top: 3rem; padding-bottom: 2rem; font-size: .8rem; }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
+"""
+
+CONTROLS = """
+for (const box of document.querySelectorAll(".scatter")) {
+  const item = JSON.parse(box.querySelector("script").textContent);
+  Bokeh.embed.embed_item(item).then(() => {
+    const doc = Bokeh.documents[Bokeh.documents.length - 1];
+    const glyph = doc.get_model_by_name("cells").glyph;
+    const select = box.querySelector("select");
+    const choose = () => {
+      const transform = doc.get_model_by_name(`mapper ${select.value}`);
+      glyph.fill_color = {field: `c${select.value}`, transform};
+      for (const legend of box.querySelectorAll(".legend"))
+        legend.hidden = legend.dataset.column !== select.value;
+    };
+    select.addEventListener("change", choose);
+    choose();  // a browser may come back with another choice than the first
+    const opacity = box.querySelector("input");
+    const fade = () => { glyph.fill_alpha = {value: Number(opacity.value)}; };
+    if (opacity) { opacity.addEventListener("input", fade); fade(); }
+    box.dataset.ready = "yes";
+  });
+}
 """

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from spatiagraph.data import make_tissue
-from spatiagraph.report import write_report
+from spatiagraph.report import Generation, write_report
 from spatiagraph.report.niches import central_cells, distinct_hits, inner_cells, niche_window_um
 from spatiagraph.retrieval import NicheIndex
 
@@ -16,6 +16,8 @@ SLIDE.adata.obsm["X_context_niche"] = EMBEDDING.astype(np.float32)
 INDEX = NicheIndex.from_slides({"synthetic": SLIDE.adata}, "X_context_niche")
 HISTORY = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.5], "cell": [1.0, 0.8]})
 
+IMAGES = np.full((9, 3, 8, 8), 0.5, np.float32)
+
 
 def write(path, **arguments):
     return write_report(path, slide=SLIDE, **arguments).read_text(encoding="utf-8")
@@ -24,7 +26,10 @@ def write(path, **arguments):
 def test_only_what_is_given_is_shown(tmp_path):
     html = write(tmp_path / "page.html")
     assert "What was run" in html
-    for part in ("Scores", "Training", "Domains on the slide", "Niches like these", "Gene panel"):
+    for part in (
+        "Scores", "Training", "Domains on the slide", "Niches like these", "Generation",
+        "Gene panel",
+    ):  # fmt: skip
         assert f"<h2>{part}</h2>" not in html
 
 
@@ -42,8 +47,12 @@ def test_a_full_report_has_every_part_and_stays_small(tmp_path):
         coverage=pd.DataFrame({"coverage": [0.5]}, index=["synthetic"]),
         missing=["GENE1", "GENE2"],
         warnings=["Something to know"],
+        generation=[Generation(IMAGES, IMAGES, title="a to b")],
     )
-    for part in ("Warnings", "Scores", "Training", "Domains on the slide", "Niches like these"):
+    for part in (
+        "Warnings", "Scores", "Training", "Cells, niches, tissue", "Domains on the slide",
+        "Explore the cells", "Niches like these", "Generation: a to b",
+    ):  # fmt: skip
         assert f"<h2>{part}</h2>" in html
     assert "Not measured: GENE1, GENE2." in html
     assert "Something to know" in html
@@ -57,6 +66,25 @@ def test_a_slide_without_image_gets_maps_all_the_same(tmp_path):
         tmp_path / "page.html", slide=slide, domains={"region": slide.adata.obs["region"]}
     )
     assert "Map of the cells coloured by region" in path.read_text(encoding="utf-8")
+
+
+def test_the_map_to_move_about_in_can_be_left_out(tmp_path):
+    assert "Explore" not in write(tmp_path / "page.html", max_interactive=0)
+    assert "20 of 600 cells, drawn at random" in write(tmp_path / "a.html", max_interactive=20)
+
+
+def test_a_collapse_is_told_beside_the_curve(tmp_path):
+    collapsed = HISTORY.assign(effective_rank=[9.0, 1.1])
+    told = "The embeddings collapsed: they use 1.1 dimensions"
+    assert told in write(tmp_path / "page.html", history=collapsed, max_interactive=0)
+    assert told not in write(tmp_path / "page.html", history=HISTORY, max_interactive=0)
+
+
+def test_generated_images_are_counted(tmp_path):
+    made = Generation(IMAGES, IMAGES, IMAGES, labels=[f"cell{i}" for i in range(9)])
+    html = write(tmp_path / "page.html", generation=[made], max_interactive=0)
+    assert "8 of 9 cells" in html
+    assert "real cells they were matched with" in html
 
 
 def test_domains_of_another_slide_are_refused(tmp_path):
