@@ -2,7 +2,7 @@
 
 Genes and H&E of each cell are encoded and fused; a PyG convolution lets cells hear their
 neighbours; a PyG pooling learns the niches in place of ours. Everything else (tiles, task, fit,
-embed) works on the composition as on the models of the library.
+embed) works on the composition as on the models of the library::
 
     python examples/compose_model.py
 
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--fusion", choices=FUSIONS, default="cross")
     parser.add_argument("--out", help="folder to save the model to")
+    parser.add_argument("--picture", help="file to draw the loss to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -97,10 +98,12 @@ def main() -> None:
     # a learned pooling makes its own niches: there is no planted niche profile to ask for
     task = MaskedGenes(model, niche_weight=0.0)
     before = score(task, test)
-    sg.fit(
+    result = sg.fit(
         model, [train], task=task, max_epochs=args.epochs, tile_size=500, lr=3e-3, progress=False
     )
     after = score(task, test)
+    if args.picture:
+        sg.plot.training_curve(result.history, title="loss of hidden genes", save=args.picture)
     if args.out:
         model.save_pretrained(args.out)
         name = f"{GATv2.__module__}.{GATv2.__qualname__}"
@@ -111,3 +114,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/compose_model.png"

@@ -2,7 +2,7 @@
 
 The label of a cell says what most of its seven neighbours are; the cell itself gives it away only
 in the few genes that sense neighbours. The layer below is ordinary PyTorch; its one special line
-calls ``sg.kernels.neighbor_attention``, which stores nothing of size edges × channels.
+calls ``sg.kernels.neighbor_attention``, which stores nothing of size edges × channels::
 
     python examples/custom_spatial_gnn.py
 
@@ -81,9 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=5000, help="cells of each tissue")
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--picture", help="file to draw the labels to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
+    if args.picture:
+        slide = sg.make_tissue(args.cells, seed=args.seed)
+        sg.plot.spatial(slide, "neighbor_label", save=args.picture)
     train, test = load(args.cells, args.seed), load(args.cells, args.seed + 1)
     with_context, alone = (accuracy(n, train, test, args.epochs, args.seed) for n in (1, 0))
     majority = test[2].bincount().max().item() / args.cells
@@ -92,3 +96,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/custom_spatial_gnn.png"

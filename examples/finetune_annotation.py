@@ -2,7 +2,7 @@
 
 The model is pre-trained without labels on the whole slide. Then all of it learns the labels of the
 training blocks (``tasks.Annotation``); cells of the other blocks are "unknown" to it, and are what
-it is scored on. Beside it stands logistic regression on the expression of the same cells.
+it is scored on. Beside it stands logistic regression on the expression of the same cells::
 
     python examples/finetune_annotation.py
     python examples/finetune_annotation.py --data cells.h5ad --labels celltype --ignore Ambiguous
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--picture", help="file to draw the types it named to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -67,6 +68,9 @@ def main() -> None:
     z = torch.from_numpy(sg.embed(model, slide, progress=False).obsm["X_spatia"])
     with torch.no_grad():
         guess = task.head(z)[0].argmax(1).numpy()
+    if args.picture:
+        names = np.array(model.labels.classes[args.labels])
+        sg.plot.spatial(slide, names[guess], title="types it named", save=args.picture)
     truth = model.labels.encode(slide)[:, 0].numpy()
     train, test = ~test & (truth >= 0), test & (truth >= 0)
     log = log_normalize(slide.counts, expression=slide.expression).toarray()
@@ -88,3 +92,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/finetune_annotation.png"

@@ -3,7 +3,7 @@
 A fifth of the genes is hidden in held-out blocks of tissue. The model is trained on the other
 blocks, whole panel, with genes hidden at random; it then reads the held-out cells with the genes
 that are left. Its cell embedding predicts the hidden genes by ridge regression, beside ridge on the
-visible genes themselves and the mean of similar cells.
+visible genes themselves and the mean of similar cells::
 
     python examples/impute_genes.py
     python examples/impute_genes.py --data cells.h5ad --image dapi.tif --splits 5
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--tile-size", type=int, default=256)
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--picture", help="file to draw the correlations to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -88,6 +89,8 @@ def main() -> None:
         baselines=["train_mean", "ridge", "knn_expr"],
     )
     print(scores[["pearson_mean", "pearson_mean_std", "rmse"]].round(3).to_string())
+    if args.picture:
+        sg.plot.score_bars(scores, "pearson_mean", highlight=methods, save=args.picture)
     pearson = scores["pearson_mean"]
     print(
         f"Pearson {pearson[args.model]:.3f} (ridge {pearson['ridge']:.3f}, "
@@ -97,3 +100,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/impute_genes.png"

@@ -1,7 +1,7 @@
 """Find niches like one niche in other slides.
 
 One model for several slides, one index over all their niches. Every query is a cell of the first
-slide; hits must lie in the others. A hit agrees when it lies in the same planted niche.
+slide; hits must lie in the others. A hit agrees when it lies in the same planted niche::
 
     python examples/search_niches.py
 
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--k", type=int, default=10, help="hits per query")
     parser.add_argument("--out", help="folder to save the index to")
+    parser.add_argument("--picture", help="file to draw one search to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -68,6 +69,11 @@ def main() -> None:
     print(f"niches like {query.obs_names[rows[0]]} of {names[0]} ({planted[0]}):")
     print(example[["id", "slide_id", "niche", "x_um", "y_um", "distance"]].to_string(index=False))
 
+    if args.picture:
+        z = embedded[names[1]].obsm["X_context_niche"]
+        away = np.linalg.norm(z - query.obsm["X_context_niche"][rows[0]], axis=1)
+        title = f"distance to a {planted[0]} of {names[0]}"
+        sg.plot.spatial(slides[1], away, title=title, cmap="viridis_r", save=args.picture)
     others = np.concatenate([embedded[name].obs["niche"].to_numpy() for name in names[1:]])
     chance = float(np.mean([(others == niche).mean() for niche in planted]))
     scores = {key: agreement(key) for key in ("X_context_niche", "X_pca", "X_pca_nbr15")}
@@ -79,3 +85,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/search_niches.png"

@@ -2,7 +2,7 @@
 
 This is what ``sg.fit`` does, without checkpoints and logs: cut slides into tiles that carry their
 context, hide genes, ask cells and niches for them. Then it clusters the niches it has learned and
-compares them with the planted ones.
+compares them with the planted ones::
 
     python examples/train_context.py
     python examples/train_context.py --data slide.h5ad --pitch-um 100 --labels layer --ignore NA
@@ -18,7 +18,7 @@ import torch
 
 import spatiagraph as sg
 from spatiagraph.data import TileLoader
-from spatiagraph.evaluate import domain_baselines, score_domains
+from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
 from spatiagraph.models import ContextModel
 from spatiagraph.tasks import MaskedGenes
 
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=5000, help="cells of the synthetic tissue")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--picture", help="file to draw the niches it found to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -72,6 +73,9 @@ def main() -> None:
     }
     scores = score_domains(embeddings, adata.obs[args.labels], ignore=args.ignore)
     print(scores[["ARI", "ARI_std", "NMI"]].round(3).to_string())
+    if args.picture:
+        found = cluster_domains(adata.obsm["X_context_niche"], adata.obs[args.labels].nunique())
+        sg.plot.spatial(slide, found, title="niches found", save=args.picture)
     ari = scores["ARI"]
     print(
         f"ARI {ari['niche']:.3f} (PCA {ari['pca30']:.3f}, "
@@ -81,3 +85,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/train_context.png"

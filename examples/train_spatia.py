@@ -3,7 +3,7 @@
 Stage one trains everything end to end on small tiles. Stage two encodes every cell once and trains
 what comes after: niches, tissue and the gates that let them into the cells; it costs a tenth. The
 types of cells are then read off the embedding by logistic regression, in blocks of tissue that the
-regression never saw, beside PCA of the genes.
+regression never saw, beside PCA of the genes::
 
     python examples/train_spatia.py
     python examples/train_spatia.py --data cells.h5ad --image dapi.tif --mpp 0.2125 --labels type
@@ -14,6 +14,7 @@ neighbours: types of synthetic cells are easy. docs/benchmarks.md has real ones.
 
 import argparse
 import logging
+from pathlib import Path
 
 import spatiagraph as sg
 from spatiagraph.data.splits import spatial_blocks
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny", help="tiny, small or base")
     parser.add_argument("--epochs", type=int, default=8, help="of the first stage")
     parser.add_argument("--context-epochs", type=int, default=20, help="of the second stage")
-    parser.add_argument("--out", help="folder to save the model in")
+    parser.add_argument("--out", help="folder for the model and a picture")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -63,6 +64,7 @@ def main() -> None:
         print(f"{name}: loss {start:.3f} → {end:.3f}, {rate:,.0f} cells/s")
     if args.out:
         model.save_pretrained(args.out)
+        sg.plot.training_curve(first.history, title="first stage", save=Path(args.out) / "loss.png")
 
     adata = sg.embed(model, slide, progress=False)
     embeddings = {
@@ -80,3 +82,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+# sphinx_gallery_thumbnail_path = "images/gallery/train_spatia.png"

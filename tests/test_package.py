@@ -111,6 +111,7 @@ PUBLIC = {
     "arxiv.org", "doi.org", "github.com", "scikit-image.org", "www.biorxiv.org",
     "huggingface.co", "www.w3.org",
 }  # fmt: skip
+GENERATED = {"__pycache__", "_build", "api", "auto_examples"}
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".json", ".html", ".css", ""}
 
 
@@ -122,7 +123,7 @@ def tree() -> list[Path]:
     return [
         path
         for path in files
-        if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix in TEXT and not GENERATED & set(path.parts)
     ]
 
 

@@ -1,7 +1,10 @@
 """What README and docs say works: Python blocks run, command lines parse, links lead somewhere."""
 
+import ast
+import importlib
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,12 +49,47 @@ def parse(arguments: list[str]) -> str:
     return name
 
 
+def import_others(page: Path) -> None:
+    """Load what a page uses beside us; how they warn on import is their affair."""
+    with warnings.catch_warnings(action="ignore"):
+        for name in ("squidpy", "scanpy"):
+            if any(f"import {name} " in code for code in blocks(page, "python")):
+                importlib.import_module(name)
+
+
 @pytest.mark.parametrize("page", with_blocks("python"))
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
+    import_others(page)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for number, code in enumerate(blocks(page, "python")):
         exec(compile(code, f"{page.name}, block {number + 1}", "exec"), names)
+
+
+def messages() -> str:
+    """Every text of the package, with … for what is filled in, one per line."""
+    texts = []
+    for path in sorted((ROOT / "spatiagraph").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                texts.append("".join(map(str, parts)))
+    return "\n".join(texts)
+
+
+def test_errors_on_the_page_are_those_of_the_library():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    known = messages()
+    unknown = []
+    for message in quoted:
+        parts = [re.escape(part) for part in message.split("…")]
+        if not re.search("^" + "[^\n]*?".join(parts), known, re.MULTILINE):
+            unknown.append(message)
+    assert len(quoted) > 15
+    assert not unknown
 
 
 @pytest.mark.parametrize("page", with_blocks("bash"))
