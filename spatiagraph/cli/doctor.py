@@ -3,10 +3,12 @@
 import platform
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution, version
+from typing import Annotated
 
 import typer
+
+from spatiagraph.cli.memory import EMBED, FIT
 
 _CORE = (
     "torch",
@@ -19,15 +21,28 @@ _CORE = (
     "numba",
     "zarr",
 )
-_EXTRAS = {
-    "io": (("spatialdata", "spatialdata_io"), "SpatialData stores and the other vendors' folders"),
-    "cluster": (("igraph", "leidenalg"), "Leiden clusters as niches"),
-    "tensorboard": (("tensorboard",), "training curves in TensorBoard"),
+_PURPOSES = {
+    "io": "SpatialData stores, and the outlines of MERSCOPE cells",
+    "cluster": "Leiden clusters as niches",
+    "ode": "adaptive solvers for flows",
+    "tensorboard": "training curves in TensorBoard",
+    "scatter": "not needed: results are the same",
+    "docs": "building these pages",
+    "test": "running the tests",
 }
+_INSTALL = {"scatter": "pip install --no-build-isolation torch-scatter"}
 
 
-def doctor() -> None:
-    """What is installed and accelerated here, what is missing, and the line that installs it."""
+def doctor(
+    cells: Annotated[
+        int | None, typer.Option(help="Estimate the memory of a slide of so many cells.", min=1)
+    ] = None,
+    genes: Annotated[int, typer.Option(help="Genes that the model reads.", min=1)] = 500,
+) -> None:
+    """What is installed and accelerated here, what is missing, and the line that installs it.
+
+    With --cells, also how much memory a slide of that size will take.
+    """
     import torch
 
     import spatiagraph
@@ -65,12 +80,17 @@ def doctor() -> None:
             f"(differs by {difference:.0e} from plain torch, {seconds:.1f} s)"
         )
     say("\nextras")
-    for extra, (modules, purpose) in _EXTRAS.items():
-        there = all(find_spec(module) for module in modules)
-        state = "ok" if there else f"missing: pip install 'spatiagraph[{extra}]'"
-        say(f"  {extra:18}{state} ({purpose})")
-    scatter = "ok" if find_spec("torch_scatter") else "missing; not needed, results are the same"
-    say(f"  {'torch-scatter':18}{scatter}")
+    for extra, missing in missing_of_extras().items():
+        line = _INSTALL.get(extra, f"pip install 'spatiagraph[{extra}]'")
+        state = f"lacks {', '.join(missing)}: {line}" if missing else "ok"
+        purpose = f" ({_PURPOSES[extra]})" if extra in _PURPOSES else ""
+        say(f"  {extra:18}{state}{purpose}")
+    if cells is not None:
+        say(f"\nmemory for {cells:,} cells × {genes:,} genes, the default model on the CPU")
+        for name, memory in (("fit", FIT), ("embed", EMBED)):
+            say(f"  {name:18}about {memory.gigabytes(cells, genes):.1f} GB")
+        say("  an estimate, from runs of up to 50,000 cells without images; crops and a raw slide")
+        say("  of many more genes than the model reads come on top")
     if failed:
         typer.echo(f"error: the self-test of {', '.join(failed)} failed", err=True)
         raise typer.Exit(1)
@@ -81,3 +101,19 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "missing"
+
+
+def missing_of_extras() -> dict[str, list[str]]:
+    """Extra of the installed package → the packages of it that are not there."""
+    from packaging.requirements import Requirement
+
+    package = distribution("spatiagraph")
+    found: dict[str, list[str]] = {e: [] for e in package.metadata.get_all("Provides-Extra") or ()}
+    for text in package.requires or ():
+        needed = Requirement(text)
+        for extra in found:
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                continue  # of the core
+            if needed.marker.evaluate({"extra": extra}) and _version(needed.name) == "missing":
+                found[extra].append(needed.name)
+    return found

@@ -62,7 +62,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the tidy table to this .csv, a picture beside it.")
     ] = None,
 ) -> None:
-    """Score embeddings against known domains and cell types, beside plain baselines.
+    """Score embeddings of any method against known domains and cell types, beside baselines.
 
     Domains: k-means and a Gaussian mixture. Types: logistic regression, blocks of tissue held out
     in turn. The baselines are PCA, neighbour-averaged PCA, sequencing depth and position.
@@ -106,7 +106,8 @@ def evaluate(
     )
     for name, part in table.groupby("protocol", sort=False):
         wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
-        wide["seconds"] = part.groupby("embedding")["seconds"].first()
+        logged = part.groupby("embedding")[["seconds", "peak_gb"]].first()
+        wide[["seconds", "peak_gb"]] = logged.loc[wide.index]
         print_table(wide, f"\n{name}")
     if out is not None:
         table.to_csv(out, index=False)

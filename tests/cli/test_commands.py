@@ -1,23 +1,15 @@
 """Each command at its best; what they refuse is in the test of bad input."""
 
+import re
+from importlib.metadata import metadata
+
 import anndata
 import numpy as np
 import pandas as pd
-import pytest
 from numpy.testing import assert_allclose
 
 import spatiagraph
 from spatiagraph.data import make_tissue
-
-COMMANDS = ["demo", "doctor", "prepare", "fit", "embed", "search", "report", "evaluate"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_a_command_does(run, command):
-    done = run(command, "--help")
-    assert done.exit_code == 0
-    assert "Usage:" in done.stdout
-    assert "Options" in done.stdout
 
 
 def test_version_is_the_package_s(run):
@@ -123,7 +115,26 @@ def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):
     assert done.exit_code == 0, done.output
     assert "numba             ok" in done.stdout
     assert f"spatiagraph {spatiagraph.__version__}" in done.stdout
-    assert "torch-scatter" in done.stdout
+    extras = done.stdout.split("extras\n")[1].splitlines()
+    assert {line.split()[0] for line in extras} == set(
+        metadata("spatiagraph").get_all("Provides-Extra")
+    )
+    for line in extras:
+        assert line.split()[1] == "ok" or "pip install" in line
+    assert "memory for" not in done.stdout
+
+
+def test_doctor_estimates_memory_that_grows_with_cells_and_genes(run):
+    def gigabytes(*arguments):
+        lines = run("doctor", *arguments).stdout.split("memory for")[1].splitlines()
+        return [float(re.search(r"about ([\d.]+) GB", line)[1]) for line in lines if "GB" in line]
+
+    small, many_cells, many_genes = (
+        gigabytes("--cells", cells, "--genes", genes)
+        for cells, genes in ((10_000, 500), (1_000_000, 500), (1_000_000, 1000))
+    )
+    for a, b, c in zip(small, many_cells, many_genes, strict=True):
+        assert 0.5 < a < b < c < 100
 
 
 def test_evaluate_scores_every_embedding_beside_the_baselines(run, workplace, tmp_path):

@@ -1,5 +1,6 @@
 """Protocols of ``spatiagraph evaluate`` that are run when they are asked for."""
 
+import anndata
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -27,3 +28,23 @@ def test_evaluate_imputes_genes_and_reads_images_when_asked(run, workplace, tmp_
     assert ("image_to_genes", "color_texture", "mse") in scores
     done = run("evaluate", tmp_path / "slide.h5ad", "--protocol", "retrieval", "--out", out)
     run.refused(done, "'image_features' or 'crops'")
+
+
+def test_embeddings_of_other_methods_are_entered_by_their_slot(run, workplace, tmp_path):
+    adata = anndata.read_h5ad(workplace / "embedded.h5ad")
+    truth = adata.obs["niche"].astype("category").cat.codes.to_numpy()
+    adata.obsm["peer"] = np.eye(truth.max() + 1)[truth]
+    adata.obsm["X_noise"] = np.random.default_rng(0).normal(size=(adata.n_obs, 8))
+    adata.write_h5ad(tmp_path / "slide.h5ad")
+    out = tmp_path / "scores.csv"
+    arguments = ["--domains", "niche", "--protocol", "domains_kmeans", "--seeds", 3, "--out", out]
+    chosen = ["--embedding", "peer", "--embedding", "X_noise"]
+    done = run("evaluate", tmp_path / "slide.h5ad", *arguments, *chosen)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out)
+    score = table[table["metric"] == "ARI"].set_index("embedding")["value"]
+    assert set(score.index) == {"peer", "X_noise", "pca30", "pca30_nbr15", "depth_nbr15", "xy_only"}
+    assert score["peer"] == 1
+    assert score["X_noise"] < 0.1 < score["pca30_nbr15"]
+    assert (table[["seconds", "peak_gb"]] > 0).all(axis=None)
+    assert "peak_gb" in done.stdout
