@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from spatiagraph._optional import require
 from spatiagraph.data.morphology import measure_morphology
@@ -27,6 +28,7 @@ def extract_features(
     mpp: float | None = None,
     foreground: Literal["bright", "dark"] = "bright",
     component: Literal["largest", "center"] = "largest",
+    progress: bool = False,
 ) -> NDArray[np.float64]:
     """Features of images by any extractor. Nothing is ever downloaded.
 
@@ -40,6 +42,7 @@ def extract_features(
         mpp: µm per pixel.
         foreground: What is measured, for ``"morphology"``.
         component: Which object is measured, for ``"morphology"``.
+        progress: Whether to show a progress bar.
 
     Returns:
         ``[N, F]``; a row of NaN where there is no nucleus to measure.
@@ -60,8 +63,9 @@ def extract_features(
         if extractor == "morphology":
             if mpp is None:
                 raise ValueError("Expected 'mpp' (µm per pixel) to measure morphology, got None")
-            table = measure_morphology(x, mpp=mpp, foreground=foreground, component=component)
-            return table.to_numpy()
+            return measure_morphology(
+                x, mpp=mpp, foreground=foreground, component=component, progress=progress
+            ).to_numpy()
         if extractor == "color_texture":
             return color_texture(x.cpu().numpy()).astype(np.float64)
         if weights is None or not Path(weights).is_file():
@@ -71,13 +75,15 @@ def extract_features(
                 'extractor="morphology" needs none'
             )
         if extractor == "inception":
-            return _by_blocks(_inception(weights), x)
-        return _by_blocks(_timm(extractor, weights, x.size(1)), x)
-    return _by_blocks(extractor, x)
+            return _by_blocks(_inception(weights), x, progress)
+        return _by_blocks(_timm(extractor, weights, x.size(1)), x, progress)
+    return _by_blocks(extractor, x, progress)
 
 
 @torch.no_grad()
-def _by_blocks(network: Callable[[Tensor], Tensor], x: Tensor) -> NDArray[np.float64]:
+def _by_blocks(
+    network: Callable[[Tensor], Tensor], x: Tensor, progress: bool
+) -> NDArray[np.float64]:
     """Features of a few images at a time, as the network gives them when it does not train."""
     device, training = x.device, False
     if isinstance(network, nn.Module):
@@ -85,7 +91,8 @@ def _by_blocks(network: Callable[[Tensor], Tensor], x: Tensor) -> NDArray[np.flo
         training = network.training
         network.eval()
     try:
-        parts = [network(part.to(device)).double().cpu() for part in x.split(_BLOCK)]
+        blocks = tqdm(x.split(_BLOCK), desc="features", disable=not progress)
+        parts = [network(part.to(device)).double().cpu() for part in blocks]
     finally:
         if isinstance(network, nn.Module):
             network.train(training)

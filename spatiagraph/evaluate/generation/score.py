@@ -35,6 +35,7 @@ def score_generation(
     min_frechet: int = MIN_FRECHET,
     num_subsets: int = 100,
     seed: int = 0,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Score generated cells against real ones, per transition and in all.
 
@@ -58,6 +59,7 @@ def score_generation(
         min_frechet: Images on each side below which no Fréchet distance is given (NaN).
         num_subsets: Random subsets of the kernel distance.
         seed: Of halves and subsets.
+        progress: Whether to show a progress bar.
 
     Returns:
         One row per generator and transition, ``"all"`` among them: ``wasserstein_correlation`` and
@@ -91,6 +93,7 @@ def score_generation(
                 mpp=mpp,
                 foreground=foreground,
                 component=component,
+                progress=progress,
             )
             for side, x in images.items()
         }
