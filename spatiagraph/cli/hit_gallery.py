@@ -107,7 +107,7 @@ def _draw_maps(
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     size = (columns * _TILE + 1.4, rows * (_TILE + 0.5) + 0.3)
-    figure = Figure(figsize=size, layout="constrained", dpi=DPI)
+    figure = Figure(figsize=size, layout="compressed", dpi=DPI)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
@@ -127,7 +127,7 @@ def _draw_maps(
         )
         ax.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor="black")
         ax.set_title(titles[number], fontsize=7)
-    add_scale_bar(axes[0], gap=0.05, thickness=0.02)
+    add_scale_bar(axes[len(shown) - 1], gap=0.05, thickness=0.02)  # no title is below the last
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
         for name, hue in palette.items()

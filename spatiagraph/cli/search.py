@@ -8,7 +8,7 @@ import typer
 
 from spatiagraph.cli.options import SlideOptions, with_slide_options
 
-_SHOWN = 6  # columns of metadata in the printed table; the file has all
+_SHOWN = 3  # columns of metadata in the printed table; the file has all
 _ASK = "What to look for"
 
 
@@ -140,7 +140,7 @@ def search(
         apart_um=apart_um,
     )
     table = hits.drop(columns="query").set_index("rank")
-    first = ["id", "distance", keys.SLIDE_ID]
+    first = ["id", "distance", keys.SLIDE_ID, "x_um", "y_um"]
     shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
     print_table(table[shown], f"Most like {asked.name}")
     if out is not None:

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +53,15 @@ def test_a_query_by_image_does_not_look_at_genes(tissue):
         assert_array_equal(first[level], second[level])
     assert first["niche"].std(0).max() > 1e-3
     assert np.abs(first["cell"] - embed_query(model, slide)["cell"]).max() > 1e-3
+
+
+def test_a_missing_modality_is_a_learned_null_and_not_zeros(tissue):
+    model, slide = tissue
+    before = {by: embed_query(model, slide, by)["cell"] for by in ("genes", "image")}
+    changed = copy.deepcopy(model)
+    changed.cell_encoder.fusion.gene_null.data += 1
+    assert np.abs(embed_query(changed, slide, "image")["cell"] - before["image"]).max() > 1e-3
+    assert_array_equal(embed_query(changed, slide, "genes")["cell"], before["genes"])
 
 
 def test_a_query_by_genes_does_not_look_at_the_image(tissue):
