@@ -87,8 +87,8 @@ def doctor(
         say(f"  {extra:18}{state}{purpose}")
     if cells is not None:
         say(f"\nmemory for {cells:,} cells × {genes:,} genes, the default model on the CPU")
-        for name, memory in (("fit", FIT), ("embed", EMBED)):
-            say(f"  {name:18}about {memory.gigabytes(cells, genes):.1f} GB")
+        for task, peak in (("fit", FIT), ("embed", EMBED)):
+            say(f"  {task:18}about {peak.gigabytes(cells, genes):.1f} GB")
         say("  an estimate, from runs of up to 50,000 cells without images; crops and a raw slide")
         say("  of many more genes than the model reads come on top")
     if failed:
