@@ -37,7 +37,8 @@ class NicheIndex(ItemSearch):
         obs: Metadata of the items, ``N`` rows.
         kind: ``"flat"`` (exact), ``"ivf"`` (inverted lists) or ``"hnsw"`` (small-world graph).
         metric: ``"cosine"`` or ``"l2"``.
-        recall: Share of the true ten nearest that a search returns, measured on 100 items.
+        recall: Share of the true ten nearest that a search returns, measured on 100 items; for
+            queries that are no items it is a little lower.
         calibration: What is taken away from the embeddings of each slide, or ``None``.
         model: Hash of the weights that made the embeddings, where known.
         key: Slot of ``obsm`` they came from, where known.
