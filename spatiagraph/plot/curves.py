@@ -64,7 +64,8 @@ def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | Non
     known = [str(name) for name in history if history[name].notna().any()]
     parts = [name for name in known if name not in (*_NOT_A_LOSS, "loss")]
     shown = ["loss", *parts, *(name for name in _HEALTH if name in known)]
-    rows, columns = -(-len(shown) // _PER_ROW), min(len(shown), _PER_ROW)
+    rows = -(-len(shown) // _PER_ROW)
+    columns = -(-len(shown) // rows)
     figure = Figure(figsize=(3.0 * columns, 2.4 * rows), layout="constrained", dpi=DPI)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, name in zip(axes, shown, strict=False):

@@ -45,8 +45,8 @@ def hierarchy(
     Args:
         cells: A slide, an AnnData with positions in ``obsm["spatial"]``, or positions ``[N, 2]``
             in µm.
-        cell: Column of ``obs``, name of a gene, or values ``[N]``; ``obs["cell_type"]`` when not
-            given and there.
+        cell: Column of ``obs``, name of a gene, or values ``[N]``; ``obs["cell_type"]`` or
+            ``obs["celltype"]`` when not given and there.
         niche: Column or values ``[N]``; when not given, the domains of niches that
             ``spatiagraph report`` finds, or else ``obs["niche"]``, where there.
         tissue: Column or values ``[N]``; when not given, the regions that ``embed`` writes, where
@@ -152,7 +152,7 @@ def known_levels(cells: Slide | AnnData | NDArray) -> dict[str, str]:
         return {}
     name = str(adata.uns.get(keys.UNS, {}).get("name", ""))
     columns = {
-        "cell": ["cell_type"],
+        "cell": ["cell_type", "celltype"],
         "niche": [f"{keys.group_key(name, 'domain')}_niche", "niche"],
         "tissue": [keys.group_key(name, "tissue")],
     }

@@ -123,7 +123,7 @@ def add_maps(
 def _map(
     slide: Slide, values: pd.Series, title: str, palette: Mapping[object, str], caption: str
 ) -> tuple[Axes, str, str]:
-    ax = spatial(slide, values, title=title, palette=palette)
+    ax = spatial(slide, values, title=title, palette=palette, legend="below")
     return ax, f"Map of the cells coloured by {title}", caption
 
 
