@@ -44,7 +44,7 @@ def training_curve(
     if column == "loss":
         ax.set_ylabel("loss per cell")
     if column == "effective_rank":
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, max(1.0, 1.08 * history[column].max()))
     save_figure(ax.figure, save)  # type: ignore[arg-type]
     return ax
 

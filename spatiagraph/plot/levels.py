@@ -20,7 +20,7 @@ from spatiagraph.plot.colors import PALETTE, categories, is_categorical
 from spatiagraph.plot.maps import cell_positions, cell_spacing, cell_values, spatial
 
 _SIDE = 3.9  # inches
-_GAP = 4.0  # spacings between cells that are no neighbours any more
+_GAP = 8.0  # spacings between cells that are no neighbours any more
 
 
 def hierarchy(
