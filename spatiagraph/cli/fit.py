@@ -28,7 +28,7 @@ class Preset(StrEnum):
 def fit(
     slides: Annotated[
         list[Path],
-        typer.Argument(help="Slides: .h5ad files, .zarr (SpatialData), Visium or Xenium folders."),
+        typer.Argument(help="Slides: .h5ad files, .zarr (SpatialData) or vendors' folders."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     slide_options: SlideOptions,
