@@ -85,14 +85,14 @@ def finish_example(app, docname: str, source: list[str]) -> None:
     if folder != "auto_examples" or name == "index":
         return
     label = f".. _sphx_glr_auto_examples_{name}.py:\n\n"
-    head, text = source[0].split(label)
+    text = source[0].split(label)[1]  # what comes before says where to download
     title, rest = text.strip().split("\n\n", 1)
     intro, code = rest.split(".. GENERATED FROM PYTHON", 1)
     figure = f"images/gallery/{name}.png"
     if (Path(app.srcdir) / figure).is_file():
         intro += f".. figure:: /{figure}\n   :width: 75%\n\n"
     title = title.rstrip(".")
-    source[0] = f"{head}{label}{title}\n{'=' * len(title)}\n\n{intro}.. GENERATED FROM PYTHON{code}"
+    source[0] = f"{label}{title}\n{'=' * len(title)}\n\n{intro}.. GENERATED FROM PYTHON{code}"
 
 
 def math_visitor(as_block: bool):

@@ -13,12 +13,12 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 TOY = {
-    "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp}",
-    "custom_spatial_gnn.py": "--cells 1000 --epochs 50",
-    "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1",
-    "impute_genes.py": "--cells 600 --epochs 2 --splits 2",
-    "search_niches.py": "--slides 2 --cells 400 --epochs 2 --queries 50 --out {tmp}",
-    "train_context.py": "--cells 600 --epochs 2",
+    "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp} --picture {tmp}.png",
+    "custom_spatial_gnn.py": "--cells 1000 --epochs 50 --picture {tmp}.png",
+    "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1 --picture {tmp}.png",
+    "impute_genes.py": "--cells 600 --epochs 2 --splits 2 --picture {tmp}.png",
+    "search_niches.py": "--slides 2 --cells 400 --epochs 2 --out {tmp} --picture {tmp}.png",
+    "train_context.py": "--cells 600 --epochs 2 --picture {tmp}.png",
     "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",
 }
 # name of the metric, the metric, and the baselines in brackets
@@ -36,6 +36,13 @@ def run(name: str, arguments: str) -> tuple[float, dict[str, float]]:
     return float(match["value"]), {label: float(value) for label, value in parts}
 
 
+def check_what_was_written(name: str, folder: Path) -> None:
+    if "--out {tmp}" in TOY[name]:
+        assert any((folder / "out").iterdir())
+    if "--picture {tmp}.png" in TOY[name]:
+        assert (folder / "out.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize("name", [name for name in TOY if name != "custom_spatial_gnn.py"])
 def test_example_runs_and_prints_its_metric_beside_baselines(name, tmp_path):
     value, baselines = run(name, TOY[name].format(tmp=tmp_path / "out"))
@@ -44,13 +51,14 @@ def test_example_runs_and_prints_its_metric_beside_baselines(name, tmp_path):
         assert value < baselines["mean profile"]
     else:
         assert value > min(baselines.values())
-    if "{tmp}" in TOY[name]:
-        assert any((tmp_path / "out").iterdir())
+    check_what_was_written(name, tmp_path)
 
 
-def test_own_layer_on_the_kernel_learns_what_only_neighbours_know():
-    accuracy, baselines = run("custom_spatial_gnn.py", TOY["custom_spatial_gnn.py"])
+def test_own_layer_on_the_kernel_learns_what_only_neighbours_know(tmp_path):
+    name = "custom_spatial_gnn.py"
+    accuracy, baselines = run(name, TOY[name].format(tmp=tmp_path / "out"))
     assert accuracy > max(baselines.values()) + 0.2
+    check_what_was_written(name, tmp_path)
 
 
 def test_every_example_is_run():

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import shlex
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import spatiagraph as sg
 from spatiagraph.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -121,3 +123,9 @@ def test_the_readme_runs_in_twelve_lines():
 def test_links_lead_to_files_that_are_there(page):
     targets = [t for t in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in t]
     assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+def test_every_sub_package_is_in_the_reference():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    packages = [name for name in sg.__all__ if inspect.ismodule(getattr(sg, name))]
+    assert not [name for name in packages if f"spatiagraph.{name}\n" not in page]
