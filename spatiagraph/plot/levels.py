@@ -39,8 +39,9 @@ def hierarchy(
     """The levels of a slide, a panel for each: what lies within what.
 
     Cells wear the colour of their group at the level. A line is drawn around the groups of the
-    level above: niches are outlined on the cells, tissue regions on the niches. Of more than twenty
-    groups the title says how many there are, in place of a legend.
+    level above, unless they are so scattered that there would be more lines than cells: niches are
+    outlined on the cells, tissue regions on the niches. Of more than twenty groups the title says
+    how many there are, in place of a legend.
 
     Args:
         cells: A slide, an AnnData with positions in ``obsm["spatial"]``, or positions ``[N, 2]``
@@ -93,10 +94,10 @@ def hierarchy(
         if outlines and number + 1 < len(levels):
             above = values[levels[number + 1]]
             width = 0.6 if number == 0 else 1.0
-            lines = LineCollection(
-                list(group_outlines(pos, above)), colors="black", linewidths=width, zorder=2
-            )
-            ax.add_collection(lines, autolim=False)
+            found = group_outlines(pos, above)
+            if len(found) <= len(pos):  # scattered groups would be all lines
+                lines = LineCollection(list(found), colors="black", linewidths=width, zorder=2)
+                ax.add_collection(lines, autolim=False)
     save_figure(axes[0].figure, save)  # type: ignore[arg-type]
     return axes
 

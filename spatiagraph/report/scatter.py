@@ -126,7 +126,7 @@ def cell_scatter(
         "x",
         "y",
         source=ColumnDataSource(source),
-        radius=cell_spacing(pos) * 0.45,
+        radius=_radius_um(pos, thinned=len(rows) < slide.num_cells),
         hit_dilation=1.5,
         line_color=None,
         fill_alpha=1.0 if slide.image is None else 0.85,
@@ -208,6 +208,13 @@ def scatter_html(scatter: Scatter, name: str) -> str:
 def scatter_scripts() -> list[str]:
     """What a page with maps runs: Bokeh itself, and what joins the controls to the maps."""
     return [*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, CONTROLS]
+
+
+def _radius_um(pos: NDArray[np.floating], *, thinned: bool) -> float:
+    """Nearly half the distance of neighbours; what is left of a thinned slide fills its area."""
+    if thinned:
+        return 0.5 * float(np.sqrt(np.prod(np.ptp(pos, axis=0)) / len(pos)))
+    return 0.45 * cell_spacing(pos)
 
 
 def _empty_plot() -> Any:

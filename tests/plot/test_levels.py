@@ -66,6 +66,11 @@ def test_each_level_is_outlined_on_the_finer_one(slide):
     assert not axes[0].images
 
 
+def test_scattered_groups_are_not_outlined():
+    dots = plot.hierarchy(GRID, cell=np.arange(36) % 2, niche=np.arange(36) % 7)
+    assert not lines(dots[0])
+
+
 def test_levels_that_are_not_known_have_no_panel(slide):
     (only,) = plot.hierarchy(slide.pos, niche=slide.adata.obs["niche"])
     assert only.get_title() == "Niches: niche (5)"
