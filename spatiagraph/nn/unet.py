@@ -102,7 +102,7 @@ class VelocityUNet(Configurable):
             self.net = UNet2DModel(
                 down_block_types=_names("Down", attends, "Attn"),
                 up_block_types=_names("Up", attends[::-1], "Attn"),
-                attention_head_dim=head_channels,
+                attention_head_dim=min(head_channels, *widths),
                 **shared,
             )
         self.embedding_channels = 4 * channels

@@ -15,10 +15,13 @@ _NAMES = {
     "encode_cells": "embedding",
     "fit": "fitting",
     "fit_generator": "generating",
+    "fit_transitions": "transitions",
     "generate": "generating",
     "fit_morphology": "morphology",
     "impute": "imputing",
+    "score_transitions": "transitions",
     "train": "trainer",
+    "transplant": "transplanting",
 }
 _MODULES = (
     "averaging",
@@ -34,6 +37,8 @@ _MODULES = (
     "querying",
     "record",
     "trainer",
+    "transitions",
+    "transplanting",
 )
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -1,7 +1,7 @@
 """``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from spatiagraph import keys
 from spatiagraph.data.loader import PairLoader, read_crops
+from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.writing import replaced_folder
 from spatiagraph.flow.solve import Method
 from spatiagraph.heads.image import ImageGenerator
 from spatiagraph.heads.pair.transitions import column, in_state
 from spatiagraph.heads.pipeline import CellImagePipeline
-from spatiagraph.nn.condition import Condition
 from spatiagraph.tasks.image_flow import ImageFlow
 from spatiagraph.training.record import content_hash, model_record, task_record
 from spatiagraph.training.trainer import FitResult, train
@@ -158,7 +158,7 @@ def generate(
     *,
     transition: str | None = None,
     cells: Sequence[str] | NDArray[Any] | None = None,
-    context: NDArray[np.floating] | None = None,
+    context: Mapping[str, NDArray[np.floating]] | None = None,
     num_samples: int = 1,
     num_steps: int = 25,
     guidance: float = 0.2,
@@ -179,7 +179,8 @@ def generate(
         transition: Tag of the change; ``None`` for generators without transitions.
         cells: Ids, rows or a mask of the cells; those in the control state of the transition when
             not given, or all where there is no transition.
-        context: Embeddings to take instead of those in ``obsm``, ``[N, E]`` for these cells.
+        context: Key of ``obsm`` → embeddings of these cells to take instead, ``[N, D]``, such as
+            :func:`~spatiagraph.training.transplant` returns.
         num_samples: Images of each cell: they differ only where a flow starts with noise.
         num_steps: Steps of the integration.
         guidance: How much the condition is exaggerated, see :func:`~spatiagraph.flow.guided`.
@@ -213,7 +214,9 @@ def generate(
     _check_channels(model, [slide])
     rows = _chosen(model, slide, transition, cells)
     control = read_crops(slide, rows, model.window_um, model.size_px)
-    known = model.known(slide, rows) if context is None else Condition(torch.as_tensor(context))
+    known = model.known(slide, rows)
+    if context is not None:
+        known = known._replace(context=_given(model, context, len(rows)))
     random = torch.Generator(device).manual_seed(seed)
     shape = (len(rows), num_samples, *control.shape[1:])
     images = np.empty(shape, dtype=np.float32)
@@ -244,6 +247,19 @@ def generate(
     return GeneratedImages(images, control.numpy(), table, model.window_um / model.size_px)
 
 
+def _given(model: ImageGenerator, context: Mapping[str, NDArray[np.floating]], num: int) -> Tensor:
+    """Embeddings that are given, side by side as the generator wants them."""
+    for key, width in model.context.items():
+        shape = np.shape(context[key]) if key in context else None
+        if shape != (num, width):
+            raise ValueError(
+                f"Expected 'context' with {key!r} of shape {[num, width]}, got "
+                f"{'none' if shape is None else list(shape)}"
+            )
+    parts = [torch.from_numpy(np.asarray(context[key], dtype=np.float32)) for key in model.context]
+    return torch.cat(parts, dim=1)
+
+
 def _chosen(
     model: ImageGenerator,
     slide: Slide,
@@ -255,7 +271,7 @@ def _chosen(
         tags = [known.tag for known in model.transitions]
         raise ValueError(f"Expected 'transition' to be one of {tags}, got None")
     if cells is not None:
-        rows = _rows_of(slide, np.asarray(cells))
+        rows = rows_of(slide, cells)
     elif transition is None:
         rows = np.arange(slide.num_cells)
     else:
@@ -266,24 +282,6 @@ def _chosen(
     if not len(rows):
         raise ValueError(f"Expected cells of slide {slide.slide_id!r} to generate from, got none")
     return rows.astype(np.int64)
-
-
-def _rows_of(slide: Slide, cells: NDArray[Any]) -> NDArray[np.int64]:
-    if cells.dtype == bool:
-        if cells.shape != (slide.num_cells,):
-            raise ValueError(f"Expected a mask of {slide.num_cells} cells, got {cells.shape}")
-        return np.flatnonzero(cells)
-    if np.issubdtype(cells.dtype, np.integer):
-        wrong = cells[(cells < 0) | (cells >= slide.num_cells)]
-        if len(wrong):
-            raise ValueError(f"Expected rows below {slide.num_cells}, got {wrong[:5].tolist()}")
-        return cells
-    rows = slide.adata.obs_names.get_indexer(cells.astype(str))
-    if (rows < 0).any():
-        raise ValueError(
-            f"Expected cells of slide {slide.slide_id!r}, got {cells[rows < 0][:5].tolist()}"
-        )
-    return rows
 
 
 def _check_channels(model: ImageGenerator, slides: Sequence[Slide]) -> None:

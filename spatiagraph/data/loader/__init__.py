@@ -2,7 +2,7 @@
 
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, RegionDataset
-from spatiagraph.data.loader.pairs import PairLoader, pairs_of_cells, read_crops
+from spatiagraph.data.loader.pairs import PairLoader, inside_image, pairs_of_cells, read_crops
 from spatiagraph.data.loader.portions import class_weights
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
@@ -20,6 +20,7 @@ __all__ = [
     "cut_tile",
     "fill_tile",
     "in_hilbert_order",
+    "inside_image",
     "pairs_of_cells",
     "read_crops",
 ]

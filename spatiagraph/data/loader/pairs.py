@@ -159,6 +159,21 @@ def crop_source(slide: Slide, window_um: float) -> SlideImage:
     return slide.image
 
 
+def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
+    """Cells whose whole window lies on the image, ``[N]``: the rim of an image looks like a cell.
+
+    Args:
+        slide: The slide.
+        window_um: Side of the window in µm.
+
+    Raises:
+        ValueError: There is no image, or it is smaller than a window.
+    """
+    x0, y0, x1, y1 = crop_source(slide, window_um).extent_um
+    low, high = slide.pos - window_um / 2, slide.pos + window_um / 2
+    return ((low >= (x0, y0)) & (high <= (x1, y1))).all(axis=1)
+
+
 def read_crops(
     slide: Slide,
     rows: NDArray[np.int64],

@@ -3,7 +3,7 @@
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +59,7 @@ def pair_states(
     max_cells: int | None = 500,
     num_components: int = 50,
     max_iter: int = 5000,
+    among: Mapping[str, NDArray[np.bool_]] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Give each cell in a control state a cell of the same niche in the target state.
@@ -84,6 +85,8 @@ def pair_states(
             block by block where they are many.
         num_components: Principal components.
         max_iter: Iterations of the transport at most.
+        among: Slide id → mask of the cells that may be paired, ``[N]``, such as one side of a
+            split; all cells of slides that are not named.
         seed: Of sub-sampling and of ``match="sample"``. What is drawn in a niche depends on
             nothing but the seed and the names of slide, transition and niche.
 
@@ -106,6 +109,8 @@ def pair_states(
     check_unique_ids(slides)
     states = [obs_column(slide, states_key) for slide in slides]
     check_states(states, asked, states_key)
+    if among is not None:
+        states = [_only(state, s, among) for state, s in zip(states, slides, strict=True)]
     niches = [None if niche_key is None else obs_column(slide, niche_key) for slide in slides]
     problems = (
         problem
@@ -134,6 +139,17 @@ def pair_states(
     pairs = pd.concat(tables[1:], ignore_index=True) if len(tables) > 1 else _empty()
     _report_missing(pairs, asked, niche_key, fallback, min_cells)
     return pairs
+
+
+def _only(state: pd.Series, slide: Slide, among: Mapping[str, NDArray[np.bool_]]) -> pd.Series:
+    """States of the cells that may be paired; the others are in none."""
+    mask = among.get(slide.slide_id, np.ones(slide.num_cells, dtype=bool))
+    if mask.dtype != bool or mask.shape != (slide.num_cells,):
+        raise ValueError(
+            f"Expected 'among' as a mask of {slide.num_cells} cells for slide "
+            f"{slide.slide_id!r}, got {mask.dtype} {list(mask.shape)}"
+        )
+    return state.where(mask)
 
 
 def _problems(

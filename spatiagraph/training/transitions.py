@@ -1,0 +1,305 @@
+"""``fit_transitions``: from states of cells to a generator that moves between them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from spatiagraph.data.loader import inside_image, read_crops
+from spatiagraph.data.morphology import measure_morphology
+from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.slide import Slide
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate.generation import score_generation
+from spatiagraph.heads.image import ImageGenerator
+from spatiagraph.heads.pair import gene_signature, morphology_signature, pair_states
+from spatiagraph.heads.pair.transitions import Transitions, as_transitions
+from spatiagraph.training.generating import fit_generator, generate
+from spatiagraph.training.morphology import MorphologyFit, fit_morphology
+
+NUM_BLOCKS = 5
+"""One of so many folds of blocks of tissue is kept for testing."""
+
+
+@dataclass(frozen=True)
+class TransitionFit:
+    """A generator, and what it was trained and can be tested on.
+
+    Attributes:
+        generator: The trained generator.
+        pairs: Pairs it was trained on.
+        held_out: Pairs of cells in blocks of tissue that training never saw.
+        morphology: Network of morphology it was aligned with, if any.
+        history: One row per epoch.
+    """
+
+    generator: ImageGenerator
+    pairs: pd.DataFrame
+    held_out: pd.DataFrame
+    morphology: MorphologyFit | None
+    history: pd.DataFrame
+
+
+def fit_transitions(
+    slides: Sequence[Slide],
+    transitions: Transitions,
+    *,
+    states_key: str,
+    niche_key: str | None = None,
+    context: Sequence[str],
+    preset: Literal["tiny", "small", "base"] = "tiny",
+    size_px: int = 32,
+    window_um: float = 13.6,
+    use_morphology: bool = True,
+    foreground: Literal["bright", "dark"] = "bright",
+    pairing: Mapping[str, Any] | None = None,
+    max_epochs: int = 30,
+    morphology_epochs: int = 30,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    accelerator: str = "auto",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> TransitionFit:
+    """Pair cells, measure what transitions do, and train a generator on all of it.
+
+    A fifth of the tissue, in blocks, is held out: its cells are paired among themselves. All that
+    is learned or averaged is of the rest. Cells whose window reaches beyond the image are left out.
+
+    Args:
+        slides: Cohort with images and embeddings.
+        transitions: Table of ``control``, ``target`` and ``tag``, or rows of these.
+        states_key: Column of ``obs`` with states.
+        niche_key: Column of ``obs`` with niches to pair within; ``None`` pairs within slides.
+        context: Keys of ``obsm`` to condition on.
+        preset: Size of the network.
+        size_px: Side of the images in pixels.
+        window_um: Side of their window.
+        use_morphology: Whether to condition on what transitions do to morphology, and to align
+            images with the morphology of target cells.
+        foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
+        pairing: More arguments of :func:`~spatiagraph.heads.pair_states`.
+        max_epochs: Passes over the pairs.
+        morphology_epochs: Passes of the network of morphology over the cells.
+        batch_size: Pairs of a mini-batch.
+        lr: Peak learning rate.
+        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
+        seed: Of everything that is drawn.
+        out: Folder for ``pairs.csv``, ``held_out.csv`` and the runs ``morphology`` and
+            ``generator``, which a repeated call resumes.
+        progress: Show progress bars.
+        **options: More arguments of :class:`~spatiagraph.heads.ImageGenerator`.
+
+    Raises:
+        ValueError: Slides, states and transitions do not fit together, or no pair is left to train
+            on or to test on.
+    """
+    asked = as_transitions(transitions)
+    split = _split(slides, window_um, seed)
+    sides = {}
+    for name, masks in split.items():
+        sides[name] = pair_states(
+            slides,
+            asked,
+            states_key=states_key,
+            niche_key=niche_key,
+            among=masks,
+            seed=seed,
+            **{"max_cells": None, **(pairing or {})},
+        )
+    pairs = sides["pairs"]
+    donors = sorted({str(slide.donor) for slide in slides})
+    panel = GenePanel.from_slides(list(slides))
+    deltas: dict[str, Any] = {
+        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=donors)
+    }
+    folder = None if out is None else Path(out)
+    learned = None
+    if use_morphology:
+        crops, features = _measured(
+            slides, split["pairs"], window_um, size_px, foreground, progress
+        )
+        deltas["delta_morphology"] = morphology_signature(slides, features, pairs, donors=donors)
+        learned = fit_morphology(
+            np.concatenate(list(crops.values())),
+            pd.concat([features[key][split["pairs"][key]] for key in crops]),
+            max_epochs=morphology_epochs,
+            accelerator=accelerator,
+            seed=seed,
+            out=None if folder is None else folder / "morphology",
+            progress=progress,
+        )
+    generator = ImageGenerator.for_slides(
+        slides,
+        preset,
+        context=context,
+        pairs=pairs,
+        transitions=asked,
+        states_key=states_key,
+        size_px=size_px,
+        window_um=window_um,
+        seed=seed,
+        **deltas,
+        **options,
+    )
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in sides.items():
+            table.to_csv(folder / f"{name}.csv", index=False)
+    result = fit_generator(
+        generator,
+        slides,
+        pairs,
+        profile=None if learned is None else learned.model,
+        max_epochs=max_epochs,
+        lr=lr,
+        batch_size=batch_size,
+        accelerator=accelerator,
+        seed=seed,
+        out=None if folder is None else folder / "generator",
+        progress=progress,
+    )
+    return TransitionFit(generator, pairs, sides["held_out"], learned, result.history)
+
+
+def _split(
+    slides: Sequence[Slide], window_um: float, seed: int
+) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Cells to train on and cells held out, of those whose whole window is on the image."""
+    split: dict[str, dict[str, NDArray[np.bool_]]] = {"pairs": {}, "held_out": {}}
+    for slide in slides:
+        test = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed) == 0
+        whole = inside_image(slide, window_um)
+        split["pairs"][slide.slide_id] = whole & ~test
+        split["held_out"][slide.slide_id] = whole & test
+    return split
+
+
+def _measured(
+    slides: Sequence[Slide],
+    training: Mapping[str, NDArray[np.bool_]],
+    window_um: float,
+    size_px: int,
+    foreground: Literal["bright", "dark"],
+    progress: bool,
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, pd.DataFrame]]:
+    """Crops of the training cells, and the morphology of all cells (NaN for the others)."""
+    crops, features = {}, {}
+    for slide in slides:
+        key = slide.slide_id
+        rows = np.flatnonzero(training[key])
+        crops[key] = read_crops(slide, rows, window_um, size_px, progress).numpy()
+        table = measure_morphology(
+            crops[key],
+            mpp=window_um / size_px,
+            foreground=foreground,
+            component="center",
+            progress=progress,
+        )
+        table.index = pd.Index(rows)
+        features[key] = table.reindex(np.arange(slide.num_cells))
+    return crops, features
+
+
+@dataclass(frozen=True)
+class TransitionScores:
+    """How cells that training never saw come out, and how they look.
+
+    Attributes:
+        table: One row per generator (bounds among them) and transition, see
+            :func:`~spatiagraph.evaluate.score_generation`.
+        pairs: The pairs that were scored, ``P`` rows.
+        control: Images of the control cells, ``[P, C, H, W]``.
+        generated: What the generator made of them, ``[P, C, H, W]``.
+        target: Images of their partners, ``[P, C, H, W]``.
+    """
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    control: NDArray[np.float32]
+    generated: NDArray[np.float32]
+    target: NDArray[np.float32]
+
+
+def score_transitions(
+    generator: ImageGenerator,
+    slides: Sequence[Slide],
+    pairs: pd.DataFrame,
+    *,
+    max_pairs: int | None = 500,
+    foreground: Literal["bright", "dark"] = "bright",
+    num_steps: int = 25,
+    guidance: float = 0.2,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    **scoring: Any,
+) -> TransitionScores:
+    """Generate the controls of pairs under their transition and a wrong one, and score both.
+
+    Args:
+        generator: A trained generator.
+        slides: Cohort of the pairs.
+        pairs: Pairs that training has not seen, such as :attr:`TransitionFit.held_out`.
+        max_pairs: Pairs of each transition, at most, drawn by ``seed``.
+        foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
+        num_steps: Steps of the integration.
+        guidance: How much the condition is exaggerated.
+        seed: Of what is drawn.
+        device: Where the generator runs.
+        progress: Show a progress bar.
+        **scoring: More arguments of :func:`~spatiagraph.evaluate.score_generation`.
+
+    Raises:
+        ValueError: Pairs do not fit the slides, or too few can be measured.
+    """
+    if max_pairs is not None:
+        order = pairs.sample(frac=1.0, random_state=seed)
+        pairs = order.groupby("transition", sort=False).head(max_pairs).sort_index()
+    pairs = pairs.reset_index(drop=True)
+    tags = [transition.tag for transition in generator.transitions]
+    size = (generator.image_channels, generator.size_px, generator.size_px)
+    sides = ("control", "generated", "wrong", "target")
+    images = {side: np.empty((len(pairs), *size), dtype=np.float32) for side in sides}
+    known = {slide.slide_id: slide for slide in slides}
+    for (slide_id, tag), group in pairs.groupby(["slide", "transition"], sort=False):
+        slide, rows = known[str(slide_id)], group["control_row"].to_numpy()
+        wrong = tags[(tags.index(str(tag)) + 1) % len(tags)]
+        for side, asked in (("generated", str(tag)), ("wrong", wrong)):
+            made = generate(
+                generator,
+                slide,
+                transition=asked,
+                cells=rows,
+                num_steps=num_steps,
+                guidance=guidance,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+            images[side][group.index] = made.images[:, 0]
+            images["control"][group.index] = made.control
+        images["target"][group.index] = read_crops(
+            slide, group["target_row"].to_numpy(), generator.window_um, generator.size_px
+        )
+    table = score_generation(
+        images["generated"],
+        images["target"],
+        images["control"],
+        pairs["transition"].tolist(),
+        wrong=images["wrong"] if len(tags) > 1 else None,
+        mpp=generator.window_um / generator.size_px,
+        foreground=foreground,
+        component="center",
+        seed=seed,
+        **scoring,
+    )
+    return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])
