@@ -87,7 +87,8 @@ def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
     html = page.read_text()
     for part in ("What was run", "Scores", "Training", "Domains on the slide", "Gene panel"):
         assert part in html
-    assert 'src="http' not in html
+    assert "default-src 'none'" in html
+    assert 'src="http' not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
 
 
 def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path):
