@@ -1,6 +1,7 @@
 """``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,12 @@ class GeneratedImages:
         target = Path(path)
         if target.suffix != ".zarr":
             raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
-        with replaced_folder(target) as new, anndata.settings.override(zarr_write_format=3):
+        with (
+            replaced_folder(target) as new,
+            anndata.settings.override(zarr_write_format=3),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # of zarr, about its own future
             self.to_anndata().write_zarr(new)
         return target
 

@@ -20,26 +20,22 @@ def impute(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
-    r"""Expected expression of every gene of the model, from what the slide measured.
+    """Expected expression of every gene of the model, from what the slide measured.
 
-    The expression head shares a cell out to the genes. What it predicts for a gene is
-
-    .. math::
-        \ln(1 + t \, \mathrm{softmax}_g(\mathbf{W} \mathbf{z}_i + \mathbf{b})_g)
-
-    with the depth :math:`t` asked for. How deep a cell was sequenced over the genes that were not
+    It is what the expression head makes of the embeddings of cells, see
+    :meth:`~spatiagraph.heads.ExpressionHead.expected`. How deep a cell was sequenced over the genes that were not
     measured is unknown; it is taken to be what the mean profile of the training data says.
 
     Args:
         model: A model that was trained with genes hidden at random.
         slide: The slide; it may lack genes of the model, not have others only.
-        depth: Counts that a whole cell is brought to, :math:`t`.
+        depth: Counts that a whole cell is brought to.
         tile_size: Core cells of a tile, at most.
         device: Where the model runs.
         progress: Show a progress bar.
 
     Returns:
-        Cells × genes of the panel, on the logarithmic scale above.
+        Cells × genes of the panel, as log1p of so many counts per cell.
 
     Raises:
         ValueError: If the model reads no counts, or the slide does not fit its panel.
@@ -53,6 +49,5 @@ def impute(
     seen = torch.as_tensor(counts.sum(1)).flatten().float()
     data.depth = seen / share[torch.as_tensor(measured)].sum()
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
-    logits = head.linear(torch.from_numpy(z).to(head.linear.weight.device))
-    values = torch.log1p(depth * softmax(logits, 1)).cpu()
+    values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()
     return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

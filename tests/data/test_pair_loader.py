@@ -88,8 +88,8 @@ def test_what_does_not_fit_is_refused(change, options, message):
 
 
 def test_slides_without_image_and_empty_tables_are_refused():
+    bare = make_tissue(60, num_genes=20, image=None, slide_id="s0")
     with pytest.raises(ValueError, match="an image with slide 's0'"):
-        bare = make_tissue(60, num_genes=20, image=None, slide_id="s0")
         PairLoader([bare], PAIRS[PAIRS["slide"] == "s0"], **CROPS)
     with pytest.raises(ValueError, match="got none"):
         loader(PAIRS.iloc[:0])

@@ -171,7 +171,8 @@ def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
     """
     x0, y0, x1, y1 = crop_source(slide, window_um).extent_um
     low, high = slide.pos - window_um / 2, slide.pos + window_um / 2
-    return ((low >= (x0, y0)) & (high <= (x1, y1))).all(axis=1)
+    inside = (low >= (x0, y0)) & (high <= (x1, y1))  # [N, 2]
+    return inside[:, 0] & inside[:, 1]
 
 
 def read_crops(
