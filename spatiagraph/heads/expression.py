@@ -57,6 +57,22 @@ class ExpressionHead(Configurable):
         log_mu = log_share + library.clamp(min=1e-8).log().unsqueeze(-1)
         return Expression(log_mu, self.log_theta)
 
+    def expected(self, z: Tensor, depth: float = 1e4) -> Tensor:
+        r"""Expression of every gene that embeddings lead one to expect, on a logarithmic scale:
+
+        .. math::
+            \ln(1 + t \, \mathrm{softmax}_g(\mathbf{W} \mathbf{z}_i + \mathbf{b})_g)
+
+        Args:
+            z: ``[N, D]``.
+            depth: Counts that a whole cell is brought to, :math:`t`.
+
+        Returns:
+            ``[N, G]``.
+        """
+        library = torch.full((len(z),), depth, device=z.device)
+        return torch.log1p(self(z, library).log_mu.exp())
+
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
         """Start from the mean profile of a sample of counts, ``[N, G]``."""

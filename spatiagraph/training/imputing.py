@@ -23,8 +23,9 @@ def impute(
     """Expected expression of every gene of the model, from what the slide measured.
 
     It is what the expression head makes of the embeddings of cells, see
-    :meth:`~spatiagraph.heads.ExpressionHead.expected`. How deep a cell was sequenced over the genes that were not
-    measured is unknown; it is taken to be what the mean profile of the training data says.
+    :meth:`~spatiagraph.heads.ExpressionHead.expected`. How deep a cell was sequenced over the genes
+    that were not measured is unknown; it is taken to be what the mean profile of the training data
+    says.
 
     Args:
         model: A model that was trained with genes hidden at random.

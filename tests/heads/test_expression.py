@@ -26,3 +26,12 @@ def test_expression_head_starts_from_the_mean_profile():
     head.initialize(x)
     share = head(torch.randn(3, 4), torch.ones(3)).log_mu.exp()
     assert_close(share, (x.sum(0) / x.sum()).expand(3, -1), atol=1e-3, rtol=1e-2)
+
+
+def test_expected_expression_is_what_a_cell_of_some_depth_would_show():
+    torch.manual_seed(0)
+    head, z = ExpressionHead(4, 10), torch.randn(3, 4)
+    torch.nn.init.normal_(head.linear.weight)
+    share = head.linear(z).softmax(1)
+    assert_close(head.expected(z, 50.0), torch.log1p(50 * share))
+    assert_close(head.expected(z).expm1().sum(1), torch.full((3,), 1e4))
