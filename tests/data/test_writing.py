@@ -53,3 +53,12 @@ def test_a_new_store_replaces_an_old_one_and_nothing_else_is_left(tmp_path):
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.h5ad or \.zarr, got slide\.csv"):
         write(make_tissue(50, num_genes=20), tmp_path / "slide.csv")
+
+
+def test_results_of_a_slide_in_a_store_find_its_image_again(tmp_path):
+    slide = make_tissue(100, num_genes=20, image="dapi", seed=0)
+    write(slide, tmp_path / "slide.zarr")
+    write(read(tmp_path / "slide.zarr"), tmp_path / "results.h5ad")
+    again = read(tmp_path / "results.h5ad")
+    first, second = (s.image.crops(slide.pos[:20], 12.0, 16)[0] for s in (slide, again))
+    np.testing.assert_allclose(first, second, atol=1e-6)

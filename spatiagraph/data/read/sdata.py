@@ -162,8 +162,18 @@ def _image(
     name = min(placed, key=lambda n: placed[n][0])
     scale, corner = placed[name]
     origin = options.origin_um or (float(corner[0] * mpp), float(corner[1] * mpp))
-    levels = [_without_alpha(level).data for level in _levels(sdata.images[name])]
-    return SlideImage(levels, mpp=options.image_mpp or scale * mpp, origin_um=origin), name
+    stored = _levels(sdata.images[name])
+    levels = [_without_alpha(level) for level in stored]
+    path = None  # where the same pixels can be opened without the store
+    if sdata.path is not None and levels[0].size == stored[0].size:
+        path = Path(sdata.path) / "images" / name
+    image = SlideImage(
+        [level.data for level in levels],
+        mpp=options.image_mpp or scale * mpp,
+        origin_um=origin,
+        path=path,
+    )
+    return image, name
 
 
 def _levels(image: Any) -> list[Any]:
