@@ -13,6 +13,7 @@ from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.embed import embed
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
+from spatiagraph.cli.generate import generate
 from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
@@ -92,5 +93,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, doctor, prepare, fit, embed, search, report, evaluate):
+for command in (demo, doctor, prepare, fit, embed, search, generate, report, evaluate):
     app.command()(command)

@@ -19,7 +19,7 @@ from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
 from spatiagraph.nn.condition import Condition, TransitionConditioner
 from spatiagraph.nn.hub import PretrainedModel
-from spatiagraph.nn.unet import Injection, VelocityUNet
+from spatiagraph.nn.unet import Injection, VelocityUNet, check_side
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"channels": 16, "num_blocks": 1, "dropout": 0.0, "condition_channels": 64},
@@ -88,6 +88,7 @@ class ImageGenerator(PretrainedModel):
         **unet: Any,
     ):
         super().__init__()
+        check_side(size_px, unet.get("multipliers"))
         self.size_px, self.window_um = size_px, window_um
         self.image_channels = image_channels
         self.context = dict(context or {})
@@ -113,8 +114,6 @@ class ImageGenerator(PretrainedModel):
             dropout=dropout,
             **unet,
         )
-        if size_px % self.unet.stride:
-            raise ValueError(f"Expected 'size_px' divisible by {self.unet.stride}, got {size_px}")
 
     @classmethod
     def for_slides(

@@ -1,6 +1,7 @@
 """The network that says where an image is going: a U-Net of diffusers'."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from spatiagraph.nn.config import Configurable
 
 Injection = Literal["additive", "film", "cross"]
+MULTIPLIERS = (1, 2, 2)
+"""Channels of each level of the published network, in units of those at full resolution."""
 _TIMES = 1000  # network times are those of diffusion models; t itself would hardly vary
 
 
@@ -62,7 +65,7 @@ class VelocityUNet(Configurable):
         image_channels: int,
         *,
         channels: int = 64,
-        multipliers: tuple[int, ...] = (1, 2, 2),
+        multipliers: tuple[int, ...] = MULTIPLIERS,
         num_blocks: int = 2,
         attention_from: int = 4,
         head_channels: int = 32,
@@ -171,6 +174,21 @@ class VelocityUNet(Configurable):
             elif isinstance(module, Attention) and module.residual_connection:
                 _zero(module.get_submodule("to_out.0"))
         _zero(self.net.conv_out)
+
+
+def check_side(size_px: int, multipliers: Sequence[int] | None = None) -> None:
+    """Refuse a side of images that cannot be halved from level to level.
+
+    Args:
+        size_px: Side in pixels.
+        multipliers: Those of the network; the published ones when not given.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    stride = 2 ** (len(multipliers or MULTIPLIERS) - 1)
+    if size_px < stride or size_px % stride:
+        raise ValueError(f"Expected 'size_px' divisible by {stride}, got {size_px}")
 
 
 def _names(way: str, attends: list[bool], kind: str) -> tuple[str, ...]:

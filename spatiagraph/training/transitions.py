@@ -17,9 +17,10 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate.generation import score_generation
-from spatiagraph.heads.image import ImageGenerator
+from spatiagraph.heads.image import PRESETS, ImageGenerator
 from spatiagraph.heads.pair import gene_signature, morphology_signature, pair_states
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
+from spatiagraph.nn.unet import check_side
 from spatiagraph.training.generating import fit_generator, generate
 from spatiagraph.training.morphology import MorphologyFit, fit_morphology
 
@@ -103,6 +104,7 @@ def fit_transitions(
             on or to test on.
     """
     asked = as_transitions(transitions)
+    check_side(size_px, {**PRESETS.get(preset, {}), **options}.get("multipliers"))
     split = _split(slides, window_um, seed)
     sides = {}
     for name, masks in split.items():
@@ -116,10 +118,9 @@ def fit_transitions(
             **{"max_cells": None, **(pairing or {})},
         )
     pairs = sides["pairs"]
-    donors = sorted({str(slide.donor) for slide in slides})
     panel = GenePanel.from_slides(list(slides))
     deltas: dict[str, Any] = {
-        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=donors)
+        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=None)
     }
     folder = None if out is None else Path(out)
     learned = None
@@ -127,7 +128,7 @@ def fit_transitions(
         crops, features = _measured(
             slides, split["pairs"], window_um, size_px, foreground, progress
         )
-        deltas["delta_morphology"] = morphology_signature(slides, features, pairs, donors=donors)
+        deltas["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
         learned = fit_morphology(
             np.concatenate(list(crops.values())),
             pd.concat([features[key][split["pairs"][key]] for key in crops]),

@@ -57,6 +57,29 @@ REFUSED = {
             ["file"],
         ),
     ],
+    "generate": [
+        (
+            "no transition",
+            "{work}/embedded.h5ad --states cell_type --transition type1 --out {tmp}/out",
+            ["control:target", "'type1'"],
+        ),
+        (
+            "a slide without embeddings",
+            "{work}/slide.h5ad --states cell_type --transition type1:type2 --out {tmp}/out",
+            ["spatiagraph embed"],
+        ),
+        (
+            "a slide without image",
+            "{work}/embedded.h5ad --states cell_type --transition type1:type2 --out {tmp}/out",
+            ["an image", "'slide'"],
+        ),
+        (
+            "no such generator",
+            "{work}/embedded.h5ad --states cell_type --transition type1:type2 "
+            "--generator {tmp}/folder --out {tmp}/out",
+            ["config.json"],
+        ),
+    ],
     "search": [
         ("no such file", "{tmp}/no.h5ad --cell cell1", ["no.h5ad"]),
         ("no embeddings", "{work}/slide.h5ad --cell cell1", ["spatiagraph embed"]),

@@ -51,7 +51,7 @@ def gene_signature(
     pairs: pd.DataFrame,
     *,
     panel: GenePanel,
-    donors: Sequence[str],
+    donors: Sequence[str] | None,
     normalize: bool = True,
 ) -> Signature:
     """Average over pairs the difference in expression between target and control.
@@ -62,7 +62,7 @@ def gene_signature(
         slides: Cohort that was paired.
         pairs: Result of :func:`pair_states`.
         panel: Genes of the result. A gene counts on the slides that measure it.
-        donors: Training donors.
+        donors: Training donors; ``None`` where all slides, and all pairs, are for training.
         normalize: Whether to compare log1p of 10,000 counts per cell, or the values as they are.
 
     Returns:
@@ -87,7 +87,7 @@ def morphology_signature(
     features: Mapping[str, pd.DataFrame],
     pairs: pd.DataFrame,
     *,
-    donors: Sequence[str],
+    donors: Sequence[str] | None,
 ) -> Signature:
     """Average over pairs the difference in morphology between target and control.
 
@@ -98,7 +98,7 @@ def morphology_signature(
         features: Slide id → :func:`~spatiagraph.data.measure_morphology` of all its cells, in
             their order. Pairs with a cell that could not be measured (NaN) are left out.
         pairs: Result of :func:`pair_states`.
-        donors: Training donors.
+        donors: Training donors; ``None`` where all slides, and all pairs, are for training.
 
     Returns:
         :class:`Signature`, one row per transition that training donors have pairs of; clipped at 3.
@@ -119,7 +119,7 @@ def morphology_signature(
     if not mean.num_pairs.any():
         raise ValueError(
             "Expected pairs of cells that could be measured, got NaN in every pair of the training "
-            f"donors {list(donors)}"
+            f"donors {donors}"
         )
     return mean.signature(MORPHOLOGY, clip=3.0)
 
@@ -188,23 +188,25 @@ class _PairMean:
 
 
 def _training(
-    slides: Sequence[Slide], pairs: pd.DataFrame, donors: Sequence[str]
+    slides: Sequence[Slide], pairs: pd.DataFrame, donors: Sequence[str] | None
 ) -> tuple[list[Slide], pd.DataFrame]:
     """Slides of the training donors, and the pairs on them."""
     check_unique_ids(slides)
-    stray = sorted({str(name) for name in donors} - {str(slide.donor) for slide in slides})
-    if stray or not len(donors):
-        raise ValueError(
-            f"Expected 'donors' of the slides ({sorted({str(s.donor) for s in slides})}), "
-            f"got {stray or 'none'}"
-        )
     unknown = sorted(set(pairs["slide"]) - {slide.slide_id for slide in slides})
     if unknown:
         raise ValueError(f"Expected pairs of the given slides, got those of {unknown}")
-    training = [slide for slide in slides if slide.donor in set(donors)]
-    pairs = pairs[pairs["slide"].isin([slide.slide_id for slide in training])]
+    training = list(slides)
+    if donors is not None:
+        stray = sorted({str(name) for name in donors} - {str(slide.donor) for slide in slides})
+        if stray or not len(donors):
+            raise ValueError(
+                f"Expected 'donors' of the slides ({sorted({str(s.donor) for s in slides})}), "
+                f"got {stray or 'none'}"
+            )
+        training = [slide for slide in slides if slide.donor in set(donors)]
+        pairs = pairs[pairs["slide"].isin([slide.slide_id for slide in training])]
     if pairs.empty:
-        raise ValueError(f"Expected pairs of the training donors {list(donors)}, got none")
+        raise ValueError(f"Expected pairs of the training donors {donors}, got none")
     return training, pairs
 
 

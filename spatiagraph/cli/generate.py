@@ -1,0 +1,202 @@
+"""``spatiagraph generate``."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spatiagraph.cli.options import SlideOptions, with_slide_options
+
+if TYPE_CHECKING:
+    from spatiagraph.data.slide import Slide
+    from spatiagraph.heads.image import ImageGenerator
+
+_TRAIN = "How to train a generator"
+_SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
+
+
+class Preset(StrEnum):
+    """Sizes of a generator."""
+
+    tiny = "tiny"
+    small = "small"
+    base = "base"
+
+
+class Nuclei(StrEnum):
+    """What nuclei look like."""
+
+    bright = "bright"
+    dark = "dark"
+
+
+class Fallback(StrEnum):
+    """What to do where no niche holds both states."""
+
+    skip = "skip"
+    across = "global"
+
+
+def _training(help: str, *names: str, **options: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=_TRAIN, **options)
+
+
+@with_slide_options
+def generate(
+    slides: Annotated[
+        list[Path],
+        typer.Argument(help="Files that `spatiagraph embed` wrote, of slides with images."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for images, scores and the generator.")],
+    transition: Annotated[
+        list[str],
+        typer.Option(help="Change of state as control:target or control:target:name; repeatable."),
+    ],
+    states: Annotated[str, typer.Option(help="Column of obs with the states of cells.")],
+    slide_options: SlideOptions,
+    generator: Annotated[
+        str | None, typer.Option(help="Folder of a trained generator, instead of training one.")
+    ] = None,
+    niches: Annotated[
+        str | None, _training("Column of obs; pairs stay in their niche. A slide if not given.")
+    ] = None,
+    fallback: Annotated[
+        Fallback, _training("Where no niche holds both states: leave out, or pair across niches.")
+    ] = Fallback.skip,
+    preset: Annotated[Preset, _training("Size of the network.")] = Preset.tiny,
+    size_px: Annotated[int, _training("Side of the images in pixels.", min=8)] = 32,
+    window_um: Annotated[float, _training("Side of their window in µm.", min=1.0)] = 13.6,
+    epochs: Annotated[int, _training("Passes over the pairs.", min=1)] = 30,
+    nuclei: Annotated[
+        Nuclei, _training("bright: DAPI; dark: H&E.", show_default=True)
+    ] = Nuclei.bright,
+    steps: Annotated[int, typer.Option(help="Steps of the integration.", min=1)] = 25,
+    guidance: Annotated[
+        float, typer.Option(help="How much the condition is exaggerated; 0 is twice as fast.")
+    ] = 0.2,
+    max_cells: Annotated[
+        int, typer.Option(help="Cells of each slide and transition to make images of.", min=2)
+    ] = 500,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
+    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
+) -> None:
+    """Show what cells would look like in another state.
+
+    Pairs cells of both states by their genes, trains a generator of images on most of the tissue,
+    and scores it on the rest beside two bounds: returning the cell as it is (identity) and other
+    real cells of the target state (random_target). Writes scores.csv, a picture, and the images of
+    the control cells as .zarr. An interrupted command goes on where it stopped.
+    """
+    from spatiagraph.cli.console import print_table, quiet_libraries, say
+
+    quiet_libraries()
+    from spatiagraph import training
+    from spatiagraph.cli.results import one_model_name
+    from spatiagraph.cli.transitions import train_generator, write_galleries
+    from spatiagraph.heads import ImageGenerator
+
+    asked = parse_transitions(transition)
+    sections = slide_options.read_all(slides)
+    name = one_model_name(sections)
+    for section in sections:
+        say(repr(section))
+    if generator is None:
+        fitted = train_generator(
+            sections,
+            asked,
+            name,
+            states_key=states,
+            niche_key=niches,
+            pairing={"fallback": fallback.value},
+            preset=preset.value,
+            size_px=size_px,
+            window_um=window_um,
+            foreground=nuclei.value,
+            max_epochs=epochs,
+            accelerator=accelerator,
+            seed=seed,
+            out=out,
+        )
+        model = fitted.generator
+        scores = training.score_transitions(
+            model,
+            sections,
+            fitted.held_out,
+            max_pairs=max_cells,
+            foreground=nuclei.value,
+            num_steps=steps,
+            guidance=guidance,
+            seed=seed,
+        )
+        scores.table.to_csv(out / "scores.csv")
+        write_galleries(out, scores)
+        shown = scores.table.xs("all", level="transition")
+        print_table(
+            shown[[c for c in _SHOWN if c in shown]],
+            f"\n{len(scores.pairs):,} pairs of cells on tissue that training never saw",
+        )
+    else:
+        inside = Path(generator) / "generator" / "model"
+        model = ImageGenerator.from_pretrained(inside if inside.is_dir() else generator)
+    say("")
+    for path in _write_images(
+        model, sections, [tag for *_, tag in asked], out, max_cells, steps, guidance, seed
+    ):
+        say(str(path))
+
+
+def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Rows of (control, target, tag) from ``control:target`` or ``control:target:tag``.
+
+    Raises:
+        ValueError: If one has another form.
+    """
+    rows = []
+    for text in given:
+        parts = [part.strip() for part in text.split(":")]
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ValueError(
+                f"Expected --transition as control:target or control:target:name, got {text!r}"
+            )
+        control, target, *tag = parts
+        rows.append((control, target, tag[0] if tag else f"{control} to {target}"))
+    return rows
+
+
+def _write_images(
+    model: "ImageGenerator",
+    sections: "Sequence[Slide]",
+    tags: Sequence[str],
+    out: Path,
+    max_cells: int,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> list[Path]:
+    """Images of the control cells of each slide under each transition."""
+    import numpy as np
+
+    from spatiagraph import training
+    from spatiagraph.cli.transitions import file_name
+    from spatiagraph.heads.pair.transitions import column, in_state
+
+    paths = []
+    for section in sections:
+        for tag in tags:
+            control = model.transitions[model.number_of(tag)].control
+            rows = np.flatnonzero(in_state(column(section, str(model.states_key)), control))
+            rng = np.random.default_rng(seed)
+            rows = np.sort(rng.permutation(rows)[:max_cells])
+            made = training.generate(
+                model,
+                section,
+                transition=tag,
+                cells=rows,
+                num_steps=steps,
+                guidance=guidance,
+                seed=seed,
+            )
+            paths.append(made.save(out / f"{section.slide_id}_{file_name(tag)}.zarr"))
+    return paths
