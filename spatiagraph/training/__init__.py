@@ -7,6 +7,8 @@ _NAMES = {
     "MorphologyFit": "morphology",
     "GeneratedImages": "generating",
     "TaskModule": "module",
+    "TransitionFit": "transitions",
+    "TransitionScores": "transitions",
     "WarmAverage": "averaging",
     "embed": "embedding",
     "embed_data": "embedding",

@@ -180,6 +180,8 @@ def _run(
             # tiles are cut in memory: workers would only copy the slides
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+            # networks that a loss is taken of are frozen
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")
             # Lightning's own use of torch's pytree
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
