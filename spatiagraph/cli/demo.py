@@ -1,7 +1,7 @@
 """``spatiagraph demo``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatiagraph.retrieval.index import NicheIndex
+
+_ENOUGH = 1000  # synthetic cells of which some of each type are held out
+_SYNTHETIC = ("type0:type3:larger nuclei", "type0:type4:smaller nuclei")
 
 
 @with_slide_options
@@ -23,20 +26,34 @@ def demo(
     unlabelled: Unlabelled = None,
     cells: Annotated[int, typer.Option(help="Cells of the synthetic tissue.", min=100)] = 5000,
     epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
+    states: Annotated[
+        str | None, typer.Option(help="Column of obs with states of cells, for --transition.")
+    ] = None,
+    transition: Annotated[
+        list[str] | None,
+        typer.Option(help="Also show what cells would look like: control:target; repeatable."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("spatiagraph-demo"),
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
 ) -> None:
     """From a slide to niches that can be searched, in one go.
 
-    Trains a small model, embeds every cell, niche and region, finds domains, indexes the niches
-    and writes a report. Without a slide of your own it makes tissue whose niches are known, and
-    prints how well they are found (ARI: 1 is perfect, 0 is chance) beside plain baselines.
+    Trains a small model, embeds every cell, niche and region, finds domains, indexes the niches,
+    generates images of cells in another state, and writes a report. Without a slide of your own it
+    makes tissue whose niches are known, and prints how well they are found (ARI: 1 is perfect, 0 is
+    chance) beside plain baselines.
     """
     from spatiagraph.cli.console import print_table, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
-    from spatiagraph.cli.results import find_domains, known_labels, write_page
+    from spatiagraph.cli.results import find_domains, known_labels, model_name, write_page
+    from spatiagraph.cli.transitions import (
+        as_generations,
+        parse_transitions,
+        print_scores,
+        train_generator,
+    )
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
     from spatiagraph.models import ContextModel
@@ -44,10 +61,17 @@ def demo(
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)
         labels = labels or "niche"
+        states, transition = states or "cell_type", transition or list(_SYNTHETIC)
     else:
         section = slide_options.read(slide)
     say(repr(section))
     truth = known_labels(section, labels, unlabelled or ())  # refused now, not after the work
+    if (states is None) != (not transition):
+        raise ValueError("Expected --states and --transition together, got one of them")
+    asked = parse_transitions(transition or ())
+    if slide is None and cells < _ENOUGH:
+        say(f"No images of other states: they need {_ENOUGH:,} cells, this is {cells:,}")
+        asked = []
     model = ContextModel.for_slides([section], seed=seed)
     run = out / "run"
     result = training.fit(model, [section], max_epochs=epochs, seed=seed, out=run)
@@ -55,7 +79,40 @@ def demo(
     results = find_domains(section, truth, seed=seed)
     write_h5ad(section.adata, out / "embeddings.h5ad")
     results.index.save(out / "index")
-    page = write_page(out / "report.html", section, results, labels=labels, model=model, run=run)
+    scores = None
+    if asked:
+        dark = section.image is not None and section.image.num_channels == 3
+        nuclei: Literal["bright", "dark"] = "dark" if dark else "bright"
+        fitted = train_generator(
+            [section],
+            asked,
+            model_name(section.adata),
+            states_key=str(states),
+            size_px=24,
+            foreground=nuclei,
+            use_morphology=False,
+            max_epochs=8,
+            seed=seed,
+            out=out,
+        )
+        scores = training.score_transitions(
+            fitted.generator,
+            [section],
+            fitted.held_out,
+            max_pairs=40,
+            num_steps=10,
+            foreground=nuclei,
+            seed=seed,
+        )
+    page = write_page(
+        out / "report.html",
+        section,
+        results,
+        labels=labels,
+        model=model,
+        run=run,
+        generation=[] if scores is None else as_generations(scores),
+    )
 
     say(f"trained {len(result.history)} epochs at {result.cells_per_second:,.0f} cells/s")
     row = section.num_cells // 2
@@ -64,6 +121,8 @@ def demo(
     if results.scores is not None:
         columns = ["ARI", "ARI_std", "NMI"]
         print_table(results.scores[columns], f"\nDomains found, against obs[{labels!r}]")
+    if scores is not None:
+        print_scores(scores)
     say(f"\n{page}\n{out / 'embeddings.h5ad'}\n{out / 'index'}")
 
 

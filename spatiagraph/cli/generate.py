@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from spatiagraph.heads.image import ImageGenerator
 
 _TRAIN = "How to train a generator"
-_SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 
 
 class Preset(StrEnum):
@@ -89,12 +88,17 @@ def generate(
     real cells of the target state (random_target). Writes scores.csv, a picture, and the images of
     the control cells as .zarr. An interrupted command goes on where it stopped.
     """
-    from spatiagraph.cli.console import print_table, quiet_libraries, say
+    from spatiagraph.cli.console import quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
     from spatiagraph.cli.results import one_model_name
-    from spatiagraph.cli.transitions import train_generator, write_galleries
+    from spatiagraph.cli.transitions import (
+        parse_transitions,
+        print_scores,
+        train_generator,
+        write_galleries,
+    )
     from spatiagraph.heads import ImageGenerator
 
     asked = parse_transitions(transition)
@@ -132,11 +136,7 @@ def generate(
         )
         scores.table.to_csv(out / "scores.csv")
         write_galleries(out, scores)
-        shown = scores.table.xs("all", level="transition")
-        print_table(
-            shown[[c for c in _SHOWN if c in shown]],
-            f"\n{len(scores.pairs):,} pairs of cells on tissue that training never saw",
-        )
+        print_scores(scores)
     else:
         inside = Path(generator) / "generator" / "model"
         model = ImageGenerator.from_pretrained(inside if inside.is_dir() else generator)
@@ -145,24 +145,6 @@ def generate(
         model, sections, [tag for *_, tag in asked], out, max_cells, steps, guidance, seed
     ):
         say(str(path))
-
-
-def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Rows of (control, target, tag) from ``control:target`` or ``control:target:tag``.
-
-    Raises:
-        ValueError: If one has another form.
-    """
-    rows = []
-    for text in given:
-        parts = [part.strip() for part in text.split(":")]
-        if len(parts) not in (2, 3) or not all(parts):
-            raise ValueError(
-                f"Expected --transition as control:target or control:target:name, got {text!r}"
-            )
-        control, target, *tag = parts
-        rows.append((control, target, tag[0] if tag else f"{control} to {target}"))
-    return rows
 
 
 def _write_images(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from spatiagraph.data.slide import Slide
     from spatiagraph.models.base import SlideModel
+    from spatiagraph.report import Generation
     from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
@@ -146,6 +147,7 @@ def write_page(
     labels: str | None,
     model: "SlideModel | None" = None,
     run: Path | None = None,
+    generation: "Sequence[Generation]" = (),
     warnings: Sequence[str] = (),
 ) -> Path:
     """Write the report of a slide.
@@ -157,6 +159,7 @@ def write_page(
         labels: Column of ``obs`` with known domains.
         model: The model, for the coverage of its panel.
         run: Folder of the run that trained it, for the curve and the arguments.
+        generation: Images of cells in another state.
         warnings: What to know before trusting the page.
     """
     from spatiagraph.report import write_report
@@ -181,6 +184,7 @@ def write_page(
         highlight=OURS,
         index=results.index,
         embedding=keys.embedding_key(name, "niche"),
+        generation=generation,
         coverage=coverage,
         missing=missing,
         warnings=warnings,

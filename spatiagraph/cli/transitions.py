@@ -11,6 +11,26 @@ if TYPE_CHECKING:
     from spatiagraph.report import Generation
     from spatiagraph.training.transitions import TransitionFit, TransitionScores
 
+_SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
+
+
+def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Rows of (control, target, tag) from ``control:target`` or ``control:target:tag``.
+
+    Raises:
+        ValueError: If one has another form.
+    """
+    rows = []
+    for text in given:
+        parts = [part.strip() for part in text.split(":")]
+        if len(parts) not in (2, 3) or not all(parts):
+            raise ValueError(
+                f"Expected --transition as control:target or control:target:name, got {text!r}"
+            )
+        control, target, *tag = parts
+        rows.append((control, target, tag[0] if tag else f"{control} to {target}"))
+    return rows
+
 
 def train_generator(
     sections: "Sequence[Slide]", transitions: Sequence[Sequence[str]], name: str, **options: Any
@@ -57,6 +77,19 @@ def write_galleries(out: Path, scores: "TransitionScores") -> list[Path]:
         transition_gallery(made.control, made.generated, made.target, save=path)
         paths.append(path)
     return paths
+
+
+def print_scores(scores: "TransitionScores") -> None:
+    """Print how generated cells compare with real ones, beside the bounds."""
+    import pandas as pd
+
+    from spatiagraph.cli.console import print_table
+
+    shown = scores.table.xs("all", level="transition").filter(items=_SHOWN)
+    print_table(
+        pd.DataFrame(shown),
+        f"\n{len(scores.pairs):,} cells in another state, on tissue that training never saw",
+    )
 
 
 def file_name(tag: str) -> str:

@@ -103,6 +103,14 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
     assert {"context_domain_niche", "context_domain_tissue"} <= set(adata.obs)
 
 
+def test_demo_shows_cells_in_another_state(run, tmp_path):
+    done = run("demo", "--cells", 1000, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "random_target" in done.stdout
+    assert (tmp_path / "generator" / "model" / "model.safetensors").is_file()
+    assert "Generation: larger nuclei" in (tmp_path / "report.html").read_text()
+
+
 def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
     slide = run.tissue(tmp_path / "a.h5ad")
     done = run("demo", slide, "--epochs", 1, "--out", tmp_path / "demo")
