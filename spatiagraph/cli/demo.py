@@ -91,7 +91,8 @@ def demo(
             size_px=24,
             foreground=nuclei,
             use_morphology=False,
-            max_epochs=8,
+            max_epochs=12,
+            lr=2e-3,
             seed=seed,
             out=out,
         )

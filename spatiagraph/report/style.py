@@ -14,7 +14,7 @@ h2 { font-size: 1.25rem; margin: 2.25rem 0 .5rem; padding-top: .75rem;
 p { margin: .5rem 0; max-width: 75ch; }
 .subtitle, figcaption, footer { color: var(--soft); }
 figcaption { font-size: .875rem; max-width: 85ch; }
-nav { margin: 1rem 0 0; font-size: .875rem; }
+nav { display: flex; flex-wrap: wrap; margin: 1rem 0 0; font-size: .875rem; }
 nav a { color: var(--accent); margin-right: 1rem; text-decoration: none; white-space: nowrap; }
 nav a:hover { text-decoration: underline; }
 .numbers { display: grid; gap: .75rem; margin: 1.25rem 0 0; padding: 0;
