@@ -36,3 +36,7 @@ class WarmAverage(WeightAveraging):
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
             self._average_model.n_averaged.fill_(1)  # it is a copy of the start already
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run that was over has no end of training: the average is taken here as well."""
+        self.on_train_end(trainer, pl_module)

@@ -70,6 +70,18 @@ def test_an_averaged_run_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_run_that_is_over_gives_its_average_again(tmp_path):
+    """SPATIA fact 39."""
+    first, again = model(), model()
+    run = {**RUN, "max_epochs": 1}
+    fit(first, [SLIDE], **run, out=tmp_path)
+    fit(again, [SLIDE], **run, out=tmp_path)
+    saved = ContextModel.from_pretrained(tmp_path / "model")
+    for a, *others in zip(first.parameters(), again.parameters(), saved.parameters(), strict=True):
+        for b in others:
+            assert torch.equal(a, b)
+
+
 def test_validation_sees_the_average_and_training_goes_on_from_the_weights():
     """SPATIA fact 39: train, evaluate, train restores the weights exactly."""
     callback = WarmAverage(0.9)
