@@ -9,7 +9,8 @@ from spatiagraph import keys
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
     from spatiagraph.report import Generation
-    from spatiagraph.training.transitions import TransitionFit, TransitionScores
+    from spatiagraph.training.transition_scores import TransitionScores
+    from spatiagraph.training.transitions import TransitionFit
 
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 

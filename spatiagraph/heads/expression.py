@@ -58,7 +58,7 @@ class ExpressionHead(Configurable):
         return Expression(log_mu, self.log_theta)
 
     def expected(self, z: Tensor, depth: float = 1e4) -> Tensor:
-        r"""Expression of every gene that embeddings lead one to expect, on a logarithmic scale:
+        r"""Expression of every gene that embeddings lead one to expect, on a logarithmic scale.
 
         .. math::
             \ln(1 + t \, \mathrm{softmax}_g(\mathbf{W} \mathbf{z}_i + \mathbf{b})_g)

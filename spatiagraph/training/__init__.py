@@ -8,7 +8,7 @@ _NAMES = {
     "GeneratedImages": "generating",
     "TaskModule": "module",
     "TransitionFit": "transitions",
-    "TransitionScores": "transitions",
+    "TransitionScores": "transition_scores",
     "WarmAverage": "averaging",
     "embed": "embedding",
     "embed_data": "embedding",
@@ -21,7 +21,7 @@ _NAMES = {
     "generate": "generating",
     "fit_morphology": "morphology",
     "impute": "imputing",
-    "score_transitions": "transitions",
+    "score_transitions": "transition_scores",
     "train": "trainer",
     "transplant": "transplanting",
 }
@@ -39,6 +39,7 @@ _MODULES = (
     "querying",
     "record",
     "trainer",
+    "transition_scores",
     "transitions",
     "transplanting",
 )

@@ -14,6 +14,13 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.flow.path import LinearPath
 from spatiagraph.flow.solve import Method, guided, integrate
+from spatiagraph.heads.image.inputs import (
+    control_rows,
+    embedding,
+    embedding_widths,
+    joined,
+    signature_features,
+)
 from spatiagraph.heads.pair.expression import log_normalize
 from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
@@ -163,7 +170,7 @@ class ImageGenerator(PretrainedModel):
             panel = GenePanel.from_slides(list(slides))
         tags = [transition.tag for transition in asked]
         features = {
-            name: _features(signature, tags, name)
+            name: signature_features(signature, tags, name)
             for name, signature in {
                 "delta_genes": delta_genes,
                 "delta_morphology": delta_morphology,
@@ -176,7 +183,7 @@ class ImageGenerator(PretrainedModel):
                 image_channels=one_channel_number(slides),
                 size_px=size_px,
                 window_um=window_um,
-                context=_widths(slides, context),
+                context=embedding_widths(slides, context),
                 panel=panel if use_genes else None,
                 transitions=[tuple(t) for t in asked],
                 states_key=states_key,
@@ -188,7 +195,7 @@ class ImageGenerator(PretrainedModel):
             )
         if generator.conditioner is not None:
             trained_on = [
-                generator.known(slide, _controls(slide, pairs))
+                generator.known(slide, control_rows(slide, pairs))
                 for slide in slides
                 if pairs is None or (pairs["slide"] == slide.slide_id).any()
             ]
@@ -221,7 +228,7 @@ class ImageGenerator(PretrainedModel):
         """
         parts = []
         for key, width in self.context.items():
-            found = _embedding(slide, key)
+            found = embedding(slide, key)
             if found.shape[1] != width:
                 raise ValueError(
                     f"Expected obsm[{key!r}] of width {width} as in training, got "
@@ -313,49 +320,3 @@ class ImageGenerator(PretrainedModel):
             progress=progress,
         )
         return (0.5 * end.x + 0.5).clamp(0, 1)
-
-
-def joined(conditions: Sequence[Condition]) -> Condition:
-    """Conditions of several groups of cells as one.
-
-    Args:
-        conditions: Of each group; all know the same.
-    """
-    columns = zip(*conditions, strict=True)
-    return Condition(*(None if c[0] is None else torch.cat(c) for c in columns))
-
-
-def _embedding(slide: Slide, key: str) -> np.ndarray:
-    if key not in slide.adata.obsm:
-        raise ValueError(
-            f"Expected obsm[{key!r}] in slide {slide.slide_id!r}: embed it first. "
-            f"{nearest(key, [str(k) for k in slide.adata.obsm])}"
-        )
-    return np.asarray(slide.adata.obsm[key])
-
-
-def _widths(slides: Sequence[Slide], context: Sequence[str]) -> dict[str, int]:
-    """Width of each embedding, the same on all slides."""
-    widths: dict[str, int] = {}
-    for key in context:
-        found = {_embedding(slide, key).shape[1] for slide in slides}
-        if len(found) > 1:
-            raise ValueError(f"Expected obsm[{key!r}] of one width, got {sorted(found)}")
-        widths[key] = found.pop()
-    return widths
-
-
-def _features(signature: Signature, tags: Sequence[str], name: str) -> Tensor:
-    """What a network is told of each transition, ``[T, F]``."""
-    at = signature.delta.index.get_indexer(pd.Index(tags))
-    missing = [tag for tag, i in zip(tags, at, strict=True) if i < 0]
-    if missing or not tags:
-        raise ValueError(f"Expected all transitions in {name!r}, got none for {missing or tags}")
-    return torch.from_numpy(signature.features()[at])
-
-
-def _controls(slide: Slide, pairs: pd.DataFrame | None) -> np.ndarray:
-    """Rows of the cells that flows start from."""
-    if pairs is None:
-        return np.arange(slide.num_cells)
-    return pairs.loc[pairs["slide"] == slide.slide_id, "control_row"].to_numpy()

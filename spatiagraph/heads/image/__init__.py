@@ -1,0 +1,5 @@
+"""From embeddings to images of cells."""
+
+from spatiagraph.heads.image.generator import PRESETS, ImageGenerator
+
+__all__ = ["PRESETS", "ImageGenerator"]

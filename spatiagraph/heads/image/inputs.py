@@ -1,0 +1,77 @@
+"""What a generator is told, looked up on slides."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from spatiagraph.data.checks import nearest
+from spatiagraph.data.slide import Slide
+from spatiagraph.heads.pair.signature import Signature
+from spatiagraph.nn.condition import Condition
+
+
+def joined(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of several groups of cells as one.
+
+    Args:
+        conditions: Of each group; all know the same.
+    """
+    columns = zip(*conditions, strict=True)
+    return Condition(*(None if c[0] is None else torch.cat(c) for c in columns))
+
+
+def embedding(slide: Slide, key: str) -> np.ndarray:
+    """An embedding in ``obsm``, ``[N, D]``.
+
+    Raises:
+        ValueError: There is none; names what comes nearest.
+    """
+    if key not in slide.adata.obsm:
+        raise ValueError(
+            f"Expected obsm[{key!r}] in slide {slide.slide_id!r}: embed it first. "
+            f"{nearest(key, [str(k) for k in slide.adata.obsm])}"
+        )
+    return np.asarray(slide.adata.obsm[key])
+
+
+def embedding_widths(slides: Sequence[Slide], context: Sequence[str]) -> dict[str, int]:
+    """Width of each embedding.
+
+    Raises:
+        ValueError: A slide lacks one, or has one of another width.
+    """
+    widths: dict[str, int] = {}
+    for key in context:
+        found = {embedding(slide, key).shape[1] for slide in slides}
+        if len(found) > 1:
+            raise ValueError(f"Expected obsm[{key!r}] of one width, got {sorted(found)}")
+        widths[key] = found.pop()
+    return widths
+
+
+def signature_features(signature: Signature, tags: Sequence[str], name: str) -> Tensor:
+    """What a network is told of each transition, ``[T, F]``.
+
+    Args:
+        signature: Of these transitions, and perhaps others.
+        tags: The transitions, in order.
+        name: For the message.
+
+    Raises:
+        ValueError: A transition is missing.
+    """
+    at = signature.delta.index.get_indexer(pd.Index(tags))
+    missing = [tag for tag, i in zip(tags, at, strict=True) if i < 0]
+    if missing or not tags:
+        raise ValueError(f"Expected all transitions in {name!r}, got none for {missing or tags}")
+    return torch.from_numpy(signature.features()[at])
+
+
+def control_rows(slide: Slide, pairs: pd.DataFrame | None) -> np.ndarray:
+    """Rows of the cells that flows start from: all, or those of the pairs."""
+    if pairs is None:
+        return np.arange(slide.num_cells)
+    return pairs.loc[pairs["slide"] == slide.slide_id, "control_row"].to_numpy()
