@@ -31,6 +31,7 @@ html_math_renderer = "mathml"
 html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}  # 100 columns fit
 html_copy_source = False
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # what torch says of every module says nothing of ours
 autodoc_typehints_format = "short"

@@ -16,10 +16,12 @@ TOY = {
     "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp} --picture {tmp}.png",
     "custom_spatial_gnn.py": "--cells 1000 --epochs 50 --picture {tmp}.png",
     "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1 --picture {tmp}.png",
+    "generate_transition.py": "--cells 800 --epochs 2 --picture {tmp}.png",
     "impute_genes.py": "--cells 600 --epochs 2 --splits 2 --picture {tmp}.png",
     "search_niches.py": "--slides 2 --cells 400 --epochs 2 --out {tmp} --picture {tmp}.png",
     "train_context.py": "--cells 600 --epochs 2 --picture {tmp}.png",
     "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",
+    "transplant_niche.py": "--cells 300 --epochs 2 --picture {tmp}.png",
 }
 # name of the metric, the metric, and the baselines in brackets
 LAST_LINE = re.compile(r"^(?P<name>[\w ]+) (?P<value>-?\d+\.\d+) \((?P<baselines>.+)\)$")

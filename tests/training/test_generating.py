@@ -204,3 +204,29 @@ def test_colour_images_are_refused_by_a_generator_of_grey_ones(small):
         generate(model, other, **ASK)
     with pytest.raises(ValueError, match="of 1 channels"):
         fit_generator(model, [other], pairs_of_cells([other]), max_epochs=1)
+
+
+def test_twenty_five_steps_lead_where_a_hundred_do():
+    """Beside what another start makes of the same cells; two steps are not enough for that."""
+    slide = make_tissue(200, num_types=3, num_genes=20, image="dapi", seed=0)
+    kinds = slide.adata.obs["cell_type"].cat.codes
+    slide.adata.obsm["X"] = np.eye(3, dtype=np.float32)[kinds]
+    model = ImageGenerator.for_slides(
+        [slide], context=["X"], source="noise", size_px=SIZE_PX, window_um=WINDOW_UM, channels=8
+    )
+    fit_generator(
+        model,
+        [slide],
+        pairs_of_cells([slide]),
+        max_epochs=6,
+        **{**FAST, "lr": 5e-3, "average": 0.9},
+    )
+
+    def made(num_steps, seed=0):
+        options = {"num_steps": num_steps, "seed": seed, "progress": False}
+        return generate(model, slide, cells=np.arange(4), **options).images
+
+    best = made(100)
+    noise = np.abs(made(25, seed=1) - best).mean()
+    assert np.abs(made(25) - best).mean() < 0.005 * noise
+    assert np.abs(made(2) - best).mean() > 0.02 * noise
