@@ -87,7 +87,10 @@ class CellImagePipeline(DiffusionPipeline):
         device = model.device
         start = None if image is None else _as_tensor(image).to(device)
         told = [_as_vectors(value, device) for value in (context, genes)]
-        num = next((len(v) for v in (start, *told) if v is not None), 1)
+        sizes = {len(value) for value in (start, *told) if value is not None} or {1}
+        if len(sizes) > 1:
+            raise ValueError(f"Expected inputs of as many cells, got those of {sorted(sizes)}")
+        num = sizes.pop()
         condition = Condition(told[0], told[1], self._numbers(transition, num))
         with self.progress_bar(total=num_inference_steps) as bar:
             images = model.eval().generate(

@@ -142,7 +142,8 @@ class TransitionConditioner(Configurable):
         if known:
             values = torch.cat(known, dim=1)
             self.mean.copy_(values.mean(0))
-            self.std.copy_(values.std(0, correction=0).clamp(min=1e-6))
+            std = values.std(0, correction=0)
+            self.std.copy_(torch.where(std > 1e-6, std, 1))  # one that never varied has no unit
         for name, value in (("delta_genes", delta_genes), ("delta_morphology", delta_morphology)):
             buffer = getattr(self, name)
             if value is not None and value.shape != buffer.shape:

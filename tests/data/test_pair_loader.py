@@ -87,6 +87,11 @@ def test_what_does_not_fit_is_refused(change, options, message):
         loader(PAIRS.assign(**change), **options)
 
 
+def test_pairs_without_a_transition_are_refused_where_one_is_needed():
+    with pytest.raises(ValueError, match=r"\['up', 'down'\], got none named"):
+        loader(pairs_of_cells(SLIDES))
+
+
 def test_slides_without_image_and_empty_tables_are_refused():
     bare = make_tissue(60, num_genes=20, image=None, slide_id="s0")
     with pytest.raises(ValueError, match="an image with slide 's0'"):

@@ -68,6 +68,11 @@ def test_each_cell_may_have_a_transition_of_its_own():
         run(image, transition="sideways", **given)
 
 
+def test_inputs_of_different_cells_are_refused():
+    with pytest.raises(ValueError, match=r"as many cells, got those of \[1, 2\]"):
+        pipeline(transitions=STATES)(pictures()[:1], context=CONTEXT, transition="forth")
+
+
 def test_a_saved_pipeline_makes_the_same_images(tmp_path):
     run = pipeline()
     run.save_pretrained(tmp_path)

@@ -56,6 +56,13 @@ def test_embeddings_enter_on_one_scale():
     assert_close(other(scaled), net(given))
 
 
+def test_what_never_varied_in_training_does_not_drown_the_rest():
+    net, given = conditioner(**ALL), known()
+    given.genes[:, 1] = 0  # a gene that no training cell expresses
+    net.initialize(given)
+    assert net.std[6] == 1  # in units of nothing, another cell that does would be all there is
+
+
 def test_a_transition_brings_its_own_signature():
     net, given = conditioner(**ALL), known(3)
     net.initialize(given)

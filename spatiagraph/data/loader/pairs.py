@@ -231,6 +231,8 @@ def pairs_of_cells(
 
 
 def _numbers(pairs: pd.DataFrame, transitions: Sequence[str]) -> Tensor:
+    if "transition" not in pairs:
+        raise ValueError(f"Expected pairs of the transitions {list(transitions)}, got none named")
     codes = pd.Index(list(transitions)).get_indexer(pd.Index(pairs["transition"]))
     if (codes < 0).any():
         unknown = sorted(set(pairs["transition"][codes < 0]))
