@@ -118,7 +118,7 @@ def fit_transitions(
     pairs = sides["pairs"]
     panel = GenePanel.from_slides(list(slides))
     deltas: dict[str, Any] = {
-        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=None)
+        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=None, among=split["pairs"])
     }
     folder = None if out is None else Path(out)
     learned = None

@@ -225,6 +225,21 @@ def test_test_donors_do_not_enter_a_signature():
     assert not np.allclose(both.delta, before.delta)
 
 
+def test_test_tissue_does_not_enter_a_signature():
+    """SPATIA fact 27."""
+    slide = tissue()
+    training = np.arange(120) < 60  # the pairs are among these
+    given = {"panel": GenePanel(slide.symbols), "donors": None, "among": {"a": training}}
+    before = gene_signature([slide], pairs_of(slide), **given)
+    values = slide.counts.toarray()
+    values[60:] = values[60:] ** 2 + 1
+    after = gene_signature([changed(slide, values)], pairs_of(slide), **given)
+    pd.testing.assert_frame_equal(after.delta, before.delta)
+    pd.testing.assert_series_equal(after.sigma, before.sigma)
+    with pytest.raises(ValueError, match=r"mask of 120 cells for slide 'a', got bool \[9\]"):
+        gene_signature([slide], pairs_of(slide), **{**given, "among": {"a": training[:9]}})
+
+
 def test_a_gene_counts_where_it_is_measured():
     slides = [tissue(), tissue(seed=1, slide_id="b")]
     panel = GenePanel([*slides[0].symbols, "never"])

@@ -20,6 +20,7 @@ from spatiagraph.heads.pair.transitions import (
     Transition,
     Transitions,
     as_transitions,
+    cells_among,
     check_states,
     in_state,
 )
@@ -109,8 +110,11 @@ def pair_states(
     check_unique_ids(slides)
     states = [obs_column(slide, states_key) for slide in slides]
     check_states(states, asked, states_key)
-    if among is not None:
-        states = [_only(state, s, among) for state, s in zip(states, slides, strict=True)]
+    if among is not None:  # the others are in no state
+        states = [
+            state.where(cells_among(slide, among))
+            for state, slide in zip(states, slides, strict=True)
+        ]
     niches = [None if niche_key is None else obs_column(slide, niche_key) for slide in slides]
     problems = (
         problem
@@ -139,17 +143,6 @@ def pair_states(
     pairs = pd.concat(tables[1:], ignore_index=True) if len(tables) > 1 else _empty()
     _report_missing(pairs, asked, niche_key, fallback, min_cells)
     return pairs
-
-
-def _only(state: pd.Series, slide: Slide, among: Mapping[str, NDArray[np.bool_]]) -> pd.Series:
-    """States of the cells that may be paired; the others are in none."""
-    mask = among.get(slide.slide_id, np.ones(slide.num_cells, dtype=bool))
-    if mask.dtype != bool or mask.shape != (slide.num_cells,):
-        raise ValueError(
-            f"Expected 'among' as a mask of {slide.num_cells} cells for slide "
-            f"{slide.slide_id!r}, got {mask.dtype} {list(mask.shape)}"
-        )
-    return state.where(mask)
 
 
 def _problems(

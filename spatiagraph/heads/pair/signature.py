@@ -12,6 +12,7 @@ from spatiagraph.data.morphology import MORPHOLOGY
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide, check_unique_ids
 from spatiagraph.heads.pair.expression import log_normalize
+from spatiagraph.heads.pair.transitions import cells_among
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,21 @@ def gene_signature(
     *,
     panel: GenePanel,
     donors: Sequence[str] | None,
+    among: Mapping[str, NDArray[np.bool_]] | None = None,
     normalize: bool = True,
 ) -> Signature:
     """Average over pairs the difference in expression between target and control.
 
-    Only slides of the given donors are looked at: test donors must not enter.
+    Only slides of the given donors are looked at, and on them only the cells of the pairs and those
+    of ``among``: test donors and test tissue must not enter.
 
     Args:
         slides: Cohort that was paired.
         pairs: Result of :func:`pair_states`.
         panel: Genes of the result. A gene counts on the slides that measure it.
         donors: Training donors; ``None`` where all slides, and all pairs, are for training.
+        among: Slide id → mask of the training cells, ``[N]``, whose deviation the unit is; all
+            cells of slides that are not named.
         normalize: Whether to compare log1p of 10,000 counts per cell, or the values as they are.
 
     Returns:
@@ -70,15 +75,16 @@ def gene_signature(
         at 10.
 
     Raises:
-        ValueError: A donor has no slide, a pair names a slide that is not there, or no pair is
-            left.
+        ValueError: A donor has no slide, a pair names a slide that is not there, a mask is of other
+            cells, or no pair is left.
     """
     training, pairs = _training(slides, pairs, donors)
     mean = _PairMean(pairs["transition"], len(panel))
     for slide in training:
         counts, measured = panel.counts(slide)
         x = log_normalize(counts, slide.depth) if normalize else csr_matrix(counts, dtype=float)
-        mean.add(x, slide.num_cells, measured, pairs[pairs["slide"] == slide.slide_id])
+        here = pairs[pairs["slide"] == slide.slide_id]
+        mean.add(x, cells_among(slide, among), measured, here)
     return mean.signature(panel.symbols, clip=10.0)
 
 
@@ -115,7 +121,7 @@ def morphology_signature(
         here = pairs[pairs["slide"] == slide.slide_id]
         whole = valid[here["control_row"]] & valid[here["target_row"]]
         x = csr_matrix(np.where(valid[:, None], values, 0.0))
-        mean.add(x, int(valid.sum()), np.ones(len(MORPHOLOGY), bool), here[whole], here[~whole])
+        mean.add(x, valid, np.ones(len(MORPHOLOGY), bool), here[whole], here[~whole])
     if not mean.num_pairs.any():
         raise ValueError(
             "Expected pairs of cells that could be measured, got NaN in every pair of the training "
@@ -136,7 +142,7 @@ class _PairMean:
     def add(
         self,
         x: csr_matrix,
-        num_cells: int,
+        known: NDArray[np.bool_],
         measured: NDArray[np.bool_],
         pairs: pd.DataFrame,
         left_out: pd.DataFrame | None = None,
@@ -144,17 +150,18 @@ class _PairMean:
         """One slide.
 
         Args:
-            x: Values of all cells, ``[N, F]``; 0 for those that do not count.
-            num_cells: How many count.
+            x: Values of all cells, ``[N, F]``.
+            known: Cells that the deviation is taken over, ``[N]``.
             measured: Columns that the slide has, ``[F]``.
             pairs: Pairs of the slide.
             left_out: Pairs that do not count.
         """
+        values = x[known]
         self.moments += measured * np.stack(
             [
-                np.full(len(measured), num_cells),
-                np.asarray(x.sum(axis=0)).ravel(),
-                np.asarray(x.multiply(x).sum(axis=0)).ravel(),
+                np.full(len(measured), values.shape[0]),
+                np.asarray(values.sum(axis=0)).ravel(),
+                np.asarray(values.multiply(values).sum(axis=0)).ravel(),
             ]
         )
         code, number = self._count(pairs)

@@ -1,6 +1,6 @@
 """The changes of state that a user asks about."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,25 @@ def column(slide: Slide, key: str) -> pd.Series:
 def in_state(states: pd.Series, name: str) -> NDArray[np.bool_]:
     """Which cells are in a state, ``[N]``; those of no known state are not."""
     return (states == name).fillna(False).to_numpy(bool)
+
+
+def cells_among(slide: Slide, among: Mapping[str, NDArray[np.bool_]] | None) -> NDArray[np.bool_]:
+    """Which cells of a slide count, ``[N]``; all of slides that are not named.
+
+    Args:
+        slide: Cells.
+        among: Slide id → mask.
+
+    Raises:
+        ValueError: The mask is of other cells.
+    """
+    mask = (among or {}).get(slide.slide_id, np.ones(slide.num_cells, dtype=bool))
+    if mask.dtype != bool or mask.shape != (slide.num_cells,):
+        raise ValueError(
+            f"Expected 'among' as a mask of {slide.num_cells} cells for slide "
+            f"{slide.slide_id!r}, got {mask.dtype} {list(mask.shape)}"
+        )
+    return mask
 
 
 def check_states(states: Sequence[pd.Series], transitions: Sequence[Transition], key: str) -> None:
