@@ -68,19 +68,20 @@ def score_transitions(
     Raises:
         ValueError: Pairs do not fit the slides, or too few can be measured.
     """
+    tags = [transition.tag for transition in generator.transitions]
+    known = {slide.slide_id: slide for slide in slides}
+    _check_pairs(pairs, list(known), tags)
     if max_pairs is not None:
         order = pairs.sample(frac=1.0, random_state=seed)
         pairs = order.groupby("transition", sort=False).head(max_pairs).sort_index()
     pairs = pairs.reset_index(drop=True)
-    tags = [transition.tag for transition in generator.transitions]
     size = (generator.image_channels, generator.size_px, generator.size_px)
     sides = ("control", "generated", "wrong", "target")
     images = {side: np.empty((len(pairs), *size), dtype=np.float32) for side in sides}
-    known = {slide.slide_id: slide for slide in slides}
     for (slide_id, tag), group in pairs.groupby(["slide", "transition"], sort=False):
         slide, rows = known[str(slide_id)], group["control_row"].to_numpy()
         wrong = tags[(tags.index(str(tag)) + 1) % len(tags)]
-        for side, asked in (("generated", str(tag)), ("wrong", wrong)):
+        for side, asked in (("generated", str(tag)), ("wrong", wrong))[: len(tags)]:
             made = generate(
                 generator,
                 slide,
@@ -110,3 +111,12 @@ def score_transitions(
         **scoring,
     )
     return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])
+
+
+def _check_pairs(pairs: pd.DataFrame, slides: list[str], tags: list[str]) -> None:
+    for key, known in (("slide", slides), ("transition", tags)):
+        found = set(pairs[key]) if key in pairs else set()
+        if not found or found - set(known):
+            raise ValueError(
+                f"Expected pairs with a {key!r} of {known}, got {sorted(found - set(known))}"
+            )

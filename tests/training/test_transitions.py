@@ -1,0 +1,71 @@
+"""Transitions in one call: what it may look at, and what it is called again with."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from spatiagraph.data import Slide, make_tissue, pairs_of_cells
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.training import fit_transitions, score_transitions
+from spatiagraph.training.record import weights_hash
+
+STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
+NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8}
+QUICK = {"size_px": 16, "max_epochs": 1, "morphology_epochs": 1, "accelerator": "cpu", **NET}
+RUN = {"states_key": "cell_type", "context": ["X_cell"], "progress": False, **QUICK}
+SLIDE = make_tissue(600, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
+SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(600, 4)).astype("f4")
+
+
+def changed(rows) -> Slide:
+    """The slide with other genes and embeddings of some cells."""
+    adata = SLIDE.adata.copy()
+    counts = SLIDE.counts.toarray()
+    counts[rows] = counts[rows][:, ::-1] ** 2 + 1
+    adata.X = csr_matrix(counts)
+    adata.obsm["X_cell"][rows] += 9
+    return Slide(adata, SLIDE.image, slide_id=SLIDE.slide_id, donor=SLIDE.donor)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_transitions([SLIDE], STATES, **RUN)
+
+
+def test_nothing_of_held_out_cells_reaches_the_generator(fitted):
+    test = spatial_blocks(SLIDE.pos) == 0
+    again = fit_transitions([changed(test)], STATES, **RUN)
+    assert weights_hash(again.generator) == weights_hash(fitted.generator)
+    other = fit_transitions([changed(~test)], STATES, **RUN)
+    assert weights_hash(other.generator) != weights_hash(fitted.generator)
+
+
+def test_cells_are_trained_on_or_held_out(fitted):
+    test = spatial_blocks(SLIDE.pos) == 0
+    for side in ("control_row", "target_row"):
+        assert not test[fitted.pairs[side]].any()
+        assert test[fitted.held_out[side]].all()
+
+
+def test_a_single_transition_has_no_wrong_one():
+    only = fit_transitions([SLIDE], STATES[:1], use_morphology=False, **RUN)
+    scores = score_transitions(
+        only.generator, [SLIDE], only.held_out, max_pairs=6, num_steps=1, progress=False
+    )
+    who = set(scores.table.index.get_level_values("generator"))
+    assert who == {"generated", "identity", "random_target"}
+    assert len(scores.pairs) == len(scores.generated) == 6
+
+
+def test_pairs_that_do_not_fit_are_refused(fitted):
+    def score(pairs):
+        score_transitions(fitted.generator, [SLIDE], pairs, progress=False)
+
+    with pytest.raises(ValueError, match=r"'slide' of .* got \['elsewhere'\]"):
+        score(fitted.held_out.assign(slide="elsewhere"))
+    with pytest.raises(ValueError, match=r"of \['larger', 'smaller'\], got \['sideways'\]"):
+        score(fitted.held_out.assign(transition="sideways"))
+    with pytest.raises(ValueError, match=r"got \[\]"):
+        score(fitted.held_out[:0])
+    with pytest.raises(ValueError, match="'transition' of"):
+        score(pairs_of_cells([SLIDE]))
