@@ -25,7 +25,13 @@ from spatiagraph.heads.image import ImageGenerator
 from spatiagraph.heads.pair.transitions import column, in_state
 from spatiagraph.heads.pipeline import CellImagePipeline
 from spatiagraph.tasks.image_flow import ImageFlow
-from spatiagraph.training.record import content_hash, model_record, task_record
+from spatiagraph.training.record import (
+    content_hash,
+    model_record,
+    task_record,
+    tensors_hash,
+    weights_hash,
+)
 from spatiagraph.training.trainer import FitResult, train
 
 
@@ -65,8 +71,14 @@ def fit_generator(
         **trainer: More arguments of :func:`~spatiagraph.training.train`.
 
     Raises:
-        ValueError: Slides, pairs and generator do not fit together.
+        ValueError: Slides, pairs, generator and task do not fit together, or the folder holds a run
+            on other pairs, embeddings or signatures.
     """
+    if task is not None and (profile is not None or task.model is not generator):
+        raise ValueError(
+            "Expected a 'task' of this generator that has its own profile, got "
+            + ("a task of another one" if profile is None else "'profile' beside the task")
+        )
     _check_channels(generator, slides)
     batches = PairLoader(
         slides,
@@ -80,8 +92,7 @@ def fit_generator(
         progress=progress,
     )
     if task is None:
-        power = batches.confidence.pow(1.0).mean()
-        task = ImageFlow(generator, profile, mean_confidence=float(power))
+        task = ImageFlow(generator, profile, mean_confidence=float(batches.confidence.mean()))
     return train(
         task,
         batches,
@@ -89,7 +100,9 @@ def fit_generator(
             **model_record(generator),
             "task": task_record(task),
             "slides": {slide.slide_id: content_hash(slide) for slide in slides},
-            "pairs": len(pairs),
+            "pairs": {"number": len(pairs), "hash": _pairs_hash(batches)},
+            "conditions": tensors_hash(dict(generator.named_buffers())),
+            "profile": None if task.profile is None else weights_hash(task.profile),
             "max_epochs": max_epochs,
             "lr": lr,
             "batch_size": batch_size,
@@ -104,6 +117,14 @@ def fit_generator(
         progress=progress,
         **trainer,
     )
+
+
+def _pairs_hash(batches: PairLoader) -> str:
+    """Short hash of what is paired, and of what is known of it."""
+    rows = torch.from_numpy(np.stack([batches.slide, batches.control, batches.target]))
+    named = {} if batches.transition is None else {"transition": batches.transition}
+    tensors = {"rows": rows, "confidence": batches.confidence, **named}
+    return tensors_hash({**tensors, **{f"known.{k}": v for k, v in batches.known.items()}})
 
 
 @dataclass(frozen=True)

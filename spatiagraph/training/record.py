@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import spatiagraph
 from spatiagraph.data.slide import Slide
@@ -31,13 +31,18 @@ def content_hash(slide: Slide) -> str:
 
 def weights_hash(model: nn.Module) -> str:
     """Short hash of all weights: embeddings can be compared if those of their models are equal."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Short hash of tensors and their names, in whatever order they come."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         flat = value.detach().cpu().reshape(-1)
         # a single value may have a stride of 0, which contiguous() leaves alone and view() refuses
         flat = flat.clone(memory_format=torch.contiguous_format)
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:_LENGTH]
 
 

@@ -6,7 +6,9 @@ from scipy.sparse import csr_matrix
 
 from spatiagraph.data import Slide, make_tissue, pairs_of_cells
 from spatiagraph.data.splits import spatial_blocks
-from spatiagraph.training import fit_transitions, score_transitions
+from spatiagraph.heads import ImageGenerator
+from spatiagraph.tasks import ImageFlow
+from spatiagraph.training import fit_generator, fit_transitions, score_transitions
 from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
@@ -47,6 +49,16 @@ def test_cells_are_trained_on_or_held_out(fitted):
         assert test[fitted.held_out[side]].all()
 
 
+def test_called_again_it_gives_the_same_and_refuses_what_changed(tmp_path, fitted):
+    for _ in range(2):
+        found = fit_transitions([SLIDE], STATES, out=tmp_path, **RUN)
+        assert weights_hash(found.generator) == weights_hash(fitted.generator)
+    again = changed(np.array([], dtype=int))
+    again.adata.obsm["X_cell"] += 1  # embedded anew
+    with pytest.raises(ValueError, match=r"another run \(different: conditions, pairs\)"):
+        fit_transitions([again], STATES, out=tmp_path, **RUN)
+
+
 def test_a_single_transition_has_no_wrong_one():
     only = fit_transitions([SLIDE], STATES[:1], use_morphology=False, **RUN)
     scores = score_transitions(
@@ -69,3 +81,14 @@ def test_pairs_that_do_not_fit_are_refused(fitted):
         score(fitted.held_out[:0])
     with pytest.raises(ValueError, match="'transition' of"):
         score(pairs_of_cells([SLIDE]))
+
+
+def test_a_task_must_be_that_of_the_generator(fitted):
+    model, other = (
+        ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET) for _ in range(2)
+    )
+    given = {"slides": [SLIDE], "pairs": pairs_of_cells([SLIDE]), "task": ImageFlow(model)}
+    with pytest.raises(ValueError, match="a task of another one"):
+        fit_generator(other, **given)
+    with pytest.raises(ValueError, match="'profile' beside the task"):
+        fit_generator(model, **given, profile=fitted.morphology.model)
