@@ -5,7 +5,7 @@ from spatiagraph._lazy import attach
 _NAMES = {
     "FitResult": "trainer",
     "MorphologyFit": "morphology",
-    "GeneratedImages": "generating",
+    "GeneratedImages": "generated",
     "TaskModule": "module",
     "TransitionFit": "transitions",
     "TransitionScores": "transition_scores",
@@ -30,6 +30,7 @@ _MODULES = (
     "embedding",
     "fitting",
     "folder",
+    "generated",
     "generating",
     "health",
     "imputing",

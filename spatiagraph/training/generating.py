@@ -1,13 +1,9 @@
 """``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -15,16 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from spatiagraph import keys
 from spatiagraph.data.loader import PairLoader, read_crops
 from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
-from spatiagraph.data.writing import replaced_folder
 from spatiagraph.flow.solve import Method
 from spatiagraph.heads.image import ImageGenerator
 from spatiagraph.heads.pair.transitions import column, in_state
 from spatiagraph.heads.pipeline import CellImagePipeline
 from spatiagraph.tasks.image_flow import ImageFlow
+from spatiagraph.training.generated import GeneratedImages
 from spatiagraph.training.record import (
     content_hash,
     model_record,
@@ -125,58 +120,6 @@ def _pairs_hash(batches: PairLoader) -> str:
     named = {} if batches.transition is None else {"transition": batches.transition}
     tensors = {"rows": rows, "confidence": batches.confidence, **named}
     return tensors_hash({**tensors, **{f"known.{k}": v for k, v in batches.known.items()}})
-
-
-@dataclass(frozen=True)
-class GeneratedImages:
-    """Images of some cells, as they are and as they might be.
-
-    Attributes:
-        images: Generated, ``[N, S, C, H, W]`` in [0, 1], S of each cell.
-        control: The cells as they are, ``[N, C, H, W]``.
-        cells: One row per cell: ``slide``, ``cell`` (id), ``row`` and ``transition``.
-        mpp: µm per pixel.
-    """
-
-    images: NDArray[np.float32]
-    control: NDArray[np.float32]
-    cells: pd.DataFrame
-    mpp: float
-
-    def to_anndata(self) -> anndata.AnnData:
-        """One observation per cell; images under ``obsm["generated"]`` and ``obsm["control"]``."""
-        obs = self.cells.set_index("cell").rename_axis(None)
-        return anndata.AnnData(
-            obs=obs,
-            obsm={"generated": self.images, "control": self.control},
-            uns={keys.UNS: {"mpp": self.mpp}},
-        )
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write :meth:`to_anndata` as ``.zarr``; a failed write leaves what was there.
-
-        Raises:
-            ValueError: The name does not end in ``.zarr``.
-        """
-        target = Path(path)
-        if target.suffix != ".zarr":
-            raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
-        with (
-            replaced_folder(target) as new,
-            anndata.settings.override(zarr_write_format=3),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore", UserWarning)  # of zarr, about its own future
-            self.to_anndata().write_zarr(new)
-        return target
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote."""
-        adata = anndata.read_zarr(path)
-        cells = adata.obs.rename_axis("cell").reset_index()
-        mpp = float(adata.uns[keys.UNS]["mpp"])
-        return cls(adata.obsm["generated"], adata.obsm["control"], cells, mpp)
 
 
 def generate(

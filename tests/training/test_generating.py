@@ -8,7 +8,7 @@ from spatiagraph.data import make_tissue, measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import read_crops
 from spatiagraph.evaluate.baselines import domain_baselines
 from spatiagraph.heads import CellImagePipeline, ImageGenerator, pair_states
-from spatiagraph.training import GeneratedImages, fit_generator, generate
+from spatiagraph.training import fit_generator, generate
 
 WINDOW_UM, SIZE_PX = 14.0, 16
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
@@ -147,27 +147,12 @@ def test_samples_differ_where_flows_start_at_noise(small):
     np.testing.assert_array_equal(made.images, again.images)
 
 
-def test_generated_images_are_saved_as_anndata_and_a_failed_write_leaves_the_old(
-    small, tmp_path, monkeypatch
-):
-    made = generate(CellImagePipeline(untrained(small)), small, cells=["cell3", "cell0"], **ASK)
-    path = made.save(tmp_path / "cells.zarr")
-    again = GeneratedImages.load(path)
-    np.testing.assert_array_equal(again.images, made.images)
-    np.testing.assert_array_equal(again.control, made.control)
-    assert again.cells["cell"].tolist() == ["cell3", "cell0"]
-    assert again.mpp == made.mpp
-
-    def full(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("anndata.AnnData.write_zarr", full)
-    with pytest.raises(OSError, match="disk full"):
-        made.save(path)
-    assert len(GeneratedImages.load(path).cells) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["cells.zarr"]
-    with pytest.raises(ValueError, match="ends in .zarr"):
-        made.save(tmp_path / "cells.png")
+def test_a_generator_may_come_as_a_pipeline(small):
+    model = untrained(small, source="noise")
+    first, second = (
+        generate(g, small, cells=[1, 2], **ASK) for g in (model, CellImagePipeline(model))
+    )
+    np.testing.assert_array_equal(first.images, second.images)
 
 
 def test_embeddings_can_be_given_in_place_of_those_of_the_slide(small):
