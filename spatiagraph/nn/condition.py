@@ -13,7 +13,7 @@ class Condition(NamedTuple):
 
     Attributes:
         context: Embeddings of the cells, their niches, their regions, side by side, ``[B, E]``.
-        genes: Expression, ``[B, G]``.
+        genes: Expression, ``[B, G]``; NaN where it was not measured, which tells nothing.
         transition: Number of the change asked about, ``[B]``.
     """
 
@@ -141,8 +141,9 @@ class TransitionConditioner(Configurable):
         known = [part for part in (condition.context, condition.genes) if part is not None]
         if known:
             values = torch.cat(known, dim=1)
-            self.mean.copy_(values.mean(0))
-            std = values.std(0, correction=0)
+            mean = values.nanmean(0)
+            std = (values - mean).square().nanmean(0).sqrt()
+            self.mean.copy_(mean.nan_to_num())
             self.std.copy_(torch.where(std > 1e-6, std, 1))  # one that never varied has no unit
         for name, value in (("delta_genes", delta_genes), ("delta_morphology", delta_morphology)):
             buffer = getattr(self, name)
@@ -169,7 +170,10 @@ class TransitionConditioner(Configurable):
         if not parts:
             return []
         values = (torch.cat(parts, dim=1) - self.mean) / self.std
-        return list(values.split(self.widths, dim=1))
+        sources = list(values.split(self.widths, dim=1))
+        if self.num_genes:
+            sources[-1] = sources[-1].nan_to_num()
+        return sources
 
     def _change(self, condition: Condition) -> list[Tensor]:
         """Name and signatures of the transition of each cell, ``[B, D]`` each."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import GenePanel, make_tissue
+from spatiagraph.data import GenePanel, Slide, make_tissue
 from spatiagraph.heads import ImageGenerator, gene_signature, pair_states
 from spatiagraph.nn import Condition
 
@@ -99,6 +99,14 @@ def test_genes_can_be_conditioned_on():
     assert known.genes.shape == (2, 20)
     expected = np.log1p(SLIDE.counts[3].toarray() / SLIDE.depth[3] * 1e4)
     assert_close(known.genes[:1], torch.from_numpy(expected).float())
+
+
+def test_genes_that_a_slide_does_not_measure_are_missing_not_zero():
+    model = ImageGenerator.for_slides([SLIDE], use_genes=True, size_px=16, **NET)
+    less = Slide(SLIDE.adata[:, 5:].copy(), SLIDE.image, slide_id="less")
+    genes = model.known(less, np.arange(4)).genes
+    assert genes[:, :5].isnan().all()
+    assert genes[:, 5:].isfinite().all()
 
 
 @pytest.mark.parametrize("injection", ["additive", "film", "cross"])

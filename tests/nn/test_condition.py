@@ -63,6 +63,20 @@ def test_what_never_varied_in_training_does_not_drown_the_rest():
     assert net.std[6] == 1  # in units of nothing, another cell that does would be all there is
 
 
+def test_genes_that_were_not_measured_tell_nothing():
+    net, given = conditioner(**ALL), known()
+    given.genes[:2, 1] = torch.nan  # on one slide
+    given.genes[:, 3] = torch.nan  # nowhere
+    net.initialize(given)
+    assert_close(net.mean[6], given.genes[2:, 1].mean())
+    average = given._replace(genes=given.genes.clone())
+    average.genes[:2, 1] = net.mean[6]
+    average.genes[:, 3] = 0
+    assert_close(net(given), net(average))
+    missing = given._replace(context=given.context * torch.nan)
+    assert net(missing).isnan().all()  # an embedding must be known
+
+
 def test_a_transition_brings_its_own_signature():
     net, given = conditioner(**ALL), known(3)
     net.initialize(given)

@@ -18,10 +18,10 @@ from spatiagraph.heads.image.inputs import (
     control_rows,
     embedding,
     embedding_widths,
+    expression,
     joined,
     signature_features,
 )
-from spatiagraph.heads.pair.expression import log_normalize
 from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
 from spatiagraph.nn.condition import Condition, TransitionConditioner
@@ -236,11 +236,7 @@ class ImageGenerator(PretrainedModel):
                 )
             parts.append(torch.from_numpy(np.asarray(found[rows], dtype=np.float32)))
         context = torch.cat(parts, dim=1) if parts else None
-        genes = None
-        if self.panel is not None:
-            counts, _ = self.panel.counts(slide)
-            values = log_normalize(counts[rows], slide.depth[rows])
-            genes = torch.from_numpy(values.toarray().astype(np.float32))
+        genes = None if self.panel is None else expression(slide, self.panel, rows)
         return Condition(context, genes)
 
     def number_of(self, transition: str) -> int:
