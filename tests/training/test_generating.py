@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from spatiagraph.data import make_tissue, measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import read_crops
@@ -13,6 +14,15 @@ from spatiagraph.training import fit_generator, generate
 WINDOW_UM, SIZE_PX = 14.0, 16
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
 FAST = {"accelerator": "cpu", "progress": False, "lr": 2e-3, "average": 0.99, "batch_size": 32}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small are slowed down by threads, a lot so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tissue(**options):
