@@ -1,4 +1,4 @@
-"""What merging tokens saves in attention and what it costs: ratios in one run.
+"""What merging tokens, steps and guidance cost in time, and merging in accuracy: ratios in one run.
 
 ``pytest -m benchmark tests/benchmarks/test_bench_generation.py -s`` prints a line per case.
 """
@@ -7,12 +7,14 @@ import time
 from functools import partial
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
 from spatiagraph.data import make_tissue
-from spatiagraph.nn import TokenMergingProcessor
+from spatiagraph.heads import ImageGenerator
+from spatiagraph.nn import Condition, TokenMergingProcessor, set_token_merging
 
 pytestmark = pytest.mark.benchmark
 
@@ -91,3 +93,37 @@ def test_attention_with_merged_tokens(capsys, side):
                 error_noise=error["noise"],
             )
             assert ratio or error == {"image": 0, "noise": 0}
+
+
+@pytest.mark.parametrize("attention_from", [4, 1])
+def test_images_per_second(capsys, attention_from):
+    """Midpoint steps of the tiny generator, 4 images of 32 pixels.
+
+    By default 64 tokens attend to each other, at a quarter of the resolution; with
+    ``attention_from=1`` all 1,024 pixels do too.
+    """
+    num, steps = 4, (10, 25, 100) if attention_from == 4 else (10,)
+    slide = make_tissue(100, num_genes=20, image="dapi", seed=0)
+    slide.adata.obsm["X"] = np.random.default_rng(0).standard_normal((100, 32), dtype=np.float32)
+    model = ImageGenerator.for_slides([slide], context=["X"], attention_from=attention_from).eval()
+    crops, _ = slide.image.crops(slide.pos[:num], window_um=13.6, size_px=32)
+    image = torch.from_numpy(crops)
+    condition: Condition = model.known(slide, np.arange(num))
+    cases = [(n, guidance, ratio) for n in steps for guidance in (0.0, 0.2) for ratio in (0.0, 0.5)]
+
+    def generate(num_steps, guidance, ratio):
+        set_token_merging(model, ratio)
+        model.generate(image, condition, num_steps=num_steps, guidance=guidance)
+
+    took = seconds({case: partial(generate, *case) for case in cases}, repeats=3)
+    for case in cases:
+        num_steps, guidance, ratio = case
+        report(
+            capsys,
+            attention_from=attention_from,
+            steps=num_steps,
+            guidance=guidance,
+            merged=ratio,
+            images_per_second=num / took[case],
+            beside_first=took[cases[0]] / took[case],
+        )
