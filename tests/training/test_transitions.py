@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data import Slide, make_tissue, pairs_of_cells
+from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.heads import ImageGenerator
 from spatiagraph.tasks import ImageFlow
-from spatiagraph.training import fit_generator, fit_transitions, score_transitions
+from spatiagraph.training import fit_generator, fit_transitions, generate, score_transitions
 from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
@@ -19,14 +19,14 @@ SLIDE = make_tissue(600, num_types=3, num_niches=2, num_genes=20, image="dapi", 
 SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(600, 4)).astype("f4")
 
 
-def changed(rows) -> Slide:
+def changed(rows, image=SLIDE.image) -> Slide:
     """The slide with other genes and embeddings of some cells."""
     adata = SLIDE.adata.copy()
     counts = SLIDE.counts.toarray()
     counts[rows] = counts[rows][:, ::-1] ** 2 + 1
     adata.X = csr_matrix(counts)
     adata.obsm["X_cell"][rows] += 9
-    return Slide(adata, SLIDE.image, slide_id=SLIDE.slide_id, donor=SLIDE.donor)
+    return Slide(adata, image, slide_id=SLIDE.slide_id, donor=SLIDE.donor)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,26 @@ def test_called_again_it_gives_the_same_and_refuses_what_changed(tmp_path, fitte
     again.adata.obsm["X_cell"] += 1  # embedded anew
     with pytest.raises(ValueError, match=r"another run \(different: conditions, pairs\)"):
         fit_transitions([again], STATES, out=tmp_path, **RUN)
+
+
+def test_editing_the_target_changes_no_image(fitted):
+    """SPATIA fact 38: neither its pixels, nor its genes, nor its embedding."""
+    rows = fitted.held_out[["control_row", "target_row"]].to_numpy()
+    control, target = next(r for r in rows if np.abs(np.subtract(*SLIDE.pos[r])).max() > 40)
+    pixels = SLIDE.image.pixels(slice(None), slice(None)).copy()
+    x, y = ((SLIDE.pos[target] - SLIDE.image.origin_um) / SLIDE.image.mpp).astype(int)
+    around = (slice(max(y - 10, 0), y + 10), slice(max(x - 10, 0), x + 10))
+    pixels[around] = 0
+    kept = {key: getattr(SLIDE.image, key) for key in ("mpp", "origin_um", "value_range")}
+    image = SlideImage([pixels], **kept)
+    edited = changed([target], image)
+
+    def made(slide, cell):
+        asked = {"transition": "larger", "cells": [cell], "num_steps": 2, "progress": False}
+        return generate(fitted.generator, slide, **asked).images
+
+    np.testing.assert_array_equal(made(edited, control), made(SLIDE, control))
+    assert not np.array_equal(made(edited, target), made(SLIDE, target))
 
 
 def test_a_single_transition_has_no_wrong_one():
