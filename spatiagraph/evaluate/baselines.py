@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from spatiagraph.data import normalization
 from spatiagraph.data.variability import gene_variability
 from spatiagraph.evaluate.genes import standardized_variance
 from spatiagraph.evaluate.inputs import as_embedding, as_expression
@@ -48,18 +49,10 @@ def log_normalize(
                [0., 2.]], dtype=float32)
     """
     x = as_expression(counts)
-    if expression not in ("counts", "normalized"):
-        raise ValueError(f'Expected expression to be "counts" or "normalized", got {expression!r}')
-    if expression == "normalized":
-        return x.log1p()
-    total = np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
     if target is None:
+        total = np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
         target = float(np.median(total[total > 0])) if total.any() else 1.0
-    if not (np.isfinite(target) and target > 0):
-        raise ValueError(f"Expected 'target' to be positive, got {target}")
-    scale = np.divide(target, total, out=np.zeros_like(total), where=total > 0)
-    values = np.log1p(x.data * np.repeat(scale, np.diff(x.indptr)))
-    return csr_matrix((values.astype(np.float32), x.indices, x.indptr), shape=x.shape)
+    return normalization.log_normalize(x, target, expression=expression).astype(np.float32)
 
 
 def pca(

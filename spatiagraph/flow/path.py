@@ -62,17 +62,18 @@ class LinearPath:
 
         Args:
             control: ``[B, ...]``; gives only its shape where paths start at noise.
-            generator: Source of randomness.
+            generator: Source of randomness; may be on another device, as diffusers has it.
         """
         if self.source == "control" and self.noise == 0:
             return control
+        drawn_on = control.device if generator is None else generator.device
         normal = torch.randn(
-            control.shape, dtype=control.dtype, device=control.device, generator=generator
-        )
+            control.shape, dtype=control.dtype, device=drawn_on, generator=generator
+        ).to(control.device)
         if self.source == "noise":
             return normal
-        uniform = torch.rand(len(control), device=control.device, generator=generator)
-        chosen = uniform < self.noise_probability
+        uniform = torch.rand(len(control), device=drawn_on, generator=generator)
+        chosen = uniform.to(control.device) < self.noise_probability
         return control + self.noise * normal * _as_column(chosen, control)
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathPoint:

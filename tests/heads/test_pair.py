@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data import MORPHOLOGY, GenePanel, Slide
+from spatiagraph.data.normalization import log_normalize
 from spatiagraph.heads import (
     as_transitions,
     gene_signature,
@@ -13,7 +14,7 @@ from spatiagraph.heads import (
     pair_niches,
     pair_states,
 )
-from spatiagraph.heads.pair.expression import joint_components, log_normalize
+from spatiagraph.heads.pair.expression import joint_components
 
 ACTIVATION = [("resting", "active", "activation")]
 KEYS = {"states_key": "state", "niche_key": "niche"}

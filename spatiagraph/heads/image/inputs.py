@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.checks import nearest
+from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
-from spatiagraph.heads.pair.expression import log_normalize
 from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.nn.condition import Condition
 
@@ -42,7 +42,9 @@ def embedding(slide: Slide, key: str) -> np.ndarray:
 def expression(slide: Slide, panel: GenePanel, rows: np.ndarray) -> Tensor:
     """Expression of some cells on a logarithmic scale, ``[B, G]``; NaN where it is not measured."""
     counts, measured = panel.counts(slide)
-    values = log_normalize(counts[rows], slide.depth[rows]).toarray().astype(np.float32)
+    kind = slide.expression
+    found = log_normalize(counts[rows], depth=slide.depth[rows], expression=kind)
+    values = found.toarray().astype(np.float32)
     values[:, ~measured] = np.nan
     return torch.from_numpy(values)
 

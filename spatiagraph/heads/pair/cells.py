@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.slide import Slide, check_unique_ids
 from spatiagraph.flow.coupling import couple_many
-from spatiagraph.heads.pair.expression import joint_components, log_normalize
+from spatiagraph.heads.pair.expression import joint_components
 from spatiagraph.heads.pair.transitions import (
     Transition,
     Transitions,
@@ -199,10 +200,10 @@ def _portions(
     ys: list[Tensor] = []
     held = 0
     for problem in problems:
-        counts = problem.slide.counts
+        counts, kind = problem.slide.counts, problem.slide.expression
         x, y = joint_components(
-            log_normalize(counts[problem.control]),
-            log_normalize(counts[problem.target]),
+            log_normalize(counts[problem.control], expression=kind),
+            log_normalize(counts[problem.target], expression=kind),
             num_components,
         )
         some.append(problem)

@@ -1,34 +1,9 @@
-"""Expression as pairs are looked for in: per cell, on a logarithmic scale, few components."""
+"""Expression as pairs are looked for in: few components."""
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
-
-DEPTH = 1e4
-"""Total that every cell is scaled to."""
-
-
-def log_normalize(counts: csr_matrix, depth: NDArray[np.floating] | None = None) -> csr_matrix:
-    r"""Expression of each cell as :math:`\ln(1 + 10^4 x / \sum x)`.
-
-    Args:
-        counts: Counts, ``[N, G]``.
-        depth: Total of each cell, ``[N]``, if not that of these genes.
-
-    Returns:
-        ``[N, G]`` float64; a cell without counts stays 0.
-
-    Examples:
-        >>> log_normalize(csr_matrix([[0.0, 3.0, 1.0]])).toarray().round(3)
-        array([[0.   , 8.923, 7.824]])
-    """
-    if depth is None:
-        depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    scale = DEPTH / np.where(depth > 0, depth, 1).astype(np.float64)
-    values = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
-    return csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def joint_components(

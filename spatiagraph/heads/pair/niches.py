@@ -8,9 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.slide import Slide, check_unique_ids
 from spatiagraph.flow.coupling import couple
-from spatiagraph.heads.pair.expression import joint_components, log_normalize
+from spatiagraph.heads.pair.expression import joint_components
 from spatiagraph.heads.pair.transitions import (
     Transition,
     Transitions,

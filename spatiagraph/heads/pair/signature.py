@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data.morphology import MORPHOLOGY
+from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide, check_unique_ids
-from spatiagraph.heads.pair.expression import log_normalize
 from spatiagraph.heads.pair.transitions import cells_among
 
 
@@ -82,7 +82,9 @@ def gene_signature(
     mean = _PairMean(pairs["transition"], len(panel))
     for slide in training:
         counts, measured = panel.counts(slide)
-        x = log_normalize(counts, slide.depth) if normalize else csr_matrix(counts, dtype=float)
+        x = csr_matrix(counts, dtype=float)
+        if normalize:
+            x = log_normalize(counts, depth=slide.depth, expression=slide.expression)
         here = pairs[pairs["slide"] == slide.slide_id]
         mean.add(x, cells_among(slide, among), measured, here)
     return mean.signature(panel.symbols, clip=10.0)
