@@ -56,6 +56,7 @@ def demo(
     )
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
+    from spatiagraph.heads.pair.transitions import as_transitions, check_states, column
     from spatiagraph.models import ContextModel
 
     if slide is None:
@@ -69,6 +70,10 @@ def demo(
     if (states is None) != (not transition):
         raise ValueError("Expected --states and --transition together, got one of them")
     asked = parse_transitions(transition or ())
+    if asked and section.image is None:
+        raise ValueError("Expected a slide with an image for --transition, got none")
+    if asked:
+        check_states([column(section, str(states))], as_transitions(asked), str(states))
     if slide is None and cells < _ENOUGH:
         say(f"No images of other states: they need {_ENOUGH:,} cells, this is {cells:,}")
         asked = []

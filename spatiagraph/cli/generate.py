@@ -53,8 +53,11 @@ def generate(
         list[str],
         typer.Option(help="Change of state as control:target or control:target:name; repeatable."),
     ],
-    states: Annotated[str, typer.Option(help="Column of obs with the states of cells.")],
     slide_options: SlideOptions,
+    states: Annotated[
+        str | None,
+        typer.Option(help="Column of obs with the states of cells; a trained generator knows it."),
+    ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Folder of a trained generator, instead of training one.")
     ] = None,
@@ -106,6 +109,10 @@ def generate(
     name = one_model_name(sections)
     for section in sections:
         say(repr(section))
+    if (states is None) == (generator is None):
+        raise ValueError(
+            "Expected --states to train a generator, or a trained --generator; got both or neither"
+        )
     if generator is None:
         fitted = train_generator(
             sections,
@@ -161,6 +168,7 @@ def _write_images(
     import numpy as np
 
     from spatiagraph import training
+    from spatiagraph.cli.console import say
     from spatiagraph.cli.transitions import file_name
     from spatiagraph.heads.pair.transitions import column, in_state
 
@@ -171,6 +179,9 @@ def _write_images(
             rows = np.flatnonzero(in_state(column(section, str(model.states_key)), control))
             rng = np.random.default_rng(seed)
             rows = np.sort(rng.permutation(rows)[:max_cells])
+            if not len(rows):
+                say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
+                continue
             made = training.generate(
                 model,
                 section,

@@ -102,15 +102,17 @@ class ImageFlow(Task):
         parts = {"flow": (weight * error).mean()}
         loss = parts["flow"]
         num_transitions = len(self.model.transitions)
-        if self.contrast_weight and num_transitions > 1 and bool(keep.any()):
+        if self.contrast_weight and num_transitions > 1:
             assert known.transition is not None
             wrong = wrong_transitions(known.transition, num_transitions, generator=generator)
             other = known._replace(transition=wrong)
             velocity_wrong = self.model(point.x, t, self.model.embed(other), keep)
             error_wrong = velocity_error(velocity_wrong, point.velocity)
-            parts["contrast"] = condition_contrast_loss(
-                error[keep], error_wrong[keep], margin=self.margin
-            )
+            parts["contrast"] = error.new_zeros(())  # where no pair kept its condition
+            if bool(keep.any()):
+                parts["contrast"] = condition_contrast_loss(
+                    error[keep], error_wrong[keep], margin=self.margin
+                )
             loss = loss + self.contrast_weight * parts["contrast"]
         if self.morphology_weight and self.profile is not None:
             end = self.model.path.endpoint(point.x, velocity, t)

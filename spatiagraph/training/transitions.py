@@ -19,6 +19,7 @@ from spatiagraph.heads.image import PRESETS, ImageGenerator
 from spatiagraph.heads.pair import gene_signature, morphology_signature, pair_states
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
 from spatiagraph.nn.unet import check_side
+from spatiagraph.tasks.image_flow import MIN_MORPHOLOGY
 from spatiagraph.training.generating import fit_generator
 from spatiagraph.training.morphology import MorphologyFit, fit_morphology
 
@@ -60,7 +61,7 @@ def fit_transitions(
     pairing: Mapping[str, Any] | None = None,
     max_epochs: int = 30,
     morphology_epochs: int = 30,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     lr: float = 1e-3,
     accelerator: str = "auto",
     seed: int = 0,
@@ -88,7 +89,8 @@ def fit_transitions(
         pairing: More arguments of :func:`~spatiagraph.heads.pair_states`.
         max_epochs: Passes over the pairs.
         morphology_epochs: Passes of the network of morphology over the cells.
-        batch_size: Pairs of a mini-batch.
+        batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
+            not given: fewer could not be compared as distributions.
         lr: Peak learning rate.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         seed: Of everything that is drawn.
@@ -106,16 +108,26 @@ def fit_transitions(
     split = _split(slides, window_um, seed)
     sides = {}
     for name, masks in split.items():
-        sides[name] = pair_states(
-            slides,
-            asked,
-            states_key=states_key,
-            niche_key=niche_key,
-            among=masks,
-            seed=seed,
-            **{"max_cells": None, **(pairing or {})},
-        )
+        try:
+            sides[name] = pair_states(
+                slides,
+                asked,
+                states_key=states_key,
+                niche_key=niche_key,
+                among=masks,
+                seed=seed,
+                **{"max_cells": None, **(pairing or {})},
+            )
+        except ValueError as err:
+            side = "four fifths to train on" if name == "pairs" else "fifth that is held out"
+            raise ValueError(f"In the {side}: {err}") from err
     pairs = sides["pairs"]
+    missing = [t.tag for t in asked if t.tag not in set(pairs["transition"])]
+    if missing:
+        raise ValueError(
+            f"Expected pairs of every transition to train on, got none for {missing}: ask for the "
+            "others alone, or lower min_cells in 'pairing'"
+        )
     panel = GenePanel.from_slides(list(slides))
     deltas: dict[str, Any] = {
         "delta_genes": gene_signature(slides, pairs, panel=panel, donors=None, among=split["pairs"])
@@ -160,7 +172,7 @@ def fit_transitions(
         profile=None if learned is None else learned.model,
         max_epochs=max_epochs,
         lr=lr,
-        batch_size=batch_size,
+        batch_size=batch_size or max(32, 2 * MIN_MORPHOLOGY * len(asked)),
         accelerator=accelerator,
         seed=seed,
         out=None if folder is None else folder / "generator",

@@ -20,6 +20,12 @@ REFUSED = {
         ("no AnnData", "{tmp}/text.h5ad --out {tmp}/out", ["text.h5ad", "HDF5"]),
         ("no such labels", "{work}/slide.h5ad --labels layers --out {tmp}/out", ["'layers'"]),
         ("no such slot", "{work}/slide.h5ad --spatial-key xy --out {tmp}/out", ["obsm['xy']"]),
+        (
+            "no image to generate from",
+            "{work}/slide.h5ad --states cell_type --transition type1:type2 --out {tmp}/out",
+            ["image", "--transition"],
+        ),
+        ("no states", "{work}/slide.h5ad --transition a:b --out {tmp}/out", ["--states"]),
     ],
     "doctor": [
         ("no cells", "--cells 0", ["--cells"]),
@@ -75,7 +81,7 @@ REFUSED = {
         ),
         (
             "no such generator",
-            "{work}/embedded.h5ad --states cell_type --transition type1:type2 "
+            "{work}/embedded.h5ad --transition type1:type2 "
             "--generator {tmp}/folder --out {tmp}/out",
             ["config.json"],
         ),

@@ -57,14 +57,14 @@ def test_images_scores_and_pictures_are_written(made):
 def test_a_trained_generator_is_used_again(run, embedded, made, tmp_path):
     out, _ = made
     given = ["--transition", "type1:type2:larger", "--generator", out]
-    done = run("generate", embedded, *STATES, *given, *QUICK, "--out", tmp_path)
+    done = run("generate", embedded, *given, *QUICK, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     first, second = (
         GeneratedImages.load(folder / "slide_larger.zarr") for folder in (out, tmp_path)
     )
     assert (first.images == second.images).all()
     unknown = ["--transition", "type1:type2:other", "--generator", out]
-    done = run("generate", embedded, *STATES, *unknown, *QUICK, "--out", tmp_path)
+    done = run("generate", embedded, *unknown, *QUICK, "--out", tmp_path)
     run.refused(done, "'other'", "larger")
 
 
@@ -73,6 +73,7 @@ def test_a_trained_generator_is_used_again(run, embedded, made, tmp_path):
     [
         (["--states", "cell_types", "--transition", "type1:type2"], ["'cell_types'", "cell_type"]),
         ([*STATES, "--transition", "type1:type9"], ["'type9'"]),
+        (["--transition", "type1:type2"], ["--states", "--generator"]),
         ([*STATES, "--transition", "type1:type2", "--niches", "niches"], ["'niches'"]),
         ([*STATES, "--transition", "type1:type2", "--window-um", 5000], ["lower window_um"]),
         ([*STATES, "--transition", "type1:type2", "--size-px", 18], ["'size_px'", "divisible"]),
