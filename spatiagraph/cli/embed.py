@@ -24,8 +24,8 @@ def embed(
 ) -> None:
     """Write embeddings of every cell, its niche and its region to an .h5ad file.
 
-    They are in obsm["X_{model}"], obsm["X_{model}_niche"] and obsm["X_{model}_tissue"], with
-    "context" or "spatia" for {model}.
+    They are in `obsm["X_context"]`, `obsm["X_context_niche"]` and `obsm["X_context_tissue"]`; with
+    `spatia` in place of `context` if that is the model.
     """
     from spatiagraph import training
     from spatiagraph.cli.console import check_output_file, say
