@@ -4,6 +4,7 @@ Compiled, because a crop is too small for BLAS to pay and windows differ from ce
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 from numba import njit
 
 
@@ -87,7 +88,7 @@ def add_windows(
                     crop[s, t] += total
 
 
-def area_weights(num_in: int, num_out: int, first: int, last: int) -> np.ndarray:
+def area_weights(num_in: int, num_out: int, first: int, last: int) -> csr_array:
     """Share of some source pixels in each output pixel, ``[num_out, last - first]``.
 
     Args:
@@ -97,12 +98,17 @@ def area_weights(num_in: int, num_out: int, first: int, last: int) -> np.ndarray
         last: One past its last source pixel.
 
     Examples:
-        >>> area_weights(4, 2, 0, 3)
+        >>> area_weights(4, 2, 0, 3).toarray()
         array([[0.5, 0.5, 0. ],
                [0. , 0. , 0.5]], dtype=float32)
     """
     factor = num_in / num_out
     pixel = np.arange(first, last)
-    step = np.arange(num_out)[:, None]
-    overlap = np.minimum((step + 1) * factor, pixel + 1) - np.maximum(step * factor, pixel)
-    return (np.clip(overlap, 0, None) / factor).astype(np.float32)
+    begin = np.minimum((pixel / factor).astype(np.int64), num_out - 1)
+    inside = np.clip((begin + 1) * factor - pixel, 0, 1)  # the rest lies in the next output pixel
+    row = np.concatenate([begin, np.minimum(begin + 1, num_out - 1)])
+    share = (np.concatenate([inside, 1 - inside]) / factor).astype(np.float32)
+    place = (row, np.tile(pixel - first, 2))
+    weights = csr_array((share, place), shape=(num_out, last - first))
+    weights.eliminate_zeros()
+    return weights

@@ -243,7 +243,7 @@ class SlideImage:
             down = area_weights(level.height, shape[0], top, bottom)
             for c in range(pixels.shape[-1]):
                 scaled = np.clip((pixels[..., c] - low[c]) / (high[c] - low[c]), 0, 1)
-                out[..., c] += down @ (scaled.astype(np.float32) @ across.T)
+                out[..., c] += down @ (across @ scaled.astype(np.float32).T).T
         if self.num_channels == 1:
             out[:] = out[..., :1]
         return np.round(255 * out).astype(np.uint8), self.extent_um
