@@ -4,8 +4,8 @@ Compiled, because a crop is too small for BLAS to pay and windows differ from ce
 """
 
 import numpy as np
-from scipy.sparse import csr_array
 from numba import njit
+from scipy.sparse import csr_array
 
 
 @njit(cache=True, nogil=True)
