@@ -1,7 +1,7 @@
 """``spatiagraph demo``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -50,9 +50,10 @@ def demo(
     from spatiagraph.cli.results import find_domains, known_labels, model_name, write_page
     from spatiagraph.cli.transitions import (
         as_generations,
+        nuclei_of,
         parse_transitions,
         print_scores,
-        train_generator,
+        train_and_score,
     )
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
@@ -70,9 +71,8 @@ def demo(
     if (states is None) != (not transition):
         raise ValueError("Expected --states and --transition together, got one of them")
     asked = parse_transitions(transition or ())
-    if asked and section.image is None:
-        raise ValueError("Expected a slide with an image for --transition, got none")
     if asked:
+        nuclei = nuclei_of([section], None)
         check_states([column(section, str(states))], as_transitions(asked), str(states))
     if slide is None and cells < _ENOUGH:
         say(f"No images of other states: they need {_ENOUGH:,} cells, this is {cells:,}")
@@ -86,29 +86,20 @@ def demo(
     results.index.save(out / "index")
     scores = None
     if asked:
-        dark = section.image is not None and section.image.num_channels == 3
-        nuclei: Literal["bright", "dark"] = "dark" if dark else "bright"
-        fitted = train_generator(
+        _, scores = train_and_score(
             [section],
             asked,
             model_name(section.adata),
+            nuclei=nuclei,
+            max_pairs=40,
+            num_steps=10,
+            seed=seed,
             states_key=str(states),
             size_px=24,
-            foreground=nuclei,
             use_morphology=False,
             max_epochs=12,
             lr=2e-3,
-            seed=seed,
             out=out,
-        )
-        scores = training.score_transitions(
-            fitted.generator,
-            [section],
-            fitted.held_out,
-            max_pairs=40,
-            num_steps=10,
-            foreground=nuclei,
-            seed=seed,
         )
     page = write_page(
         out / "report.html",

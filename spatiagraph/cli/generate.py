@@ -72,8 +72,9 @@ def generate(
     window_um: Annotated[float, _training("Side of their window in µm.", min=1.0)] = 13.6,
     epochs: Annotated[int, _training("Passes over the pairs.", min=1)] = 30,
     nuclei: Annotated[
-        Nuclei, _training("bright: DAPI; dark: H&E.", show_default=True)
-    ] = Nuclei.bright,
+        Nuclei | None,
+        _training("bright (DAPI) or dark (H&E); dark if not given and images have three channels."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the integration.", min=1)] = 25,
     guidance: Annotated[
         float, typer.Option(help="How much the condition is exaggerated; 0 is twice as fast.")
@@ -94,12 +95,12 @@ def generate(
     from spatiagraph.cli.console import quiet_libraries, say
 
     quiet_libraries()
-    from spatiagraph import training
     from spatiagraph.cli.results import one_model_name
     from spatiagraph.cli.transitions import (
+        nuclei_of,
         parse_transitions,
         print_scores,
-        train_generator,
+        train_and_score,
         write_galleries,
     )
     from spatiagraph.heads import ImageGenerator
@@ -114,33 +115,26 @@ def generate(
             "Expected --states to train a generator, or a trained --generator; got both or neither"
         )
     if generator is None:
-        fitted = train_generator(
+        fitted, scores = train_and_score(
             sections,
             asked,
             name,
+            nuclei=nuclei_of(sections, None if nuclei is None else nuclei.value),
+            max_pairs=max_cells,
+            num_steps=steps,
+            guidance=guidance,
+            seed=seed,
             states_key=states,
             niche_key=niches,
             pairing={"fallback": fallback.value},
             preset=preset.value,
             size_px=size_px,
             window_um=window_um,
-            foreground=nuclei.value,
             max_epochs=epochs,
             accelerator=accelerator,
-            seed=seed,
             out=out,
         )
         model = fitted.generator
-        scores = training.score_transitions(
-            model,
-            sections,
-            fitted.held_out,
-            max_pairs=max_cells,
-            foreground=nuclei.value,
-            num_steps=steps,
-            guidance=guidance,
-            seed=seed,
-        )
         scores.table.to_csv(out / "scores.csv")
         write_galleries(out, scores)
         print_scores(scores)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spatiagraph import keys
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spatiagraph.training.transition_scores import TransitionScores
     from spatiagraph.training.transitions import TransitionFit
 
+Foreground = Literal["bright", "dark"]
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 
 
@@ -33,21 +34,68 @@ def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def train_generator(
-    sections: "Sequence[Slide]", transitions: Sequence[Sequence[str]], name: str, **options: Any
-) -> "TransitionFit":
-    """A generator conditioned on the embeddings of cells and of their niches.
+def nuclei_of(sections: "Sequence[Slide]", given: str | None) -> "Foreground":
+    """Whether nuclei are bright or dark: as given, or bright in grey images and dark in colour.
+
+    Raises:
+        ValueError: A slide has no image, or some are grey and others not.
+    """
+    from spatiagraph.cli.console import say
+    from spatiagraph.data.cohort import one_channel_number
+
+    bare = [section.slide_id for section in sections if section.image is None]
+    if bare:
+        raise ValueError(f"Expected slides with an image to generate cells of, got none for {bare}")
+    channels = one_channel_number(sections)
+    if given is not None:
+        return "dark" if given == "dark" else "bright"
+    found: Foreground = "dark" if channels == 3 else "bright"
+    say(f"nuclei are taken to be {found}, as in images of {channels} channels")
+    return found
+
+
+def train_and_score(
+    sections: "Sequence[Slide]",
+    transitions: Sequence[Sequence[str]],
+    name: str,
+    *,
+    nuclei: "Foreground",
+    max_pairs: int,
+    num_steps: int,
+    guidance: float = 0.2,
+    seed: int,
+    **options: Any,
+) -> "tuple[TransitionFit, TransitionScores]":
+    """A generator conditioned on the embeddings of cells and of their niches, and its scores.
 
     Args:
         sections: Slides with images and embeddings.
         transitions: Rows of (control, target, tag).
         name: Short name of the model that embedded them.
+        nuclei: Whether they are bright or dark.
+        max_pairs: Pairs of each transition to score on, at most.
+        num_steps: Steps of the integration.
+        guidance: How much the condition is exaggerated.
+        seed: Of everything that is drawn.
         **options: More arguments of :func:`~spatiagraph.training.fit_transitions`.
     """
-    from spatiagraph.training import fit_transitions
+    from spatiagraph.training import fit_transitions, score_transitions
 
     context = [keys.embedding_key(name, level) for level in ("cell", "niche")]
-    return fit_transitions(sections, transitions, context=context, **options)
+    fitted = fit_transitions(
+        sections, transitions, context=context, foreground=nuclei, seed=seed, **options
+    )
+    scores = score_transitions(
+        fitted.generator,
+        sections,
+        fitted.held_out,
+        max_pairs=max_pairs,
+        foreground=nuclei,
+        num_steps=num_steps,
+        guidance=guidance,
+        seed=seed,
+    )
+    return fitted, scores
 
 
 def as_generations(scores: "TransitionScores") -> "list[Generation]":

@@ -1,6 +1,5 @@
 """``fit_morphology``: a network that measures nuclei, for losses that need a gradient."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 
@@ -11,12 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-import spatiagraph
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.loader.sampling import EpochSampler
-from spatiagraph.nn.config import to_config
 from spatiagraph.nn.morphology import MorphologyProfile
 from spatiagraph.tasks.morphology import MorphologyRegression
+from spatiagraph.training.record import model_record, tensors_hash
 from spatiagraph.training.trainer import train
 
 _BLOCK = 256  # crops at a time
@@ -115,10 +113,8 @@ def fit_morphology(
         generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
     )
     record = {
-        "version": spatiagraph.__version__,
-        "model": to_config(model),
-        "image_shape": list(image.shape),
-        "features_hash": hashlib.sha256(target.numpy().tobytes()).hexdigest()[:16],
+        **model_record(model),
+        "crops": tensors_hash({"image": image, "morphology": target}),
         "max_epochs": max_epochs,
         "batch_size": batch_size,
         "lr": lr,

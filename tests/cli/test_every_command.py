@@ -23,7 +23,7 @@ REFUSED = {
         (
             "no image to generate from",
             "{work}/slide.h5ad --states cell_type --transition type1:type2 --out {tmp}/out",
-            ["image", "--transition"],
+            ["an image", "'slide'"],
         ),
         ("no states", "{work}/slide.h5ad --transition a:b --out {tmp}/out", ["--states"]),
     ],
