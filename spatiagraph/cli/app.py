@@ -14,6 +14,7 @@ from spatiagraph.cli.embed import embed
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.generate import generate
+from spatiagraph.cli.morphology import morphology
 from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
@@ -93,5 +94,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, doctor, prepare, fit, embed, search, generate, report, evaluate):
+for command in (demo, doctor, prepare, fit, embed, search, generate, morphology, report, evaluate):
     app.command()(command)

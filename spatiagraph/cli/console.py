@@ -2,6 +2,9 @@
 
 import logging
 import os
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -57,3 +60,17 @@ def check_output_file(path: Path, suffix: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"Expected a folder that can be written to, got {path.parent}")
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Names of slides and transitions as parts of the names of files.
+
+    Raises:
+        ValueError: Two would be the same.
+    """
+    safe = [re.sub(r"[^\w+-]", "_", name) for name in names]
+    for text, number in Counter(safe).items():
+        if number > 1:
+            same = [name for name, its in zip(names, safe, strict=True) if its == text]
+            raise ValueError(f"Expected names that differ as names of files, got {same}")
+    return safe

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spatiagraph.cli.nuclei import nuclei_of
 from spatiagraph.cli.options import Labels, SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def demo(
     from spatiagraph.cli.results import find_domains, known_labels, model_name, write_page
     from spatiagraph.cli.transitions import (
         as_generations,
-        nuclei_of,
         parse_transitions,
         print_scores,
         train_and_score,

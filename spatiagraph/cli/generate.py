@@ -1,17 +1,18 @@
 """``spatiagraph generate``."""
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spatiagraph.cli.nuclei import NUCLEI, Nuclei, nuclei_of
 from spatiagraph.cli.options import SlideOptions, with_slide_options
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
     from spatiagraph.heads.image import ImageGenerator
+    from spatiagraph.training import GeneratedImages
 
 _TRAIN = "How to train a generator"
 
@@ -22,13 +23,6 @@ class Preset(StrEnum):
     tiny = "tiny"
     small = "small"
     base = "base"
-
-
-class Nuclei(StrEnum):
-    """What nuclei look like."""
-
-    bright = "bright"
-    dark = "dark"
 
 
 class Fallback(StrEnum):
@@ -71,10 +65,7 @@ def generate(
     size_px: Annotated[int, _training("Side of the images in pixels.", min=8)] = 32,
     window_um: Annotated[float, _training("Side of their window in µm.", min=1.0)] = 13.6,
     epochs: Annotated[int, _training("Passes over the pairs.", min=1)] = 30,
-    nuclei: Annotated[
-        Nuclei | None,
-        _training("bright (DAPI) or dark (H&E); dark if not given and images have three channels."),
-    ] = None,
+    nuclei: Annotated[Nuclei | None, _training(NUCLEI)] = None,
     steps: Annotated[int, typer.Option(help="Steps of the integration.", min=1)] = 25,
     guidance: Annotated[
         float, typer.Option(help="How much the condition is exaggerated; 0 is twice as fast.")
@@ -92,12 +83,12 @@ def generate(
     real cells of the target state (random_target). Writes scores.csv, a picture, and the images of
     the control cells as .zarr. An interrupted command goes on where it stopped.
     """
-    from spatiagraph.cli.console import quiet_libraries, say
+    from spatiagraph.cli.console import file_names, quiet_libraries, say
 
     quiet_libraries()
+    from spatiagraph._files import replaced_file
     from spatiagraph.cli.results import one_model_name
     from spatiagraph.cli.transitions import (
-        nuclei_of,
         parse_transitions,
         print_scores,
         train_and_score,
@@ -114,12 +105,14 @@ def generate(
         raise ValueError(
             "Expected --states to train a generator, or a trained --generator; got both or neither"
         )
+    each = [(section, tag) for section in sections for *_, tag in asked]
+    names = file_names([f"{section.slide_id}_{tag}" for section, tag in each])
     if generator is None:
         fitted, scores = train_and_score(
             sections,
             asked,
             name,
-            nuclei=nuclei_of(sections, None if nuclei is None else nuclei.value),
+            nuclei=nuclei_of(sections, nuclei),
             max_pairs=max_cells,
             num_steps=steps,
             guidance=guidance,
@@ -135,55 +128,39 @@ def generate(
             out=out,
         )
         model = fitted.generator
-        scores.table.to_csv(out / "scores.csv")
+        with replaced_file(out / "scores.csv") as new:
+            scores.table.to_csv(new)
         write_galleries(out, scores)
         print_scores(scores)
     else:
         inside = Path(generator) / "generator" / "model"
         model = ImageGenerator.from_pretrained(inside if inside.is_dir() else generator)
     say("")
-    for path in _write_images(
-        model, sections, [tag for *_, tag in asked], out, max_cells, steps, guidance, seed
-    ):
-        say(str(path))
+    for (section, tag), stem in zip(each, names, strict=True):
+        made = _images_of(model, section, tag, max_cells, seed, num_steps=steps, guidance=guidance)
+        if made is not None:
+            say(str(made.save(out / f"{stem}.zarr")))
 
 
-def _write_images(
+def _images_of(
     model: "ImageGenerator",
-    sections: "Sequence[Slide]",
-    tags: Sequence[str],
-    out: Path,
+    section: "Slide",
+    tag: str,
     max_cells: int,
-    steps: int,
-    guidance: float,
     seed: int,
-) -> list[Path]:
-    """Images of the control cells of each slide under each transition."""
+    **options: Any,
+) -> "GeneratedImages | None":
+    """Images of the control cells of a slide under a transition, if there are any."""
     import numpy as np
 
     from spatiagraph import training
     from spatiagraph.cli.console import say
-    from spatiagraph.cli.transitions import file_name
     from spatiagraph.heads.pair.transitions import column, in_state
 
-    paths = []
-    for section in sections:
-        for tag in tags:
-            control = model.transitions[model.number_of(tag)].control
-            rows = np.flatnonzero(in_state(column(section, str(model.states_key)), control))
-            rng = np.random.default_rng(seed)
-            rows = np.sort(rng.permutation(rows)[:max_cells])
-            if not len(rows):
-                say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
-                continue
-            made = training.generate(
-                model,
-                section,
-                transition=tag,
-                cells=rows,
-                num_steps=steps,
-                guidance=guidance,
-                seed=seed,
-            )
-            paths.append(made.save(out / f"{section.slide_id}_{file_name(tag)}.zarr"))
-    return paths
+    control = model.transitions[model.number_of(tag)].control
+    rows = np.flatnonzero(in_state(column(section, str(model.states_key)), control))
+    if not len(rows):
+        say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
+        return None
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:max_cells])
+    return training.generate(model, section, transition=tag, cells=rows, seed=seed, **options)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from spatiagraph import keys
+from spatiagraph.cli.nuclei import Foreground
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from spatiagraph.training.transition_scores import TransitionScores
     from spatiagraph.training.transitions import TransitionFit
 
-Foreground = Literal["bright", "dark"]
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 
 
@@ -34,32 +34,12 @@ def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def nuclei_of(sections: "Sequence[Slide]", given: str | None) -> "Foreground":
-    """Whether nuclei are bright or dark: as given, or bright in grey images and dark in colour.
-
-    Raises:
-        ValueError: A slide has no image, or some are grey and others not.
-    """
-    from spatiagraph.cli.console import say
-    from spatiagraph.data.cohort import one_channel_number
-
-    bare = [section.slide_id for section in sections if section.image is None]
-    if bare:
-        raise ValueError(f"Expected slides with an image to generate cells of, got none for {bare}")
-    channels = one_channel_number(sections)
-    if given is not None:
-        return "dark" if given == "dark" else "bright"
-    found: Foreground = "dark" if channels == 3 else "bright"
-    say(f"nuclei are taken to be {found}, as in images of {channels} channels")
-    return found
-
-
 def train_and_score(
     sections: "Sequence[Slide]",
     transitions: Sequence[Sequence[str]],
     name: str,
     *,
-    nuclei: "Foreground",
+    nuclei: Foreground,
     max_pairs: int,
     num_steps: int,
     guidance: float = 0.2,
@@ -118,11 +98,13 @@ def as_generations(scores: "TransitionScores") -> "list[Generation]":
 
 def write_galleries(out: Path, scores: "TransitionScores") -> list[Path]:
     """One picture per transition: control, generated, and matched target cells."""
+    from spatiagraph.cli.console import file_names
     from spatiagraph.plot import transition_gallery
 
     paths = []
-    for made in as_generations(scores):
-        path = out / f"{file_name(made.title)}.png"
+    shown = as_generations(scores)
+    for made, name in zip(shown, file_names([made.title for made in shown]), strict=True):
+        path = out / f"{name}.png"
         transition_gallery(made.control, made.generated, made.target, save=path)
         paths.append(path)
     return paths
@@ -139,8 +121,3 @@ def print_scores(scores: "TransitionScores") -> None:
         pd.DataFrame(shown),
         f"\n{len(scores.pairs):,} cells in another state, on tissue that training never saw",
     )
-
-
-def file_name(tag: str) -> str:
-    """A transition as part of the name of a file."""
-    return "".join(c if c.isalnum() or c in "-_+" else "_" for c in tag)

@@ -15,7 +15,9 @@ _NAMES = {
     "MORPHOLOGY": "morphology",
     "make_tissue": "synthetic",
     "measure_morphology": "morphology",
+    "measure_nuclei": "nuclei",
     "pairs_of_cells": "loader",
+    "read_nuclei": "nuclei",
     "write": "writing",
 }
 _MODULES = (
@@ -24,6 +26,7 @@ _MODULES = (
     "labels",
     "loader",
     "morphology",
+    "nuclei",
     "panel",
     "read",
     "slide",

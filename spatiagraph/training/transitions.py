@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spatiagraph.data.loader import inside_image, read_crops
-from spatiagraph.data.morphology import measure_morphology
+from spatiagraph.data.loader import inside_image
+from spatiagraph.data.nuclei import measure_nuclei, read_nuclei
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
@@ -135,13 +135,20 @@ def fit_transitions(
     folder = None if out is None else Path(out)
     learned = None
     if use_morphology:
-        crops, features = _measured(
-            slides, split["pairs"], window_um, size_px, foreground, progress
-        )
+        features = {
+            slide.slide_id: measure_nuclei(
+                slide,
+                window_um=window_um,
+                size_px=size_px,
+                foreground=foreground,
+                among=split["pairs"][slide.slide_id],
+                progress=progress,
+            )
+            for slide in slides
+        }
         deltas["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
         learned = fit_morphology(
-            np.concatenate(list(crops.values())),
-            pd.concat([features[key][split["pairs"][key]] for key in crops]),
+            *read_nuclei(slides, features, window_um=window_um, size_px=size_px, progress=progress),
             max_epochs=morphology_epochs,
             accelerator=accelerator,
             seed=seed,
@@ -192,29 +199,3 @@ def _split(
         split["pairs"][slide.slide_id] = whole & ~test
         split["held_out"][slide.slide_id] = whole & test
     return split
-
-
-def _measured(
-    slides: Sequence[Slide],
-    training: Mapping[str, NDArray[np.bool_]],
-    window_um: float,
-    size_px: int,
-    foreground: Literal["bright", "dark"],
-    progress: bool,
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, pd.DataFrame]]:
-    """Crops of the training cells, and the morphology of all cells (NaN for the others)."""
-    crops, features = {}, {}
-    for slide in slides:
-        key = slide.slide_id
-        rows = np.flatnonzero(training[key])
-        crops[key] = read_crops(slide, rows, window_um, size_px, progress).numpy()
-        table = measure_morphology(
-            crops[key],
-            mpp=window_um / size_px,
-            foreground=foreground,
-            component="center",
-            progress=progress,
-        )
-        table.index = pd.Index(rows)
-        features[key] = table.reindex(np.arange(slide.num_cells))
-    return crops, features

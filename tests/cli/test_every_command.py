@@ -86,6 +86,12 @@ REFUSED = {
             ["config.json"],
         ),
     ],
+    "morphology": [
+        ("no such slide", "{tmp}/no.h5ad --out {tmp}/out", ["no.h5ad"]),
+        ("no image", "{work}/slide.h5ad --out {tmp}/out", ["an image", "'slide'"]),
+        ("no such nuclei", "{work}/slide.h5ad --nuclei pink --out {tmp}/out", ["--nuclei", "dark"]),
+        ("a window of nothing", "{work}/slide.h5ad --window-um 0 --out {tmp}/out", ["--window-um"]),
+    ],
     "search": [
         ("no such file", "{tmp}/no.h5ad --cell cell1", ["no.h5ad"]),
         ("no embeddings", "{work}/slide.h5ad --cell cell1", ["spatiagraph embed"]),

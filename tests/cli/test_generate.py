@@ -77,6 +77,10 @@ def test_a_trained_generator_is_used_again(run, embedded, made, tmp_path):
         ([*STATES, "--transition", "type1:type2", "--niches", "niches"], ["'niches'"]),
         ([*STATES, "--transition", "type1:type2", "--window-um", 5000], ["lower window_um"]),
         ([*STATES, "--transition", "type1:type2", "--size-px", 18], ["'size_px'", "divisible"]),
+        (
+            [*STATES, "--transition", "type1:type2:a b", "--transition", "type1:type0:a/b"],
+            ["names of files", "a b", "a/b"],
+        ),
     ],
 )
 def test_questions_without_an_answer_are_refused(run, embedded, tmp_path, options, words):
