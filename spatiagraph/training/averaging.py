@@ -1,5 +1,6 @@
 """A moving average of the weights."""
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -26,16 +27,23 @@ class WarmAverage(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"Expected 'average' as a decay in [0, 1), got {decay}")
 
-        def mean(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
+        @torch.no_grad()
+        def move(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
             n = int(num_averaged) - 1  # the start counts as one
-            return average.lerp(current, 1 - min(decay, (1 + n) / (10 + n)))
+            for mean, value in zip(average, current, strict=True):
+                mean.lerp_(value, 1 - min(decay, (1 + n) / (10 + n)))
 
-        super().__init__(use_buffers=False, avg_fn=mean)
+        super().__init__(use_buffers=False, multi_avg_fn=move)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
             self._average_model.n_averaged.fill_(1)  # it is a copy of the start already
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the model to its device: Lightning averages where the model was before that."""
+        if self._average_model is not None:
+            self._average_model.to(pl_module.device)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run that was over has no end of training: the average is taken here as well."""

@@ -98,6 +98,18 @@ def test_validation_sees_the_average_and_training_goes_on_from_the_weights():
         assert torch.equal(parameter, start + 1)
 
 
+def test_the_average_is_kept_on_the_device_of_the_model():
+    """Lightning makes it before the model moves; on another device every step would wait."""
+    callback = WarmAverage(0.9)
+    net = TaskModule(MaskedGenes(model()))
+    callback.setup(None, net, "fit")
+    net.to("meta")
+    callback.on_fit_start(None, net)
+    checkpoint = {"state_dict": {}}
+    callback.on_save_checkpoint(None, net, checkpoint)
+    assert {value.device.type for value in checkpoint["state_dict"].values()} == {"meta"}
+
+
 def test_a_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
         WarmAverage(1.0)
