@@ -154,14 +154,40 @@ def test_generated_images_without_a_nucleus_are_counted_as_such(changes):
     assert nothing[["wasserstein_correlation", "ks", "kernel_morphology"]].isna().all(axis=None)
 
 
+def test_a_transition_that_cannot_be_measured_has_nan_and_leaves_the_others_as_they_are(changes):
+    control, target, tags = changes
+    blank = target.copy()
+    blank[41:] = 0.5  # one target cell of "shrink" is left
+    table = score_generation(target, blank, control, tags, wrong=control, mpp=0.5)
+    scores = ["wasserstein_correlation", "ks"]
+    for who in ("generated", "identity", "random_target", "wrong_condition", "gap"):
+        assert table.loc[(who, "shrink"), scores].isna().all()
+    assert table.loc[("generated", "shrink"), ["num_images", "num_valid"]].tolist() == [40, 40]
+    assert np.isnan(table.loc[("identity", "shrink"), "kernel_morphology"])
+    alone = score_generation(target[:40], target[:40], control[:40], tags[:40], mpp=0.5)
+    for who in ("generated", "identity"):
+        assert table.loc[(who, "grow"), "ks"] == alone.loc[(who, "grow"), "ks"]
+        assert table.loc[(who, "all"), "ks"] == alone.loc[(who, "all"), "ks"]
+
+
+def test_a_distance_of_all_there_is_has_no_deviation():
+    x = np.random.default_rng(0).normal(size=(120, 3))
+    assert np.isnan(kernel_distance(x[:60], x[60:])[1])
+    assert kernel_distance(x[:60], x[60:], subset_size=30)[1] > 0
+
+
 def test_images_that_do_not_fit_are_refused(changes):
     control, target, tags = changes
     with pytest.raises(ValueError, match=r"images of one shape .* got 80 transitions and .*\[79"):
         score_generation(target[1:], target, control, tags, mpp=0.5)
     with pytest.raises(ValueError, match="got 79 transitions"):
         score_generation(target, target, control, tags[1:], mpp=0.5)
-    with pytest.raises(ValueError, match="control cells of 'grow' with a bright nucleus, got 0 of"):
+    with pytest.raises(
+        ValueError, match="a bright nucleus, got .*'grow': {'control': 0, 'target':"
+    ):
         score_generation(target, target, control * 0, tags, mpp=0.5)
+    with pytest.raises(ValueError, match="other names than 'all', got"):
+        score_generation(target, target, control, ["all"] * 80, mpp=0.5)
     with pytest.raises(ValueError, match="the weights of 'resnet18', got None"):
         score_generation(target, target, control, tags, mpp=0.5, extractors=["resnet18"])
     nan = {"nan": lambda x: x.mean((2, 3)) * np.nan}

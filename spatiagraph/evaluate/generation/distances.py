@@ -58,7 +58,8 @@ def kernel_distance(
 
     The unbiased estimate of the maximum mean discrepancy with the kernel
     :math:`(\mathbf{x}^\top \mathbf{y} / F + 1)^3` (`arXiv:1801.01401
-    <https://arxiv.org/abs/1801.01401>`_). It may be slightly negative.
+    <https://arxiv.org/abs/1801.01401>`_). It may be slightly negative. Where a subset is all there
+    is, there is one value, and its deviation is NaN.
 
     Args:
         generated: Features of generated images, ``[N, F]``.
@@ -75,14 +76,15 @@ def kernel_distance(
     if size < 2:
         raise ValueError(f"Expected two images or more on each side, got {min(len(x), len(y))}")
     rng = np.random.default_rng(seed)
+    everything = size == len(x) == len(y)
     values = []
-    for _ in range(num_subsets):
+    for _ in range(1 if everything else num_subsets):
         a = x[rng.choice(len(x), size, replace=False)]
         b = y[rng.choice(len(y), size, replace=False)]
         aa, bb, ab = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
         off = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (size * (size - 1))
         values.append(off - 2 * ab.mean())
-    return float(np.mean(values)), float(np.std(values))
+    return float(np.mean(values)), np.nan if everything else float(np.std(values))
 
 
 def _features(

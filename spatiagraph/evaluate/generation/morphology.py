@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import ks_2samp, pearsonr, wasserstein_distance
 from torch import Tensor
 
+ALL = "all"
+"""Row of a table for all transitions together."""
+
 
 def score_morphology(
     control: Mapping[str, ArrayLike | Tensor],
@@ -24,7 +27,8 @@ def score_morphology(
     :math:`W_1(\mathrm{control}, \mathrm{generated})` with
     :math:`W_1(\mathrm{control}, \mathrm{target})`; ``ks`` is one minus the mean Kolmogorov–Smirnov
     statistic of generated against target. Both are 1 for a perfect generator. Invalid features
-    (NaN) are left out, cell by cell.
+    (NaN) are left out, cell by cell. A transition of which fewer than two control or target cells
+    could be measured has NaN, and no part in the row ``"all"``.
 
     Two bounds stand beside it: ``identity`` returns the control cells, ``random_target`` a random
     half of the target cells, scored against the other half.
@@ -43,7 +47,8 @@ def score_morphology(
         ``num_images``.
 
     Raises:
-        ValueError: If transitions or features do not fit, or there is none.
+        ValueError: If transitions or features do not fit, or there is none, or one has the name
+            ``"all"``.
     """
     names = list(control)
     sides = [control, generated, *([] if wrong is None else [wrong]), target]
@@ -52,12 +57,17 @@ def score_morphology(
             "Expected the same transitions everywhere, got "
             + " and ".join(str(sorted(side)) for side in sides)
         )
+    if ALL in names:
+        raise ValueError(f"Expected transitions by other names than {ALL!r}, got {names}")
     rng = np.random.default_rng(seed)
     rows: dict[tuple[str, str], dict[str, float]] = {}
     moved: dict[str, list[tuple[NDArray, NDArray]]] = {}
+    scored: list[str] = []
     for name in names:
         start, made, *misled, real = _standardized(*(side[name] for side in sides))
         half, rest = halves(real, rng)
+        if np.isfinite(start).any():
+            scored.append(name)
         for who, cells, truth in (
             ("generated", made, real),
             ("identity", start, real),
@@ -73,11 +83,11 @@ def score_morphology(
             }
     for who, pairs in moved.items():
         away, wanted = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        of_all = [rows[who, name] for name in names]
-        rows[who, "all"] = {
+        ks = [rows[who, name]["ks"] for name in scored]
+        rows[who, ALL] = {
             "wasserstein_correlation": _correlation(away, wanted),
-            "ks": float(np.mean([row["ks"] for row in of_all])),
-            "num_images": sum(row["num_images"] for row in of_all),
+            "ks": float(np.mean(ks)) if ks else float("nan"),
+            "num_images": sum(rows[who, name]["num_images"] for name in names),
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=["generator", "transition"])
@@ -91,7 +101,10 @@ def halves(x: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
 
 
 def _standardized(*groups: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
-    """Features on the scale of control (first) and target (last) cells together."""
+    """Features on the scale of control (first) and target (last) cells together.
+
+    NaN where fewer than two of either have any: there is no scale then.
+    """
     arrays = [np.asarray(g.cpu() if isinstance(g, Tensor) else g, np.float64) for g in groups]
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1 or arrays[0].ndim != 2 or not all(map(len, arrays)):
@@ -99,6 +112,8 @@ def _standardized(*groups: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
             "Expected features [N, F] of one or more cells, got shapes "
             f"{[list(array.shape) for array in arrays]}"
         )
+    if min(np.isfinite(side).any(axis=1).sum() for side in (arrays[0], arrays[-1])) < 2:
+        return [np.full_like(array, np.nan) for array in arrays]
     both = np.concatenate([arrays[0], arrays[-1]])
     mean, std = np.nanmean(both, axis=0), np.nanstd(both, axis=0)
     return [(array - mean) / np.where(std > 0, std, 1) for array in arrays]

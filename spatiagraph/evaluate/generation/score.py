@@ -15,7 +15,7 @@ from spatiagraph.evaluate.generation.distances import (
     frechet_distance,
     kernel_distance,
 )
-from spatiagraph.evaluate.generation.morphology import halves, score_morphology
+from spatiagraph.evaluate.generation.morphology import ALL, halves, score_morphology
 
 _SCORES = ("wasserstein_correlation", "ks")  # the higher the better; distances are the other way
 
@@ -67,10 +67,11 @@ def score_generation(
         with a nucleus to measure), and for each extractor ``kernel_…`` with its deviation over
         subsets ``kernel_…_std`` and ``frechet_…``. Morphology is standardised over control and
         target cells of all transitions for these. In rows of ``gap`` positive is better throughout.
+        NaN where too few cells could be measured.
 
     Raises:
-        ValueError: If images differ in number or shape, or fewer than two control or target cells
-            of a transition can be measured.
+        ValueError: If images differ in number or shape, a transition has the name ``"all"``, or in
+            none of them two control and two target cells can be measured.
     """
     images = {"control": control, "generated": generated, "target": target}
     if wrong is not None:
@@ -141,7 +142,7 @@ class _Rows:
             dict(zip(names, part, strict=True)) for part in zip(*split, strict=True)
         )
         for part in (self.all, self.half, self.rest):
-            part["all"] = np.concatenate(list(part.values()))
+            part[ALL] = np.concatenate(list(part.values()))
 
     def __call__(self, generator: str, name: str) -> tuple[NDArray, NDArray]:
         if generator == "random_target":
@@ -197,12 +198,13 @@ def _with_gap(table: pd.DataFrame) -> pd.DataFrame:
 def _check_measured(
     measured: dict[str, NDArray], tags: NDArray, names: list[str], foreground: str
 ) -> None:
-    """Refuse transitions whose real cells cannot be measured."""
-    for side in ("control", "target"):
-        for name in names:
-            cells = measured[side][tags == name]
-            if (count := len(_finite(cells))) < 2:
-                raise ValueError(
-                    f"Expected 2 or more {side} cells of {name!r} with a {foreground} nucleus, got "
-                    f"{count} of {len(cells)}"
-                )
+    """Refuse cells of which no transition can be scored."""
+    sides = ("control", "target")
+    counts = {
+        name: {side: len(_finite(measured[side][tags == name])) for side in sides} for name in names
+    }
+    if not any(min(count.values()) > 1 for count in counts.values()):
+        raise ValueError(
+            f"Expected 2 or more control and target cells of some transition with a {foreground} "
+            f"nucleus, got {counts}"
+        )
