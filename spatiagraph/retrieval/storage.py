@@ -51,11 +51,20 @@ def write_folder(
             np.savez(
                 new / _CALIBRATION, slides=slides, mean=calibration.mean, scale=calibration.scale
             )
-        header = {"format": FORMAT, "version": VERSION, "spatiagraph": spatiagraph.__version__}
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "spatiagraph": spatiagraph.__version__,
+            "calibrated": calibration is not None,
+        }
         (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
+        try:
+            if path.exists():
+                os.replace(path, old)
+            os.replace(new, path)
+        finally:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
     except RuntimeError as err:  # how FAISS reports a full disk
         raise OSError(f"Could not write the index to {str(path)!r}: {err}") from err
     finally:
@@ -88,12 +97,12 @@ def read_folder(
     try:
         index = faiss.read_index(str(path / _INDEX))
         obs = pd.read_parquet(path / _OBS)
-        if (path / _CALIBRATION).exists():
+        if config.get("calibrated", (path / _CALIBRATION).exists()):
             with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
                 calibration = SlideCalibration(
                     saved["slides"].tolist(), saved["mean"], saved["scale"]
                 )
-    except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile, pa.ArrowInvalid) as err:
+    except (RuntimeError, ValueError, KeyError, FileNotFoundError, zipfile.BadZipFile) as err:
         raise ValueError(f"The index in {str(path)!r} is damaged, build it again: {err}") from err
     if not index.ntotal == len(obs) == config["num_items"]:
         raise ValueError(
@@ -113,7 +122,7 @@ def _is_index(path: Path) -> bool:
 
 def _write_obs(obs: pd.DataFrame, path: Path) -> None:
     try:
-        obs.to_parquet(path)
+        obs.to_parquet(path, index=True)  # a table of no columns would lose its rows
     except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
         raise ValueError(
             f"Expected metadata columns of one type each, drop or convert: {err}"

@@ -28,7 +28,8 @@ def check_vectors(
         :math:`N` and :math:`D`.
 
     Raises:
-        ValueError: If the shape is wrong, or rows are NaN, infinite or all zero; names the rows.
+        ValueError: If the shape is wrong, or rows are NaN, infinite or all zero in float32; names
+            the rows.
     """
     if len(vectors.shape) != 2 or vectors.shape[1] == 0:
         raise ValueError(f"Expected {name!r} of shape [N, D], got {tuple(vectors.shape)}")
@@ -41,7 +42,8 @@ def check_vectors(
     broken: list[NDArray] = []
     zero: list[NDArray] = []
     for start in range(0, num, _BLOCK):
-        block = np.asarray(vectors[start : start + _BLOCK])
+        with np.errstate(over="ignore"):  # too large for float32 is infinity
+            block = np.asarray(vectors[start : start + _BLOCK]).astype(np.float32, copy=False)
         broken.append(start + np.flatnonzero(~np.isfinite(block).all(1)))
         if metric == "cosine":
             zero.append(start + np.flatnonzero(~block.any(1)))

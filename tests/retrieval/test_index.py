@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -256,6 +258,8 @@ def test_a_metadata_column_may_be_called_like_a_result():
         (lambda i, x: i.search(x[0, :5]), "12 channels as in the index, got 5"),
         (lambda i, x: i.search(x[:3] * np.nan), "infinity in 3 rows: 0, 1, 2"),
         (lambda i, x: i.search(x[0] * 0), "only zeros in 1 row: 0"),
+        (lambda i, x: i.search(x[0] * np.float64(1e60)), "infinity in 1 row: 0"),
+        (lambda i, x: i.search(x[0] * np.float64(1e-60)), "only zeros in 1 row: 0"),
         (lambda i, x: i.search(x[0], where={"slide": "a"}), "'slide'; did you mean slide_id"),
         (lambda i, x: i.search(x[0], where="aera > 3"), "'aera'; did you mean area"),
         (lambda i, x: i.search(x[0], where="area >"), "pandas query such as"),
@@ -304,6 +308,36 @@ def test_only_an_index_is_replaced_or_loaded(tmp_path):
     (tmp_path / "index" / "index.faiss").write_bytes(b"not an index")
     with pytest.raises(ValueError, match="damaged"):
         NicheIndex.load(tmp_path / "index")
+
+
+def test_an_index_without_metadata_is_saved_and_loaded(tmp_path):
+    index = NicheIndex.build(np.eye(3))
+    loaded = NicheIndex.load(index.save(tmp_path / "index"))
+    pd.testing.assert_frame_equal(loaded.search(np.eye(3), k=2), index.search(np.eye(3), k=2))
+
+
+def test_a_save_that_fails_at_the_end_leaves_the_older_index(tmp_path, monkeypatch):
+    path = NicheIndex.build(np.eye(3)).save(tmp_path / "index")
+
+    def replace(source, target, move=os.replace):
+        if Path(source).name == "new":
+            raise PermissionError("no")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(PermissionError):
+        NicheIndex.build(np.eye(4)).save(path)
+    assert len(NicheIndex.load(path)) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize("part", ["calibration.npz", "obs.parquet", "index.faiss"])
+def test_an_index_that_lost_a_part_is_damaged(part, tmp_path):
+    embeddings, obs = _items(50)
+    path = NicheIndex.build(embeddings, obs, calibrate="slide").save(tmp_path / "index")
+    (path / part).unlink()
+    with pytest.raises(ValueError, match="damaged"):
+        NicheIndex.load(path)
 
 
 def test_mixed_columns_are_refused_and_nothing_is_left(tmp_path):
