@@ -12,6 +12,7 @@ from spatiagraph.data.image import SlideImage
 
 MAX_OUTSIDE = 0.05
 """Share of cells that may lie outside of the image: segmentation puts some centres on its rim."""
+_LISTED = 50  # names in a message; a slide has a million cells
 _BLOCK = 1 << 24  # values looked at in one go, so that the check needs no second matrix
 
 
@@ -27,7 +28,7 @@ def name_rows(names: Sequence[object] | pd.Index, rows: NDArray[np.integer]) -> 
 
 
 def nearest(wanted: str, keys: Collection[str]) -> str:
-    """A hint at the existing keys closest to the one that was looked for.
+    """A hint at the existing keys closest to the one that was looked for; of many, some are listed.
 
     Examples:
         >>> nearest("spatial", ["X_pca", "spatial_px"])
@@ -35,7 +36,8 @@ def nearest(wanted: str, keys: Collection[str]) -> str:
     """
     if not keys:
         return "There are none"
-    listed = ", ".join(repr(k) for k in sorted(keys))
+    listed = ", ".join(repr(k) for k in sorted(keys)[:_LISTED])
+    listed += f" and {len(keys) - _LISTED:,} more" if len(keys) > _LISTED else ""
     close = difflib.get_close_matches(wanted, keys, n=3, cutoff=0.5)
     hint = f"Nearest: {', '.join(repr(k) for k in close)}; there are: " if close else "There are: "
     return hint + listed

@@ -133,6 +133,15 @@ def reconstruct(index: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return index.reconstruct_batch(np.ascontiguousarray(rows, dtype=np.int64))
 
 
+def means(index: Any, groups: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Means of the vectors of several items each ``[Q, R]``, as ``[Q, D]``; read in blocks."""
+    total = np.zeros((len(groups), index.d))
+    for number, rows in enumerate(groups):
+        for start in range(0, len(rows), _BLOCK):
+            total[number] += reconstruct(index, rows[start : start + _BLOCK]).sum(0, np.float64)
+    return (total / groups.shape[1]).astype(np.float32)
+
+
 def tune(index: Any, seed: int, goal: float) -> tuple[int, float]:
     """The smallest effort that reaches a recall@10 on stored vectors, and the recall.
 

@@ -24,17 +24,8 @@ from spatiagraph.retrieval.vectors import Metric, check_vectors, prepare
 class ItemSearch:
     """Items with their vectors in a FAISS index and their metadata in a table.
 
-    Everything that :class:`~spatiagraph.retrieval.NicheIndex` can be asked.
-
-    Attributes:
-        obs: Metadata of the items, ``N`` rows.
-        kind: ``"flat"`` (exact), ``"ivf"`` (inverted lists) or ``"hnsw"`` (small-world graph).
-        metric: ``"cosine"`` or ``"l2"``.
-        recall: Share of the true ten nearest that a search returns, measured on 100 items; for
-            queries that are no items it is a little lower.
-        calibration: What is taken away from the embeddings of each slide, or ``None``.
-        model: Hash of the weights that made the embeddings, where known.
-        key: Slot of ``obsm`` they came from, where known.
+    Everything that :class:`~spatiagraph.retrieval.NicheIndex` can be asked; its attributes are
+    described there.
     """
 
     def __init__(
@@ -91,15 +82,10 @@ class ItemSearch:
     ) -> NDArray[np.int64]:
         """Rows of the items that are all that is asked for, to search for their like.
 
-        Args:
-            cells: Ids.
-            slide: Name of their slide.
-            region: Corners in µm ``[V, 2]``, a shapely geometry, or GeoJSON.
-            where: A condition as in :meth:`search`, such as ``{"niche": "tumour edge"}``.
+        Arguments and errors are those of :func:`~spatiagraph.retrieval.select_rows`.
 
-        Raises:
-            ValueError: If there are no such items (suggests the nearest), or a cell or region
-                could be on several slides.
+        Returns:
+            ``[R]``, ascending.
         """
         return select_rows(self.obs, cells=cells, slide=slide, region=region, where=where)
 
@@ -131,8 +117,7 @@ class ItemSearch:
         groups = np.atleast_2d(check_rows(rows, self.num_items))
         if groups.size == 0:
             raise ValueError("Expected at least one item to search for its like, got none")
-        members = backend.reconstruct(self._index, groups.ravel())
-        queries = members.reshape(*groups.shape, self.channels).mean(1)
+        queries = backend.means(self._index, groups)
         mask, own = allowed_items(self.obs, where, exclude, len(groups))
         if not include_query and len(groups) == 1:
             mask = np.ones(self.num_items, dtype=bool) if mask is None else mask.copy()
@@ -196,7 +181,8 @@ class ItemSearch:
         unit = prepare(queries, self.metric)
         value, row = backend.search(self._index, unit, min(k + extra, left), self._effort, mask)
         if extra:
-            hidden = (row[:, :, None] == own[:, None]).any(2)  # [Q, k + R]
+            first = np.arange(len(row))[:, None] * self.num_items  # rows of each query apart
+            hidden = np.isin(row + first, own + first)  # [Q, k + R]
             order = np.argsort(hidden, axis=1, kind="stable")[:, :k]
             value, row = np.take_along_axis(value, order, 1), np.take_along_axis(row, order, 1)
         distance = 1 - value if self.metric == "cosine" else np.sqrt(value.clip(min=0))

@@ -31,8 +31,13 @@ def select_rows(
             slides and regions are asked for.
         cells: Ids.
         slide: Name of their slide.
-        region: See :func:`~spatiagraph.retrieval.regions.in_region`.
-        where: See :func:`~spatiagraph.retrieval.filters.filter_mask`.
+        region: Corners in µm ``[V, 2]``, a shapely geometry, or GeoJSON, as in
+            :func:`~spatiagraph.retrieval.in_region`.
+        where: A condition as in :func:`~spatiagraph.retrieval.filters.filter_mask`, such as
+            ``{"niche": "tumour edge"}``.
+
+    Returns:
+        ``[R]``, ascending.
 
     Raises:
         ValueError: If a cell, slide, column or label does not exist (suggests the nearest), a
@@ -94,16 +99,15 @@ def _inside(obs: pd.DataFrame, region: Any, mask: NDArray[np.bool_]) -> NDArray[
 def _called(obs: pd.DataFrame, cells: list[str], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     names = obs.index.astype(str)
     found = np.asarray(names.isin(cells)) & mask
-    slides = _slides(obs)
+    number = names[found].value_counts()
     for cell in cells:
-        rows = found & np.asarray(names == cell)
-        if not rows.any():
-            on = slides[mask].unique()
+        if cell not in number:
+            on = _slides(obs)[mask].unique()
             place = f"slide {on[0]!r}" if len(on) == 1 and on[0] else "the slides"
             close = nearest(cell, names[mask].tolist())
             raise ValueError(f"Expected the id of a cell of {place}, got {cell!r}. {close}")
-        if rows.sum() > 1:
-            several = ", ".join(slides[rows])
+        if number[cell] > 1:
+            several = ", ".join(_slides(obs)[found & np.asarray(names == cell)])
             raise ValueError(f"Cells of {several} are called {cell!r}: choose with slide (--slide)")
     return found
 

@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from spatiagraph.retrieval import NicheIndex
+from spatiagraph.retrieval import NicheIndex, select_rows
 
 
 def _index(**arguments):
@@ -42,6 +44,24 @@ def test_the_query_of_a_group_is_the_mean_of_its_members():
     distance[rows] = np.inf
     assert_array_equal(hits["row"], np.argsort(distance)[:5])
     assert_allclose(hits["distance"], np.sort(distance)[:5], rtol=1e-4)
+
+
+def test_the_mean_of_very_many_items_is_exact():
+    z = np.full((300_001, 2), [1 / 3, 1.0])
+    z[-1] = 0
+    hit = NicheIndex.build(z, kind="flat", metric="l2").search_like(np.arange(300_000), k=1)
+    assert_allclose(hit["distance"], np.hypot(1 / 3, 1), rtol=1e-6)
+
+
+def test_many_large_queries_take_little_memory():
+    index = NicheIndex.build(np.random.default_rng(0).normal(size=(4000, 4)))
+    groups = np.arange(4000).reshape(2, 2000)
+    tracemalloc.start()
+    hits = index.search_like(np.repeat(groups, 5, axis=0), k=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (hits["row"] >= 2000).tolist() == [True] * 15 + [False] * 15
+    assert peak < 20e6
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
@@ -98,3 +118,11 @@ def test_a_region_needs_places_and_a_search_needs_items():
     opposite = NicheIndex.build(np.array([[1.0, 0], [-1, 0], [0, 1]]))
     with pytest.raises(ValueError, match="the mean of the query"):
         opposite.search_like([0, 1], k=1)
+
+
+def test_very_many_cells_are_selected_by_id_and_a_wrong_one_is_named_shortly():
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(20_000)])
+    assert_array_equal(select_rows(obs, cells=list(obs.index[::2])), np.arange(0, 20_000, 2))
+    with pytest.raises(ValueError, match=r"got 'cel77'\. Nearest: .* and 19,950 more$") as caught:
+        select_rows(obs, cells="cel77")
+    assert len(str(caught.value)) < 1000
