@@ -165,7 +165,8 @@ class NicheIndex(ItemSearch):
 
         Args:
             embeddings: ``[N, D]``.
-            obs: Their metadata, with the columns of the index.
+            obs: Their metadata; columns that only the index or only they have are empty for the
+                others.
             model: Hash of the weights that made them, where known.
             retrain: Lay out inverted lists anew for all items: slower, and better if the new
                 ones differ much from the old. Other kinds of index have nothing to train.
@@ -186,16 +187,17 @@ class NicheIndex(ItemSearch):
                 f"Expected 'obs' with the columns {list(map(str, self.obs.columns))}, got none"
             )
         added = _metadata(obs, num, self.num_items)
-        if self.calibration is not None:
-            embeddings, calibration = _calibrate(embeddings, added, self.metric)
-            self.calibration = self.calibration.joined(calibration)
+        calibration = self.calibration
+        if calibration is not None:
+            embeddings, new = _calibrate(embeddings, added, self.metric)
+            calibration = calibration.joined(new)
         joined = pd.concat([self.obs, added])
         with backend.single_thread(self.kind == "hnsw"):
             for block in blocks(embeddings, self.metric):
                 self._index.add(block)
         if retrain and self.kind == "ivf":
             self._index = backend.retrained(self._index, self.metric, self.seed)
-        self.obs = joined
+        self.obs, self.calibration = joined, calibration
         self._tune()
 
     def append_slides(
