@@ -31,6 +31,24 @@ def check_gallery(path: Path) -> None:
     check_output_file(path, path.suffix)
 
 
+def check_color(sections: "Sequence[Slide]", color: str) -> None:
+    """Refuse a column that cannot colour the maps.
+
+    Raises:
+        ValueError: If a slide does not have it, or it holds amounts.
+    """
+    from spatiagraph.plot.colors import is_categorical
+
+    for section in sections:
+        obs = section.adata.obs
+        if color not in obs or not is_categorical(obs[color]):
+            found = "amounts" if color in obs else "no such column"
+            raise ValueError(
+                f"Expected a column of names or groups in obs of all slides for --color, got "
+                f"{color!r}: {found} in {section.slide_id}"
+            )
+
+
 def draw_gallery(
     path: Path,
     sections: "Sequence[Slide]",
@@ -48,7 +66,8 @@ def draw_gallery(
         sections: The slides that were searched.
         query: What was asked.
         hits: What was found.
-        color: Column of ``obs`` that colours maps; query and hits stand out when not given.
+        color: Column of ``obs`` with names or groups that colours maps; query and hits stand out
+            when not given.
     """
     from spatiagraph.plot import gallery
     from spatiagraph.plot.galleries import as_rgb
@@ -96,14 +115,13 @@ def _draw_maps(
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from spatiagraph.plot import category_colors, spatial
+    from spatiagraph.plot import category_colors
     from spatiagraph.plot.canvas import DPI, add_scale_bar, save_figure
+    from spatiagraph.plot.colors import MISSING
+    from spatiagraph.report.niches import draw_surroundings
 
-    values = [_roles(s, query, hits) if color is None else s.adata.obs[color] for s in shown]
-    palette = _PLAIN
-    if color is not None:
-        palette = category_colors(pd.concat([v.astype(str) for v in values]))
-        values = [v.astype(str) for v in values]
+    values = [_roles(s, query, hits) if color is None else _names(s, color) for s in shown]
+    palette = _PLAIN if color is None else category_colors(pd.concat(values))
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     size = (columns * _TILE + 1.4, rows * (_TILE + 0.5) + 0.3)
@@ -112,25 +130,13 @@ def _draw_maps(
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     for number, (ax, section, value) in enumerate(zip(axes, shown, values, strict=False)):
-        x, y = pos[number]
-        half = side / 2
-        spatial(
-            section.pos,
-            value,
-            image=False,
-            ax=ax,
-            title="",
-            palette=palette,
-            legend=False,
-            scale_bar=False,
-            window_um=(x - half, y - half, x + half, y + half),
-        )
-        ax.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor="black")
+        draw_surroundings(ax, section.pos, pos[number], value, palette, side)
         ax.set_title(titles[number], fontsize=7)
     add_scale_bar(axes[len(shown) - 1], gap=0.05, thickness=0.02)  # no title is below the last
+    named = palette | ({"none": MISSING} if any(v.isna().any() for v in values) else {})
     handles = [
         Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
-        for name, hue in palette.items()
+        for name, hue in named.items()
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
     save_figure(figure, path)
@@ -144,6 +150,12 @@ def _roles(section: "Slide", query: Query, hits: pd.DataFrame) -> pd.Series:
     found[names.isin(hits.loc[hits[keys.SLIDE_ID].astype(str) == section.slide_id, "id"])] = "hit"
     found[names.isin(one.index[one[keys.SLIDE_ID].astype(str) == section.slide_id])] = "query"
     return found
+
+
+def _names(section: "Slide", color: str) -> pd.Series:
+    """Values of a column as text, ``[N]``; none of a slide of the query that does not have it."""
+    values = section.adata.obs.get(color, pd.Series(np.nan, section.adata.obs_names))
+    return values.astype(str).where(values.notna())
 
 
 def _middle(cells: pd.DataFrame) -> int:

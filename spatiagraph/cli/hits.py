@@ -7,6 +7,7 @@ import pandas as pd
 
 from spatiagraph import keys
 from spatiagraph.cli.query import Query
+from spatiagraph.retrieval.filters import filter_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,33 +40,41 @@ def find_hits(
         ValueError: If nothing is left to find.
     """
     shared = _shared(index.obs, group)
-    hidden = np.isin(shared, shared[query.items])
-    largest = int(np.bincount(shared).max())
-    left = len(shared) - int(hidden.sum())
-    if left == 0:
+    allowed = ~np.isin(shared, shared[query.items])
+    if not allowed.any():
         raise ValueError(f"Expected a {level} beside that of {query.name}, all cells share it")
+    if where is not None:
+        allowed &= filter_mask(index.obs, where)
     if apart_um > 0:
-        hidden |= _near(index.obs, query.obs.iloc[query.chosen], apart_um)
-        left = len(shared) - int(hidden.sum())
-    many = largest > 1 or apart_um > 0
-    if many and where is not None:
-        from spatiagraph.retrieval.filters import filter_mask
+        allowed &= ~_near(index.obs, query.obs.iloc[query.chosen], apart_um)
+    if not allowed.any():
+        asked = [f"meet {where!r}"] if where is not None else []
+        asked += [f"lie {apart_um:g} µm from it"] if apart_um > 0 else []
+        raise ValueError(
+            f"Expected a {level} beside that of {query.name} with cells that "
+            f"{' and '.join(asked)}, got none"
+        )
+    if apart_um == 0 and len(np.unique(shared)) == len(shared):
+        return _search(index, query, k, allowed)
+    found: list[pd.DataFrame] = []
+    while len(found) < k and allowed.any():
+        found.append(_search(index, query, 1, allowed))
+        row = found[-1]["row"].item()
+        allowed &= shared != shared[row]
+        if apart_um > 0:
+            allowed &= ~_near(index.obs, index.obs.iloc[[row]], apart_um)
+    return pd.concat(found, ignore_index=True).assign(rank=range(1, len(found) + 1))
 
-        left = int((~hidden & filter_mask(index.obs, where)).sum())
-    wanted = min(max(k * largest, 100 * k if apart_um > 0 else 0), left) if many else k
-    wanted = max(wanted, 1)  # the index says what is wrong with none
+
+def _search(
+    index: "NicheIndex", query: Query, k: int, allowed: "NDArray[np.bool_]"
+) -> pd.DataFrame:
+    """The ``k`` allowed items most like the mean of a query."""
     if query.embeddings is None:
-        hits = index.search_like(query.items, wanted, where=where, exclude=hidden)
-    else:
-        vector = _mean_direction(query.embeddings[query.chosen])
-        if index.calibration is not None:
-            vector = query.embeddings[query.chosen].mean(0)
-        hits = index.search(vector, wanted, where=where, exclude=hidden, slide=query.embeddings)
-    _, place = np.unique(shared[hits["row"]], return_index=True)
-    hits = hits.iloc[np.sort(place)]
-    if apart_um > 0:
-        hits = hits[_thinned(hits, apart_um)]
-    return hits[:k].assign(rank=range(1, min(k, len(hits)) + 1))
+        return index.search_like(query.items, k, where=allowed)
+    chosen = query.embeddings[query.chosen]
+    vector = _mean_direction(chosen) if index.calibration is None else chosen.mean(0)
+    return index.search(vector, k, where=allowed, slide=query.embeddings)
 
 
 def _shared(obs: pd.DataFrame, group: str) -> "NDArray[np.int64]":
@@ -73,33 +82,22 @@ def _shared(obs: pd.DataFrame, group: str) -> "NDArray[np.int64]":
     if group not in obs:
         return np.arange(len(obs))
     number = obs.groupby([keys.SLIDE_ID, group], observed=True, dropna=False).ngroup().to_numpy()
-    alone = (obs[group] == -1).to_numpy()
+    alone = obs[group].isna().to_numpy() | (obs[group] == -1).to_numpy()
     return np.where(alone, number.max() + 1 + np.arange(len(obs)), number)
 
 
-def _near(obs: pd.DataFrame, query: pd.DataFrame, apart_um: float) -> "NDArray[np.bool_]":
-    """Items closer to the query than allowed, on its slide, ``[N]``."""
+def _near(obs: pd.DataFrame, cells: pd.DataFrame, apart_um: float) -> "NDArray[np.bool_]":
+    """Items closer than allowed to some cells, on their slide, ``[N]``."""
     from scipy.spatial import cKDTree
 
     near = np.zeros(len(obs), dtype=bool)
-    for name, part in query.groupby(query[keys.SLIDE_ID].astype(str)):
-        own = np.flatnonzero(obs[keys.SLIDE_ID].astype(str) == name)
+    for name, part in cells.groupby(cells[keys.SLIDE_ID].astype(str)):
+        own = np.flatnonzero(obs[keys.SLIDE_ID] == name)
         if len(own):
             tree = cKDTree(part[["x_um", "y_um"]].to_numpy())
             away, _ = tree.query(obs[["x_um", "y_um"]].to_numpy()[own])
             near[own] = away < apart_um
     return near
-
-
-def _thinned(hits: pd.DataFrame, apart_um: float) -> "NDArray[np.bool_]":
-    """Hits far enough from all better ones on their slide, ``[K]``."""
-    pos, slide = hits[["x_um", "y_um"]].to_numpy(), hits[keys.SLIDE_ID].astype(str).to_numpy()
-    kept: list[int] = []
-    for row in range(len(hits)):
-        rivals = [i for i in kept if slide[i] == slide[row]]
-        if (np.linalg.norm(pos[rivals] - pos[row], axis=1) >= apart_um).all():
-            kept.append(row)
-    return np.isin(np.arange(len(hits)), kept)
 
 
 def _mean_direction(embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":

@@ -79,7 +79,8 @@ def search(
         typer.Option(help="Draw query and hits to this .png, .pdf or .svg: crops, or maps."),
     ] = None,
     color: Annotated[
-        str | None, typer.Option(help="Column of obs that colours the maps of the gallery.")
+        str | None,
+        typer.Option(help="Column of names or groups that colours the maps of the gallery."),
     ] = None,
     save_index: Annotated[
         Path | None, typer.Option(help="Keep the index in this folder, for NicheIndex.load.")
@@ -92,7 +93,7 @@ def search(
     """
     from spatiagraph import keys
     from spatiagraph.cli.console import check_output_file, print_table, say
-    from spatiagraph.cli.hit_gallery import check_gallery, draw_gallery
+    from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
     from spatiagraph.cli.hits import find_hits
     from spatiagraph.cli.query import Query, choose_cells, read_query
     from spatiagraph.cli.results import one_model_name
@@ -108,8 +109,8 @@ def search(
         raise ValueError("Expected --query with --model, --modality and --query-image, got none")
     sections = slide_options.read_all(slides)
     name = one_model_name(sections)
-    if color is not None and not all(color in s.adata.obs for s in sections):
-        raise ValueError(f"Expected a column of obs of all slides for --color, got {color!r}")
+    if color is not None:
+        check_color(sections, color)
     key = keys.embedding_key(name, level.value)
     index = NicheIndex.from_slides(
         {s.slide_id: s.adata for s in sections}, key, calibrate="slide" if calibrate else None

@@ -57,7 +57,7 @@ def write_report(
     Args:
         path: File to write.
         slide: The slide, with its image if it has one.
-        adata: Its cells with embeddings; ``slide.adata`` by default.
+        adata: Its cells with embeddings, in the same order; ``slide.adata`` by default.
         title: Title of the page.
         run: What was run: arguments, seed, version, as ``fit`` records them.
         history: Loss of every epoch.
@@ -85,11 +85,16 @@ def write_report(
         The path.
 
     Raises:
-        ValueError: If domains or labels do not have one value per cell, or the index does not
-            hold the slide.
+        ValueError: If domains do not have one value per cell, ``adata`` has other cells, or the
+            index does not hold the slide.
         OSError: If the file cannot be written.
     """
     adata = slide.adata if adata is None else adata
+    if not adata.obs_names.equals(slide.adata.obs_names):
+        raise ValueError(
+            f"Expected 'adata' with the {slide.num_cells} cells of slide {slide.slide_id!r}, in "
+            f"order, got {adata.n_obs} others"
+        )
     run = dict(run or {})
     truth = _labels(adata, labels)
     groups = {name: _per_cell(values, name, slide) for name, values in (domains or {}).items()}
@@ -161,6 +166,7 @@ def _numbers(
         numbers["epochs"] = run["max_epochs"]
     if "seed" in run:
         numbers["seed"] = run["seed"]
-    if scores is not None and "ARI" in scores and highlight is not None:
-        numbers["ARI"] = f"{scores['ARI'][highlight]:.2f}"
+    if scores is not None and "ARI" in scores:
+        for ari in scores.loc[scores.index == highlight, "ARI"]:
+            numbers["ARI"] = f"{ari:.2f}"
     return numbers

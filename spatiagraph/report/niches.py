@@ -15,11 +15,10 @@ from spatiagraph import keys
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import DPI, add_scale_bar, clear_frame
 from spatiagraph.plot.galleries import as_rgb
-from spatiagraph.plot.maps import spatial
+from spatiagraph.plot.maps import cell_spacing, spatial
 from spatiagraph.retrieval.index import NicheIndex
 
 _TILE = 1.45  # inches
-_CANDIDATES = 200  # neighbours looked at for hits that do not overlap
 
 
 class Hits(NamedTuple):
@@ -78,20 +77,13 @@ def inner_cells(pos: NDArray[np.floating], margin_um: float) -> NDArray[np.bool_
 
 
 def distinct_hits(
-    index: NicheIndex,
-    query: int,
-    vector: NDArray[np.floating],
-    slide: Slide,
-    *,
-    num: int,
-    apart_um: float,
+    index: NicheIndex, query: int, slide: Slide, *, num: int, apart_um: float
 ) -> Hits:
     """Cells with the niches most like one cell's, that share no cells with it or each other.
 
     Args:
         index: Index that holds the cells of this slide, maybe among others.
         query: Row of the cell in the slide.
-        vector: Its embedding, ``[D]``.
         slide: The slide.
         num: Most hits.
         apart_um: Least distance between any two in the tissue.
@@ -99,29 +91,27 @@ def distinct_hits(
     Raises:
         ValueError: If the index does not hold the cells of the slide.
     """
-    items = _items_of(index, slide)  # [N] row of the index
-    where = np.zeros(index.num_items, dtype=bool)
-    where[items] = True
-    found = index.search(vector, k=min(_CANDIDATES, len(items)), where=where)
-    of_item = np.full(index.num_items, -1)
-    of_item[items] = np.arange(len(items))
-    kept: list[int] = []
-    chosen = [query]
-    for place, row in enumerate(of_item[found["row"]]):
-        away = np.linalg.norm(slide.pos[chosen] - slide.pos[row], axis=1)
-        if len(kept) < num and (away >= apart_um).all():
-            kept.append(place)
-            chosen.append(int(row))
-    rows = np.array(chosen[1:], dtype=np.int64)
-    away = np.linalg.norm(slide.pos[rows] - slide.pos[query], axis=1)
-    return Hits(rows, found["distance"].to_numpy()[kept], away)
+    items = _items_of(index, slide)  # [N] row of the index, ascending
+    free = np.ones(slide.num_cells, dtype=bool)
+    rows, distance = [query], [0.0]
+    while True:
+        free &= np.linalg.norm(slide.pos - slide.pos[rows[-1]], axis=1) >= apart_um
+        free[rows[-1]] = False
+        if len(rows) > num or not free.any():
+            break
+        where = np.zeros(index.num_items, dtype=bool)
+        where[items[free]] = True
+        hit = index.search_like([items[query]], 1, where=where)
+        rows.append(int(np.searchsorted(items, hit["row"].item())))
+        distance.append(hit["distance"].item())
+    found = np.array(rows[1:], dtype=np.int64)
+    away = np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1)
+    return Hits(found, np.array(distance[1:]), away)
 
 
 def niche_window_um(slide: Slide, num_across: float = 8.0) -> float:
     """Side of a window that is some cells wide."""
-    sample = slide.pos[:: max(1, slide.num_cells // 20_000)]
-    near = cKDTree(slide.pos).query(sample, k=2)[0][:, 1]
-    return float(num_across * np.median(near))
+    return num_across * cell_spacing(slide.pos)
 
 
 def draw_hits(
@@ -162,7 +152,9 @@ def draw_hits(
         for ax, crop, covered in zip(axes[0], crops, mask, strict=True):
             _draw_crop(ax, crop, bool(covered), window_um)
     for ax, row in zip(axes[-1], rows, strict=True):
-        _draw_cells(ax, slide.pos, row, groups, palette, window_um)
+        draw_surroundings(
+            ax, slide.pos, slide.pos[row], groups, palette, window_um, size_um=window_um / 9
+        )
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=7)
     for ax in axes[:, 0]:
@@ -175,6 +167,45 @@ def draw_hits(
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
     return figure
+
+
+def draw_surroundings(
+    ax: Axes,
+    pos: NDArray[np.floating],
+    center: NDArray[np.floating],
+    groups: pd.Series,
+    palette: Mapping[object, str],
+    side_um: float,
+    *,
+    size_um: float | None = None,
+) -> None:
+    """The cells around a place, coloured by group, with a ring around the place itself.
+
+    Args:
+        ax: Axes to draw into.
+        pos: Cell centres in µm, ``[N, 2]``.
+        center: The place in µm, ``[2]``.
+        groups: Group of each cell, ``[N]``.
+        palette: Colours of the groups.
+        side_um: Side of the square shown.
+        size_um: Diameter of the discs; by default 0.9 of the distance to the nearest cell there.
+    """
+    x, y = center
+    half = side_um / 2
+    near = np.flatnonzero(np.abs(pos - center).max(1) <= half + side_um / 8)
+    spatial(
+        pos[near],
+        groups.iloc[near],
+        image=False,
+        ax=ax,
+        title="",
+        size_um=size_um,
+        palette=palette,
+        legend=False,
+        scale_bar=False,
+        window_um=(x - half, y - half, x + half, y + half),
+    )
+    ax.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor="black")
 
 
 def _items_of(index: NicheIndex, slide: Slide) -> NDArray[np.int64]:
@@ -200,29 +231,3 @@ def _draw_crop(ax: Axes, crop: NDArray, covered: bool, side: float) -> None:
         ax.imshow(as_rgb(crop), extent=(0, side, side, 0), vmin=0, vmax=1)
     else:
         ax.text(side / 2, side / 2, "outside\nthe image", ha="center", va="center", fontsize=7)
-
-
-def _draw_cells(
-    ax: Axes,
-    pos: NDArray,
-    row: int,
-    groups: pd.Series,
-    palette: Mapping[object, str],
-    side: float,
-) -> None:
-    x, y = pos[row]
-    half = side / 2
-    near = np.flatnonzero(np.abs(pos - pos[row]).max(1) <= half + side / 8)
-    spatial(
-        pos[near],
-        groups.iloc[near],
-        image=False,
-        ax=ax,
-        title="",
-        size_um=side / 9,
-        palette=palette,
-        legend=False,
-        scale_bar=False,
-        window_um=(x - half, y - half, x + half, y + half),
-    )
-    ax.plot(x, y, "o", markersize=7, markerfacecolor="none", markeredgecolor="black")

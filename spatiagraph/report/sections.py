@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import spatiagraph
 from spatiagraph.data.slide import Slide
-from spatiagraph.plot.colors import categories, category_colors, match_categories
+from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
 from spatiagraph.plot.curves import score_bars, training_curves
 from spatiagraph.plot.levels import hierarchy, known_levels
 from spatiagraph.plot.maps import spatial
@@ -45,12 +45,10 @@ def add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
         "molecules": None if slide.transcripts is None else len(slide.transcripts),
         "spatiagraph": run.get("version", spatiagraph.__version__),
     }
-    if not run:
-        page.section("What was run").add_table({k: v for k, v in facts.items() if v is not None})
-        return
-    nested = {k: v for k, v in run.items() if isinstance(v, Mapping)}
     page.section("What was run").add_table({k: v for k, v in facts.items() if v is not None})
-    page.add_table({k: v for k, v in run.items() if k not in nested}, fold="Arguments of the run")
+    plain = {k: v for k, v in run.items() if not isinstance(v, Mapping)}
+    if plain:
+        page.add_table(plain, fold="Arguments of the run")
     if isinstance(run.get("slides"), Mapping) and run["slides"]:
         table = pd.DataFrame.from_dict(run["slides"], orient="index").rename_axis("slide")
         page.add_table(table, fold="Slides the model was trained on")
@@ -136,7 +134,7 @@ def domain_palette(values: pd.Series, truth: pd.Series | None) -> dict[object, s
     wanted = category_colors(truth)
     twin = match_categories(values[known], truth[known])
     taken = {wanted[t] for t in twin.values()}
-    unused = iter([c for c in category_colors(pd.Series(range(20))).values() if c not in taken])
+    unused = (c for c in PALETTE if c not in taken)
     return {k: wanted[twin[k]] if k in twin else next(unused, "#666666") for k in colors}
 
 
@@ -168,7 +166,7 @@ def add_hits(
         f"niche. d is the distance of the embeddings. Index: {index!r}."
     )
     for row in rows:
-        hits = distinct_hits(index, row, vectors[row], slide, num=num_hits, apart_um=side)
+        hits = distinct_hits(index, int(row), slide, num=num_hits, apart_um=side)
         figure = draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px)
         name, group = slide.adata.obs_names[row], groups.iloc[row]
         same = int((groups.iloc[hits.row] == group).sum())

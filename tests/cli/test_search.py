@@ -8,7 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from spatiagraph.cli.hit_gallery import check_color
+from spatiagraph.cli.hits import find_hits
+from spatiagraph.cli.query import Query
 from spatiagraph.data import make_tissue
+from spatiagraph.retrieval import NicheIndex
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,31 @@ def test_hits_lie_apart_when_asked(run, two, tmp_path):
     assert away[~np.eye(6, dtype=bool)].min() >= 40
 
 
+def test_hits_apart_are_found_beyond_the_surroundings_of_the_best():
+    """A clump of 3,000 cells holds all that is most like the query; three others lie far away."""
+    rng = np.random.default_rng(0)
+    clump = rng.uniform(1000, 1100, size=(3000, 2))
+    pos = np.concatenate([[[0, 0]], clump, [[5000, 0], [0, 5000], [9000, 0]]])
+    z = np.zeros((len(pos), 3))
+    z[:, 0], z[1:-3, 1], z[-3:, 2] = 1, rng.uniform(0, 0.01, 3000), [0.2, 0.3, 0.4]
+    obs = pd.DataFrame({"slide_id": "a", "x_um": pos[:, 0], "y_um": pos[:, 1]})
+    index = NicheIndex.build(z, obs)
+    query = Query("it", obs, np.array([0]), np.array([0]))
+    hits = find_hits(index, query, 3, level="niche", group="none", where=None, apart_um=500)
+    assert hits["row"].tolist()[1:] == [3001, 3002]
+    assert hits["rank"].tolist() == [1, 2, 3]
+
+
+def test_cells_without_a_region_are_found_one_by_one():
+    obs = pd.DataFrame({"slide_id": "a", "context_tissue": [0, 0, np.nan, np.nan, -1, -1]})
+    index = NicheIndex.build(np.stack([np.ones(6), np.arange(6)], 1), obs)
+    query = Query("it", obs, np.array([0]), np.array([0]))
+    hits = find_hits(
+        index, query, 9, level="tissue", group="context_tissue", where=None, apart_um=0
+    )
+    assert hits["row"].tolist() == [2, 3, 4, 5]
+
+
 def test_a_calibrated_search_is_another_search(run, two, tmp_path):
     arguments = [*two, "--cell", "cell7", "--slide", "slide", "--save-index", tmp_path / "i"]
     plain, _ = _hits(run, tmp_path, *arguments)
@@ -121,6 +150,23 @@ def test_a_gallery_of_maps_is_drawn(run, two, tmp_path, colored):
     with Image.open(path) as picture:
         assert min(picture.size) > 300
         assert len(picture.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_amounts_colour_no_gallery():
+    slide = make_tissue(50, num_genes=10, image=None)
+    slide.adata.obs["area"] = np.linspace(0, 1, 50)
+    with pytest.raises(ValueError, match="'area': amounts in"):
+        check_color([slide], "area")
+
+
+def test_a_query_without_the_column_of_the_colours_is_grey(run, two, tmp_path):
+    query = anndata.read_h5ad(two[0])
+    del query.obs["niche"]
+    query.write_h5ad(tmp_path / "query.h5ad")
+    arguments = ["--query", tmp_path / "query.h5ad", "--cell", "cell7", "-k", 2]
+    done = run("search", two[1], *arguments, "--gallery", tmp_path / "a.svg", "--color", "niche")
+    assert done.exit_code == 0, done.output
+    assert "<!-- none -->" in (tmp_path / "a.svg").read_text()
 
 
 def test_a_gallery_of_crops_is_drawn(run, pictured, tmp_path):

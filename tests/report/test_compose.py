@@ -92,6 +92,8 @@ def test_domains_of_another_slide_are_refused(tmp_path):
         write(tmp_path / "page.html", domains={"level": [0, 1]})
     with pytest.raises(ValueError, match=r"Expected obs\['layer'\]"):
         write(tmp_path / "page.html", labels="layer")
+    with pytest.raises(ValueError, match="'adata' with the 600 cells of slide 'synthetic'"):
+        write(tmp_path / "page.html", adata=SLIDE.adata[::-1], labels="niche")
     other = make_tissue(50, num_genes=30)
     other.adata.obsm["X_context_niche"] = np.ones((50, 5), np.float32)
     index = NicheIndex.from_slides({"other": other.adata}, "X_context_niche")
@@ -103,13 +105,31 @@ def test_domains_of_another_slide_are_refused(tmp_path):
 def test_hits_are_of_the_same_niche_and_share_no_cells():
     apart = niche_window_um(SLIDE)
     row = int(central_cells(EMBEDDING, SLIDE.adata.obs["niche"])[0])
-    hits = distinct_hits(INDEX, row, EMBEDDING[row], SLIDE, num=4, apart_um=apart)
+    hits = distinct_hits(INDEX, row, SLIDE, num=4, apart_um=apart)
     niche = SLIDE.adata.obs["niche"].to_numpy()
     assert (niche[hits.row] == niche[row]).all()
     pos = SLIDE.pos[[row, *hits.row]]
     away = np.linalg.norm(pos[:, None] - pos[None], axis=2)[np.triu_indices(len(pos), 1)]
     assert (away >= apart).all()
     assert (np.diff(hits.distance) >= 0).all()
+
+
+def test_hits_are_found_beyond_a_crowd_of_cells_in_one_niche():
+    """300 cells of one niche, all within reach of the query, are as like it as can be."""
+    slide = make_tissue(600, num_genes=30, image=None, seed=0)
+    near = np.linalg.norm(slide.pos - slide.pos[0], axis=1).argsort()
+    z = np.eye(2, dtype=np.float32)[(np.arange(600) >= 300).astype(int)]
+    slide.adata.obsm["X_context_niche"] = z[near.argsort()]
+    index = NicheIndex.from_slides({"synthetic": slide.adata}, "X_context_niche")
+    apart = np.linalg.norm(slide.pos - slide.pos[0], axis=1)[near[310]]
+    hits = distinct_hits(index, 0, slide, num=2, apart_um=apart)
+    assert len(hits.row)
+    assert (hits.away_um >= apart).all()
+
+
+def test_a_calibrated_index_shows_hits_too(tmp_path):
+    index = NicheIndex.from_slides({"synthetic": SLIDE.adata}, "X_context_niche", calibrate="slide")
+    assert "Niches like these" in write(tmp_path / "page.html", index=index, max_interactive=0)
 
 
 def test_the_central_cell_is_nearest_to_the_mean_of_its_group():
