@@ -88,7 +88,7 @@ def _line(ax: Axes, history: pd.DataFrame, column: str, color: str) -> None:
     epoch = history["epoch"] if "epoch" in history else pd.Series(range(len(history)))
     marker = "o" if len(history) <= 40 else ""
     # people count from one
-    ax.plot(epoch + 1 - epoch.min(), history[column], color=color, marker=marker, markersize=3)
+    ax.plot(epoch + 1, history[column], color=color, marker=marker, markersize=3)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.ticklabel_format(axis="y", useOffset=False)

@@ -12,6 +12,8 @@ HISTORY = pd.DataFrame(
 def test_training_curve_counts_epochs_from_one():
     (line,) = plot.training_curve(HISTORY).lines
     np.testing.assert_array_equal(line.get_xydata(), [[1, 3], [2, 2], [3, 1]])
+    (later,) = plot.training_curve(HISTORY[1:]).lines
+    np.testing.assert_array_equal(later.get_xydata(), [[2, 2], [3, 1]])
 
 
 def test_each_part_of_the_loss_has_its_own_scale():
