@@ -74,9 +74,11 @@ def match_categories(found: pd.Series, reference: pd.Series) -> dict[object, obj
     """The reference category that each found one overlaps most, each used once.
 
     Lets found domains wear the colours of the expert's, so that two maps can be compared by eye.
+    Found categories that share no cell with what is left of the reference are not in the result.
     """
     from scipy.optimize import linear_sum_assignment
 
     table = pd.crosstab(np.asarray(found), np.asarray(reference))
-    rows, columns = linear_sum_assignment(-table.to_numpy())
-    return {table.index[r]: table.columns[c] for r, c in zip(rows, columns, strict=True)}
+    shared = table.to_numpy()
+    pairs = zip(*linear_sum_assignment(-shared), strict=True)
+    return {table.index[r]: table.columns[c] for r, c in pairs if shared[r, c]}

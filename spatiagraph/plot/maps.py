@@ -56,7 +56,8 @@ def spatial(
         cells: A slide, an AnnData with positions in ``obsm["spatial"]``, or positions ``[N, 2]``
             in µm.
         color: Column of ``obs``, name of a gene, or values ``[N]``; names and groups get a
-            legend, amounts a colour bar. One grey when not given.
+            legend, amounts a colour bar, genes the logarithm of their counts. One grey when not
+            given.
         image: Image to lay beneath; by default that of the slide, and none with ``False``.
         ax: Axes to draw into; new ones when not given.
         save: File to write, such as ``"map.png"`` or ``"map.pdf"``.
@@ -157,7 +158,7 @@ def cell_spacing(pos: NDArray) -> float:
 
 
 def cell_values(cells: Any, color: Any, num: int) -> pd.Series:
-    """Values of a column of ``obs``, of a gene, or those given, ``[N]``."""
+    """Values of a column of ``obs``, of a gene (log1p of counts), or those given, ``[N]``."""
     if isinstance(color, str):
         adata = cells.adata if isinstance(cells, Slide) else cells
         if not isinstance(adata, AnnData):
@@ -165,9 +166,11 @@ def cell_values(cells: Any, color: Any, num: int) -> pd.Series:
         if color in adata.obs:
             return adata.obs[color].reset_index(drop=True)
         if color in adata.var_names:
-            column = adata[:, color].X
-            dense = column.toarray() if issparse(column) else np.asarray(column)
-            return pd.Series(np.log1p(dense.ravel()), name=f"{color} (log1p)")
+            gene = adata[:, color]
+            column = gene.layers.get(keys.COUNTS, gene.X)
+            dense = (column.toarray() if issparse(column) else np.asarray(column)).ravel()
+            logged = keys.COUNTS not in gene.layers and "log1p" in adata.uns  # scanpy's note
+            return pd.Series(dense if logged else np.log1p(dense), name=f"{color} (log1p)")
         names = [*map(str, adata.obs.columns), *map(str, adata.var_names)]
         near = difflib.get_close_matches(color, names, n=3) or list(map(str, adata.obs.columns))[:8]
         raise ValueError(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from spatiagraph import plot
 from spatiagraph.data.synthetic import make_tissue
+from spatiagraph.plot.maps import cell_values
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,22 @@ def test_categories_keep_their_order_and_colours_can_be_chosen():
 def test_found_groups_take_the_colour_of_what_they_overlap():
     found, truth = pd.Series([0, 0, 0, 1, 1, 2]), pd.Series(list("bbacca"))
     assert plot.colors.match_categories(found, truth) == {0: "b", 1: "c", 2: "a"}
+
+
+def test_groups_that_share_no_cell_share_no_colour():
+    found, truth = pd.Series([0, 0, 1]), pd.Series(list("aab"))
+    assert plot.colors.match_categories(found, truth) == {0: "a", 1: "b"}
+    found, truth = pd.Series([0, 0, 0, 1]), pd.Series(list("aaba"))
+    assert plot.colors.match_categories(found, truth) == {0: "a"}
+
+
+def test_a_gene_is_drawn_as_the_logarithm_of_its_counts(slide):
+    counts = slide.adata[:, "Gene3"].X.toarray().ravel()
+    adata = slide.adata.copy()
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X.log1p()
+    adata.uns["log1p"] = {"base": None}
+    values = cell_values(adata, "Gene3", 300)
+    assert_allclose(values, np.log1p(counts), rtol=1e-6)
+    del adata.layers["counts"]
+    assert_allclose(cell_values(adata, "Gene3", 300), np.log1p(counts), rtol=1e-6)
