@@ -25,7 +25,7 @@ def gallery(
 ) -> Figure:
     """Images in rows and columns.
 
-    One channel is shown in grey, two as red and green, and of more than three the first three.
+    One channel is shown in grey, two as magenta and green, and of more than three the first three.
 
     Args:
         images: ``[N, C, H, W]`` in [0, 1], as :meth:`SlideImage.crops` returns them.
@@ -87,8 +87,8 @@ def transition_gallery(
 ) -> Figure:
     """What a model makes of cells: a column per cell, from the control to what it should become.
 
-    One channel is shown in grey, two as red and green, and of more than three the first three. All
-    pictures are shown on the same scale, 0 to 1.
+    One channel is shown in grey, two as magenta and green, and of more than three the first three.
+    All pictures are shown on the same scale, 0 to 1.
 
     Args:
         control: Cells before the transition, ``[N, C, H, W]`` in [0, 1].
@@ -151,5 +151,5 @@ def as_rgb(image: NDArray) -> NDArray[np.floating]:
     if channels.shape[-1] == 1:
         return np.repeat(channels, 3, axis=-1)
     if channels.shape[-1] == 2:
-        return np.concatenate([channels, np.zeros_like(channels[..., :1])], axis=-1)
+        return channels[..., [0, 1, 0]]  # magenta and green, as red beside green is lost on many
     return channels[..., :3]

@@ -344,6 +344,8 @@ def test_thumbnail_is_the_area_average_of_the_slide():
     assert extent == image.extent_um == (3, 4, 803, 604)
     expected = levels[0].reshape(300, 4, 400, 4, 3).mean((1, 3))
     assert np.abs(small - expected).max() <= 0.51
+    two, _ = SlideImage([levels[0][..., :2]], mpp=0.5).thumbnail(400)
+    assert_array_equal(two, small[..., [0, 1, 0]])  # magenta and green
     grey, _ = SlideImage([levels[0][..., 0]], mpp=0.5).thumbnail(5000)
     assert_array_equal(grey, levels[0][..., :1].repeat(3, 2))
 

@@ -218,7 +218,8 @@ class SlideImage:
     def thumbnail(self, max_px: int = 1024) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         """The whole image, small enough to plot.
 
-        One channel is shown in grey, two as red and green, and of more than three the first three.
+        One channel is shown in grey, two as magenta and green, and of more than three the first
+        three.
 
         Args:
             max_px: Longest side of the thumbnail in pixels.
@@ -246,6 +247,8 @@ class SlideImage:
                 out[..., c] += down @ (across @ scaled.astype(np.float32).T).T
         if self.num_channels == 1:
             out[:] = out[..., :1]
+        elif self.num_channels == 2:
+            out[..., 2] = out[..., 0]
         return np.round(255 * out).astype(np.uint8), self.extent_um
 
     def __repr__(self) -> str:
