@@ -230,7 +230,7 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
 
 def as_text(value: Any) -> str:
     """A value as people write it."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from spatiagraph.report import Report
+from spatiagraph.report.page import as_text
 
 
 class Links(HTMLParser):
@@ -64,6 +65,12 @@ def test_a_table_shows_every_value_and_sets_off_one_row():
     assert '<tr class="best"><th scope="row">ours</th><td class=number>0.5</td>' in html
     assert "–" in html
     assert "12\u202f000" in html
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT])
+def test_what_is_missing_is_a_dash(missing):
+    assert as_text(missing) == "–"
+    assert as_text([1, missing]) == "1, –"
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path):
