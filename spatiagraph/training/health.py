@@ -13,7 +13,7 @@ _ROWS = 1024  # cells of a batch that are looked at
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    r"""How many dimensions embeddings use, from 1 (all on one line) to their size (all alike).
+    r"""How many dimensions embeddings use, from 1 (cells on one line) to their size, ``D``.
 
     .. math::
         \exp\Big(-\sum_k p_k \log p_k\Big),\qquad p_k = \sigma_k / \sum_j \sigma_j
