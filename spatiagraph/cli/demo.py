@@ -1,19 +1,23 @@
 """``spatiagraph demo``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatiagraph.cli.nuclei import nuclei_of
+from spatiagraph.cli.nuclei import Foreground, nuclei_of
 from spatiagraph.cli.options import Labels, SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spatiagraph.data.slide import Slide
     from spatiagraph.retrieval.index import NicheIndex
+    from spatiagraph.training.transition_scores import TransitionScores
 
-_ENOUGH = 1000  # synthetic cells of which some of each type are held out
+_ENOUGH = 1000  # cells, of which some of each state are held out
+_MAX_PAIRS = 1000  # of a transition
 _SYNTHETIC = ("type0:type3:larger nuclei", "type0:type4:smaller nuclei")
 
 
@@ -40,21 +44,16 @@ def demo(
     """From a slide to niches that can be searched, in one go.
 
     Trains a small model, embeds every cell, niche and region, finds domains, indexes the niches,
-    generates images of cells in another state, and writes a report. Without a slide of your own it
-    makes tissue whose niches are known, and prints how well they are found (ARI: 1 is perfect, 0 is
-    chance) beside plain baselines.
+    generates images of cells in another state (of clusters of cells, unless told which), and writes
+    a report. Without a slide of your own it makes tissue whose niches are known, and prints how well
+    they are found (ARI: 1 is perfect, 0 is chance) beside plain baselines.
     """
     from spatiagraph.cli.console import print_table, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
-    from spatiagraph.cli.results import find_domains, known_labels, model_name, write_page
-    from spatiagraph.cli.transitions import (
-        as_generations,
-        parse_transitions,
-        print_scores,
-        train_and_score,
-    )
+    from spatiagraph.cli.results import find_domains, known_labels, write_page
+    from spatiagraph.cli.transitions import as_generations, parse_transitions, print_scores
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
     from spatiagraph.heads.pair.transitions import as_transitions, check_states, column
@@ -63,7 +62,8 @@ def demo(
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)
         labels = labels or "niche"
-        states, transition = states or "cell_type", transition or list(_SYNTHETIC)
+        if transition is None and states is None and cells >= _ENOUGH:
+            states, transition = "cell_type", list(_SYNTHETIC)
     else:
         section = slide_options.read(slide)
     say(repr(section))
@@ -71,36 +71,17 @@ def demo(
     if (states is None) != (not transition):
         raise ValueError("Expected --states and --transition together, got one of them")
     asked = parse_transitions(transition or ())
+    nuclei = nuclei_of([section], None) if asked else None
     if asked:
-        nuclei = nuclei_of([section], None)
         check_states([column(section, str(states))], as_transitions(asked), str(states))
-    if slide is None and cells < _ENOUGH:
-        say(f"No images of other states: they need {_ENOUGH:,} cells, this is {cells:,}")
-        asked = []
     model = ContextModel.for_slides([section], seed=seed)
     run = out / "run"
     result = training.fit(model, [section], max_epochs=epochs, seed=seed, out=run)
     training.embed(model, section)
     results = find_domains(section, truth, seed=seed)
+    scores = _generate(section, states, asked, nuclei, seed, out)
     write_h5ad(section.adata, out / "embeddings.h5ad")
     results.index.save(out / "index")
-    scores = None
-    if asked:
-        _, scores = train_and_score(
-            [section],
-            asked,
-            model_name(section.adata),
-            nuclei=nuclei,
-            max_pairs=40,
-            num_steps=10,
-            seed=seed,
-            states_key=str(states),
-            size_px=24,
-            use_morphology=False,
-            max_epochs=12,
-            lr=2e-3,
-            out=out,
-        )
     page = write_page(
         out / "report.html",
         section,
@@ -121,6 +102,64 @@ def demo(
     if scores is not None:
         print_scores(scores)
     say(f"\n{page}\n{out / 'embeddings.h5ad'}\n{out / 'index'}")
+
+
+def _obstacle(section: "Slide") -> str | None:
+    """Why images of single cells in another state cannot be learned from a slide, if so."""
+    from spatiagraph.data.cohort import spot_pitch_um
+
+    if section.image is None:
+        return "there is no image"
+    if spot_pitch_um([section]) is not None:
+        return "a spot holds many cells"
+    if section.num_cells < _ENOUGH:
+        return f"they need {_ENOUGH:,} cells, this is {section.num_cells:,}"
+    return None
+
+
+def _generate(
+    section: "Slide",
+    states: str | None,
+    asked: Sequence[Sequence[str]],
+    nuclei: Foreground | None,
+    seed: int,
+    out: Path,
+) -> "TransitionScores | None":
+    """Cells in another state; where none is asked for, clusters are states, if that can be done."""
+    from spatiagraph.cli.console import say
+    from spatiagraph.cli.results import model_name
+    from spatiagraph.cli.transitions import cluster_states, train_and_score
+
+    name = model_name(section.adata)
+    rows = asked
+    if not asked:
+        if obstacle := _obstacle(section):
+            say(f"No images of other states: {obstacle}")
+            return None
+        states, rows = cluster_states(section, name, seed)
+        say(f"States of cells are clusters of their embeddings, obs[{states!r}]")
+    try:
+        return train_and_score(
+            [section],
+            rows,
+            name,
+            nuclei=nuclei or nuclei_of([section], None),
+            max_pairs=40,
+            num_steps=10,
+            seed=seed,
+            states_key=str(states),
+            pairing={"max_cells": _MAX_PAIRS},
+            size_px=24,
+            use_morphology=False,
+            max_epochs=12,
+            lr=2e-3,
+            out=out,
+        )[1]
+    except ValueError as err:  # clusters may not be where they could be learned from
+        if asked:
+            raise
+        say(f"No images of other states: {err}")
+        return None
 
 
 def _alike(index: "NicheIndex", row: int, labels: str | None) -> "pd.DataFrame":

@@ -6,10 +6,11 @@ from importlib.metadata import metadata
 import anndata
 import numpy as np
 import pandas as pd
+import pytest
 from numpy.testing import assert_allclose
 
 import spatiagraph
-from spatiagraph.data import make_tissue
+from spatiagraph.data import make_tissue, write
 
 
 def test_version_is_the_package_s(run):
@@ -109,6 +110,30 @@ def test_demo_shows_cells_in_another_state(run, tmp_path):
     assert "random_target" in done.stdout
     assert (tmp_path / "generator" / "model" / "model.safetensors").is_file()
     assert "Generation: larger nuclei" in (tmp_path / "report.html").read_text()
+
+
+def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tmp_path):
+    pytest.importorskip("spatialdata")
+    write(make_tissue(1000, num_genes=40, image="dapi", seed=0), tmp_path / "slide.zarr")
+    out = tmp_path / "demo"
+    done = run("demo", tmp_path / "slide.zarr", "--epochs", 1, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "random_target" in done.stdout
+    assert "obs['context_state']" in done.stdout
+    sizes = anndata.read_h5ad(out / "embeddings.h5ad").obs["context_state"].value_counts()
+    assert sizes.index.tolist() == ["state1", "state2", "state3", "state4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [({}, "there is no image"), ({"image": "dapi"}, "1,000 cells, this is 300")],
+)
+def test_demo_says_why_it_shows_no_other_states(run, tmp_path, arguments, reason):
+    pytest.importorskip("spatialdata")
+    write(make_tissue(300, num_genes=40, seed=0, **arguments), tmp_path / "slide.zarr")
+    done = run("demo", tmp_path / "slide.zarr", "--epochs", 1, "--out", tmp_path / "demo")
+    assert done.exit_code == 0, done.output
+    assert reason in done.stdout
 
 
 def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
