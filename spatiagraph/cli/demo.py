@@ -45,8 +45,8 @@ def demo(
 
     Trains a small model, embeds every cell, niche and region, finds domains, indexes the niches,
     generates images of cells in another state (of clusters of cells, unless told which), and writes
-    a report. Without a slide of your own it makes tissue whose niches are known, and prints how well
-    they are found (ARI: 1 is perfect, 0 is chance) beside plain baselines.
+    a report. Without a slide of your own it makes tissue whose niches are known, and prints how
+    well they are found (ARI: 1 is perfect, 0 is chance) beside plain baselines.
     """
     from spatiagraph.cli.console import print_table, quiet_libraries, say
 
