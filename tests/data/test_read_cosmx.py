@@ -128,6 +128,14 @@ def repeat_a_cell(folder):
         (fill("S1_metadata_file.csv", "fov,cell_ID\n1,1\n"), "no CenterX_global_px"),
         (repeat_a_cell, "one row for each cell in S1_metadata_file.csv, got several for 1: '2_2'"),
         (fill("S1_tx_file.csv", "fov,target\n1,VIM\n"), "no x_global_px, y_global_px"),
+        (
+            fill("S1_exprMat_file.csv", "fov,cell_ID,A\n1,1,2\n1,1,2\n"),
+            "unique cells in S1_exprMat",
+        ),
+        (
+            fill("S1_fov_positions_file.csv", "fov,x_global_px,y_global_px\n1,0,0\n2,left,0\n"),
+            "'x_global_px' of S1_fov_positions_file.csv, got 'left' in row 1",
+        ),
         (cut_gzip, "readable table, got S1_tx_file.csv.gz"),
     ],
 )
@@ -136,6 +144,18 @@ def test_damaged_folders_are_refused_naming_the_file(tmp_path, damage, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path / "c")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("matrix", [True, False])
+def test_an_empty_field_does_not_rename_the_other_cells(tmp_path, matrix):
+    folder = write_folder(tmp_path / "c", counts=matrix, cells=matrix)
+    table = pd.read_csv(folder / "S1_tx_file.csv").astype({"fov": float, "cell_ID": float})
+    table.loc[[0, 1], ["fov", "cell_ID"]] = [[np.nan, 1], [1, np.nan]]  # others become floats
+    table.to_csv(folder / "S1_tx_file.csv", index=False)
+    slide = read(folder)
+    assert set(slide.adata.obs_names) == set(CELLS)
+    assert set(slide.transcripts["cell_id"].dropna()) == set(CELLS)
+    assert slide.transcripts["cell_id"].isna().sum() == 4
 
 
 @pytest.mark.parametrize(

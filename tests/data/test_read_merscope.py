@@ -126,6 +126,12 @@ def forget_a_cell(folder):
     table.iloc[:3].to_csv(folder / "cell_metadata.csv", index=False)
 
 
+def misplace_a_cell(folder):
+    table = pd.read_csv(folder / "cell_metadata.csv").astype({"center_x": object})
+    table.loc[1, "center_x"] = "left"
+    table.to_csv(folder / "cell_metadata.csv", index=False)
+
+
 def cut_the_last_row(folder):
     file = folder / "cell_by_gene.csv"
     file.write_text(file.read_text().rstrip()[:-4])
@@ -150,6 +156,10 @@ def turn(folder):
         (drop("images/micron_to_mosaic_pixel_transform.csv"), "found none: .*image=False"),
         (fill("images/micron_to_mosaic_pixel_transform.csv", "1 2\n3 4\n"), r"3 × 3 .*\[2, 2\]"),
         (turn, "to scale and shift, got a rotation"),
+        (fill("cell_by_gene.csv", "cell,Gad1\n"), "a row for each cell in cell_by_gene.csv"),
+        (fill("cell_by_gene.csv", "cell,A,A\n7,1,2\n"), "cell_by_gene.csv .two columns .* A"),
+        (fill("cell_by_gene.csv", "cell,A\n7,1\n7,2\n"), "unique cell ids in cell_by_gene.csv"),
+        (misplace_a_cell, "'center_x' of cell_metadata.csv, got 'left' in row 614155123100000003"),
         (fill("x_cell_by_gene.csv", ""), "one .*cell_by_gene.csv .*: make a folder for each"),
     ],
 )
@@ -158,6 +168,26 @@ def test_damaged_folders_are_refused_naming_the_file(tmp_path, damage, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path / "m")
     assert "\n" not in str(caught.value)
+
+
+def test_a_matrix_may_be_parquet(tmp_path):
+    folder = write_folder(tmp_path / "m")
+    table = pd.read_csv(folder / "cell_by_gene.csv")
+    table.set_index("cell").to_parquet(folder / "cell_by_gene.parquet")
+    (folder / "cell_by_gene.csv").unlink()
+    with pytest.raises(ValueError, match="first column of cell_by_gene.parquet .* got 'Acta2'"):
+        read(folder)
+    table.to_parquet(folder / "cell_by_gene.parquet")
+    assert_array_equal(read(folder).counts.toarray(), COUNTS)
+
+
+def test_ids_that_lost_digits_beside_empty_fields_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "m", counts=False)
+    table = pd.read_csv(folder / "detected_transcripts.csv")
+    table["cell_id"] = table["cell_id"].astype(object).where(table["cell_id"] != -1, None)
+    table.to_csv(folder / "detected_transcripts.csv")
+    with pytest.raises(ValueError, match=r"below 2\^53 in column 'cell_id' .* Fill the empty"):
+        read(folder)
 
 
 def test_molecules_without_cells_or_outlines_are_refused(tmp_path):

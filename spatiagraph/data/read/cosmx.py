@@ -8,12 +8,20 @@ from anndata import AnnData
 from scipy.spatial import cKDTree
 
 from spatiagraph import keys
+from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import split_controls
-from spatiagraph.data.read.molecules import COSMX, count_molecules, num_controls, read_molecules
+from spatiagraph.data.read.molecules import (
+    COSMX,
+    as_text,
+    count_molecules,
+    num_controls,
+    read_molecules,
+)
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    numbers,
     read_counts,
     read_table,
     rows_of,
@@ -111,17 +119,17 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
 def _scale(folder: Path, options: Options) -> tuple[float, str]:
     """µm per pixel, and where it comes from."""
     if options.mpp is not None:
-        if not (np.isfinite(options.mpp) and options.mpp > 0):
-            raise ValueError(f"Expected 'mpp' to be positive µm per unit, got {options.mpp}")
         return options.mpp, "mpp"
     path = find_table(folder, _POSITIONS)
     why = f"no {_POSITIONS}.csv"
     if path is not None:
         fields = read_table(path)
         for px, mm in _MATES:
-            if {px, mm} <= set(fields) and np.ptp(fields[px]) > 0:
-                return float(1000 * np.ptp(fields[mm]) / np.ptp(fields[px])), path.name
-        step = _step(fields)
+            if {px, mm} <= set(fields):
+                span = np.ptp(numbers(fields, (px, mm), path.name), axis=0) if len(fields) else [0]
+                if min(span) > 0:
+                    return float(1000 * span[1] / span[0]), path.name
+        step = _step(fields, path.name)
         for side, mpp in _FIELDS.items():
             if abs(step / side - 1) < 0.01:
                 return mpp, f"fields of view {side} px apart"
@@ -137,12 +145,13 @@ def _scale(folder: Path, options: Options) -> tuple[float, str]:
     )
 
 
-def _step(fields: pd.DataFrame) -> float:
+def _step(fields: pd.DataFrame, name: str) -> float:
     """Median distance of neighbouring fields of view in pixels; NaN for fewer than two."""
     columns = [c for c in ("x_global_px", "y_global_px") if c in fields]
-    if len(columns) < 2 or len(fields) < 2:
+    pos = numbers(fields, columns, name)
+    pos = pos[np.isfinite(pos).all(axis=1)]
+    if len(columns) < 2 or len(pos) < 2:
         return float("nan")
-    pos = fields[columns].to_numpy(np.float64)
     return float(np.median(cKDTree(pos).query(pos, k=2)[0][:, 1]))
 
 
@@ -152,7 +161,8 @@ def _read_molecules(path: Path, mpp: float) -> pd.DataFrame:
         raise ValueError(f"Expected columns fov, cell_ID in {path.name}: they name the cells")
     molecules[["x_um", "y_um"]] = molecules[["x_um", "y_um"]] * mpp
     cell = molecules["cell_id"].mask(molecules["cell_id"] == "0")  # 0: in no cell
-    molecules["cell_id"] = cell + "_" + molecules.pop("fov").astype(str)
+    fov = as_text(molecules.pop("fov"))
+    molecules["cell_id"] = (cell + "_" + fov).mask(fov == "")
     return molecules
 
 
@@ -160,16 +170,19 @@ def _from_matrix(counts: Path, cells: Path, mpp: float) -> tuple[AnnData, int]:
     ids, adata = read_counts(counts, ("fov", "cell_ID", "cell"))
     if missing := [c for c in ("fov", "cell_ID") if c not in ids]:
         raise ValueError(f"Expected columns fov, cell_ID in {counts.name}, got no {missing[0]}")
-    adata.obs_names = _names(ids).to_numpy()
-    adata = adata[(ids["cell_ID"] != 0).to_numpy()].copy()  # 0: molecules in no cell
+    inside = (ids["cell_ID"] != 0).to_numpy()  # 0: molecules in no cell
+    names = pd.Index(_names(ids[inside]))
+    check_names(names, f"cells in {counts.name}", "Are two files joined in it?")
+    adata = adata[inside].copy()
+    adata.obs_names = names
     table = read_table(cells, needed=("fov", "cell_ID", *_CENTRE))
     table = rows_of(
         table.set_index(_names(table).to_numpy()), adata.obs_names, cells.name, counts.name
     )
-    adata.obsm[keys.SPATIAL] = table[list(_CENTRE)].to_numpy(np.float64) * mpp
+    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name) * mpp
     adata.obs = table.drop(columns=[*_CENTRE, "cell_ID", "cell"], errors="ignore")
     return split_controls(adata)
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
-    return table["cell_ID"].astype(str) + "_" + table["fov"].astype(str)
+    return as_text(table["cell_ID"]) + "_" + as_text(table["fov"])

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import split_controls
 from spatiagraph.data.read.molecules import (
@@ -26,6 +27,7 @@ from spatiagraph.data.read.outlines import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    numbers,
     read_counts,
     read_table,
     rows_of,
@@ -132,7 +134,9 @@ def _read_counts(path: Path) -> tuple[AnnData, int]:
             f"{', '.join(_IDS)}), got {columns[0]!r}"
         )
     ids, adata = read_counts(path, _IDS)
-    adata.obs_names = as_text(ids[columns[0]]).to_numpy()
+    names = pd.Index(as_text(ids[columns[0]]))
+    check_names(names, f"cell ids in {path.name}", "Are two files joined in it?")
+    adata.obs_names = names
     return split_controls(adata)
 
 
@@ -144,7 +148,7 @@ def _place(adata: AnnData, cells: Path, counts: str) -> None:
             ids = other
     table = table.set_index(as_text(table.pop(ids)).to_numpy())
     table = rows_of(table, adata.obs_names, cells.name, counts)
-    adata.obsm[keys.SPATIAL] = table[list(_CENTRE)].to_numpy(np.float64)
+    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, *_IDS], errors="ignore"))
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix
 
 from spatiagraph import keys
 from spatiagraph.data.read.controls import CONTROL_COUNTS
-from spatiagraph.data.read.tables import read_table
+from spatiagraph.data.read.tables import check_numbers, read_table
 from spatiagraph.data.transcripts import UNASSIGNED, is_control
 
 MIN_QV = 20
@@ -44,6 +44,7 @@ COSMX = {
 }
 """Columns of a CosMx table → ours."""
 _NEEDED = ("x_um", "y_um", "gene")
+_NUMBERS = ("x_um", "y_um", "qv")
 
 
 def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFrame:
@@ -59,14 +60,15 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or coordinates or gene names are missing.
+        ValueError: It is damaged, or coordinates or gene names are missing or no such.
     """
     if not path.exists():
         raise FileNotFoundError(f"Expected transcripts at {path}, found no such file")
     needed = [theirs for theirs, ours in columns.items() if ours in _NEEDED]
     table = read_table(path, list(columns), needed=needed)
+    check_numbers(table, [str(c) for c in table if columns[str(c)] in _NUMBERS], path.name)
     table = table.rename(columns=dict(columns)).reset_index(drop=True)
-    table["gene"] = as_text(table["gene"]).astype("category")
+    table["gene"] = gene_names(table["gene"], path.name)
     if "cell_id" in table:
         ids = as_text(table["cell_id"])
         table["cell_id"] = ids.mask(ids.isin(UNASSIGNED))
@@ -157,8 +159,36 @@ def _of_controls(molecules: pd.DataFrame) -> pd.Series:
     return pd.Series(np.append(control, False)[genes.cat.codes], index=molecules.index)
 
 
+def gene_names(values: pd.Series, name: str) -> pd.Series:
+    """Genes of the molecules of the file ``name``, as categories.
+
+    Raises:
+        ValueError: A molecule has none.
+    """
+    missing = np.flatnonzero(values.isna())
+    if len(missing):
+        raise ValueError(
+            f"Expected a gene for each molecule in {name}, got none in {len(missing)} rows (first: "
+            f"{missing[:5].tolist()}). Drop them"
+        )
+    return as_text(values).astype("category")
+
+
 def as_text(values: pd.Series) -> pd.Series:
-    """Values as strings, equal ones sharing one object; old parquet files hold bytes."""
+    """Values as strings, equal ones sharing one object; old parquet files hold bytes.
+
+    Raises:
+        ValueError: Numbers beside empty fields, which are read as floats, lost digits.
+    """
+    if pd.api.types.is_float_dtype(values):
+        known = values.dropna()
+        wrong = known[(known % 1 != 0) | (known.abs() >= 2**53)]
+        if len(wrong):
+            raise ValueError(
+                f"Expected whole numbers below 2^53 in column {values.name!r} where fields are "
+                f"empty, got {wrong.iloc[0]:.17g}. Fill the empty fields with -1"
+            )
+        values = values.astype("Int64")
     code, distinct = pd.factorize(values)
     names = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
     return pd.Series(np.array([*names, ""], dtype=object)[code], index=values.index)  # -1: missing

@@ -12,7 +12,7 @@ from spatiagraph import keys
 from spatiagraph._optional import require
 from spatiagraph.data.checks import check_positions, nearest
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.molecules import count_molecules
+from spatiagraph.data.read.molecules import count_molecules, gene_names
 from spatiagraph.data.read.parts import (
     Options,
     Parts,
@@ -134,7 +134,7 @@ def _molecules(sdata: Any) -> pd.DataFrame | None:
         columns["z"] = "z_um"
     columns |= {name: name for name in _OF_MOLECULES if name in points}
     table = points[list(columns)].compute().rename(columns=columns).reset_index(drop=True)
-    table["gene"] = table["gene"].astype(str).astype("category")
+    table["gene"] = gene_names(table["gene"], "the points")
     if "cell_id" in table:
         ids = table["cell_id"].astype("string").astype(object)
         table["cell_id"] = ids.mask(ids.isin(["", "-1", "0", "UNASSIGNED", "nan", "None"]))

@@ -7,9 +7,19 @@ import numpy as np
 import pandas as pd
 
 from spatiagraph import keys
+from spatiagraph.data.checks import check_positions
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.parts import Options, Parts, open_image
-from spatiagraph.data.read.tables import read_json, read_table, table_columns
+from spatiagraph.data.read.tables import (
+    DAMAGED,
+    numbers,
+    positive_number,
+    read_json,
+    read_table,
+    rows_of,
+    table_columns,
+    unreadable,
+)
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
 VISIUM_PITCH_UM = 100.0
@@ -17,6 +27,7 @@ VISIUM_PITCH_UM = 100.0
 SPOT_DIAMETER_UM = 65.0
 """What Space Ranger's ``spot_diameter_fullres`` measures (not the 55 µm of the printed spot)."""
 
+_FACTORS = "scalefactors_json.json"
 _MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 _POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _COLUMNS = [
@@ -31,11 +42,11 @@ _COLUMNS = [
 
 def is_spaceranger(folder: Path) -> bool:
     """Whether a folder looks like Space Ranger output."""
-    return any((folder / "spatial" / n).exists() for n in (*_POSITIONS, "scalefactors_json.json"))
+    return any((folder / "spatial" / n).exists() for n in (*_POSITIONS, _FACTORS))
 
 
 def load_spaceranger(folder: Path, options: Options) -> Parts:
-    """Read the spots in tissue of a Space Ranger folder.
+    """Read the spots in tissue of a Space Ranger folder; barcodes without a place are dropped.
 
     The scale is ``microns_per_pixel`` where Space Ranger wrote it; otherwise it follows from the
     pitch of the array, fitted to rows and columns of the spots, which also works for a few spots.
@@ -53,21 +64,25 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         raise ValueError(
             f"Expected {' or '.join(_MATRICES)} (.h5 or folder) beside {spatial}, found neither"
         )
-    spots = _read_positions(spatial)
+    spots, file = _read_positions(spatial)
     factors = _read_factors(spatial)
     adata, _ = read_matrix(matrix)
-    adata = adata[adata.obs_names.isin(spots.index)].copy()
-    if not adata.n_obs:
-        raise ValueError(
-            f"Expected barcodes of {matrix.name} among the spots of {spatial}, got none in common"
-        )
-    spots = spots.loc[adata.obs_names]
+    placed = adata.obs_names.isin(spots.index)
+    lost = []
+    if placed.any() and not placed.all():
+        lost = [
+            f"Dropped {int((~placed).sum())} of {len(placed)} cells of {matrix.name} that have no "
+            f"place in {file}: {', '.join(map(repr, adata.obs_names[~placed][:5]))}"
+        ]
+        adata = adata[placed].copy()
+    spots = rows_of(spots, adata.obs_names, file, matrix.name)
     adata.obs = adata.obs.join(spots[["array_row", "array_col", "in_tissue"]])
-    pixels = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(np.float64)
+    pixels = numbers(spots, ["pxl_col_in_fullres", "pxl_row_in_fullres"], file)
+    check_positions(pixels, adata.obs_names)
     mpp, source = _scale(spots, pixels, factors, options)
     adata.obsm[keys.SPATIAL] = pixels * mpp
     adata = adata[adata.obs["in_tissue"] == 1].copy()
-    image, file = _image(spatial, factors, mpp, options)
+    image, name = _image(spatial, factors, mpp, options)
     return Parts(
         adata,
         image,
@@ -77,30 +92,35 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
             "counts": matrix.name,
             "mpp": mpp,
             "mpp_from": source,
-            "image": file,
+            "image": name,
         },
+        warnings=lost,
     )
 
 
-def _read_positions(spatial: Path) -> pd.DataFrame:
+def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
+    """The spots, indexed by barcode, and the name of their file."""
     path = next((p for name in _POSITIONS if (p := spatial / name).exists()), None)
     if path is None:
         raise ValueError(f"Expected one of {', '.join(_POSITIONS)} in {spatial}, found none")
     if path.suffix == ".parquet" or "barcode" in table_columns(path):
         table = read_table(path, needed=_COLUMNS)
     else:  # Space Ranger 1 wrote no header
-        table = pd.read_csv(path, header=None)
+        try:
+            table = pd.read_csv(path, header=None)
+        except DAMAGED as err:
+            raise unreadable(path, err) from err
         if table.shape[1] != len(_COLUMNS):
             raise ValueError(
                 f"Expected {len(_COLUMNS)} columns ({', '.join(_COLUMNS)}) in {path.name}, got "
                 f"{table.shape[1]}"
             )
         table.columns = pd.Index(_COLUMNS)
-    return table.set_index(table["barcode"].astype(str)).rename_axis(None)
+    return table.set_index(table["barcode"].astype(str)).rename_axis(None), path.name
 
 
 def _read_factors(spatial: Path) -> dict[str, Any]:
-    path = spatial / "scalefactors_json.json"
+    path = spatial / _FACTORS
     return read_json(path) if path.exists() else {}
 
 
@@ -110,17 +130,17 @@ def _scale(
     """µm per full-resolution pixel, and where it comes from."""
     if options.mpp is not None:
         return options.mpp, "mpp"
-    if "microns_per_pixel" in factors:
-        return float(factors["microns_per_pixel"]), "microns_per_pixel"
+    if (mpp := positive_number(factors, "microns_per_pixel", _FACTORS)) is not None:
+        return mpp, "microns_per_pixel"
     pitch = VISIUM_PITCH_UM if options.pitch_um is None else options.pitch_um
     # rows are √3/2 pitches apart; within a row, every second column holds a spot
-    sites = spots[["array_col", "array_row"]].to_numpy(np.float64)
+    sites = numbers(spots, ["array_col", "array_row"], "the table of spots")
     sites = (sites - sites.mean(axis=0)) * (pitch / 2, pitch * np.sqrt(3) / 2)  # µm
     if np.linalg.matrix_rank(sites) == 2:
         fit = np.linalg.lstsq(sites, pixels - pixels.mean(axis=0), rcond=None)[0]  # px per µm
         return float(1 / np.sqrt(abs(np.linalg.det(fit)))), "pitch of the spots"
-    if "spot_diameter_fullres" in factors:
-        return SPOT_DIAMETER_UM / float(factors["spot_diameter_fullres"]), "spot_diameter_fullres"
+    if (spot := positive_number(factors, "spot_diameter_fullres", _FACTORS)) is not None:
+        return SPOT_DIAMETER_UM / spot, "spot_diameter_fullres"
     raise ValueError(
         f"Expected scalefactors_json.json or spots in several rows and columns to find the scale, "
         f"got {len(spots)} spots. Pass mpp=… (µm per full-resolution pixel)"
@@ -138,9 +158,10 @@ def _image(
     for kind in ("hires", "lowres"):
         files = [spatial / f"tissue_{kind}_image.{s}" for s in ("png", "jpg", "tif", "tiff")]
         found = next((p for p in files if p.exists()), None)
-        factor = factors.get(f"tissue_{kind}_scalef")
-        if found is not None and factor is not None:
-            return open_image(found, mpp / factor, options.origin_um), found.name
+        factor = positive_number(factors, f"tissue_{kind}_scalef", _FACTORS)
+        if found is not None and (options.image_mpp or factor) is not None:
+            scale = options.image_mpp or mpp / (factor or 1.0)
+            return open_image(found, scale, options.origin_um), found.name
     if options.image is True:
         raise FileNotFoundError(
             f"Expected tissue_hires_image.png or tissue_lowres_image.png and their scale factor "

@@ -1,7 +1,8 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from spatiagraph.data.checks import nearest
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
+DAMAGED = (ValueError, OSError, EOFError, zlib.error)
+"""What pandas, pyarrow and gzip raise on a damaged file."""
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -49,8 +52,8 @@ def table_columns(path: Path) -> list[str]:
         if path.suffix == ".parquet":
             return [str(c) for c in pq.read_schema(path).names]
         return [str(c) for c in pd.read_csv(path, nrows=0)]
-    except (ValueError, OSError, EOFError) as err:  # of pandas, pyarrow and gzip
-        raise _unreadable(path, err) from err
+    except DAMAGED as err:
+        raise unreadable(path, err) from err
 
 
 def read_table(
@@ -80,22 +83,23 @@ def read_table(
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=chosen)
         return pd.read_csv(path, usecols=chosen, low_memory=False)
-    except (ValueError, OSError, EOFError) as err:
-        raise _unreadable(path, err) from err
+    except DAMAGED as err:
+        raise unreadable(path, err) from err
 
 
 def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
     """Read a table with a row for each cell and a column for each gene, piece by piece.
 
     Args:
-        path: A csv file, possibly gzipped.
+        path: A csv file, possibly gzipped, or parquet.
         ids: Columns that are no genes; those that are there are returned.
 
     Returns:
         The id columns, one row per cell; and cells × genes (CSR float32) in the same order.
 
     Raises:
-        ValueError: The file is damaged, has no gene, or a value is missing or no number.
+        ValueError: The file is damaged, has no gene or one twice, or a value is missing or no
+            number.
     """
     have = table_columns(path)
     genes = [c for c in have if c not in ids]
@@ -104,14 +108,10 @@ def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
     rows = max(1, _VALUES_AT_ONCE // len(genes))
     parts: list[csr_matrix] = []
     tables: list[pd.DataFrame] = []
-    try:
-        with pd.read_csv(path, chunksize=rows, low_memory=False) as reader:
-            for chunk in reader:
-                parts.append(_as_counts(chunk[genes], path.name))
-                tables.append(chunk[[c for c in ids if c in have]])
-    except (OSError, EOFError, pd.errors.ParserError) as err:
-        raise _unreadable(path, err) from err
-    if not parts:
+    for chunk in _pieces(path, rows):
+        parts.append(_as_counts(chunk[genes], path.name))
+        tables.append(chunk[[c for c in ids if c in have]])
+    if not sum(len(table) for table in tables):
         raise ValueError(f"Expected a row for each cell in {path.name}, got none")
     return pd.concat(tables, ignore_index=True), AnnData(
         vstack(parts, format="csr"), var=pd.DataFrame(index=pd.Index(genes, dtype=object))
@@ -131,6 +131,47 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"Expected a JSON object in {path.name}, got {type(found).__name__}")
     return found
+
+
+def positive_number(found: Mapping[str, Any], key: str, name: str) -> float | None:
+    """A scale in what :func:`read_json` read from the file ``name``; ``None`` if it has none.
+
+    Raises:
+        ValueError: It is no positive number.
+    """
+    value = found.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not (np.isfinite(value) and value > 0):
+        raise ValueError(f"Expected {key!r} in {name} to be a positive number, got {value!r}")
+    return float(value)
+
+
+def numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarray:
+    """Columns of the file ``name`` as float64, ``[N, C]``; a missing value is NaN.
+
+    Raises:
+        ValueError: A value is no number; names it with its row.
+    """
+    check_numbers(table, columns, name)
+    return table[list(columns)].to_numpy(np.float64, na_value=np.nan)
+
+
+def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Refuse columns of the file ``name`` that hold text.
+
+    Raises:
+        ValueError: Names the column and the first row that is no number.
+    """
+    for column in columns:
+        values = table[column]
+        if not pd.api.types.is_numeric_dtype(values):
+            bad = pd.to_numeric(values, errors="coerce").isna() & values.notna()
+            if bad.any():
+                raise ValueError(
+                    f"Expected numbers in column {column!r} of {name}, got "
+                    f"{values[bad].iloc[0]!r} in row {bad.idxmax()}"
+                )
 
 
 def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.DataFrame:
@@ -161,14 +202,7 @@ def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.Da
 
 
 def _as_counts(values: pd.DataFrame, name: str) -> csr_matrix:
-    wrong = [c for c in values if not pd.api.types.is_numeric_dtype(values[c])]
-    if wrong:
-        text = values[wrong[0]]
-        row = int(np.flatnonzero(pd.to_numeric(text, errors="coerce").isna())[0])
-        raise ValueError(
-            f"Expected counts in column {wrong[0]!r} of {name}, got {text.iloc[row]!r} in row "
-            f"{values.index[row]}"
-        )
+    check_numbers(values, [str(c) for c in values], name)
     dense = values.to_numpy(np.float32)
     rows = np.flatnonzero(np.isnan(dense).any(axis=1))
     if len(rows):
@@ -179,7 +213,31 @@ def _as_counts(values: pd.DataFrame, name: str) -> csr_matrix:
     return csr_matrix(dense)
 
 
-def _unreadable(path: Path, err: Exception) -> ValueError:
+def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """A table, so many rows at a time.
+
+    Raises:
+        ValueError: The file is damaged, or two columns have one name.
+    """
+    try:
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=rows):
+                    yield batch.to_pandas(ignore_metadata=True)
+            return
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        if header.duplicated().any():  # pandas would call the second Gad1.1
+            twice = ", ".join(header[header.duplicated()].unique()[:5])
+            raise ValueError(f"two columns are called {twice}")
+        with pd.read_csv(path, chunksize=rows, low_memory=False) as reader:
+            yield from reader
+    except DAMAGED as err:
+        raise unreadable(path, err) from err
+
+
+def unreadable(path: Path, err: Exception) -> ValueError:
+    """What to tell of a table that could not be read."""
+    why = " ".join(str(err).split())
     return ValueError(
-        f"Expected a readable table, got {path.name} ({err}). Is the file damaged or incomplete?"
+        f"Expected a readable table, got {path.name} ({why}). Is the file damaged or incomplete?"
     )

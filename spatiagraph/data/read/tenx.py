@@ -13,7 +13,9 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
+from spatiagraph.data.checks import check_names
 from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.read.tables import DAMAGED, unreadable
 from spatiagraph.data.transcripts import is_control
 
 _GENES = "Gene Expression"
@@ -47,7 +49,8 @@ def read_matrix(path: Path) -> tuple[AnnData, int]:
         second value their number.
 
     Raises:
-        ValueError: The file is no such matrix, or a file of the folder is missing.
+        ValueError: The file is no such matrix or damaged, a barcode is there twice, or a file of
+            the folder is missing.
     """
     matrix, barcodes, features = _from_folder(path) if path.is_dir() else _from_h5(path)
     if matrix.shape != (len(barcodes), len(features)):
@@ -55,6 +58,7 @@ def read_matrix(path: Path) -> tuple[AnnData, int]:
             f"Expected {path.name} of shape {[len(barcodes), len(features)]} (barcodes × features),"
             f" got {list(matrix.shape)}"
         )
+    check_names(barcodes, f"barcodes in {path.name}", "Are two files joined in it?")
     genes = (features["feature_types"] == _GENES).to_numpy()
     var = features[genes].set_index(make_index_unique(pd.Index(features["symbol"][genes])))
     adata = AnnData(
@@ -71,25 +75,26 @@ def read_matrix(path: Path) -> tuple[AnnData, int]:
 def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     if not h5py.is_hdf5(path):
         raise ValueError(f"Expected an HDF5 file, got {path.name}, which is none or is damaged")
-    with h5py.File(path) as file:
-        group = file.get("matrix")
-        if group is None or "features" not in group:
-            raise ValueError(
-                f"Expected matrix/features in {path.name} (Cell Ranger ≥ 3), got "
-                f"{', '.join(sorted(file)) or 'an empty file'}"
+    try:
+        with h5py.File(path) as file:
+            group = file["matrix"]
+            parts = tuple(group[k][:] for k in ("data", "indices", "indptr"))
+            shape = tuple(int(n) for n in group["shape"][:])  # features × barcodes
+            barcodes = pd.Index(group["barcodes"].asstr()[:], dtype=object)
+            table = group["features"]
+            features = pd.DataFrame(
+                {
+                    "symbol": table["name"].asstr()[:],
+                    keys.GENE_IDS: table["id"].asstr()[:],
+                    "feature_types": table["feature_type"].asstr()[:],
+                }
             )
-        parts = tuple(group[k][:] for k in ("data", "indices", "indptr"))
-        shape = tuple(int(n) for n in group["shape"][:])  # features × barcodes
-        barcodes = pd.Index(group["barcodes"].asstr()[:], dtype=object)
-        table = group["features"]
-        features = pd.DataFrame(
-            {
-                "symbol": table["name"].asstr()[:],
-                keys.GENE_IDS: table["id"].asstr()[:],
-                "feature_types": table["feature_type"].asstr()[:],
-            }
-        )
-    return csc_matrix(parts, shape=shape).T.tocsr(), barcodes, features
+        return csc_matrix(parts, shape=shape).T.tocsr(), barcodes, features
+    except (OSError, KeyError, ValueError) as err:
+        raise ValueError(
+            f"Expected a feature matrix of Cell Ranger ≥ 3, got {path.name}: {err}. Is the file "
+            "damaged, incomplete or older?"
+        ) from err
 
 
 def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
@@ -103,13 +108,24 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     try:
         with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
             matrix = csr_matrix(mmread(stream).T)
-    except (ValueError, OSError, EOFError) as err:
+    except DAMAGED as err:
         raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {err}") from err
-    barcodes = pd.read_csv(files["barcodes.tsv"], sep="\t", header=None, dtype=str)
-    features = pd.read_csv(files["features.tsv"], sep="\t", header=None, dtype=str)
+    barcodes, features = _read_tsv(files["barcodes.tsv"]), _read_tsv(files["features.tsv"])
+    if features.shape[1] < 2:
+        raise ValueError(
+            f"Expected ids and symbols in {files['features.tsv'].name}, got one column"
+        )
     types = features[2] if features.shape[1] > 2 else _GENES
     return (
         matrix,
         pd.Index(barcodes[0].to_numpy(), dtype=object),
         pd.DataFrame({"symbol": features[1], keys.GENE_IDS: features[0], "feature_types": types}),
     )
+
+
+def _read_tsv(path: Path) -> pd.DataFrame:
+    """A table without header; "NA" and "nan" are names in it as others are."""
+    try:
+        return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
+    except DAMAGED as err:
+        raise unreadable(path, err) from err

@@ -17,7 +17,15 @@ from spatiagraph.data.read.molecules import (
     read_molecules,
 )
 from spatiagraph.data.read.parts import Options, Parts, open_image
-from spatiagraph.data.read.tables import find_table, read_json, read_table, rows_of, table_columns
+from spatiagraph.data.read.tables import (
+    find_table,
+    numbers,
+    positive_number,
+    read_json,
+    read_table,
+    rows_of,
+    table_columns,
+)
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
 _CENTRE = ("x_centroid", "y_centroid")
@@ -60,7 +68,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     matrix = find_matrix(folder, ("cell_feature_matrix",))
     cells = find_table(folder, "cells")
     molecules = None
-    if table is not None and (options.transcripts is not False or matrix is None):
+    if table is not None and (options.transcripts is not False or None in (matrix, cells)):
         molecules = read_molecules(table)
     if matrix is not None and cells is not None:
         (adata, controls), source = _from_matrix(matrix, cells), matrix.name
@@ -69,7 +77,8 @@ def load_xenium(folder: Path, options: Options) -> Parts:
         source = f"{table.name}, qv ≥ 20" if table else ""
         outlines = find_table(folder, "cell_boundaries")
         if outlines is not None:
-            _place_by_outlines(adata, read_table(outlines))
+            vertices = read_table(outlines, needed=("cell_id", "vertex_x", "vertex_y"))
+            _place_by_outlines(adata, vertices)
     else:
         raise ValueError(
             f"Expected cell_feature_matrix (.h5 or folder) with cells (.parquet, .csv), or "
@@ -90,7 +99,7 @@ def _from_matrix(matrix: Path, cells: Path) -> tuple[AnnData, int]:
     table = read_table(cells, needed=("cell_id", *_CENTRE))
     table = table.set_index(as_text(table.pop("cell_id")).to_numpy())
     table = rows_of(table, adata.obs_names, cells.name, matrix.name)
-    adata.obsm[keys.SPATIAL] = table[list(_CENTRE)].to_numpy(dtype=np.float64)
+    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, CONTROL_COUNTS], errors="ignore"))
     return adata, controls
 
@@ -108,7 +117,7 @@ def _image(folder: Path, options: Options) -> SlideImage | None:
     mpp = options.image_mpp
     specs = folder / "experiment.xenium"
     if mpp is None and specs.exists():
-        mpp = read_json(specs).get("pixel_size")
+        mpp = positive_number(read_json(specs), "pixel_size", specs.name)
     if options.image is None or options.image is True:
         found = next((p for name in _MORPHOLOGY if (p := folder / name).exists()), None)
         if found is None and options.image is True:
