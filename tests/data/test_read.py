@@ -249,8 +249,11 @@ def test_an_image_inside_of_the_file_without_scale_is_left_out_with_a_warning(tm
 def test_molecules_can_go_with_an_h5ad(tmp_path):
     write_xenium(tmp_path / "x")
     cells().write_h5ad(tmp_path / "a.h5ad")
-    slide = read(tmp_path / "a.h5ad", transcripts=tmp_path / "x" / "transcripts.parquet")
+    table = tmp_path / "x" / "transcripts.parquet"
+    slide = read(tmp_path / "a.h5ad", transcripts=table)
     assert {"x_um", "y_um", "gene", "cell_id", "qv"} <= set(slide.transcripts)
+    slide.adata.write_h5ad(tmp_path / "again.h5ad")  # which knows itself that it is in µm
+    assert read(tmp_path / "again.h5ad", transcripts=table).transcripts.equals(slide.transcripts)
 
 
 def test_cells_without_counts_are_refused_or_dropped_with_a_warning(tmp_path):
@@ -358,6 +361,8 @@ def test_bad_files_are_refused_in_one_clear_line(tmp_path, write, message):
     [
         ({"mpp": 0.5, "pitch_um": 100}, ValueError, "either mpp or pitch_um"),
         ({"mpp": -1.0}, ValueError, "positive µm per unit, got -1"),
+        ({"pitch_um": 0.0}, ValueError, "'pitch_um' to be positive µm, got 0"),
+        ({"image_mpp": 0.0}, ValueError, "'image_mpp' to be positive µm per pixel, got 0"),
         ({"pitch_um": 100}, ValueError, "20 irregular points"),
         ({"image": "missing.png"}, FileNotFoundError, "missing.png, found no such file"),
         ({"image": "i.png"}, ValueError, "pixel size of i.png, got none: pass image_mpp="),
@@ -422,8 +427,28 @@ def test_spaceranger_folder_without_a_part_is_refused_naming_it(tmp_path, missin
 def test_spaceranger_parts_of_different_slides_are_refused(tmp_path):
     write_spaceranger(tmp_path / "s")
     write_10x_h5(tmp_path / "s" / "filtered_feature_bc_matrix.h5", ["X-1"], [[1, 2, 3, 4]])
-    with pytest.raises(ValueError, match="got none in common"):
+    with pytest.raises(ValueError, match=r"tissue_positions\.csv, got none for 1 of 1: 'X-1'"):
         read(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"mpp": 0.5, "pitch_um": 100}, "either mpp or pitch_um"),
+        ({"pitch_um": -5.0}, "positive µm, got -5"),
+        ({"image_mpp": -1.0}, "positive µm per pixel, got -1"),
+        ({"transcripts": "molecules.csv"}, "transcripts=molecules.csv with an .h5ad, got the fold"),
+    ],
+)
+def test_arguments_that_a_folder_would_not_heed_are_refused(tmp_path, kwargs, message):
+    write_spaceranger(tmp_path / "s")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "s", **kwargs)
+
+
+def test_the_scale_of_the_image_in_a_folder_can_be_overridden(tmp_path):
+    write_spaceranger(tmp_path / "s")
+    assert read(tmp_path / "s", image_mpp=4.0).image.mpp == 4.0
 
 
 @pytest.mark.parametrize("matrix", [True, False])
@@ -469,6 +494,56 @@ def fill(file, text):
     return lambda folder: (folder / file).write_text(text)
 
 
+def forget_dataset(name):
+    def damage(folder):
+        with h5py.File(folder / "cell_feature_matrix.h5", "r+") as file:
+            del file[name]
+
+    return damage
+
+
+def overwrite_the_middle(file):
+    """Damage a gzip stream where its end is still whole."""
+
+    def damage(folder):
+        whole = gzip.compress((folder / file).read_bytes())
+        (folder / file).unlink()
+        half = len(whole) // 2
+        noise = bytes(b ^ 0x5A for b in whole[half : half + 40])
+        (folder / f"{file}.gz").write_bytes(whole[:half] + noise + whole[half + 40 :])
+
+    return damage
+
+
+def change(file, **columns):
+    """Set columns of a table in its first row."""
+
+    def damage(folder):
+        csv = file.endswith(".csv")
+        table = pd.read_csv(folder / file) if csv else pd.read_parquet(folder / file)
+        for name, value in columns.items():
+            table[name] = table[name].astype(object)
+            table.loc[0, name] = value
+            if not csv and isinstance(value, str):
+                table[name] = table[name].astype(str)
+        if csv:
+            table.to_csv(folder / file, index=False)
+        else:
+            table.to_parquet(folder / file)
+
+    return damage
+
+
+def without_cells(damage):
+    """The folder of an instrument whose table of cells is lost: molecules are counted."""
+
+    def both(folder):
+        (folder / "cells.parquet").unlink()
+        damage(folder)
+
+    return both
+
+
 def forget_cells(folder):
     cells = pd.read_parquet(folder / "cells.parquet")
     cells.iloc[2:].to_parquet(folder / "cells.parquet")
@@ -489,6 +564,18 @@ def forget_column(folder):
         (fill("cell_feature_matrix.h5", "no HDF5"), "got cell_feature_matrix.h5, which is none"),
         (forget_cells, "in cells.parquet, got none for 2 of 20: 'c18', 'c19'"),
         (forget_column, "in cells.parquet, got no y_centroid"),
+        (cut("cell_feature_matrix.h5"), "got cell_feature_matrix.h5: .*truncated"),
+        (forget_dataset("matrix/indptr"), "got cell_feature_matrix.h5: .*indptr"),
+        (forget_dataset("matrix/features"), "got cell_feature_matrix.h5: .*features"),
+        (change("cells.parquet", x_centroid="left"), "'x_centroid' of cells.parquet, got 'left'"),
+        (change("transcripts.parquet", x_location="left"), "'x_location' of transcripts.parquet"),
+        (change("transcripts.parquet", qv="good"), "'qv' of transcripts.parquet, got 'good' in"),
+        (change("transcripts.parquet", feature_name=None), "gene for each molecule .* in 1 rows"),
+        (fill("experiment.xenium", '{"pixel_size": "0.2"}'), "'pixel_size' in experiment.xenium"),
+        (
+            without_cells(fill("cell_boundaries.csv", "cell,vertex_x,vertex_y\nc0,1,1\n")),
+            "in cell_boundaries.csv, got no cell_id",
+        ),
     ],
 )
 def test_damaged_xenium_folders_are_refused_naming_the_file(tmp_path, damage, message):
@@ -512,6 +599,32 @@ def test_damaged_xenium_folders_are_refused_naming_the_file(tmp_path, damage, me
             r"shape \[2, 4\] .* got \[64",
         ),
         ("mtx", cut("raw_feature_bc_matrix/matrix.mtx.gz"), "Market file, got matrix.mtx.gz"),
+        (
+            "mtx",
+            overwrite_the_middle("raw_feature_bc_matrix/barcodes.tsv"),
+            "readable table, got barcodes.tsv.gz",
+        ),
+        ("mtx", fill("raw_feature_bc_matrix/features.tsv", "A\nB\nC\nD\n"), "features.tsv, got on"),
+        (
+            "mtx",
+            change("spatial/tissue_positions.csv", barcode="B1-1"),
+            "got several for 1: 'B1-1'",
+        ),
+        (
+            "h5",
+            change("spatial/tissue_positions.csv", pxl_row_in_fullres=np.nan),
+            "NaN or infinity for 1 of 64 cells: row 0 'B0-1'",
+        ),
+        (
+            "h5",
+            change("spatial/tissue_positions.csv", pxl_row_in_fullres="left"),
+            "'pxl_row_in_fullres' of tissue_positions.csv, got 'left' in row B0-1",
+        ),
+        (
+            "h5",
+            fill("spatial/scalefactors_json.json", '{"tissue_hires_scalef": 0}'),
+            "'tissue_hires_scalef' in scalefactors_json.json to be a positive number, got 0",
+        ),
     ],
 )
 def test_damaged_spaceranger_folders_are_refused_naming_the_file(tmp_path, form, damage, message):
@@ -519,6 +632,34 @@ def test_damaged_spaceranger_folders_are_refused_naming_the_file(tmp_path, form,
     damage(tmp_path / "s")
     with pytest.raises(ValueError, match=message):
         read(tmp_path / "s")
+
+
+def test_a_spot_or_barcode_that_is_there_twice_is_refused(tmp_path):
+    spots = write_spaceranger(tmp_path / "s")
+    twice = pd.concat([spots, spots[3:4]])
+    twice.to_csv(tmp_path / "s/spatial/tissue_positions.csv", index=False)
+    with pytest.raises(ValueError, match=r"tissue_positions\.csv, got several for 1: 'B3-1'"):
+        read(tmp_path / "s")
+    values = with_control(counts(2))
+    write_10x_h5(tmp_path / "s/filtered_feature_bc_matrix.h5", ["B3-1", "B3-1"], values)
+    with pytest.raises(ValueError, match="unique barcodes in filtered_feature_bc_matrix.h5, got 2"):
+        read(tmp_path / "s")
+
+
+def test_genes_may_be_called_na(tmp_path):
+    write_spaceranger(tmp_path / "s", "mtx")
+    table = "E1\tNA\tGene Expression\nE2\tnan\tGene Expression\n"
+    table += "E3\tNULL\tGene Expression\nN\tN\tNegative Control Probe\n"
+    (tmp_path / "s/raw_feature_bc_matrix/features.tsv").write_text(table)
+    assert read(tmp_path / "s").symbols == ["NA", "nan", "NULL"]
+
+
+def test_molecules_are_counted_where_the_table_of_cells_is_lost(tmp_path):
+    write_xenium(tmp_path / "x")
+    (tmp_path / "x" / "cells.parquet").unlink()
+    slide = read(tmp_path / "x", transcripts=False)
+    assert slide.num_cells == 20
+    assert slide.transcripts is None
 
 
 def test_controls_of_a_matrix_are_counted_apart(tmp_path):
@@ -662,7 +803,6 @@ def test_a_zarr_that_is_no_spatialdata_is_refused(tmp_path):
         ("st_mob/MOB2.h5ad", {"pitch_um": 200}, (407, 1000)),
         ("vendor_folders/visium_spaceranger_1.0.0", {}, (100, 100)),
         ("vendor_folders/visium_spe_mousebrain/section1", {}, (22, 50)),
-        ("vendor_folders/visium_spe_mousebrain/section2", {}, (22, 50)),
         ("vendor_folders/xenium_V1_FF_Mouse_Brain/sample1", {}, (7, 124)),
         ("vendor_folders/xenium_V1_FF_Mouse_Brain/sample2", {}, (9, 122)),
         ("vendor_folders/xenium_lung_10k_transcripts", {}, (164, 337)),
@@ -673,6 +813,12 @@ def test_real_slides_open(real_data, name, kwargs, shape):
     assert (slide.num_cells, slide.num_genes) == shape
     if slide.image is not None:
         assert slide.image.covers(slide.pos).all()
+
+
+def test_barcodes_without_a_place_are_dropped_with_a_warning(real_data):
+    folder = real_data / "vendor_folders/visium_spe_mousebrain/section2"
+    with pytest.warns(UserWarning, match=r"Dropped 1 of 50 cells .* no place .*: 'AAACAACGAATAGTT"):
+        assert read(folder).num_cells == 22
 
 
 def test_her2st_image_is_registered_although_it_is_downscaled(real_data):

@@ -106,6 +106,11 @@ def _load(source: Path, options: Options) -> tuple[str, Parts]:
         raise ValueError(f"Expected {_KINDS}, got the file {source.name}")
     folder = source / "outs" if (source / "outs").is_dir() else source
     name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
+    if not isinstance(options.transcripts, bool):
+        raise ValueError(
+            f"Expected transcripts={options.transcripts} with an .h5ad, got the folder {folder}, "
+            "which has its own: pass True or False"
+        )
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
     for is_vendor, load in _FOLDERS:

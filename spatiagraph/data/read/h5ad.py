@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from spatiagraph import keys
@@ -49,15 +50,15 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     adata = _read(path)
     pos = _positions(adata, options.spatial_key)
     mpp = require_mpp(options, pos)
+    molecules = None
+    if not isinstance(options.transcripts, bool):
+        molecules = read_molecules(Path(options.transcripts))
     if mpp is None and (previous := notes_of(adata, options)):
-        return _reopen(adata, previous, options)
+        return _reopen(adata, molecules, previous, options)
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     image, image_from, warning = _image(adata, mpp, options)
     if mpp is not None:
         _rescale_embedded(adata, mpp)
-    molecules = None
-    if not isinstance(options.transcripts, bool):
-        molecules = read_molecules(Path(options.transcripts))
     return Parts(
         adata,
         image,
@@ -73,7 +74,9 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     )
 
 
-def _reopen(adata: AnnData, notes: Mapping[str, Any], options: Options) -> Parts:
+def _reopen(
+    adata: AnnData, molecules: pd.DataFrame | None, notes: Mapping[str, Any], options: Options
+) -> Parts:
     """A slide that was read before and written with its results: in µm, its image where it was."""
     adata.obsm[keys.SPATIAL] = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
     file = notes.get("image_file")
@@ -91,7 +94,7 @@ def _reopen(adata: AnnData, notes: Mapping[str, Any], options: Options) -> Parts
             heard.append(f"The image of the slide is no longer at {file}: pass image=…")
             options = replace(options, image=False)
     image, _, warning = _image(adata, 1.0, options)
-    parts = Parts(adata, image, warnings=heard if warning is None else [*heard, warning])
+    parts = Parts(adata, image, molecules, warnings=heard if warning is None else [*heard, warning])
     recall(parts, notes)
     return parts
 

@@ -18,10 +18,16 @@ from spatiagraph.data.units import scale_from_pitch
 
 PathLike = str | os.PathLike[str]
 
+_SCALES = {"mpp": "µm per unit", "pitch_um": "µm", "image_mpp": "µm per pixel"}
+
 
 @dataclass
 class Options:
-    """What the user told :func:`~spatiagraph.data.read.read` beyond the path; see there."""
+    """What the user told :func:`~spatiagraph.data.read.read` beyond the path; see there.
+
+    Raises:
+        ValueError: A scale is not positive, or both ``mpp`` and ``pitch_um`` are given.
+    """
 
     image: PathLike | bool | None = None
     mpp: float | None = None
@@ -30,6 +36,17 @@ class Options:
     pitch_um: float | None = None
     spatial_key: str = keys.SPATIAL
     transcripts: PathLike | bool = True
+
+    def __post_init__(self) -> None:
+        for name, unit in _SCALES.items():
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ValueError(f"Expected {name!r} to be positive {unit}, got {value}")
+        if self.mpp is not None and self.pitch_um is not None:
+            raise ValueError(
+                f"Expected either mpp or pitch_um, got mpp={self.mpp:g} and "
+                f"pitch_um={self.pitch_um:g}: both give the scale of the coordinates"
+            )
 
 
 @dataclass
@@ -80,18 +97,10 @@ def require_mpp(options: Options, pos: np.ndarray) -> float | None:
     """µm per unit of ``pos`` as the user gave it, ``None`` if they did not.
 
     Raises:
-        ValueError: ``mpp`` is not positive, both ``mpp`` and ``pitch_um`` are given, or the
-            points form no lattice.
+        ValueError: The points form no lattice.
     """
-    if options.mpp is not None and options.pitch_um is not None:
-        raise ValueError(
-            f"Expected either mpp or pitch_um, got mpp={options.mpp:g} and "
-            f"pitch_um={options.pitch_um:g}: both give the scale of the coordinates"
-        )
     if options.pitch_um is not None:
         return scale_from_pitch(pos, options.pitch_um)
-    if options.mpp is not None and not (np.isfinite(options.mpp) and options.mpp > 0):
-        raise ValueError(f"Expected 'mpp' to be positive µm per unit, got {options.mpp}")
     return options.mpp
 
 
