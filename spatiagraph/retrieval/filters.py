@@ -55,11 +55,20 @@ def _query(obs: pd.DataFrame, query: str) -> NDArray[np.bool_]:
         found = obs.eval(query, engine="python", local_dict={}, global_dict={})
     except pd.errors.UndefinedVariableError as err:
         raise ValueError(_unknown(str(err).split("'")[1], obs)) from err
-    except (SyntaxError, TypeError, ValueError, AttributeError, NotImplementedError) as err:
+    except (
+        SyntaxError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        NotImplementedError,
+    ) as err:
         raise ValueError(
             f"Expected a pandas query such as \"cell_type == 'T cell' and area > 50\", got "
             f"{query!r}: {err}"
         ) from err
+    if isinstance(found, pd.Series) and isinstance(found.dtype, pd.BooleanDtype):
+        found = found.fillna(False)  # what is missing meets no condition, as with NaN
     mask = np.asarray(found)
     if mask.dtype != bool or mask.shape != (len(obs),):
         raise ValueError(f"Expected a condition that is true or false per item, got {query!r}")

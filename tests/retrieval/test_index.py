@@ -127,6 +127,13 @@ def test_a_whole_slide_can_be_excluded_together_with_a_filter():
     assert (found["area"] > 50).all()
 
 
+def test_missing_values_meet_no_condition():
+    obs = pd.DataFrame({"age": [1, np.nan, 3], "cycle": pd.array([1, None, 3], dtype="Int64")})
+    index = NicheIndex.build(np.eye(3), obs)
+    for where in ("age > 0", "cycle > 0", "cycle > 0 and age > 0"):
+        assert set(index.search(np.ones(3), k=2, where=where)["row"]) == {0, 2}
+
+
 def test_rows_can_be_excluded_for_all_queries():
     embeddings, _ = _items()
     index = NicheIndex.build(embeddings)
@@ -263,6 +270,7 @@ def test_a_metadata_column_may_be_called_like_a_result():
         (lambda i, x: i.search(x[0], where={"slide": "a"}), "'slide'; did you mean slide_id"),
         (lambda i, x: i.search(x[0], where="aera > 3"), "'aera'; did you mean area"),
         (lambda i, x: i.search(x[0], where="area >"), "pandas query such as"),
+        (lambda i, x: i.search(x[0], where="area['a'] > 1"), "pandas query such as"),
         (lambda i, x: i.search(x[0], where="area + 1"), "true or false per item"),
         (lambda i, x: i.search(x[0], where={"slide_id": "d"}), "meet where={'slide_id': 'd'}"),
         (lambda i, x: i.search(x[0], where=np.ones(3, bool)), "bool mask of 600 items"),
