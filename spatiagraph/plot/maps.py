@@ -197,7 +197,7 @@ def _colors(
     known = amounts[np.isfinite(amounts)]
     low, high = np.percentile(known, (1, 99)) if len(known) else (0.0, 1.0)
     scale = ScalarMappable(Normalize(low, high if high > low else low + 1), cmap)
-    rgba = np.asarray(scale.to_rgba(np.nan_to_num(amounts)))
+    rgba = np.asarray(scale.to_rgba(np.where(np.isfinite(amounts), amounts, low)))
     rgba[~np.isfinite(amounts)] = to_rgba_array(MISSING)
     return rgba, lambda ax, below: ax.figure.colorbar(
         scale,

@@ -47,11 +47,11 @@ def test_each_cell_wears_the_colour_of_its_category_in_the_legend(slide):
 
 
 def test_amounts_get_a_colour_bar_and_missing_ones_are_grey(slide):
-    amount = np.arange(300.0)
-    amount[7] = np.nan
+    amount = np.linspace(0, 1, 300)
+    amount[[7, 8]] = np.nan, np.inf
     ax = plot.spatial(slide.pos, amount)
     assert len(ax.figure.axes) == 2
-    assert to_hex(_discs(ax).get_facecolor()[7]) == plot.colors.MISSING.lower()
+    assert [to_hex(c) for c in _discs(ax).get_facecolor()[7:9]] == [plot.colors.MISSING.lower()] * 2
     gene = plot.spatial(slide.adata, "Gene3")
     assert gene.get_title() == "Gene3"
 
