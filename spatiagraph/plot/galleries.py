@@ -32,7 +32,7 @@ def gallery(
         titles: A line above each image.
         mask: False for images that are not there, ``[N]``: drawn as an empty frame that says so.
         num_columns: Images per row.
-        window_um: Side of the images in µm, for a scale bar under the first.
+        window_um: Side of the images in µm, for a scale bar under the last.
         frames: Colour of a frame around each image, or ``None``.
         save: File to write.
 
@@ -69,7 +69,7 @@ def gallery(
         if frames is not None and frames[number] is not None:
             for spine in ax.spines.values():
                 spine.set(visible=True, color=frames[number], linewidth=2)
-        if window_um is not None and number == 0:
+        if window_um is not None and number == len(images) - 1:  # no title is below the last
             add_scale_bar(ax, gap=0.05, thickness=0.02)
     save_figure(figure, save)
     return figure

@@ -27,6 +27,11 @@ def test_missing_crops_are_named_not_drawn_black():
     assert axes[3].get_title() == "3"
 
 
+def test_a_scale_bar_lies_below_all_titles():
+    figure = plot.gallery(np.zeros((5, 1, 8, 8)), list("abcde"), num_columns=4, window_um=40)
+    assert [len(ax.artists) for ax in figure.axes] == [0, 0, 0, 0, 1, 0, 0, 0]
+
+
 def test_gallery_refuses_what_does_not_match():
     with pytest.raises(ValueError, match=r"\[N, C, H, W\]"):
         plot.gallery(np.zeros((3, 8, 8)))
