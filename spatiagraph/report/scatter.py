@@ -212,9 +212,10 @@ def scatter_scripts() -> list[str]:
 
 def _radius_um(pos: NDArray[np.floating], *, thinned: bool) -> float:
     """Nearly half the distance of neighbours; what is left of a thinned slide fills its area."""
+    alone = 0.45 * cell_spacing(pos)
     if thinned:
-        return 0.5 * float(np.sqrt(np.prod(np.ptp(pos, axis=0)) / len(pos)))
-    return 0.45 * cell_spacing(pos)
+        return max(alone, 0.5 * float(np.sqrt(np.prod(np.ptp(pos, axis=0)) / len(pos))))
+    return alone
 
 
 def _empty_plot() -> Any:

@@ -80,6 +80,7 @@ def add_scores(
 
 def add_training(page: Report, history: pd.DataFrame) -> None:
     """Curves of the run, and whether its embeddings collapsed."""
+    curves = training_curves(history)
     first, last = history["loss"].iloc[[0, -1]]
     caption = f"Loss {first:.4g} → {last:.4g} in {len(history)} epochs"
     if "seconds" in history:
@@ -87,7 +88,7 @@ def add_training(page: Report, history: pd.DataFrame) -> None:
     page.section("Training")
     warning = collapse_warning(history)
     page.add_warnings([] if warning is None else [warning])
-    page.add_figure(training_curves(history), alt=f"Training curve. {caption}", caption=caption)
+    page.add_figure(curves, alt=f"Training curve. {caption}", caption=caption)
     if "effective_rank" in history:
         page.add_text(
             "The effective rank is the number of dimensions the cell embeddings use; a fall "

@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from PIL import Image
 
-from spatiagraph.data import make_tissue
+from spatiagraph.data import Slide, make_tissue
 from spatiagraph.plot.colors import category_colors
 from spatiagraph.report import Report
 from spatiagraph.report.scatter import cell_scatter, scatter_columns
@@ -148,6 +149,16 @@ def test_a_large_slide_is_thinned_and_the_page_says_so(tmp_path, page):
     assert len(np.unique(scatter.rows)) == 50
     again = cell_scatter(SLIDE, {"niche": NICHE}, max_cells=50)
     np.testing.assert_array_equal(scatter.rows, again.rows)
+
+
+def test_cells_in_one_row_are_seen_when_thinned():
+    row = AnnData(np.ones((50, 2), np.float32))
+    row.obsm["spatial"] = np.stack([10.0 * np.arange(50), np.zeros(50)], 1)
+    slide = Slide(row, slide_id="row", check=False)
+    item = cell_scatter(slide, {"x": pd.Series(range(50))}, max_cells=20).item
+    radii = re.findall(r'"radius": {"type": "value", "value": ([0-9.]+)}', json.dumps(item))
+    assert radii
+    assert all(float(radius) >= 4.5 for radius in radii)
 
 
 def test_names_of_the_user_cannot_end_the_script(tmp_path):
