@@ -197,6 +197,14 @@ def test_where_niches_overlap_a_cell_is_core_with_its_own():
         assert (batch.niche[member] == niche).sum() == batch.num_niches  # its own cell stays
 
 
+def test_context_without_a_niche_has_none_of_another_slide_either():
+    slides = [whole_slides(slide) for slide in SLIDES]
+    batches = epoch(HierarchicalLoader(slides, 200))
+    assert any(len(batch.slide) == 2 for batch in batches)
+    for batch in batches:
+        assert torch.equal(batch.niche >= 0, batch.core)
+
+
 def test_cells_without_niche_never_come_up():
     niche = grid_niches(SLIDES[0].pos, 25.0)
     niche = label_niches(torch.where(niche % 3 == 0, -1, niche))

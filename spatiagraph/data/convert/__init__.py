@@ -3,6 +3,6 @@
 from spatiagraph.data.convert.embeddings import write_embeddings
 from spatiagraph.data.convert.recipe import SlideToGraph
 from spatiagraph.data.convert.slide_to_data import to_data
-from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.data.convert.tissue_data import TissueData, batched
 
-__all__ = ["SlideToGraph", "TissueData", "to_data", "write_embeddings"]
+__all__ = ["SlideToGraph", "TissueData", "batched", "to_data", "write_embeddings"]

@@ -1,10 +1,11 @@
 """The graph of a slide, as PyTorch Geometric batches it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 
 class TissueData(Data):
@@ -66,3 +67,16 @@ class TissueData(Data):
         if key == "cell_index":
             return 0
         return super().__cat_dim__(key, value, *args, **kwargs)
+
+
+def batched(graphs: Sequence[TissueData]) -> TissueData:
+    """Graphs side by side as one, as PyG does it, which would take "no niche" for one of the first.
+
+    Args:
+        graphs: Slides, or parts of them.
+    """
+    batch = Batch.from_data_list(list(graphs))
+    for key in ("niche", "tissue"):
+        none = torch.cat([graph[key] < 0 for graph in graphs])
+        batch[key] = batch[key].masked_fill(none, -1)
+    return batch

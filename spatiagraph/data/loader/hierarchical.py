@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch_geometric.data import Batch
 
-from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert import TissueData, batched
 from spatiagraph.data.loader.cutting import (
     CELL_FEATURES,
     NICHE_FEATURES,
@@ -58,7 +57,7 @@ class RegionDataset(Dataset[TissueData]):
             parts.append(
                 self._part(i, draw.portion[drawn], draw.visit[drawn], draw.deal, generator)
             )
-        return Batch.from_data_list(parts)
+        return batched(parts)
 
     def _part(
         self, slide: int, rows: Tensor, visit: Tensor, deal: int, generator: torch.Generator
