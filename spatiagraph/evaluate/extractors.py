@@ -1,6 +1,7 @@
 """Features of images, by whatever the user trusts: measured, or of a network that is at hand."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from spatiagraph._optional import require
 from spatiagraph.data.morphology import measure_morphology
 from spatiagraph.evaluate.image_features import color_texture
 from spatiagraph.nn.image import TimmEncoder
+from spatiagraph.nn.mode import evaluating
 
 Extractor = str | Callable[[Tensor], Tensor]
 _BLOCK = 64  # images at a time
@@ -85,17 +87,13 @@ def _by_blocks(
     network: Callable[[Tensor], Tensor], x: Tensor, progress: bool
 ) -> NDArray[np.float64]:
     """Features of a few images at a time, as the network gives them when it does not train."""
-    device, training = x.device, False
+    device = x.device
+    mode: AbstractContextManager[None] = nullcontext()
     if isinstance(network, nn.Module):
-        device = next((p.device for p in network.parameters()), device)
-        training = network.training
-        network.eval()
-    try:
-        blocks = tqdm(x.split(_BLOCK), desc="features", disable=not progress)
+        device, mode = next((p.device for p in network.parameters()), device), evaluating(network)
+    blocks = tqdm(x.split(_BLOCK), desc="features", disable=not progress)
+    with mode:
         parts = [network(part.to(device)).double().cpu() for part in blocks]
-    finally:
-        if isinstance(network, nn.Module):
-            network.train(training)
     found = torch.cat(parts)
     if found.dim() != 2:
         raise ValueError(

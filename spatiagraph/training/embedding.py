@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import Embeddings, SlideModel
+from spatiagraph.nn.mode import evaluating
 from spatiagraph.training.record import run_record, weights_hash
 
 
@@ -65,26 +66,37 @@ def embed_data(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device).eval()
     loader = TileLoader([data], tile_size, model.num_hops)
     result: dict[str, NDArray[np.float32]] = {}
-    for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
-        batch = tile.to(device)
-        given = model.inputs(batch)
-        out = model(**(given if read_genes else {**given, "x": None}))
-        rows = batch.cell_index[batch.core].cpu().numpy()
-        niche = out.niche_of_cell[batch.core]
-        tissue = torch.where(niche >= 0, out.tissue_of_niche[niche.clamp(min=0)], -1)
-        levels = {
-            "cell": out.cell[batch.core],
-            "niche": _take(out.niche, niche),
-            "tissue": _take(out.tissue, tissue),
-        }
-        for level, value in levels.items():
-            if level not in result:
-                result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
-            result[level][rows] = value.float().cpu().numpy()
+    with evaluating(model.to(device)):
+        for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
+            batch = tile.to(device)
+            given = model.inputs(batch)
+            out = model(**(given if read_genes else {**given, "x": None}))
+            rows = batch.cell_index[batch.core].cpu().numpy()
+            for level, value in levels_of(out, batch.core).items():
+                if level not in result:
+                    result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
+                result[level][rows] = value.float().cpu().numpy()
     return result
+
+
+def levels_of(out: Embeddings, core: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Embeddings of the core cells, their niches and their regions: level → ``[C, D]``.
+
+    A cell without a niche has NaN at the levels above.
+
+    Args:
+        out: What a model gave.
+        core: Cells that count, ``[N]``.
+    """
+    niche = out.niche_of_cell[core]
+    tissue = torch.where(niche >= 0, out.tissue_of_niche[niche.clamp(min=0)], -1)
+    return {
+        "cell": out.cell[core],
+        "niche": _take(out.niche, niche),
+        "tissue": _take(out.tissue, tissue),
+    }
 
 
 @torch.no_grad()
@@ -107,20 +119,20 @@ def encode_cells(
         device: Where the model runs.
         progress: Show a progress bar.
     """
-    model = model.to(device).eval()
     loader = TileLoader([data], chunk_size, num_hops=0)
     result = torch.empty(0)
-    for tile in tqdm(loader, desc="encode cells", unit="tile", disable=not progress):
-        core = tile.core
-        cells = TissueData(
-            gene_mask=tile.gene_mask,
-            num_nodes=int(core.sum()),
-            **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
-        )
-        z = model.encode(cells.to(device)).float().cpu()
-        if not len(result):
-            result = z.new_empty(data.num_nodes, z.size(1))
-        result[tile.cell_index[core]] = z
+    with evaluating(model.to(device)):
+        for tile in tqdm(loader, desc="encode cells", unit="tile", disable=not progress):
+            core = tile.core
+            cells = TissueData(
+                gene_mask=tile.gene_mask,
+                num_nodes=int(core.sum()),
+                **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
+            )
+            z = model.encode(cells.to(device)).float().cpu()
+            if not len(result):
+                result = z.new_empty(data.num_nodes, z.size(1))
+            result[tile.cell_index[core]] = z
     return result
 
 

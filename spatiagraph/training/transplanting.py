@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.data import Batch
 from tqdm.auto import tqdm
 
 from spatiagraph import keys
-from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert import TissueData, batched
 from spatiagraph.data.loader import cut_tile, fill_tile
 from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
+from spatiagraph.nn.mode import evaluating
+from spatiagraph.training.embedding import levels_of
 
 
 @torch.no_grad()
@@ -45,10 +46,11 @@ def transplant(
 
     Returns:
         Key of ``obsm`` → ``[K, D]``, as :func:`~spatiagraph.training.embed` would write it; what
-        :func:`~spatiagraph.training.generate` takes as ``context``.
+        :func:`~spatiagraph.training.generate` takes as ``context``. NaN above the cell in a place
+        without a niche.
 
     Raises:
-        ValueError: Cells and places differ in number, or are not on the slide.
+        ValueError: Cells and places differ in number, are none, or are not on the slide.
 
     Examples:
         >>> from spatiagraph.data import make_tissue
@@ -59,33 +61,25 @@ def transplant(
         (2, 8)
     """
     rows, targets = rows_of(slide, cells), rows_of(slide, places)
-    if len(rows) != len(targets):
+    if len(rows) != len(targets) or not len(rows):
         raise ValueError(
             f"Expected a place for each cell, got {len(rows)} cells and {len(targets)} places"
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device).eval()
     data = model.prepare(slide, progress=progress)
     parts: dict[str, list[NDArray[np.float32]]] = {}
-    for start in tqdm(
-        range(0, len(rows), batch_size), desc="transplant", unit="batch", disable=not progress
-    ):
-        pairs = zip(
-            rows[start : start + batch_size], targets[start : start + batch_size], strict=True
-        )
-        tiles = [_exchanged(data, int(i), int(j), model.num_hops) for i, j in pairs]
-        batch = Batch.from_data_list(tiles).to(device)
-        out = model(**model.inputs(batch))
-        niche = out.niche_of_cell[batch.core]
-        levels = {
-            "cell": out.cell[batch.core],
-            "niche": out.niche[niche],
-            "tissue": out.tissue[out.tissue_of_niche[niche]],
-        }
-        for level, value in levels.items():
-            key = keys.embedding_key(model.name, level)
-            parts.setdefault(key, []).append(value.float().cpu().numpy())
+    starts = range(0, len(rows), batch_size)
+    with evaluating(model.to(device)):
+        for start in tqdm(starts, desc="transplant", unit="batch", disable=not progress):
+            part = slice(start, start + batch_size)
+            pairs = zip(rows[part].tolist(), targets[part].tolist(), strict=True)
+            tiles = [_exchanged(data, i, j, model.num_hops) for i, j in pairs]
+            batch = batched(tiles).to(device)
+            out = model(**model.inputs(batch))
+            for level, value in levels_of(out, batch.core).items():
+                key = keys.embedding_key(model.name, level)
+                parts.setdefault(key, []).append(value.float().cpu().numpy())
     return {key: np.concatenate(values) for key, values in parts.items()}
 
 

@@ -52,6 +52,15 @@ def test_embed_is_deterministic():
     np.testing.assert_array_equal(first["niche"], second["niche"])
 
 
+def test_a_model_is_left_in_the_mode_of_its_parts():
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    model = perturbed(slide).train()
+    model.head.eval()
+    modes = [module.training for module in model.modules()]
+    embed(model, slide, progress=False)
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_embed_refuses_a_slide_smaller_than_a_niche():
     slide = make_tissue(200, num_genes=40, image=None, seed=0)
     with pytest.raises(ValueError, match="Expected at least 16 cells .* got 5"):

@@ -50,10 +50,29 @@ def test_another_place_changes_the_niche_and_ids_name_cells():
     assert np.abs(here["X_context_niche"] - there["X_context_niche"]).max() > 1e-2
 
 
+def test_a_place_without_a_niche_has_no_embedding_of_one():
+    """As :func:`embed` leaves it."""
+    adata = SLIDE.adata.copy()
+    adata.obs["area"] = np.where(np.arange(250) == 7, None, adata.obs["niche"].astype(str))
+    slide = Slide(adata, slide_id="labelled")
+    model = opened(Spatia.for_slides([slide], image=None, niche="labels", niche_key="area", seed=0))
+    embed(model, slide, progress=False)
+    for key, value in transplant(model, slide, [9, 7], [9, 7]).items():
+        np.testing.assert_allclose(value, slide.adata.obsm[key][[9, 7]], rtol=1e-4, atol=1e-4)
+        assert np.isnan(value[1]).all() == (key != f"X_{model.name}")
+
+
+def test_a_model_in_training_stays_so():
+    model = context_model().train()
+    transplant(model, SLIDE, [1], [2])
+    assert all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize(
     ("cells", "places", "message"),
     [
         ([1, 2], [3], "2 cells and 1 places"),
+        ([], [], "0 cells and 0 places"),
         (["nobody"], [3], "got \\['nobody'\\]"),
         ([1], [250], "rows below 250, got \\[250\\]"),
     ],
