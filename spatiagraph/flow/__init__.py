@@ -15,6 +15,8 @@ _NAMES = {
     "edm_grid": "times",
     "guided": "solve",
     "integrate": "solve",
+    "named_generator": "randomness",
+    "named_rng": "randomness",
     "pair_cost": "coupling",
     "row_confidence": "coupling",
     "sample_times": "times",
@@ -22,6 +24,6 @@ _NAMES = {
     "transport_plan": "coupling",
     "uniform_grid": "times",
 }
-_MODULES = ("coupling", "path", "solve", "times")
+_MODULES = ("coupling", "path", "randomness", "solve", "times")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

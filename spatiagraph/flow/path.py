@@ -1,10 +1,13 @@
 """The straight path along which a state, or noise, becomes another state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from spatiagraph.flow.randomness import Randomness
 
 
 class PathPoint(NamedTuple):
@@ -57,15 +60,26 @@ class LinearPath:
                 f"Expected 'noise_probability' between 0 and 1, got {self.noise_probability}"
             )
 
-    def start(self, control: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def start(self, control: Tensor, *, generator: Randomness = None) -> Tensor:
         """Where the path of each control begins.
 
         Args:
             control: ``[B, ...]``; gives only its shape where paths start at noise.
-            generator: Source of randomness; may be on another device, as diffusers has it.
+            generator: Source of randomness, or one for each control, as diffusers has it; may be on
+                another device.
+
+        Raises:
+            ValueError: There are more or fewer sources than controls.
         """
         if self.source == "control" and self.noise == 0:
             return control
+        if isinstance(generator, Sequence):
+            if len(generator) != len(control):
+                raise ValueError(
+                    f"Expected a generator for each of {len(control)} paths, got {len(generator)}"
+                )
+            each = zip(control.split(1), generator, strict=True)
+            return torch.cat([self.start(one, generator=source) for one, source in each])
         drawn_on = control.device if generator is None else generator.device
         normal = torch.randn(
             control.shape, dtype=control.dtype, device=drawn_on, generator=generator

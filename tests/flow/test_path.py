@@ -52,6 +52,15 @@ def test_starts_depend_on_the_generator_alone():
     assert_close(first, again, atol=0, rtol=0)
 
 
+def test_each_path_may_have_a_source_of_its_own():
+    control, path = ends()[0], LinearPath(noise=0.2, noise_probability=1.0)
+    sources = [torch.Generator().manual_seed(seed) for seed in (1, 2, 3)]
+    alone = path.start(control[1:2], generator=torch.Generator().manual_seed(2))
+    assert_close(path.start(control, generator=sources)[1:2], alone, atol=0, rtol=0)
+    with pytest.raises(ValueError, match="each of 3 paths, got 2"):
+        path.start(control, generator=sources[:2])
+
+
 def test_half_precision_stays_what_it_is():
     x0, x1 = (end.bfloat16() for end in ends())
     point = LinearPath().at(x0, x1, TIMES)

@@ -94,10 +94,11 @@ def test_multiplying_expression_by_a_constant_changes_no_pair():
     )
 
 
-def test_a_slide_is_paired_alike_whatever_lies_beside_it():
+@pytest.mark.parametrize("match", ["argmax", "sample"])
+def test_a_slide_is_paired_alike_whatever_lies_beside_it(match):
     slides = [tissue(300, seed=s, slide_id=f"s{s}") for s in range(2)]
-    both = pair_states(slides, ACTIVATION, max_cells=20, **KEYS)
-    alone = pair_states(slides[1:], ACTIVATION, max_cells=20, **KEYS)
+    options = {"max_cells": 20, "match": match, "epsilon": 0.5, **KEYS}
+    both, alone = (pair_states(some, ACTIVATION, **options) for some in (slides, slides[1:]))
     pd.testing.assert_frame_equal(both[both["slide"] == "s1"].reset_index(drop=True), alone)
 
 

@@ -11,11 +11,8 @@ from torch.nn.functional import pad
 from spatiagraph.flow.coupling.blocks import Sinkhorn, blocks, solve_potentials
 from spatiagraph.flow.coupling.cost import cost_scale, pair_cost
 from spatiagraph.flow.coupling.match import RULES, Match, Rule, match_one_to_one, match_rows
-from spatiagraph.flow.coupling.plan import (
-    TOO_FEW,
-    balanced_plans,
-    dense_potentials,
-)
+from spatiagraph.flow.coupling.plan import TOO_FEW, balanced_plans, dense_potentials
+from spatiagraph.flow.randomness import Randomness
 
 _BATCH = 1 << 18  # costs solved in one go: more no longer fit the cache
 
@@ -104,7 +101,7 @@ def couple_many(
     epsilon: float = 0.05,
     match: Rule = "argmax",
     mass_penalty: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     max_iter: int = 5000,
     tol: float = 1e-6,
     max_entries: int = 1 << 24,
@@ -117,7 +114,7 @@ def couple_many(
         epsilon: As in :func:`couple`, as all that follows.
         match: Rule.
         mass_penalty: Unbalanced transport.
-        generator: Source of randomness, on the CPU.
+        generator: Source of randomness, or one for each problem, on the CPU.
         max_iter: Iterations at most.
         tol: Mass that may be misplaced, in each problem.
         max_entries: Costs held at a time.
@@ -137,12 +134,17 @@ def couple_many(
     if len(xs) != len(ys):
         raise ValueError(f"Expected as many 'xs' as 'ys', got {len(xs)} and {len(ys)}")
     problems = [_checked(x, y, i) for i, (x, y) in enumerate(zip(xs, ys, strict=True))]
+    sources = generator if isinstance(generator, Sequence) else [generator] * len(problems)
+    if len(sources) != len(problems):
+        raise ValueError(
+            f"Expected a generator for each of {len(problems)} problems, got {len(sources)}"
+        )
     # drawn ahead in the given order, so that how problems are put together changes no draw
     draws = [
-        torch.rand(len(x), dtype=torch.float64, generator=generator).to(x.device)
+        torch.rand(len(x), dtype=torch.float64, generator=source).to(x.device)
         if match == "sample"
         else None
-        for x, _ in problems
+        for (x, _), source in zip(problems, sources, strict=True)
     ]
     couplings: list[Coupling | None] = [None] * len(problems)
     failed = 0

@@ -2,20 +2,19 @@
 
 import logging
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.slide import Slide, check_unique_ids
 from spatiagraph.flow.coupling import couple_many
+from spatiagraph.flow.randomness import named_generator, named_rng
 from spatiagraph.heads.pair.expression import joint_components
 from spatiagraph.heads.pair.transitions import (
     Transition,
@@ -45,6 +44,11 @@ class _Problem:
     niche: str | None
     control: NDArray[np.int64]
     target: NDArray[np.int64]
+
+    @property
+    def names(self) -> tuple[str, str, str | None]:
+        """What is drawn here depends on nothing but these and a seed."""
+        return self.slide.slide_id, self.transition.tag, self.niche
 
 
 def pair_states(
@@ -125,7 +129,6 @@ def pair_states(
             slide, state, niche, transition, fallback, min_cells, max_cells, seed
         )
     )
-    generator = torch.Generator().manual_seed(seed)
     tables = [_empty()]
     for some, xs, ys in _portions(problems, num_components):
         couplings = couple_many(
@@ -134,7 +137,7 @@ def pair_states(
             epsilon=epsilon,
             match=match,
             mass_penalty=mass_penalty,
-            generator=generator,
+            generator=[named_generator(seed, *problem.names) for problem in some],
             max_iter=max_iter,
         )
         tables += [
@@ -170,8 +173,7 @@ def _problems(
         if min(len(control), len(target)) < min_cells:
             logger.debug("%s: too few cells of %s in %s", slide.slide_id, transition.tag, name)
             continue
-        text = f"{slide.slide_id}\n{transition.tag}\n{name}"
-        rng = np.random.default_rng([seed, zlib.crc32(text.encode())])
+        rng = named_rng(seed, slide.slide_id, transition.tag, name)
         yield _Problem(
             slide, transition, name, _drawn(control, max_cells, rng), _drawn(target, max_cells, rng)
         )

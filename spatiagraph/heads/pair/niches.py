@@ -1,6 +1,5 @@
 """Pairs of whole niches."""
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.sparse import csr_matrix
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.slide import Slide, check_unique_ids
 from spatiagraph.flow.coupling import couple
+from spatiagraph.flow.randomness import named_rng
 from spatiagraph.heads.pair.expression import joint_components
 from spatiagraph.heads.pair.transitions import (
     Transition,
@@ -79,8 +79,7 @@ def pair_niches(
             sides = shares.roles(transition, min_fraction, min_cells)
             if min(len(side) for side in sides) < min_niches:
                 continue
-            text = f"{slide.slide_id}\n{transition.tag}"
-            rng = np.random.default_rng([seed, zlib.crc32(text.encode())])
+            rng = named_rng(seed, slide.slide_id, transition.tag)
             control, target = (
                 side
                 if max_niches is None or len(side) <= max_niches
