@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
+from spatiagraph.flow.randomness import Randomness
 from spatiagraph.flow.solve import Method
 from spatiagraph.heads.image import ImageGenerator
 from spatiagraph.nn.condition import Condition
@@ -59,7 +60,7 @@ class CellImagePipeline(DiffusionPipeline):
         num_inference_steps: int = 25,
         guidance_scale: float = 0.2,
         method: Method = "midpoint",
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         output_type: Literal["pt", "np", "pil"] = "pt",
         return_dict: bool = True,
     ) -> CellImageOutput | tuple[Any, ...]:
@@ -74,7 +75,7 @@ class CellImagePipeline(DiffusionPipeline):
             num_inference_steps: Steps of the integration.
             guidance_scale: How much the condition is exaggerated; 0 for one network pass.
             method: Rule of a step.
-            generator: Source of randomness.
+            generator: Source of randomness, or one for each cell.
             output_type: ``"pt"`` tensor, ``"np"`` array or ``"pil"`` pictures.
             return_dict: Whether to return a named result or a plain tuple.
 
@@ -93,7 +94,7 @@ class CellImagePipeline(DiffusionPipeline):
         num = sizes.pop()
         condition = Condition(told[0], told[1], self._numbers(transition, num))
         with self.progress_bar(total=num_inference_steps) as bar:
-            images = model.eval().generate(
+            images = model.generate(
                 start,
                 condition,
                 num_steps=num_inference_steps,
@@ -135,7 +136,8 @@ class CellImagePipeline(DiffusionPipeline):
 def _as_vectors(values: ArrayLike | Tensor | None, device: torch.device) -> Tensor | None:
     if values is None:
         return None
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=device)
+    values = values if isinstance(values, Tensor) else np.asarray(values)
+    return torch.as_tensor(values, dtype=torch.float32, device=device)
 
 
 def _as_tensor(image: "Tensor | Sequence[Image.Image]") -> Tensor:

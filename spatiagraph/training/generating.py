@@ -1,7 +1,7 @@
 """``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from tqdm.auto import tqdm
 from spatiagraph.data.loader import PairLoader, read_crops
 from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
+from spatiagraph.flow.randomness import named_generator
 from spatiagraph.flow.solve import Method
 from spatiagraph.heads.image import ImageGenerator
+from spatiagraph.heads.image.inputs import embedded
 from spatiagraph.heads.pair.transitions import column, in_state
 from spatiagraph.heads.pipeline import CellImagePipeline
+from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
 from spatiagraph.training.generated import GeneratedImages
 from spatiagraph.training.record import (
@@ -36,7 +39,7 @@ def fit_generator(
     pairs: pd.DataFrame,
     *,
     profile: nn.Module | None = None,
-    task: ImageFlow | None = None,
+    task: Task | None = None,
     max_epochs: int = 100,
     lr: float = 1e-3,
     batch_size: int = 64,
@@ -55,7 +58,8 @@ def fit_generator(
             :func:`~spatiagraph.data.pairs_of_cells` for one without transitions.
         profile: Network of morphology to align images by, see
             :class:`~spatiagraph.tasks.ImageFlow`.
-        task: What to learn, if not an :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
+        task: What to learn of the batches of a :class:`~spatiagraph.data.PairLoader`, if not an
+            :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
         max_epochs: Passes over the pairs.
         lr: Peak learning rate.
         batch_size: Pairs of a mini-batch.
@@ -88,6 +92,7 @@ def fit_generator(
     )
     if task is None:
         task = ImageFlow(generator, profile, mean_confidence=float(batches.confidence.mean()))
+    looks = task.profile if isinstance(task, ImageFlow) else None
     return train(
         task,
         batches,
@@ -97,11 +102,12 @@ def fit_generator(
             "slides": {slide.slide_id: content_hash(slide) for slide in slides},
             "pairs": {"number": len(pairs), "hash": _pairs_hash(batches)},
             "conditions": tensors_hash(dict(generator.named_buffers())),
-            "profile": None if task.profile is None else weights_hash(task.profile),
+            "profile": None if looks is None else weights_hash(looks),
             "max_epochs": max_epochs,
             "lr": lr,
             "batch_size": batch_size,
             "average": average,
+            "precision": str(trainer.get("precision", "32-true")),
             "seed": seed,
         },
         max_epochs=max_epochs,
@@ -148,7 +154,7 @@ def generate(
         slide: The slide, with the embeddings the generator was trained on.
         transition: Tag of the change; ``None`` for generators without transitions.
         cells: Ids, rows or a mask of the cells; those in the control state of the transition when
-            not given, or all where there is no transition.
+            not given, or all where there is no transition; of these, those that are embedded.
         context: Key of ``obsm`` → embeddings of these cells to take instead, ``[N, D]``, such as
             :func:`~spatiagraph.training.transplant` returns.
         num_samples: Images of each cell: they differ only where a flow starts with noise.
@@ -156,7 +162,8 @@ def generate(
         guidance: How much the condition is exaggerated, see :func:`~spatiagraph.flow.guided`.
         method: Rule of a step.
         batch_size: Cells at once: the memory it takes.
-        seed: Seed of the noise.
+        seed: Seed of the noise, at least 0. That of an image depends on nothing else but the names
+            of slide and cell and the number of the sample, on any device.
         device: Where the generator runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
 
@@ -182,12 +189,11 @@ def generate(
     model.to(device)
     pipeline.set_progress_bar_config(disable=True)
     _check_channels(model, [slide])
-    rows = _chosen(model, slide, transition, cells)
+    rows = _chosen(model, slide, transition, cells, model.context if context is None else ())
     control = read_crops(slide, rows, model.window_um, model.size_px)
-    known = model.known(slide, rows)
-    if context is not None:
-        known = known._replace(context=_given(model, context, len(rows)))
-    random = torch.Generator(device).manual_seed(seed)
+    given = None if context is None else _given(model, context, len(rows))
+    known = model.known(slide, rows, given)
+    names = slide.adata.obs_names[rows].tolist()
     shape = (len(rows), num_samples, *control.shape[1:])
     images = np.empty(shape, dtype=np.float32)
     starts = range(0, len(rows), batch_size)
@@ -202,14 +208,16 @@ def generate(
                 num_inference_steps=num_steps,
                 guidance_scale=guidance,
                 method=method,
-                generator=random,
+                generator=[
+                    named_generator(seed, slide.slide_id, name, sample) for name in names[part]
+                ],
                 return_dict=False,
             )
             images[part, sample] = made[0].float().cpu().numpy()
     table = pd.DataFrame(
         {
             "slide": slide.slide_id,
-            "cell": slide.adata.obs_names[rows].to_numpy(),
+            "cell": names,
             "row": rows,
             "transition": "" if transition is None else transition,
         }
@@ -235,20 +243,22 @@ def _chosen(
     slide: Slide,
     transition: str | None,
     cells: Sequence[str] | NDArray[Any] | None,
+    context: Iterable[str],
 ) -> NDArray[np.int64]:
-    """Rows of the cells that are asked for."""
+    """Rows of the cells that are asked for, or of all that are embedded."""
     if transition is None and model.transitions:
         tags = [known.tag for known in model.transitions]
         raise ValueError(f"Expected 'transition' to be one of {tags}, got None")
     if cells is not None:
         rows = rows_of(slide, cells)
     elif transition is None:
-        rows = np.arange(slide.num_cells)
+        rows = np.flatnonzero(embedded(slide, context))
     else:
         control = model.transitions[model.number_of(transition)].control
         if model.states_key is None:
             raise ValueError("Expected 'cells': the generator does not know the column of states")
-        rows = np.flatnonzero(in_state(column(slide, model.states_key), control))
+        state = column(slide, model.states_key)
+        rows = np.flatnonzero(in_state(state, control) & embedded(slide, context))
     if not len(rows):
         raise ValueError(f"Expected cells of slide {slide.slide_id!r} to generate from, got none")
     return rows.astype(np.int64)

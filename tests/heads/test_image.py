@@ -38,6 +38,15 @@ def test_an_untrained_generator_returns_the_control_unchanged():
     assert_close(made, control)
 
 
+def test_a_generator_in_training_makes_the_images_of_one_that_is_not():
+    """SPATIA defect 12: no dropout while it is asked, and training goes on as before."""
+    model, control = moving(context={"X": 4}, dropout=0.5), images()
+    condition = Condition(torch.ones(3, 4))
+    expected = model.eval().generate(control, condition, num_steps=2)
+    assert torch.equal(model.train().generate(control, condition, num_steps=2), expected)
+    assert model.training
+
+
 def test_images_do_not_depend_on_the_targets():
     """SPATIA fact 38: the generator has no way to look at them."""
     model, control = moving(context={"X_cell": 4}, transitions=STATES), images(5)

@@ -68,6 +68,13 @@ def test_each_cell_may_have_a_transition_of_its_own():
         run(image, transition="sideways", **given)
 
 
+def test_context_comes_in_any_precision_as_array_or_tensor():
+    run, image = pipeline(), torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = run(image, context=CONTEXT, num_inference_steps=1).images
+    for context in (CONTEXT.numpy().astype(np.float64), CONTEXT.bfloat16(), CONTEXT.tolist()):
+        assert torch.equal(run(image, context=context, num_inference_steps=1).images, expected)
+
+
 def test_inputs_of_different_cells_are_refused():
     with pytest.raises(ValueError, match=r"as many cells, got those of \[1, 2\]"):
         pipeline(transitions=STATES)(pictures()[:1], context=CONTEXT, transition="forth")

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from spatiagraph.data import make_tissue, measure_morphology, pairs_of_cells
+from spatiagraph.data import Slide, make_tissue, measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import read_crops
 from spatiagraph.evaluate.baselines import domain_baselines
 from spatiagraph.heads import CellImagePipeline, ImageGenerator, pair_states
@@ -140,12 +141,16 @@ def test_cells_in_the_control_state_are_asked_unless_others_are_named(small):
     assert named.mpp == WINDOW_UM / SIZE_PX
 
 
-def test_images_do_not_depend_on_how_many_are_made_at_once(small):
-    model = untrained(small)
-    one, many = (
-        generate(model, small, cells=np.arange(10), batch_size=size, **ASK) for size in (3, 256)
-    )
-    np.testing.assert_allclose(one.images, many.images, atol=1e-5)
+@pytest.mark.parametrize("source", ["control", "noise"])
+def test_images_do_not_depend_on_what_else_is_made(small, source):
+    model = untrained(small, source=source)
+
+    def made(cells, **options):
+        return generate(model, small, cells=cells, num_samples=2, **ASK, **options).images
+
+    many = made(np.arange(10))
+    np.testing.assert_allclose(made(np.arange(10), batch_size=3), many, atol=1e-5)
+    np.testing.assert_allclose(made([7, 4]), many[[7, 4]], atol=1e-5)
 
 
 def test_samples_differ_where_flows_start_at_noise(small):
@@ -167,10 +172,16 @@ def test_a_generator_may_come_as_a_pipeline(small):
 
 def test_embeddings_can_be_given_in_place_of_those_of_the_slide(small):
     model = untrained(small, source="noise")
-    given_context = {"X_cell": small.adata.obsm["X_cell"][[5, 6]]}
-    given = generate(model, small, cells=[0, 1], context=given_context, **ASK)
-    own = generate(model, small, cells=[5, 6], **ASK)
+    for parameter in model.unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    others = small.adata.obsm["X_cell"][[5, 6]]
+    given = generate(model, small, cells=[0, 1], context={"X_cell": others}, **ASK)
+    adata = small.adata.copy()
+    adata.obsm["X_cell"][[0, 1]] = others
+    changed = Slide(adata, small.image, slide_id=small.slide_id)
+    own, before = (generate(model, slide, cells=[0, 1], **ASK) for slide in (changed, small))
     np.testing.assert_array_equal(given.images, own.images)
+    assert np.abs(given.images - before.images).max() > 1e-3
     with pytest.raises(ValueError, match=r"'X_cell' of shape \[2, 4\], got none"):
         generate(model, small, cells=[0, 1], context={}, **ASK)
 

@@ -13,8 +13,10 @@ from spatiagraph.data.cohort import one_channel_number
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.flow.path import LinearPath
+from spatiagraph.flow.randomness import Randomness
 from spatiagraph.flow.solve import Method, guided, integrate
 from spatiagraph.heads.image.inputs import (
+    check_embedded,
     control_rows,
     embedding,
     embedding_widths,
@@ -26,6 +28,7 @@ from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
 from spatiagraph.nn.condition import Condition, TransitionConditioner
 from spatiagraph.nn.hub import PretrainedModel
+from spatiagraph.nn.mode import evaluating
 from spatiagraph.nn.unet import Injection, VelocityUNet, check_side
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -195,7 +198,7 @@ class ImageGenerator(PretrainedModel):
             )
         if generator.conditioner is not None:
             trained_on = [
-                generator.known(slide, control_rows(slide, pairs))
+                generator.known(slide, control_rows(slide, pairs, context))
                 for slide in slides
                 if pairs is None or (pairs["slide"] == slide.slide_id).any()
             ]
@@ -216,16 +219,27 @@ class ImageGenerator(PretrainedModel):
             return None
         return self.conditioner(condition, tokens=self.unet.injection == "cross")
 
-    def known(self, slide: Slide, rows: np.ndarray) -> Condition:
+    def known(self, slide: Slide, rows: np.ndarray, context: Tensor | None = None) -> Condition:
         """What is known of some cells of a slide, without a transition.
 
         Args:
             slide: The slide, embedded.
             rows: Rows of the cells, ``[B]``.
+            context: Embeddings to take instead of those of the slide, side by side, ``[B, E]``.
 
         Raises:
-            ValueError: The slide lacks an embedding, or has one of another width.
+            ValueError: The slide lacks an embedding, or has one of another width, or of some of the
+                cells it has none.
         """
+        genes = None if self.panel is None else expression(slide, self.panel, rows)
+        if context is None:
+            context = self._embeddings(slide, rows)
+        if context is not None:
+            check_embedded(context, slide, rows)
+        return Condition(context, genes)
+
+    def _embeddings(self, slide: Slide, rows: np.ndarray) -> Tensor | None:
+        """Embeddings of some cells, side by side, ``[B, E]``."""
         parts = []
         for key, width in self.context.items():
             found = embedding(slide, key)
@@ -235,9 +249,7 @@ class ImageGenerator(PretrainedModel):
                     f"{found.shape[1]} in slide {slide.slide_id!r}: embed it with the same model"
                 )
             parts.append(torch.from_numpy(np.asarray(found[rows], dtype=np.float32)))
-        context = torch.cat(parts, dim=1) if parts else None
-        genes = None if self.panel is None else expression(slide, self.panel, rows)
-        return Condition(context, genes)
+        return torch.cat(parts, dim=1) if parts else None
 
     def number_of(self, transition: str) -> int:
         """Number of a transition by its tag.
@@ -253,15 +265,13 @@ class ImageGenerator(PretrainedModel):
             )
         return tags.index(transition)
 
-    def start(
-        self, image: Tensor | None, num: int, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def start(self, image: Tensor | None, num: int, generator: Randomness = None) -> Tensor:
         """Where the flows of some cells begin: at their images, or at noise.
 
         Args:
             image: In [0, 1], ``[B, C, H, W]``; not looked at where flows start at noise.
             num: How many cells, :math:`B`.
-            generator: Source of randomness.
+            generator: Source of randomness, or one for each cell.
         """
         shape = (num, self.image_channels, self.size_px, self.size_px)
         if self.path.source == "noise":
@@ -288,7 +298,7 @@ class ImageGenerator(PretrainedModel):
         num_steps: int = 25,
         method: Method = "midpoint",
         guidance: float = 0.2,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         progress: Any = None,
     ) -> Tensor:
         r"""Follow the flow of some cells to its end.
@@ -299,20 +309,21 @@ class ImageGenerator(PretrainedModel):
             num_steps: Steps of the integration.
             method: Its rule, see :func:`~spatiagraph.flow.integrate`.
             guidance: :math:`s` of :func:`~spatiagraph.flow.guided`: 0 for one network pass.
-            generator: Source of randomness, where flows start at noise.
+            generator: Source of randomness, or one for each cell, where flows start at noise.
             progress: Called after each step with the number of steps done and of all.
 
         Returns:
             Images in [0, 1], ``[B, C, H, W]``.
         """
-        told = self.embed(condition)
-        num = len(told) if told is not None else len(image) if image is not None else 1
-        end = integrate(
-            self if told is None else guided(self, guidance),
-            self.start(image, num, generator),
-            told,
-            method=method,
-            num_steps=num_steps,
-            progress=progress,
-        )
+        with evaluating(self):
+            told = self.embed(condition)
+            num = len(told) if told is not None else len(image) if image is not None else 1
+            end = integrate(
+                self if told is None else guided(self, guidance),
+                self.start(image, num, generator),
+                told,
+                method=method,
+                num_steps=num_steps,
+                progress=progress,
+            )
         return (0.5 * end.x + 0.5).clamp(0, 1)

@@ -1,13 +1,13 @@
 """What a generator is told, looked up on slides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from spatiagraph.data.checks import nearest
+from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
@@ -37,6 +37,36 @@ def embedding(slide: Slide, key: str) -> np.ndarray:
             f"{nearest(key, [str(k) for k in slide.adata.obsm])}"
         )
     return np.asarray(slide.adata.obsm[key])
+
+
+def embedded(slide: Slide, context: Iterable[str]) -> np.ndarray:
+    """Cells that have all of some embeddings, ``[N]``: one without a niche has none of its niche.
+
+    Args:
+        slide: The slide.
+        context: Keys of ``obsm``.
+    """
+    have = [np.isfinite(embedding(slide, key)).all(axis=1) for key in context]
+    return np.logical_and.reduce(have, axis=0) if have else np.ones(slide.num_cells, dtype=bool)
+
+
+def check_embedded(context: Tensor, slide: Slide, rows: np.ndarray) -> None:
+    """Refuse cells whose embedding is missing: nothing but NaN could be made of them.
+
+    Args:
+        context: Embeddings of some cells, ``[B, E]``.
+        slide: Their slide.
+        rows: Their rows, ``[B]``.
+
+    Raises:
+        ValueError: Some are not finite; names the cells.
+    """
+    missing = (~context.isfinite().all(1)).numpy()
+    if missing.any():
+        raise ValueError(
+            f"Expected embeddings of all cells, got NaN on slide {slide.slide_id!r} for "
+            f"{name_rows(slide.adata.obs_names, rows[missing])}: leave out cells without a niche"
+        )
 
 
 def expression(slide: Slide, panel: GenePanel, rows: np.ndarray) -> Tensor:
@@ -82,8 +112,8 @@ def signature_features(signature: Signature, tags: Sequence[str], name: str) -> 
     return torch.from_numpy(signature.features()[at])
 
 
-def control_rows(slide: Slide, pairs: pd.DataFrame | None) -> np.ndarray:
-    """Rows of the cells that flows start from: all, or those of the pairs."""
+def control_rows(slide: Slide, pairs: pd.DataFrame | None, context: Iterable[str]) -> np.ndarray:
+    """Rows of the cells that flows start from: all that are embedded, or those of the pairs."""
     if pairs is None:
-        return np.arange(slide.num_cells)
+        return np.flatnonzero(embedded(slide, context))
     return pairs.loc[pairs["slide"] == slide.slide_id, "control_row"].to_numpy()
