@@ -16,6 +16,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.heads.image import PRESETS, ImageGenerator
+from spatiagraph.heads.image.inputs import embedded
 from spatiagraph.heads.pair import gene_signature, morphology_signature, pair_states
 from spatiagraph.heads.pair.transitions import Transitions, as_transitions
 from spatiagraph.nn.unet import check_side
@@ -64,6 +65,7 @@ def fit_transitions(
     batch_size: int | None = None,
     lr: float = 1e-3,
     accelerator: str = "auto",
+    trainer: Mapping[str, Any] | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -72,7 +74,8 @@ def fit_transitions(
     """Pair cells, measure what transitions do, and train a generator on all of it.
 
     A fifth of the tissue, in blocks, is held out: its cells are paired among themselves. All that
-    is learned or averaged is of the rest. Cells whose window reaches beyond the image are left out.
+    is learned or averaged is of the rest. Cells whose window reaches beyond the image, or without
+    one of the embeddings, are left out.
 
     Args:
         slides: Cohort with images and embeddings.
@@ -93,6 +96,8 @@ def fit_transitions(
             not given: fewer could not be compared as distributions.
         lr: Peak learning rate.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
+        trainer: More arguments of :func:`~spatiagraph.training.fit_generator`, such as ``average``,
+            ``precision`` or ``devices``.
         seed: Of everything that is drawn.
         out: Folder for ``pairs.csv``, ``held_out.csv`` and the runs ``morphology`` and
             ``generator``, which a repeated call resumes.
@@ -105,7 +110,7 @@ def fit_transitions(
     """
     asked = as_transitions(transitions)
     check_side(size_px, {**PRESETS.get(preset, {}), **options}.get("multipliers"))
-    split = _split(slides, window_um, seed)
+    split = _split(slides, window_um, context, seed)
     sides = {}
     for name, masks in split.items():
         try:
@@ -184,18 +189,19 @@ def fit_transitions(
         seed=seed,
         out=None if folder is None else folder / "generator",
         progress=progress,
+        **(trainer or {}),
     )
     return TransitionFit(generator, pairs, sides["held_out"], learned, result.history)
 
 
 def _split(
-    slides: Sequence[Slide], window_um: float, seed: int
+    slides: Sequence[Slide], window_um: float, context: Sequence[str], seed: int
 ) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Cells to train on and cells held out, of those whose whole window is on the image."""
+    """Cells to train on and cells held out, of those that are embedded and wholly on the image."""
     split: dict[str, dict[str, NDArray[np.bool_]]] = {"pairs": {}, "held_out": {}}
     for slide in slides:
         test = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed) == 0
-        whole = inside_image(slide, window_um)
+        whole = inside_image(slide, window_um) & embedded(slide, context)
         split["pairs"][slide.slide_id] = whole & ~test
         split["held_out"][slide.slide_id] = whole & test
     return split

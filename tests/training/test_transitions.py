@@ -7,7 +7,8 @@ from scipy.sparse import csr_matrix
 from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.heads import ImageGenerator
-from spatiagraph.tasks import ImageFlow
+from spatiagraph.nn import Condition
+from spatiagraph.tasks import ImageFlow, LossOutput, Task
 from spatiagraph.training import fit_generator, fit_transitions, generate, score_transitions
 from spatiagraph.training.record import weights_hash
 
@@ -101,6 +102,64 @@ def test_pairs_that_do_not_fit_are_refused(fitted):
         score(fitted.held_out[:0])
     with pytest.raises(ValueError, match="'transition' of"):
         score(pairs_of_cells([SLIDE]))
+
+
+def test_cells_that_are_not_embedded_are_left_out_or_named():
+    """A cell without a niche has no embedding of its niche: no NaN is trained on, or made."""
+    slide = changed(np.array([], dtype=int))
+    control = np.flatnonzero(slide.adata.obs["cell_type"] == "type1")
+    slide.adata.obsm["X_cell"][control[::3]] = np.nan
+    found = fit_transitions([slide], STATES, **{**RUN, "use_morphology": False})
+    for pairs in (found.pairs, found.held_out):
+        assert not np.isin(pairs["control_row"], control[::3]).any()
+    ask = {"transition": "larger", "num_steps": 1, "progress": False}
+    made = generate(found.generator, slide, **ask)
+    assert made.cells["row"].tolist() == sorted({*control} - {*control[::3]})
+    assert np.isfinite(made.images).all()
+    name = slide.adata.obs_names[control[0]]
+    with pytest.raises(ValueError, match=f"NaN on slide 'synthetic' for row {control[0]} '{name}'"):
+        generate(found.generator, slide, cells=[name], **ask)
+    given = {"X_cell": np.full((1, 4), np.nan)}
+    with pytest.raises(ValueError, match="leave out cells without a niche"):
+        generate(found.generator, slide, cells=[control[1]], context=given, **ask)
+
+
+def test_the_trainer_of_the_generator_can_be_told_what_to_do(tmp_path):
+    run = {**RUN, "use_morphology": False, "out": tmp_path}
+    precise = fit_transitions([SLIDE], STATES, **run, trainer={"average": None})
+    averaged = fit_transitions([SLIDE], STATES, **{**run, "out": None})
+    assert weights_hash(precise.generator) != weights_hash(averaged.generator)
+    with pytest.raises(ValueError, match=r"another run \(different: precision\)"):
+        fit_transitions(
+            [SLIDE], STATES, **run, trainer={"average": None, "precision": "bf16-mixed"}
+        )
+
+
+class Reconstruction(Task):
+    """A task of someone else's."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def loss(self, batch, generator=None):
+        condition = Condition(context=batch.context)
+        velocity = self.model(batch.image, batch.confidence, self.model.embed(condition))
+        return LossOutput((velocity - batch.target_image).square().mean(), {}, len(batch.image))
+
+
+def test_a_generator_can_be_trained_by_any_task():
+    model = ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET)
+    fit = fit_generator(
+        model,
+        [SLIDE],
+        pairs_of_cells([SLIDE], {SLIDE.slide_id: np.arange(20)}),
+        task=Reconstruction(model),
+        max_epochs=1,
+        accelerator="cpu",
+        progress=False,
+    )
+    assert fit.record["task"] == {"class": "Reconstruction"}
 
 
 def test_a_task_must_be_that_of_the_generator(fitted):
