@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+_RIM_UM = 1e-6  # what lies on the outline counts, whichever way the outline runs
+
 
 def in_region(pos: NDArray[np.floating], region: Any) -> NDArray[np.bool_]:
     """Cells inside a region.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
-        region: Corners in µm, ``[V, 2]`` as (x, y); or a polygon or several, with or without
-            holes, as a shapely geometry or as GeoJSON.
+        region: Corners in µm, ``[V, 2]`` as (x, y), in either direction; or a polygon or several,
+            with or without holes, as a shapely geometry or as GeoJSON.
 
     Returns:
-        ``[N]`` bool.
+        ``[N]`` bool. Cells on the outline are inside.
 
     Raises:
         ValueError: If the region is no polygon.
@@ -36,7 +38,9 @@ def in_region(pos: NDArray[np.floating], region: Any) -> NDArray[np.bool_]:
     for rings in _polygons(region):
         one = np.zeros(len(pos), dtype=bool)
         for ring in rings:  # a hole turns what it covers once more
-            one ^= Outline(_corners(ring)).contains_points(pos)
+            corners = _corners(ring)
+            outwards = np.copysign(_RIM_UM, _signed_area(corners))
+            one ^= Outline(corners).contains_points(pos, radius=outwards)
         inside |= one
     return inside
 
@@ -71,6 +75,10 @@ def read_region(path: str | os.PathLike[str]) -> Any:
 def _polygons(region: Any) -> Iterator[list[Any]]:
     """Each polygon as its rings, the outline first."""
     shape = getattr(region, "__geo_interface__", region)
+    if isinstance(shape, list) and shape and isinstance(shape[0], Mapping):
+        for part in shape:  # as QuPath writes several annotations
+            yield from _polygons(part)
+        return
     if not isinstance(shape, Mapping):
         yield [shape]
         return
@@ -86,6 +94,12 @@ def _polygons(region: Any) -> Iterator[list[Any]]:
             yield from _polygons(part)
     else:
         raise ValueError(f"Expected a region made of polygons, got a geometry of type {kind!r}")
+
+
+def _signed_area(corners: NDArray[np.float64]) -> float:
+    """Twice the area of a polygon, negative where its corners run clockwise (with y upwards)."""
+    x, y = (corners - corners[0]).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
 
 
 def _corners(ring: Any) -> NDArray[np.float64]:

@@ -29,19 +29,35 @@ def _geojson(*polygons):
         (SQUARE[::-1], [True, True, False, False, False]),
         (_geojson([SQUARE, HOLE], [FAR]), [True, False, True, False, False]),
         (_geojson([SQUARE], [SQUARE]), [True, True, False, False, False]),
+        (_geojson([SQUARE], [FAR])["features"], [True, True, True, False, False]),
         ({"type": "MultiPolygon", "coordinates": [[SQUARE], [FAR]]}, [True, True, True, False, 0]),
     ],
-    ids=["corners", "turned round", "hole and island", "the same twice", "several"],
+    ids=["corners", "turned round", "hole and island", "the same twice", "a list", "several"],
 )
 def test_cells_inside_a_region_are_found(region, inside):
     assert_array_equal(in_region(POS, region), np.array(inside, dtype=bool))
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_cells_on_the_outline_are_inside_whichever_way_it_runs(turn):
+    on = np.array([[0.0, 0], [0, 5], [5, 0], [10, 5], [5, 10], [10, 10]])
+    for far in (0, 1e5):
+        assert in_region(on + far, np.add(SQUARE, far)[::turn]).all()
+        assert not in_region((on - 5) * 1.001 + 5 + far, np.add(SQUARE, far)[::turn]).any()
+
+
 def test_a_shapely_geometry_is_a_region_and_shapely_agrees():
     shapely = pytest.importorskip("shapely")
-    drawn = shapely.Polygon(SQUARE, [HOLE]).union(shapely.Polygon(FAR))
-    pos = np.random.default_rng(0).uniform(-5, 35, size=(500, 2))
-    assert_array_equal(in_region(pos, drawn), shapely.contains_xy(drawn, pos))
+    rng = np.random.default_rng(0)
+    pos = rng.uniform(-5, 35, size=(2000, 2))
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    star = 15 + rng.uniform(5, 15, 200)[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    for drawn in (
+        shapely.Polygon(SQUARE, [HOLE]).union(shapely.Polygon(FAR)),
+        shapely.Polygon(star),
+        shapely.Polygon(star[::-1]),
+    ):
+        assert_array_equal(in_region(pos, drawn), shapely.contains_xy(drawn, pos))
 
 
 def test_a_region_is_read_from_geojson_and_from_a_table(tmp_path):
