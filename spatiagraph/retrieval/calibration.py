@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spatiagraph import keys
-from spatiagraph.data.checks import nearest
+from spatiagraph.data.checks import name_rows, nearest
 
 _BLOCK = 65_536  # rows
 
@@ -124,11 +124,17 @@ def slide_of(obs: pd.DataFrame) -> NDArray:
     """Slide of each item, ``[N]``.
 
     Raises:
-        ValueError: If the items do not say.
+        ValueError: If the items, or some of them, do not say.
     """
     if keys.SLIDE_ID not in obs:
         raise ValueError(
             f"Expected a column {keys.SLIDE_ID!r} of obs to calibrate by slide, got "
             f"{', '.join(map(str, obs)) or 'no columns'}"
+        )
+    unknown = np.flatnonzero(obs[keys.SLIDE_ID].isna())
+    if len(unknown):
+        raise ValueError(
+            f"Expected a {keys.SLIDE_ID!r} of each item, got none for "
+            f"{name_rows(obs.index, unknown)}"
         )
     return obs[keys.SLIDE_ID].astype(str).to_numpy()

@@ -202,4 +202,9 @@ class ItemSearch:
             return SlideCalibration.fit(names, np.full(len(names), "query")).apply(
                 queries, np.full(len(queries), "query")
             )
+        if names.ndim == 1 and len(names) != len(queries):
+            raise ValueError(
+                f"Expected 'slide' of each of {len(queries)} queries or one for all, got "
+                f"{len(names)}"
+            )
         return self.calibration.apply(queries, np.broadcast_to(names, len(queries)))

@@ -69,6 +69,8 @@ def test_queries_are_calibrated_by_the_slide_they_are_of():
         index.search(z[7])
     with pytest.raises(ValueError, match="calibrated for, got 'c'. There are: 'a', 'b'"):
         index.search(z[7], slide="c")
+    with pytest.raises(ValueError, match="each of 3 queries or one for all, got 2"):
+        index.search(z[:3], slide=["a", "b"])
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
@@ -92,6 +94,9 @@ def test_what_cannot_be_calibrated_is_refused():
     z, obs = _two_batches()
     with pytest.raises(ValueError, match="'slide_id' of obs to calibrate by slide, got niche"):
         NicheIndex.build(z, obs[["niche"]], calibrate="slide")
+    unknown = obs.assign(slide_id=obs["slide_id"].mask(obs.index == 7))
+    with pytest.raises(ValueError, match="'slide_id' of each item, got none for row 7 '7'"):
+        NicheIndex.build(z, unknown, calibrate="slide")
     with pytest.raises(ValueError, match="'calibrate' slide or None, got 'donor'"):
         NicheIndex.build(z, obs, calibrate="donor")
     z[:200] = 1
