@@ -57,7 +57,7 @@ def draw_gallery(
     *,
     color: str | None = None,
 ) -> None:
-    """Draw the surroundings of a query's most typical cell and of the hits.
+    """Draw the surroundings of the cell in the middle of a query and of the hits.
 
     Crops of the images if all slides have one and no colour is asked for; maps otherwise.
 
@@ -75,11 +75,11 @@ def draw_gallery(
 
     by_id = {s.slide_id: s for s in sections}
     one = query.obs.iloc[query.chosen]
-    typical = _middle(one)
-    shown = [query.section or by_id[str(one[keys.SLIDE_ID].iloc[typical])]]
+    middle = _middle(one)
+    shown = [query.section or by_id[str(one[keys.SLIDE_ID].iloc[middle])]]
     shown += [by_id[str(name)] for name in hits[keys.SLIDE_ID]]
-    pos = np.vstack([one[["x_um", "y_um"]].iloc[[typical]], hits[["x_um", "y_um"]]]).astype(float)
-    names = [one.index[typical], *hits["id"]]
+    pos = np.vstack([one[["x_um", "y_um"]].iloc[[middle]], hits[["x_um", "y_um"]]]).astype(float)
+    names = [one.index[middle], *hits["id"]]
     titles = [
         "query",
         *(f"{r}: d = {d:.3g}" for r, d in zip(hits["rank"], hits["distance"], strict=True)),
