@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import spatiagraph
-from spatiagraph.plot.galleries import gallery
+from spatiagraph._files import replaced_file
 from spatiagraph.report.style import CSS
 
 if TYPE_CHECKING:
@@ -102,12 +102,6 @@ class Report:
         html = "".join(_figure(*each) for each in figures)
         return self._add(f'<div class="figures">{html}</div>' if columns else html)
 
-    def add_gallery(
-        self, images: Any, titles: Sequence[str], *, alt: str, caption: str = "", **arguments: Any
-    ) -> Self:
-        """Crops ``[N, C, H, W]`` in rows; more arguments as in :func:`spatiagraph.plot.gallery`."""
-        return self.add_figure(gallery(images, titles, **arguments), alt=alt, caption=caption)
-
     def add_scatter(self, scatter: "Scatter") -> Self:
         """A map to move about in, from :func:`spatiagraph.report.scatter.cell_scatter`."""
         from spatiagraph.report.scatter import scatter_html
@@ -155,15 +149,9 @@ class Report:
         Raises:
             OSError: If the place cannot be written to.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(f".{target.name}.new")
-        try:
+        with replaced_file(path) as new:
             new.write_text(self.html(), encoding="utf-8")
-            os.replace(new, target)
-        finally:
-            new.unlink(missing_ok=True)
-        return target
+        return Path(path)
 
     def _scripts(self) -> list[str]:
         if not self._num_scatters:
