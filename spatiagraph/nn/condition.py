@@ -169,7 +169,7 @@ class TransitionConditioner(Configurable):
                 parts.append(value)
         if not parts:
             return []
-        values = (torch.cat(parts, dim=1) - self.mean) / self.std
+        values = ((torch.cat(parts, dim=1) - self.mean) / self.std).to(self.mean.dtype)
         sources = list(values.split(self.widths, dim=1))
         if self.num_genes:
             sources[-1] = sources[-1].nan_to_num()

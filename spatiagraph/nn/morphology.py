@@ -77,7 +77,7 @@ class MorphologyProfile(PretrainedModel):
                 f"Expected crops [N, {self.in_channels}, H, W] with sides of {_MIN_SIDE} pixels or "
                 f"more, got {list(image.shape)}"
             )
-        return self.network(2 * image - 1)
+        return self.network((2 * image - 1).to(self.mean.dtype))
 
     def measure(self, image: Tensor) -> Tensor:
         """Features in their own units, ``[N, F]``.

@@ -14,7 +14,8 @@ class WarmAverage(WeightAveraging):
     .. math:: \min\left(d, \; \frac{1 + n}{10 + n}\right),
 
     so that it first follows closely and later averages over about :math:`1 / (1 - d)` steps. The
-    model ends with the average; checkpoints hold both, and a resumed run goes on with both.
+    model ends with the average; checkpoints hold both, and a resumed run goes on with both. The
+    average has the precision that the model had before training: one of few digits would not move.
 
     Args:
         decay: :math:`d`, in [0, 1).
@@ -31,7 +32,7 @@ class WarmAverage(WeightAveraging):
         def move(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
             n = int(num_averaged) - 1  # the start counts as one
             for mean, value in zip(average, current, strict=True):
-                mean.lerp_(value, 1 - min(decay, (1 + n) / (10 + n)))
+                mean.lerp_(value.to(mean.dtype), 1 - min(decay, (1 + n) / (10 + n)))
 
         super().__init__(use_buffers=False, multi_avg_fn=move)
 

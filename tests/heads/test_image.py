@@ -47,6 +47,22 @@ def test_a_generator_in_training_makes_the_images_of_one_that_is_not():
     assert model.training
 
 
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.bfloat16, 0.03), (torch.float16, 3e-3), (torch.float64, 1e-5)]
+)
+@pytest.mark.parametrize("injection", ["additive", "film", "cross"])
+def test_weights_of_another_precision_make_nearly_the_same_images(injection, dtype, atol):
+    given = {"context": {"X": 4}, "transitions": STATES, "injection": injection}
+    model, control = small(**given), images()
+    torch.nn.init.normal_(model.unet.net.conv_out.weight, std=0.1)
+    condition = Condition(torch.ones(3, 4), transition=torch.tensor([0, 1, 0]))
+    expected = model.generate(control, condition, num_steps=2)
+    made = model.to(dtype).generate(control, condition, num_steps=2)
+    assert made.dtype == torch.float32
+    assert (expected - control).abs().max() > 0.05
+    assert_close(made, expected, atol=atol, rtol=0)
+
+
 def test_images_do_not_depend_on_the_targets():
     """SPATIA fact 38: the generator has no way to look at them."""
     model, control = moving(context={"X_cell": 4}, transitions=STATES), images(5)

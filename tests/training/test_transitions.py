@@ -1,5 +1,7 @@
 """Transitions in one call: what it may look at, and what it is called again with."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -133,6 +135,22 @@ def test_the_trainer_of_the_generator_can_be_told_what_to_do(tmp_path):
         fit_transitions(
             [SLIDE], STATES, **run, trainer={"average": None, "precision": "bf16-mixed"}
         )
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_generator_learns_in_half_precision(fitted, precision):
+    model = ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET)
+    before = weights_hash(model.unet)
+    profile = copy.deepcopy(fitted.morphology.model)
+    run = {"max_epochs": 1, "accelerator": "cpu", "progress": False, "precision": precision}
+    pairs = fitted.pairs[:64].drop(columns="transition")
+    history = fit_generator(model, [SLIDE], pairs, profile=profile, **run).history
+    assert history["morphology"].iloc[0] > 0
+    assert weights_hash(model.unet) != before
+    assert {parameter.isfinite().all().item() for parameter in model.parameters()} == {True}
+    made = generate(model, SLIDE, cells=[0, 1], num_steps=1, progress=False)
+    assert made.images.dtype == np.float32
+    assert np.isfinite(made.images).all()
 
 
 class Reconstruction(Task):

@@ -208,7 +208,8 @@ class ImageGenerator(PretrainedModel):
     def forward(
         self, x: Tensor, t: Tensor, condition: Tensor | None = None, keep: Tensor | None = None
     ) -> Tensor:
-        return self.unet(x, t, condition, keep)
+        # images and times stay as exact as they are, whatever the weights are
+        return self.unet(x.to(self.dtype), t, condition, keep).to(x.dtype)
 
     def embed(self, condition: Condition) -> Tensor | None:
         """What the network is told: ``[B, D]``, with cross-attention ``[B, S, D]``.
@@ -288,6 +289,11 @@ class ImageGenerator(PretrainedModel):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its weights are."""
+        return next(self.parameters()).dtype
 
     @torch.no_grad()
     def generate(
