@@ -770,6 +770,45 @@ def test_spatialdata_cells_and_image_share_one_place(store, with_obsm):
     assert slide.image.num_channels == 3  # alpha is no stain
 
 
+def test_spatialdata_molecules_name_cells_as_the_table_does(tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    from spatialdata.models import PointsModel, ShapesModel, TableModel
+
+    adata = cells(4)
+    adata.obs["region"] = pd.Categorical(["cells"] * 4)
+    adata.obs["cell_id"] = ["aaaa-1", "bbbb-1", "cccc-1", "dddd-1"]
+    pos = adata.obsm["spatial"]
+    molecules = pd.DataFrame(pos[[0, 1, 1, 2, 3]], columns=["x", "y"])
+    molecules["cell_id"] = ["aaaa-1", "bbbb-1", "UNASSIGNED", "0", "zzzz-1"]
+    molecules["feature_name"] = pd.Categorical(["ISG15"] * 5)
+    sdata = spatialdata.SpatialData(
+        points={
+            "transcripts": PointsModel.parse(
+                molecules,
+                coordinates={"x": "x", "y": "y"},
+                feature_key="feature_name",
+                instance_key="cell_id",
+            )
+        },
+        shapes={
+            "cells": ShapesModel.parse(pos, geometry=0, radius=1.0, index=adata.obs["cell_id"])
+        },
+        tables={
+            "table": TableModel.parse(
+                adata, region="cells", region_key="region", instance_key="cell_id"
+            )
+        },
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(tmp_path / "s.zarr")
+    slide = read(tmp_path / "s.zarr")
+    named = slide.transcripts["cell_id"]
+    assert named[[0, 1, 4]].tolist() == ["c0", "c1", "zzzz-1"]  # the last is not in the table
+    assert named.isna().tolist() == [False, False, True, True, False]
+    assert len(slide[["c0", "c1"]].transcripts) == 2
+
+
 def test_spatialdata_image_that_is_turned_is_refused_or_left_out(store):
     path = store(turned=True)
     with pytest.raises(ValueError, match="rotation, reflection or shear.*image=False"):

@@ -21,8 +21,10 @@ from spatiagraph.data.read.parts import (
     recall,
     require_mpp,
 )
+from spatiagraph.data.transcripts import UNASSIGNED
 
 _AXES = ("x", "y")
+_BACKGROUND = "0"  # of a label image, unless a cell is called so
 _OF_MOLECULES = ("qv", "z_plane", "overlaps_nucleus", "is_gene")
 """Columns of points that are kept beside place, gene and cell."""
 
@@ -56,10 +58,14 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             sdata = spatialdata.read_zarr(path)
         except (ValueError, KeyError, OSError) as err:
             raise ValueError(f"Expected a SpatialData store, got {path.name}: {err}") from err
-    molecules = _molecules(sdata)
+    molecules, key = _molecules(sdata)
+    has_cells = molecules is not None and "cell_id" in molecules
     if len(sdata.tables):
         adata, element = _from_table(spatialdata, sdata, options)
-    elif molecules is not None and "cell_id" in molecules:
+        if molecules is not None and has_cells:
+            molecules["cell_id"] = _name_cells(molecules["cell_id"], adata, key)
+    elif molecules is not None and has_cells:
+        molecules["cell_id"] = molecules["cell_id"].mask(molecules["cell_id"] == _BACKGROUND)
         adata = count_molecules(molecules)
         element = sdata.points[next(iter(sdata.points))]
     else:
@@ -120,12 +126,32 @@ def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData
     return adata, element
 
 
-def _molecules(sdata: Any) -> pd.DataFrame | None:
-    """The only point element that names genes, as a molecule table."""
+def _name_cells(ids: pd.Series, adata: AnnData, key: str | None) -> pd.Series:
+    """Cells of molecules as ``obs_names`` call them; cells that the table lacks keep their id.
+
+    Args:
+        ids: As the points say it, missing outside of cells.
+        adata: The table, whose ``obs`` may hold these ids in a column.
+        key: Column of the points that the ids are from.
+    """
+    code, found = pd.factorize(ids)
+    instance = adata.uns.get("spatialdata_attrs", {}).get("instance_key")
+    columns = [pd.Index(adata.obs[c].astype(str)) for c in (key, instance) if c in adata.obs]
+    rows = max(
+        (names.get_indexer(found) for names in [*columns, adata.obs_names] if names.is_unique),
+        key=lambda rows: np.count_nonzero(rows >= 0),
+    )
+    names = np.where(rows >= 0, adata.obs_names.to_numpy(object)[rows], found)
+    names[(rows < 0) & (found == _BACKGROUND)] = None
+    return pd.Series(np.array([*names, None], dtype=object)[code], index=ids.index)
+
+
+def _molecules(sdata: Any) -> tuple[pd.DataFrame | None, str | None]:
+    """The only point element that names genes, as a molecule table, and its column of cells."""
     named = [p for p in sdata.points.values() if p.attrs.get("spatialdata_attrs", {})]
     named = [p for p in named if p.attrs["spatialdata_attrs"].get("feature_key")]
     if len(named) != 1:
-        return None
+        return None, None
     points, attrs = named[0], named[0].attrs["spatialdata_attrs"]
     columns = {"x": "x_um", "y": "y_um", attrs["feature_key"]: "gene"}
     if attrs.get("instance_key"):
@@ -137,8 +163,8 @@ def _molecules(sdata: Any) -> pd.DataFrame | None:
     table["gene"] = gene_names(table["gene"], "the points")
     if "cell_id" in table:
         ids = table["cell_id"].astype("string").astype(object)
-        table["cell_id"] = ids.mask(ids.isin(["", "-1", "0", "UNASSIGNED", "nan", "None"]))
-    return table
+        table["cell_id"] = ids.mask(ids.isin([*UNASSIGNED, "nan", "None"]))
+    return table, attrs.get("instance_key")
 
 
 def _image(
