@@ -257,6 +257,25 @@ def test_pictures_open_without_alpha(tmp_path, mode, channels):
     assert image.extent_um == (0, 0, 160, 100)
 
 
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_tiff_files_open_without_alpha(tmp_path, planar):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 4), dtype=np.uint8)
+    stored = pixels if planar == "contig" else np.moveaxis(pixels, 2, 0)
+    tifffile.imwrite(
+        tmp_path / "he.tif",
+        stored,
+        photometric="rgb",
+        planarconfig=planar,
+        extrasamples=["unassalpha"],
+    )
+    image = SlideImage.open(tmp_path / "he.tif", mpp=2.0)
+    assert image.num_channels == 3
+    whole = (slice(0, 50), slice(0, 80))
+    assert_array_equal(image.pixels(*whole), pixels[..., :3])
+    with_alpha = SlideImage.open(tmp_path / "he.tif", mpp=2.0, channels=[3])
+    assert_array_equal(with_alpha.pixels(*whole), pixels[..., 3:])
+
+
 def test_pictures_beyond_pillows_size_guard_open(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("L", (80, 50)).save(tmp_path / "large.png")

@@ -14,6 +14,7 @@ _MICRONS = {
     "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "micron": 1.0,
     "nanometer": 1e-3,
 }  # fmt: skip
+_ALPHA = (1, 2)  # TIFF's codes for samples that say how opaque a pixel is
 _MAX_BYTES = 16 * 2**30  # a PNG or JPEG has to be decoded whole
 
 
@@ -108,6 +109,9 @@ def _open_tiff(path: Path, channels: Sequence[int] | None) -> OpenImage:
         raise _undecodable(path, err) from err
     try:
         series = tiff.series[0]
+        extra = series.keyframe.extrasamples
+        if channels is None and extra and extra[-1] in _ALPHA:
+            channels = range(series.keyframe.samplesperpixel - 1)
         levels = []
         for i, stored in enumerate(series.levels):
             array = zarr.open_array(series.aszarr(level=i), mode="r")
