@@ -53,21 +53,36 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     """A folder to write that takes the place of another once it is complete.
 
     Args:
-        target: The folder to be written, or written anew; its parents are made.
+        target: The folder to be written, or written anew; its parents are made. A link to a folder
+            stays, and leads to the new one.
 
     Yields:
         Where to write. If that fails, the old folder stays as it was.
+
+    Raises:
+        NotADirectoryError: There is a file of that name.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.stem}.new{target.suffix}")
+    place = target.resolve()
+    if place.exists() and not place.is_dir():
+        raise NotADirectoryError(f"Expected a folder to write to, {target} is a file")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (place.with_name(f".{place.stem}.{age}{place.suffix}") for age in ("new", "old"))
+    if old.is_dir() and not place.is_dir():  # a run was killed between the two moves below
+        os.replace(old, place)
+    for left in (new, old):
+        if left.is_dir():
+            shutil.rmtree(left)
     try:
         yield new
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(new, target)
+        if place.is_dir():
+            os.replace(place, old)
+        os.replace(new, place)
     finally:
-        if new.is_dir():
-            shutil.rmtree(new)
+        if not place.is_dir() and old.is_dir():
+            os.replace(old, place)
+        for left in (new, old):
+            if left.is_dir():
+                shutil.rmtree(left)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

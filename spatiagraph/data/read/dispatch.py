@@ -124,7 +124,8 @@ def _unknown(folder: Path) -> str:
     readable = [str(p.relative_to(folder)) for p in inside if p.suffix == ".h5ad" or _is_slide(p)]
     if readable:
         listed = ", ".join(readable[:12])
-        return f"Expected one slide, got the folder {folder.name} with {listed}. Pass one of them"
+        where = folder.name or folder
+        return f"Expected one slide, got the folder {where} with {listed}. Pass one of them"
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
     if any((folder / mark).exists() for mark in ("scalefactors_json.json", "tissue_positions.csv")):
         mend = "It has spots but no counts: filtered_feature_bc_matrix and spatial/ are missing"
