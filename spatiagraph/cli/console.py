@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,3 +75,34 @@ def file_names(names: Sequence[str]) -> list[str]:
             same = [name for name, its in zip(names, safe, strict=True) if its == text]
             raise ValueError(f"Expected names that differ as names of files, got {same}")
     return safe
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have, before the work.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device="cpu" if device == "auto" else device)
+    except (RuntimeError, AssertionError) as err:  # the latter from a torch without CUDA
+        why = str(err).splitlines()[0]
+        raise ValueError(f"Expected a device of this machine, got {device!r}: {why}") from err
+
+
+def check_accelerator(name: str) -> None:
+    """Refuse an accelerator that this machine does not have, before the work.
+
+    Raises:
+        ValueError: There is no such accelerator.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # said again when training begins
+            Trainer(accelerator=name, logger=False, enable_checkpointing=False)
+    except (ValueError, MisconfigurationException) as err:
+        raise ValueError(f"Expected an accelerator of this machine, got {name!r}: {err}") from err

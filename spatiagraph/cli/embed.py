@@ -28,10 +28,11 @@ def embed(
     `spatia` in place of `context` if that is the model.
     """
     from spatiagraph import training
-    from spatiagraph.cli.console import check_output_file, say
+    from spatiagraph.cli.console import check_device, check_output_file, say
     from spatiagraph.data.h5ad_file import write_h5ad
 
     check_output_file(out, ".h5ad")
+    check_device(device)
     loaded = load_model(model)
     section = slide_options.read(slide)
     say(repr(section))

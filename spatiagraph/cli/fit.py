@@ -24,6 +24,9 @@ class Preset(StrEnum):
     base = "base"
 
 
+_FLAGS = {"num_neighbors": "--neighbors", "labels": "--classify"}  # argument → its option
+
+
 @with_slide_options
 def fit(
     slides: Annotated[
@@ -68,12 +71,13 @@ def fit(
     The folder of the run holds the model, a table of losses and what was run on what. After an
     interruption the same command goes on where it stopped, with the same result.
     """
-    from spatiagraph.cli.console import quiet_libraries, say
+    from spatiagraph.cli.console import check_accelerator, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
     from spatiagraph.models import ContextModel, Spatia
 
+    check_accelerator(accelerator)
     sections = slide_options.read_all(slides)
     for slide in sections:
         say(repr(slide))
@@ -85,9 +89,8 @@ def fit(
     for other, given in options.items():
         wrong = [name for name, value in given.items() if value is not None and other != model]
         if wrong:
-            raise ValueError(
-                f"Expected options of --model {model}, got {', '.join(wrong)} of --model {other}"
-            )
+            flags = ", ".join(_FLAGS.get(name, f"--{name.replace('_', '-')}") for name in wrong)
+            raise ValueError(f"Expected options of --model {model}, got {flags} of --model {other}")
     given = {k: v for k, v in {**chosen, **options[model]}.items() if v is not None}
     built = (ContextModel if model == Model.context else Spatia).for_slides(sections, **given)
     try:

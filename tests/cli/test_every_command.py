@@ -4,6 +4,8 @@ A new command fails here until it has its rows in ``REFUSED``; what commands do 
 in ``test_commands.py``.
 """
 
+import sys
+
 import pytest
 import typer
 
@@ -11,6 +13,7 @@ from spatiagraph.cli import app
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 LEAST = 3
+ABSENT = "cuda" if sys.platform == "darwin" else "mps"
 
 # command → (what is wrong, arguments, words of the message). {work} holds slide.h5ad, run and
 # embedded.h5ad; {tmp} is empty but for a file called "file" and an unreadable slide "text.h5ad".
@@ -50,7 +53,17 @@ REFUSED = {
         (
             "an option of another model",
             "{work}/slide.h5ad --out {tmp}/out --preset tiny",
-            ["preset", "spatia"],
+            ["--preset", "spatia"],
+        ),
+        (
+            "an option called otherwise than its argument",
+            "{work}/slide.h5ad --out {tmp}/out --classify niche",
+            ["--classify", "spatia"],
+        ),
+        (
+            "an accelerator that is not there",
+            f"{{work}}/slide.h5ad --out {{tmp}}/out --accelerator {ABSENT}",
+            [f"'{ABSENT}'"],
         ),
     ],
     "embed": [
@@ -61,6 +74,16 @@ REFUSED = {
             "an output inside of a file",
             "{work}/run {work}/slide.h5ad --out {tmp}/file/a.h5ad",
             ["file"],
+        ),
+        (
+            "a device that is not there",
+            "{work}/run {work}/slide.h5ad --out {tmp}/a.h5ad --device cuda:99",
+            ["'cuda:99'"],
+        ),
+        (
+            "no device",
+            "{work}/run {work}/slide.h5ad --out {tmp}/a.h5ad --device gpu",
+            ["'gpu'", "cpu, cuda"],
         ),
     ],
     "generate": [
