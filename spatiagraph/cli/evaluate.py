@@ -55,7 +55,8 @@ def evaluate(
         typer.Option(help="Slot of obsm made from images alone; may be repeated."),
     ] = None,
     window_um: Annotated[
-        float | None, typer.Option(help="Side of the image window of a cell, in µm.", min=0)
+        float | None,
+        typer.Option(help="Side of the image window in µm; 24, or 0.8 of the pitch of spots."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Clusterings of each embedding.", min=1)] = 5,
     out: Annotated[
@@ -71,6 +72,7 @@ def evaluate(
     --protocol names them. Imputation shows its baselines only: embeddings have seen all genes.
     Images are shown beside colour statistics, a random network and sequencing depth.
     """
+    from spatiagraph._files import replaced_file
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.results import known_labels
     from spatiagraph.data.checks import nearest
@@ -110,7 +112,8 @@ def evaluate(
         wide[["seconds", "peak_gb"]] = logged.loc[wide.index]
         print_table(wide, f"\n{name}")
     if out is not None:
-        table.to_csv(out, index=False)
+        with replaced_file(out) as new:
+            table.to_csv(new, index=False)
         picture = out.with_suffix(".png")
         protocol_bars(table, save=picture, highlight=[*slots, *(image_embedding or ())])
         say(f"\nwritten to {out} and {picture}")
@@ -124,7 +127,7 @@ def _crops(
 
     if slide.image is None:
         return None, None
-    if not window_um:
+    if window_um is None:
         spots = lattice(slide.pos)
         window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
     return slide.image.crops(slide.pos, window_um, _CROP_PX, progress=True)

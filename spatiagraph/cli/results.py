@@ -97,7 +97,7 @@ def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) 
         close = nearest(labels, [str(c) for c in obs])
         raise ValueError(f"Expected a column of obs with known labels, got {labels!r}. {close}")
     truth = obs[labels].astype(object)
-    return truth.mask(truth.isin(list(unlabelled)))
+    return truth.mask(truth.astype(str).isin(list(unlabelled)))  # labels may be numbers
 
 
 def find_domains(

@@ -48,3 +48,17 @@ def test_embeddings_of_other_methods_are_entered_by_their_slot(run, workplace, t
     assert score["X_noise"] < 0.1 < score["pca30_nbr15"]
     assert (table[["seconds", "peak_gb"]] > 0).all(axis=None)
     assert "peak_gb" in done.stdout
+
+
+def test_labels_that_are_numbers_can_mean_unlabelled(run, workplace, tmp_path):
+    adata = anndata.read_h5ad(workplace / "embedded.h5ad")
+    adata.obs["domain"] = adata.obs["niche"].astype("category").cat.codes.to_numpy()
+    adata.obsm["peer"] = np.eye(adata.obs["domain"].max() + 1)[adata.obs["domain"]]
+    adata.obs.loc[adata.obs_names[::2], "domain"] = 99  # nobody looked at these
+    adata.write_h5ad(tmp_path / "slide.h5ad")
+    out = tmp_path / "scores.csv"
+    arguments = ["--domains", "domain", "--unlabelled", 99, "--protocol", "domains_kmeans"]
+    done = run("evaluate", tmp_path / "slide.h5ad", *arguments, "--embedding", "peer", "--out", out)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out).set_index(["embedding", "metric"])["value"]
+    assert table["peer", "ARI"] == 1
