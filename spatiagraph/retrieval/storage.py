@@ -1,9 +1,6 @@
 """An index on disk: ``index.faiss``, ``obs.parquet``, ``config.json``; nothing is pickled."""
 
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 import spatiagraph
+from spatiagraph.data.writing import replaced_folder
 from spatiagraph.retrieval.calibration import SlideCalibration
 
 FORMAT = "spatiagraph.NicheIndex"
@@ -39,36 +37,23 @@ def write_folder(
         raise FileExistsError(
             f"Expected a new folder or an index to replace, {str(path)!r} holds something else"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spatiagraph": spatiagraph.__version__,
+        "calibrated": calibration is not None,
+    }
     try:
-        new, old = temporary / "new", temporary / "old"
-        new.mkdir()
-        faiss.write_index(index, str(new / _INDEX))
-        _write_obs(obs, new / _OBS)
-        if calibration is not None:
-            slides = np.array(calibration.slides)
-            np.savez(
-                new / _CALIBRATION, slides=slides, mean=calibration.mean, scale=calibration.scale
-            )
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "spatiagraph": spatiagraph.__version__,
-            "calibrated": calibration is not None,
-        }
-        (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
-        try:
-            if path.exists():
-                os.replace(path, old)
-            os.replace(new, path)
-        finally:
-            if old.exists() and not path.exists():
-                os.replace(old, path)
+        with replaced_folder(path) as new:
+            new.mkdir()
+            faiss.write_index(index, str(new / _INDEX))
+            _write_obs(obs, new / _OBS)
+            if calibration is not None:
+                slides, mean, scale = calibration.slides, calibration.mean, calibration.scale
+                np.savez(new / _CALIBRATION, slides=np.array(slides), mean=mean, scale=scale)
+            (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
     except RuntimeError as err:  # how FAISS reports a full disk
         raise OSError(f"Could not write the index to {str(path)!r}: {err}") from err
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_folder(
