@@ -95,12 +95,10 @@ class Report:
         """
         return self._add(_figure(figure, alt, caption))
 
-    def add_figures(
-        self, figures: Sequence[tuple[Figure | Axes, str, str]], *, columns: bool = True
-    ) -> Self:
+    def add_figures(self, figures: Sequence[tuple[Figure | Axes, str, str]]) -> Self:
         """Figures side by side where the screen is wide enough: (figure, alt, caption) each."""
         html = "".join(_figure(*each) for each in figures)
-        return self._add(f'<div class="figures">{html}</div>' if columns else html)
+        return self._add(f'<div class="figures">{html}</div>')
 
     def add_scatter(self, scatter: "Scatter") -> Self:
         """A map to move about in, from :func:`spatiagraph.report.scatter.cell_scatter`."""
