@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spatiagraph.graph.build import group_graph
 from spatiagraph.graph.edges import plain_edges
-from spatiagraph.graph.hierarchy import niche_positions
+from spatiagraph.graph.hierarchy import niche_positions, region_of
 from spatiagraph.models.base import Embeddings
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.pool import NichePool, TissuePool
@@ -157,8 +157,7 @@ class ContextEncoder(Configurable):
         if self.from_niche is not None:
             cell = self.from_niche(cell, h_niche, own)
         if self.from_tissue is not None:
-            of_cell = torch.where(own >= 0, region[own.clamp(min=0)], -1)
-            cell = self.from_tissue(cell, h_region, of_cell)
+            cell = self.from_tissue(cell, h_region, region_of(own, region))
         losses = [x for x in (niches.loss, regions.loss) if x is not None]
         loss = torch.stack(losses).sum() if losses else None
         return Embeddings(cell, h_niche, h_region, own, region, loss, h, alone)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.encode import distance_rbf, position_encoding
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.top_down import rows_or_zero
 
 
 class EdgeEncoding(Configurable):
@@ -68,6 +69,6 @@ class PlaceEncoding(Configurable):
         self.max_um = max_um
 
     def forward(self, pos: Tensor, center: Tensor, assignment: Tensor) -> Tensor:
-        offset = pos - center.index_select(0, assignment.clamp(min=0))
+        offset = pos - rows_or_zero(center, assignment)
         code = position_encoding(offset, self.channels, min_um=self.min_um, max_um=self.max_um)
         return code * (assignment >= 0).unsqueeze(1)

@@ -29,5 +29,19 @@ class TopDown(Configurable):
         self.gate = nn.Parameter(torch.zeros(channels))
 
     def forward(self, h: Tensor, z: Tensor, assignment: Tensor) -> Tensor:
-        context = self.linear(z).index_select(0, assignment.clamp(min=0))
-        return h + self.gate * context * (assignment >= 0).unsqueeze(1)
+        return h + self.gate * rows_or_zero(self.linear(z), assignment)
+
+
+def rows_or_zero(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table, and zeros where the index is -1; there may be no row at all.
+
+    Args:
+        values: ``[M, D]``.
+        index: ``[N]``.
+
+    Returns:
+        ``[N, D]``.
+    """
+    if not len(values):
+        return values.new_zeros(len(index), values.size(1))
+    return values.index_select(0, index.clamp(min=0)) * (index >= 0).unsqueeze(1)

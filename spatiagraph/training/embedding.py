@@ -9,8 +9,10 @@ from tqdm.auto import tqdm
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
+from spatiagraph.graph.hierarchy import region_of
 from spatiagraph.models.base import Embeddings, SlideModel
 from spatiagraph.nn.mode import evaluating
+from spatiagraph.nn.top_down import rows_or_zero
 from spatiagraph.training.record import run_record, weights_hash
 
 
@@ -91,11 +93,10 @@ def levels_of(out: Embeddings, core: torch.Tensor) -> dict[str, torch.Tensor]:
         core: Cells that count, ``[N]``.
     """
     niche = out.niche_of_cell[core]
-    tissue = torch.where(niche >= 0, out.tissue_of_niche[niche.clamp(min=0)], -1)
     return {
         "cell": out.cell[core],
         "niche": _take(out.niche, niche),
-        "tissue": _take(out.tissue, tissue),
+        "tissue": _take(out.tissue, region_of(niche, out.tissue_of_niche)),
     }
 
 
@@ -140,4 +141,4 @@ _CELL_INPUTS = ("x", "depth", "image", "image_mask", "window_um")
 
 
 def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return z[index.clamp(min=0)].masked_fill((index < 0).unsqueeze(1), torch.nan)
+    return rows_or_zero(z, index).masked_fill((index < 0).unsqueeze(1), torch.nan)

@@ -4,7 +4,7 @@ import torch
 
 from spatiagraph import keys
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel
+from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.training import embed
 from spatiagraph.training.embedding import embed_data
 
@@ -50,6 +50,18 @@ def test_embed_is_deterministic():
     model = perturbed(slide)
     first, second = (embed_data(model, model.prepare(slide)) for _ in range(2))
     np.testing.assert_array_equal(first["niche"], second["niche"])
+
+
+def test_cells_without_a_niche_may_fill_a_tile():
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    alone = np.arange(200) % 4 == 0
+    slide.adata.obs["area"] = np.where(alone, None, slide.adata.obs["niche"].astype(str))
+    model = Spatia.for_slides([slide], niche="labels", niche_key="area", image=None, seed=0)
+    data = model.prepare(slide)
+    whole, tiled = (embed_data(model, data, tile_size=size) for size in (8192, 20))
+    for level, value in whole.items():
+        assert np.isnan(value).any(axis=1).tolist() == (alone & (level != "cell")).tolist()
+        np.testing.assert_allclose(tiled[level], value, atol=1e-5)
 
 
 def test_a_model_is_left_in_the_mode_of_its_parts():

@@ -10,6 +10,7 @@ from spatiagraph.graph.hierarchy.labels import cluster_niches, label_niches
 from spatiagraph.graph.hierarchy.neighborhood import neighborhood_niches
 from spatiagraph.graph.hierarchy.parts import kd_parts, sub_slices
 from spatiagraph.graph.hierarchy.positions import niche_positions
+from spatiagraph.graph.hierarchy.regions import region_of
 
 __all__ = [
     "GridPatches",
@@ -20,5 +21,6 @@ __all__ = [
     "label_niches",
     "neighborhood_niches",
     "niche_positions",
+    "region_of",
     "sub_slices",
 ]
