@@ -60,6 +60,9 @@ def test_a_place_without_a_niche_has_no_embedding_of_one():
     for key, value in transplant(model, slide, [9, 7], [9, 7]).items():
         np.testing.assert_allclose(value, slide.adata.obsm[key][[9, 7]], rtol=1e-4, atol=1e-4)
         assert np.isnan(value[1]).all() == (key != f"X_{model.name}")
+    alone = transplant(model, slide, [9], [7])  # no edge and no niche in the batch
+    assert np.isfinite(alone.pop(f"X_{model.name}")).all()
+    assert all(np.isnan(value).all() for value in alone.values())
 
 
 def test_a_model_in_training_stays_so():

@@ -1,11 +1,16 @@
 """The graph of a slide, as PyTorch Geometric batches it."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
+
+from spatiagraph.graph.edges import plain_edges
+from spatiagraph.graph.hierarchy import region_of
 
 
 class TissueData(Data):
@@ -48,7 +53,7 @@ class TissueData(Data):
     @property
     def tissue_of_cell(self) -> Tensor:
         """Region of each cell, ``[N]``; -1 for none."""
-        return torch.where(self.niche >= 0, self.tissue[self.niche.clamp(min=0)], -1)
+        return region_of(self.niche, self.tissue)
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "niche_index":
@@ -69,13 +74,25 @@ class TissueData(Data):
         return super().__cat_dim__(key, value, *args, **kwargs)
 
 
+_EDGES = ("edge_index", "niche_index")
+
+
 def batched(graphs: Sequence[TissueData]) -> TissueData:
     """Graphs side by side as one, as PyG does it, which would take "no niche" for one of the first.
 
     Args:
         graphs: Slides, or parts of them.
     """
-    batch = Batch.from_data_list(list(graphs))
+    parts = [copy(graph) for graph in graphs]
+    # of a single edge, or none, PyG cannot tell whether they are sorted
+    few = [key for key in _EDGES if sum(part[key].size(1) for part in parts) < 2]
+    for part in parts:
+        for key in few:
+            part[key] = plain_edges(part[key])
+    batch = Batch.from_data_list(parts)
+    for key in few:
+        size = (batch.num_nodes, batch.num_niches if key == "niche_index" else batch.num_nodes)
+        batch[key] = EdgeIndex(batch[key], sparse_size=size, sort_order="col")
     for key in ("niche", "tissue"):
         none = torch.cat([graph[key] < 0 for graph in graphs])
         batch[key] = batch[key].masked_fill(none, -1)
