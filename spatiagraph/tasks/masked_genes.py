@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from spatiagraph.losses.mean import masked_mean
 from spatiagraph.losses.negative_binomial import negative_binomial_nll
 from spatiagraph.models.context import ContextModel
 from spatiagraph.tasks.base import LossOutput, Task
@@ -16,7 +17,7 @@ class MaskedGenes(Task):
     A random share of the measured genes of every cell is hidden. From what is left, the cell
     embedding predicts the counts that were hidden, the niche embedding the summed counts of the
     niche; both as negative binomials over the measured panel, or as squared error of normalised
-    values where the model reads those. Losses are means per entry.
+    values where the model reads those. Losses are means per entry; 0 where nothing was hidden.
 
     Args:
         model: The model to train.
@@ -71,10 +72,12 @@ class MaskedGenes(Task):
         model = self.model
         if model.likelihood == "gaussian":
             target = model.cell_encoder.genes.normalize(x)
-            return (model.head.linear(z) - target)[hidden].square().mean()
+            return masked_mean((model.head.linear(z) - target)[hidden].square())
         expression = model.head(z, (x * measured).sum(1), measured)
         theta = expression.log_theta.expand_as(x)
-        return negative_binomial_nll(x[hidden], expression.log_mu[hidden], theta[hidden]).mean()
+        return masked_mean(
+            negative_binomial_nll(x[hidden], expression.log_mu[hidden], theta[hidden])
+        )
 
     def _niche_loss(
         self, z: Tensor, batch: Data, measured: Tensor, generator: torch.Generator | None
@@ -85,9 +88,9 @@ class MaskedGenes(Task):
             values = model.cell_encoder.genes.normalize(batch.x)
             total, size, _ = niche_totals(batch, niches, values)
             target = total / size.clamp(min=1).unsqueeze(1)
-            return (model.niche_head.linear(z[niches]) - target).square().mean()
+            return masked_mean((model.niche_head.linear(z[niches]) - target).square())
         total, _, cell = niche_totals(batch, niches, batch.x * measured)  # [M', G]
         seen = measured[cell.clamp(min=0)]  # a niche lies in one slide
         expression = model.niche_head(z[niches], total.sum(1), seen)
         nll = negative_binomial_nll(total, expression.log_mu, expression.log_theta)
-        return nll[seen].mean()
+        return masked_mean(nll[seen])

@@ -35,6 +35,15 @@ def test_total_is_the_weighted_sum_of_the_parts(model):
         assert output.n == 150
 
 
+def test_a_batch_in_which_nothing_was_hidden_or_pooled_costs_nothing(model):
+    """Such as one cell that few genes are measured of; a mean over nothing would end the run."""
+    batch = batch_of(model)
+    batch.niche = torch.full_like(batch.niche, -1)
+    output = MaskedGenes(model, mask_ratio=1e-9).loss(batch, seeded())
+    assert output.parts["cell"] == output.parts["niche"] == 0
+    output.loss.backward()
+
+
 def test_hidden_genes_do_not_reach_the_prediction(model):
     batch = batch_of(model)
     measured = model.gene_mask(batch)
