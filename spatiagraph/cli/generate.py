@@ -155,10 +155,12 @@ def _images_of(
 
     from spatiagraph import training
     from spatiagraph.cli.console import say
+    from spatiagraph.heads.image.inputs import embedded
     from spatiagraph.heads.pair.transitions import column, in_state
 
     control = model.transitions[model.number_of(tag)].control
-    rows = np.flatnonzero(in_state(column(section, str(model.states_key)), control))
+    in_control = in_state(column(section, str(model.states_key)), control)
+    rows = np.flatnonzero(in_control & embedded(section, model.context))
     if not len(rows):
         say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
         return None

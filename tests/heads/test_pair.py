@@ -371,6 +371,8 @@ def test_transitions_come_as_table_or_rows():
         as_transitions("abc")
     with pytest.raises(ValueError, match=r"a tag of its own .* \['x', 'x'\]"):
         as_transitions([("a", "b", "x"), ("a", "c", "x")])
+    with pytest.raises(ValueError, match=r"none 'all', got \['all'\]"):
+        as_transitions([("a", "b", "all")])
     with pytest.raises(ValueError, match=r"two states, got the same for \['x'\]"):
         as_transitions([("a", "a", "x")])
 

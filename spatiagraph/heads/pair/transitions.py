@@ -38,8 +38,8 @@ def as_transitions(transitions: Transitions) -> list[Transition]:
         One :class:`Transition` per row, in order.
 
     Raises:
-        ValueError: There are none, a column is missing, a tag occurs twice, or a transition leads
-            nowhere.
+        ValueError: There are none, a column is missing, a tag occurs twice or is ``"all"``, which
+            stands for all of them in scores, or a transition leads nowhere.
 
     Examples:
         >>> as_transitions([("resting", "active", "activation")])
@@ -61,8 +61,10 @@ def as_transitions(transitions: Transitions) -> list[Transition]:
         )
     found = [Transition(*map(str, row)) for row in rows]
     tags = pd.Series([transition.tag for transition in found])
-    if tags.duplicated().any():
-        raise ValueError(f"Expected a tag of its own for each transition, got {tags.tolist()}")
+    if tags.duplicated().any() or (tags == "all").any():
+        raise ValueError(
+            f"Expected a tag of its own for each transition, and none 'all', got {tags.tolist()}"
+        )
     still = [t.tag for t in found if t.control == t.target]
     if still:
         raise ValueError(f"Expected transitions between two states, got the same for {still}")
