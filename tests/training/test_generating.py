@@ -122,6 +122,14 @@ def untrained(slide, **options) -> ImageGenerator:
     return ImageGenerator.for_slides([slide], context=["X_cell"], **{**QUICK, **options})
 
 
+def moving(model: ImageGenerator) -> ImageGenerator:
+    """A generator whose images depend on what it is told, as those of a trained one."""
+    torch.manual_seed(0)
+    for parameter in model.unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
 @pytest.fixture(scope="module")
 def small():
     slide = make_tissue(150, num_types=3, num_niches=2, num_genes=30, image="dapi", seed=0)
@@ -143,7 +151,7 @@ def test_cells_in_the_control_state_are_asked_unless_others_are_named(small):
 
 @pytest.mark.parametrize("source", ["control", "noise"])
 def test_images_do_not_depend_on_what_else_is_made(small, source):
-    model = untrained(small, source=source)
+    model = moving(untrained(small, source=source))
 
     def made(cells, **options):
         return generate(model, small, cells=cells, num_samples=2, **ASK, **options).images
@@ -171,9 +179,7 @@ def test_a_generator_may_come_as_a_pipeline(small):
 
 
 def test_embeddings_can_be_given_in_place_of_those_of_the_slide(small):
-    model = untrained(small, source="noise")
-    for parameter in model.unet.parameters():
-        nn.init.normal_(parameter, std=0.1)
+    model = moving(untrained(small, source="noise"))
     others = small.adata.obsm["X_cell"][[5, 6]]
     given = generate(model, small, cells=[0, 1], context={"X_cell": others}, **ASK)
     adata = small.adata.copy()
