@@ -34,7 +34,7 @@ def embed(
     check_output_file(out, ".h5ad")
     check_device(device)
     loaded = load_model(model)
-    section = slide_options.read(slide)
+    section = slide_options.read(slide, molecules=False)
     say(repr(section))
     coverage = loaded.panel.align(section).coverage
     adata = training.embed(loaded, section, tile_size=tile_size, device=device)

@@ -81,7 +81,7 @@ def evaluate(
 
     if out is not None:
         check_output_file(out, ".csv")
-    section = slide_options.read(slide)
+    section = slide_options.read(slide, molecules=False)
     slots = [str(k) for k in section.adata.obsm if str(k).startswith("X_")]
     for option, keys in {"embedding": embedding, "image-embedding": image_embedding}.items():
         for key in keys or ():

@@ -78,7 +78,7 @@ def fit(
     from spatiagraph.models import ContextModel, Spatia
 
     check_accelerator(accelerator)
-    sections = slide_options.read_all(slides)
+    sections = slide_options.read_all(slides, molecules=False)
     for slide in sections:
         say(repr(slide))
     chosen = {"channels": channels, "num_genes": genes, "window_um": window_um, "seed": seed}

@@ -63,12 +63,16 @@ class SlideOptions:
     drop_empty: Annotated[bool, _option("Drop cells without counts.", "--drop-empty")] = False
     spatial_key: Annotated[str, _option("Slot of obsm that holds the coordinates.")] = "spatial"
 
-    def read(self, path: Path) -> "Slide":
+    def read(self, path: Path, *, molecules: bool = True) -> "Slide":
         """The slide of one file or folder."""
-        return self.read_all([path])[0]
+        return self.read_all([path], molecules=molecules)[0]
 
-    def read_all(self, paths: Sequence[Path]) -> "list[Slide]":
+    def read_all(self, paths: Sequence[Path], *, molecules: bool = True) -> "list[Slide]":
         """The slides of some files or folders.
+
+        Args:
+            paths: The files or folders.
+            molecules: Whether to keep molecules, which are many and which no model reads.
 
         Raises:
             ValueError: If there are images for some of the slides only.
@@ -96,6 +100,7 @@ class SlideOptions:
                 expression=None if self.expression is None else self.expression.value,
                 drop_empty=self.drop_empty,
                 spatial_key=self.spatial_key,
+                transcripts=molecules,
             )
             for path, image in zip(paths, images, strict=True)
         ]

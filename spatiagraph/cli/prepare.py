@@ -61,7 +61,9 @@ def describe(slide: "Slide") -> dict[str, str]:
         "format": str(notes.get("format", "unknown")),
         "cells": f"{slide.num_cells:,} {kind}",
         "place": f"{width:,.0f} × {height:,.0f} µm, nearest neighbour {near:.1f} µm",
-        "scale": "µm already" if scale is None else f"{float(scale):.4g} µm per unit of the file",
+        "scale": "µm already"
+        if scale is None
+        else f"{float(scale):.4g} µm per unit of the raw file",
         "genes": f"{slide.num_genes:,}, {int((seen == 0).sum()):,} of them never seen"
         + ("" if slide.gene_ids is None else ", with Ensembl ids"),
         "expression": f"{what}, median {np.median(slide.depth):,.0f} per cell",

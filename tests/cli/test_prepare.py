@@ -6,10 +6,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from spatiagraph import read
-from spatiagraph.data import make_tissue
+from spatiagraph.data import make_tissue, write
 
 FOLDERS = {  # folder → arguments of read, and what prepare says of it
-    "visium_spaceranger_1.0.0": ({}, ["spaceranger", "0.7252 µm per unit", "pitch of the spots"]),
+    "visium_spaceranger_1.0.0": (
+        {},
+        ["spaceranger", "0.7252 µm per unit of the raw file", "pitch of the spots"],
+    ),
     "visium_spe_mousebrain/section1": ({}, ["576 × 600 px, 3 channels"]),
     "xenium_V1_FF_Mouse_Brain/sample1": ({}, ["xenium", "µm already", "5 left out"]),
     "xenium_lung_10k_transcripts": ({}, ["10,000, 98% of them in cells"]),
@@ -66,3 +69,14 @@ def test_what_is_odd_is_said_once(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert "warning     2 genes are called like controls (Blank-1, NegPrb2" in done.stdout
     assert run("prepare", run.tissue(tmp_path / "b.h5ad")).stdout.count("warning") == 0
+
+
+def test_molecules_are_read_where_they_are_of_use(run, tmp_path):
+    pytest.importorskip("spatialdata")
+    slide = make_tissue(300, num_genes=40, transcripts=True, seed=0)
+    store = write(slide, tmp_path / "slide.zarr")
+    assert "molecules   " in run("prepare", store).stdout
+    done = run("fit", store, "--out", tmp_path / "run", *run.small)
+    assert done.exit_code == 0, done.output
+    assert "300 cells" in done.stdout
+    assert " molecules" not in done.stdout

@@ -58,7 +58,8 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             sdata = spatialdata.read_zarr(path)
         except (ValueError, KeyError, OSError) as err:
             raise ValueError(f"Expected a SpatialData store, got {path.name}: {err}") from err
-    molecules, key = _molecules(sdata)
+    wanted = options.transcripts is not False or not len(sdata.tables)
+    molecules, key = _molecules(sdata) if wanted else (None, None)
     has_cells = molecules is not None and "cell_id" in molecules
     if len(sdata.tables):
         adata, element = _from_table(spatialdata, sdata, options)
