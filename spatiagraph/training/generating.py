@@ -163,7 +163,8 @@ def generate(
         method: Rule of a step.
         batch_size: Cells at once: the memory it takes.
         seed: Seed of the noise, at least 0. That of an image depends on nothing else but the names
-            of slide and cell and the number of the sample, on any device.
+            of slide and cell, the number of the sample, and how often the cell came before; on no
+            other cell, batch or device.
         device: Where the generator runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
 
@@ -194,6 +195,7 @@ def generate(
     given = None if context is None else _given(model, context, len(rows))
     known = model.known(slide, rows, given)
     names = slide.adata.obs_names[rows].tolist()
+    before = pd.Series(rows).groupby(rows).cumcount().tolist()  # a cell in several places
     shape = (len(rows), num_samples, *control.shape[1:])
     images = np.empty(shape, dtype=np.float32)
     starts = range(0, len(rows), batch_size)
@@ -209,7 +211,8 @@ def generate(
                 guidance_scale=guidance,
                 method=method,
                 generator=[
-                    named_generator(seed, slide.slide_id, name, sample) for name in names[part]
+                    named_generator(seed, slide.slide_id, name, times, sample)
+                    for name, times in zip(names[part], before[part], strict=True)
                 ],
                 return_dict=False,
             )

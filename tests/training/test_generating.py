@@ -159,6 +159,8 @@ def test_images_do_not_depend_on_what_else_is_made(small, source):
     many = made(np.arange(10))
     np.testing.assert_allclose(made(np.arange(10), batch_size=3), many, atol=1e-5)
     np.testing.assert_allclose(made([7, 4]), many[[7, 4]], atol=1e-5)
+    again = made([7, 7])  # a cell that comes again has noise of its own
+    assert (np.abs(again[0] - again[1]).max() > 0.1) == (source == "noise")
 
 
 def test_samples_differ_where_flows_start_at_noise(small):
