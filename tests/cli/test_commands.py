@@ -158,6 +158,12 @@ def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):
     assert "memory for" not in done.stdout
 
 
+def test_doctor_says_what_each_extra_is_for(run):
+    extras = run("doctor").stdout.split("extras\n")[1].splitlines()
+    assert len(extras) > 5
+    assert all(line.endswith(")") for line in extras)
+
+
 def test_doctor_estimates_memory_that_grows_with_cells_and_genes(run):
     def gigabytes(*arguments):
         lines = run("doctor", *arguments).stdout.split("memory for")[1].splitlines()

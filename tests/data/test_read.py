@@ -306,6 +306,15 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def fewer_coordinates(path):
+    cells().write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["obsm/spatial"].attrs)
+        del file["obsm/spatial"]
+        file["obsm/spatial"] = np.zeros((3, 2))
+        file["obsm/spatial"].attrs.update(attributes)
+
+
 def other_hdf5(path):
     with h5py.File(path, "w") as file:
         file["table"] = 1
@@ -341,6 +350,7 @@ def negatives(path):
         (no_coordinates, r"obsm\['spatial'\], got none. Nearest: 'spatial_px'.*spatial_key="),
         (not_hdf5, "a.h5ad, which is not HDF5"),
         (truncated, "readable AnnData file, got a.h5ad|not HDF5 or is damaged"),
+        (fewer_coordinates, r"readable AnnData file, got a\.h5ad: .*'spatial'"),
         (other_hdf5, "no AnnData and table instead"),
         (tenx_hdf5, "10x feature matrix: pass the folder"),
         (no_cells, "got 0 cells × 3 genes"),
@@ -821,6 +831,15 @@ def test_spatialdata_image_that_is_turned_is_refused_or_left_out(store):
 def test_spatialdata_without_table_is_refused_saying_what_is_there(store):
     with pytest.raises(ValueError, match="table of counts in s.zarr.*'he'.*'cells'"):
         read(store(table=False))
+
+
+def test_a_damaged_chunk_of_a_store_is_refused_with_its_name(store):
+    path = store()
+    for chunk in (path / "tables/table/X/data/c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(chunk.read_bytes()[:10])
+    with pytest.raises(ValueError, match=r"SpatialData store, got s\.zarr: "):
+        read(path)
 
 
 def test_a_zarr_that_is_no_spatialdata_is_refused(tmp_path):

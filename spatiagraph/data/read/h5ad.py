@@ -138,18 +138,18 @@ def _read(path: Path) -> AnnData:
     try:
         with h5py.File(path) as file:
             groups = set(file)
-        if not {"obs", "var"} <= groups:
-            hint = (
-                ". It is a 10x feature matrix: pass the folder that also holds spatial/"
-                if "matrix" in groups
-                else f" and {', '.join(sorted(groups)) or 'nothing'} instead"
-            )
-            raise ValueError(f"Expected obs and var in {path.name}, found no AnnData{hint}")
-        with warnings.catch_warnings():  # refused in a moment, with the names
-            warnings.filterwarnings("ignore", message=".* names are not unique")
-            return read_h5ad(path)
-    except (OSError, KeyError) as err:
+        if {"obs", "var"} <= groups:
+            with warnings.catch_warnings():  # refused in a moment, with the names
+                warnings.filterwarnings("ignore", message=".* names are not unique")
+                return read_h5ad(path)
+    except (OSError, KeyError, ValueError) as err:
         raise ValueError(f"Expected a readable AnnData file, got {path.name}: {err}") from err
+    hint = (
+        ". It is a 10x feature matrix: pass the folder that also holds spatial/"
+        if "matrix" in groups
+        else f" and {', '.join(sorted(groups)) or 'nothing'} instead"
+    )
+    raise ValueError(f"Expected obs and var in {path.name}, found no AnnData{hint}")
 
 
 def _positions(adata: AnnData, key: str) -> np.ndarray:

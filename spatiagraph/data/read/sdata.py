@@ -56,7 +56,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         warnings.simplefilter("ignore")
         try:
             sdata = spatialdata.read_zarr(path)
-        except (ValueError, KeyError, OSError) as err:
+        except (ValueError, KeyError, OSError, RuntimeError) as err:  # the last of decoders
             raise ValueError(f"Expected a SpatialData store, got {path.name}: {err}") from err
     wanted = options.transcripts is not False or not len(sdata.tables)
     molecules, key = _molecules(sdata) if wanted else (None, None)
