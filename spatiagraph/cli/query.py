@@ -97,7 +97,7 @@ def read_query(
     """
     from spatiagraph.cli.embed import load_model
     from spatiagraph.data.read import read
-    from spatiagraph.retrieval.slides import join_slides, slide_obs
+    from spatiagraph.retrieval.slides import join_slides, slide_obs, with_embedding
     from spatiagraph.training import embed_query
     from spatiagraph.training.record import weights_hash
 
@@ -109,8 +109,8 @@ def read_query(
     else:
         loaded = load_model(model)
         made_by = weights_hash(loaded)
-        embeddings = embed_query(loaded, section, modality)[level]
-        obs = slide_obs(section.slide_id, section.adata)
+        found = embed_query(loaded, section, modality)[level]
+        embeddings, obs = with_embedding(found, slide_obs(section.slide_id, section.adata))
     if index.model is not None and made_by is not None and made_by != index.model:
         raise ValueError(
             f"Expected a query embedded with the model of the slides ({index.model}), got one of "

@@ -120,13 +120,17 @@ def find_domains(
 
     adata = slide.adata
     name = model_name(adata)
+    key = keys.embedding_key(name, "niche")
     if num_domains is None:
         num_domains = 7 if truth is None else truth.nunique()
-    domains, embeddings = {}, {}
+    domains, has = {}, {}
     for level in ("niche", "tissue"):
-        z = adata.obsm[keys.embedding_key(name, level)]
-        embeddings[level] = z
-        found = pd.Categorical(1 + cluster_domains(z, min(num_domains, len(z)), seed=seed))
+        z = np.asarray(adata.obsm[keys.embedding_key(name, level)])
+        own = has[level] = np.isfinite(z).all(1)  # a cell without a niche has none
+        codes = np.full(len(z), -1)
+        codes[own] = cluster_domains(z[own], min(num_domains, own.sum()), seed=seed)
+        numbers = pd.RangeIndex(1, int(codes.max()) + 2)
+        found = pd.Categorical.from_codes(codes, numbers).remove_unused_categories()
         adata.obs[f"{keys.group_key(name, 'domain')}_{level}"] = found
         domains[f"domains at {level} level"] = pd.Series(found)
     scores = None
@@ -134,8 +138,10 @@ def find_domains(
         baselines = domain_baselines(
             slide.counts, slide.pos, expression=slide.expression, seed=seed
         )
-        scores = score_domains({OURS: embeddings["niche"], **baselines}, truth)
-    index = NicheIndex.from_slides({slide.slide_id: adata}, keys.embedding_key(name, "niche"))
+        own = has["niche"]
+        methods = {OURS: adata.obsm[key], **baselines}
+        scores = score_domains({name: z[own] for name, z in methods.items()}, truth[own])
+    index = NicheIndex.from_slides({slide.slide_id: adata}, key)
     return Results(domains, scores, index)
 
 

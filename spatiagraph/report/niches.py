@@ -91,8 +91,8 @@ def distinct_hits(
     Raises:
         ValueError: If the index does not hold the cells of the slide.
     """
-    items = _items_of(index, slide)  # [N] row of the index, ascending
-    free = np.ones(slide.num_cells, dtype=bool)
+    items = _items_of(index, slide)
+    free = items >= 0
     rows, distance = [query], [0.0]
     while True:
         free &= np.linalg.norm(slide.pos - slide.pos[rows[-1]], axis=1) >= apart_um
@@ -102,7 +102,7 @@ def distinct_hits(
         where = np.zeros(index.num_items, dtype=bool)
         where[items[free]] = True
         hit = index.search_like([items[query]], 1, where=where)
-        rows.append(int(np.searchsorted(items, hit["row"].item())))
+        rows.append(int(np.flatnonzero(items == hit["row"].item())[0]))
         distance.append(hit["distance"].item())
     found = np.array(rows[1:], dtype=np.int64)
     away = np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1)
@@ -209,17 +209,20 @@ def draw_surroundings(
 
 
 def _items_of(index: NicheIndex, slide: Slide) -> NDArray[np.int64]:
-    """Row of the index for each cell of the slide, ``[N]``."""
+    """Row of the index for each cell of the slide, ``[N]``; -1 for cells without an embedding."""
     ids = index.obs.index
     own = np.arange(len(ids))
     if keys.SLIDE_ID in index.obs:
         own = np.flatnonzero((index.obs[keys.SLIDE_ID].astype(str) == slide.slide_id).to_numpy())
-    if len(own) != slide.num_cells or list(ids[own]) != list(slide.adata.obs_names):
+    rows = slide.adata.obs_names.get_indexer(ids[own])
+    if len(own) == 0 or (rows < 0).any():
         raise ValueError(
-            f"Expected the {slide.num_cells} cells of slide {slide.slide_id!r} in the index, in "
-            f"order, found {len(own)} of it: build it with NicheIndex.from_slides"
+            f"Expected cells of slide {slide.slide_id!r} in the index, found {(rows >= 0).sum()} "
+            f"of it and {(rows < 0).sum()} others: build it with NicheIndex.from_slides"
         )
-    return own
+    items = np.full(slide.num_cells, -1, dtype=np.int64)
+    items[rows] = own
+    return items
 
 
 def _draw_crop(ax: Axes, crop: NDArray, covered: bool, side: float) -> None:

@@ -134,7 +134,7 @@ class NicheIndex(ItemSearch):
     def from_slides(
         cls, slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str, **arguments: Any
     ) -> Self:
-        """Index the cells of several slides.
+        """Index the cells of several slides; those without an embedding (all NaN) are left out.
 
         Args:
             slides: AnnData of each slide, by name; or a list, named by their

@@ -29,7 +29,7 @@ class Joined(NamedTuple):
 
 
 def join_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -> Joined:
-    """The cells of all slides, one after the other.
+    """The cells of all slides, one after the other; those without an embedding are left out.
 
     Args:
         slides: AnnData of each slide, by name; or a list, named by their ``obs["slide_id"]``.
@@ -63,7 +63,20 @@ def join_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -
     for adata in named.values():
         embeddings[start : (start := start + adata.n_obs)] = adata.obsm[key]
     obs = pd.concat([slide_obs(name, adata) for name, adata in named.items()])
-    return Joined(embeddings, obs, known[0] if known else None)
+    return Joined(*with_embedding(embeddings, obs), known[0] if known else None)
+
+
+def with_embedding(
+    embeddings: NDArray[np.float32], obs: pd.DataFrame
+) -> tuple[NDArray[np.float32], pd.DataFrame]:
+    """Cells that have one: ``embed`` writes NaN at the levels above for a cell without a niche.
+
+    Args:
+        embeddings: ``[N, D]``.
+        obs: ``N`` rows.
+    """
+    rows = np.flatnonzero(~np.isnan(embeddings).all(1))
+    return (embeddings, obs) if len(rows) == len(obs) else (embeddings[rows], obs.iloc[rows])
 
 
 def slide_obs(name: str, adata: "AnnData") -> pd.DataFrame:

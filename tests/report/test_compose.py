@@ -97,7 +97,7 @@ def test_domains_of_another_slide_are_refused(tmp_path):
     other = make_tissue(50, num_genes=30)
     other.adata.obsm["X_context_niche"] = np.ones((50, 5), np.float32)
     index = NicheIndex.from_slides({"other": other.adata}, "X_context_niche")
-    with pytest.raises(ValueError, match="cells of slide 'synthetic' in the index"):
+    with pytest.raises(ValueError, match="cells of slide 'synthetic' in the index, found 0"):
         write(tmp_path / "page.html", index=index)
     assert not (tmp_path / "page.html").exists()
 
@@ -125,6 +125,18 @@ def test_hits_are_found_beyond_a_crowd_of_cells_in_one_niche():
     hits = distinct_hits(index, 0, slide, num=2, apart_um=apart)
     assert len(hits.row)
     assert (hits.away_um >= apart).all()
+
+
+def test_cells_without_a_niche_are_no_hits():
+    adata = SLIDE.adata.copy()
+    row = int(central_cells(EMBEDDING, adata.obs["niche"])[0])
+    first = distinct_hits(INDEX, row, SLIDE, num=3, apart_um=20).row
+    adata.obsm["X_context_niche"][first[0]] = np.nan
+    index = NicheIndex.from_slides({"synthetic": adata}, "X_context_niche")
+    again = distinct_hits(index, row, SLIDE, num=3, apart_um=20)
+    assert first[0] not in again.row
+    away = np.linalg.norm(EMBEDDING[again.row] - EMBEDDING[row], axis=1)
+    assert (away < 0.2).all()
 
 
 def test_a_calibrated_index_shows_hits_too(tmp_path):

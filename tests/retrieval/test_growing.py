@@ -51,6 +51,21 @@ def test_other_embeddings_of_such_slides_have_no_model():
     assert len(index) == 150
 
 
+def test_cells_without_a_niche_are_left_out():
+    slides = {name: _slide(i) for i, name in enumerate("ab")}
+    slides["a"].obsm["X_context_niche"][[3, 7]] = np.nan
+    index = NicheIndex.from_slides(slides, "X_context_niche")
+    assert len(index) == len(index.obs) == 98
+    rows = index.select(slide="a", cells=["4", "8"])
+    norm = np.linalg.norm(slides["a"].obsm["X_context_niche"][[4, 8]], axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        index.vectors(rows) * norm, slides["a"].obsm["X_context_niche"][[4, 8]], rtol=1e-5
+    )
+    slides["a"].obsm["X_context_niche"][5, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity in 1 row"):
+        NicheIndex.from_slides(slides, "X_context_niche")
+
+
 def test_an_index_without_slides_cannot_be_given_any():
     with pytest.raises(ValueError, match="index built from slides"):
         NicheIndex.build(np.eye(3)).append_slides({"a": _slide(0)})
