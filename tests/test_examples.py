@@ -21,7 +21,7 @@ TOY = {
     "search_niches.py": "--slides 2 --cells 400 --epochs 2 --out {tmp} --picture {tmp}.png",
     "train_context.py": "--cells 600 --epochs 2 --picture {tmp}.png",
     "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",
-    "transplant_niche.py": "--cells 300 --epochs 2 --picture {tmp}.png",
+    "transplant_niche.py": "--cells 400 --epochs 6 --picture {tmp}.png",
 }
 # name of the metric, the metric, and the baselines in brackets
 LAST_LINE = re.compile(r"^(?P<name>[\w ]+) (?P<value>-?\d+\.\d+) \((?P<baselines>.+)\)$")
