@@ -5,6 +5,7 @@ Shape letters: ``N`` cells, ``E`` edges, ``M`` niches, ``R`` tissue regions, ``D
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import coalesce
 
 from spatiagraph.graph.build import group_graph
 from spatiagraph.graph.edges import plain_edges
@@ -182,4 +183,4 @@ def _hide(h: Tensor, hidden: Tensor | None, token: Tensor | None) -> Tensor:
 def _niche_graph(edge_index: Tensor, niche: Tensor) -> Tensor:
     """Niches are joined where cells of theirs are, for poolings that look at edges."""
     edges = niche[plain_edges(edge_index)]
-    return edges[:, (edges >= 0).all(0) & (edges[0] != edges[1])].unique(dim=1)
+    return coalesce(edges[:, (edges >= 0).all(0) & (edges[0] != edges[1])])
