@@ -17,7 +17,8 @@ LAYERS = [
     {"training", "plot", "report"},
     {"cli"},
 ]
-SHARED = {"keys", "_files", "_lazy", "_optional", "testing"}  # import nothing of ours, anyone imports them
+# import nothing of ours, anyone imports them
+SHARED = {"keys", "_files", "_lazy", "_optional", "testing"}
 ALONE = {"graph", "kernels", "flow"}  # import nothing of ours but the shared leaves
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -92,6 +92,7 @@ def search(
     of the query are not.
     """
     from spatiagraph import keys
+    from spatiagraph._files import replaced_file
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
     from spatiagraph.cli.hits import find_hits
@@ -145,7 +146,8 @@ def search(
     shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
     print_table(table[shown], f"Most like {asked.name}")
     if out is not None:
-        table.to_csv(out)
+        with replaced_file(out) as new:
+            table.to_csv(new)
         say(f"written to {out}")
     if gallery is not None:
         draw_gallery(gallery, sections, asked, hits, color=color)

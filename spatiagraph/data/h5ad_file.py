@@ -8,6 +8,8 @@ from typing import Any
 import anndata
 import h5py
 
+from spatiagraph._files import replaced_file
+
 
 def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
     """Write an AnnData; a failed write leaves the old file.
@@ -19,23 +21,16 @@ def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: If the place cannot be written to or is full.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new")
     adata.strings_to_categoricals()
-    try:
-        with _Sink(new) as sink:
-            try:
-                with h5py.File(sink, "w") as file:
-                    anndata.io.write_elem(file, "/", adata)
-            except (OSError, RuntimeError, KeyError) as err:  # HDF5 missed what was not written
-                raise sink.error or err from err
-            if sink.error is not None:
-                raise sink.error
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
-    return target
+    with replaced_file(path) as new, _Sink(new) as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                anndata.io.write_elem(file, "/", adata)
+        except (OSError, RuntimeError, KeyError) as err:  # HDF5 missed what was not written
+            raise sink.error or err from err
+        if sink.error is not None:
+            raise sink.error
+    return Path(path)
 
 
 class _Sink(io.RawIOBase):

@@ -1,10 +1,7 @@
 """``write``: a slide as one file that opens again without arguments."""
 
 import os
-import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spatiagraph import keys
+from spatiagraph._files import replaced_folder
 from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
@@ -46,43 +44,6 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     with replaced_folder(target) as new:
         _write_zarr(slide, new)
     return target
-
-
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """A folder to write that takes the place of another once it is complete.
-
-    Args:
-        target: The folder to be written, or written anew; its parents are made. A link to a folder
-            stays, and leads to the new one.
-
-    Yields:
-        Where to write. If that fails, the old folder stays as it was.
-
-    Raises:
-        NotADirectoryError: There is a file of that name.
-    """
-    place = target.resolve()
-    if place.exists() and not place.is_dir():
-        raise NotADirectoryError(f"Expected a folder to write to, {target} is a file")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (place.with_name(f".{place.stem}.{age}{place.suffix}") for age in ("new", "old"))
-    if old.is_dir() and not place.is_dir():  # a run was killed between the two moves below
-        os.replace(old, place)
-    for left in (new, old):
-        if left.is_dir():
-            shutil.rmtree(left)
-    try:
-        yield new
-        if place.is_dir():
-            os.replace(place, old)
-        os.replace(new, place)
-    finally:
-        if not place.is_dir() and old.is_dir():
-            os.replace(old, place)
-        for left in (new, old):
-            if left.is_dir():
-                shutil.rmtree(left)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import spatiagraph
+from spatiagraph._files import replaced_file
 from spatiagraph.nn.config import Configurable, from_config, to_config
 
 CONFIG = "config.json"
@@ -28,18 +29,12 @@ class PretrainedModel(Configurable):
             The folder.
         """
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         config = {"spatiagraph": spatiagraph.__version__, "model": to_config(self)}
-        new_config, new_weights = folder / f".{CONFIG}.new", folder / f".{WEIGHTS}.new"
-        try:
+        tensors = {k: v.detach().contiguous() for k, v in self.state_dict().items()}
+        with replaced_file(folder / CONFIG) as new_config:
             new_config.write_text(json.dumps(config, indent=1))
-            tensors = {k: v.detach().contiguous() for k, v in self.state_dict().items()}
-            save_file(tensors, new_weights)
-            os.replace(new_weights, folder / WEIGHTS)
-            os.replace(new_config, folder / CONFIG)
-        finally:
-            for leftover in (new_config, new_weights):
-                leftover.unlink(missing_ok=True)
+            with replaced_file(folder / WEIGHTS) as new_weights:
+                save_file(tensors, new_weights)
         return folder
 
     @classmethod

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 import spatiagraph
-from spatiagraph.data.writing import replaced_folder
+from spatiagraph._files import replaced_folder
 from spatiagraph.retrieval.calibration import SlideCalibration
 
 FORMAT = "spatiagraph.NicheIndex"

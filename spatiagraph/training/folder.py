@@ -1,9 +1,10 @@
 """The folder of a run: whose it is, and where it stopped."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from spatiagraph._files import replaced_file
 
 RUN = "run.json"
 LAST = Path("checkpoints") / "last.ckpt"
@@ -46,9 +47,7 @@ def claim(folder: Path, record: dict[str, Any]) -> Path | None:
         folder: Where the run is to be kept.
         record: Describes the run, as plain values.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f".{RUN}.new"
-    new.write_text(json.dumps(record, indent=1))
-    os.replace(new, folder / RUN)
+    with replaced_file(folder / RUN) as new:
+        new.write_text(json.dumps(record, indent=1))
     last = folder / LAST
     return last if last.is_file() else None

@@ -13,7 +13,7 @@ from anndata.utils import make_index_unique
 from numpy.typing import NDArray
 
 from spatiagraph import keys
-from spatiagraph.data.writing import replaced_folder
+from spatiagraph._files import replaced_folder
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What a run shows and keeps while it goes on: progress, history."""
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm.auto import tqdm
 
+from spatiagraph._files import replaced_file
 from spatiagraph.training.health import RankMeter, collapse_warning, gradient_norm
 
 logger = logging.getLogger(__name__)
@@ -86,9 +86,8 @@ class History(Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics(row, step=trainer.global_step)
         if self.path is not None and trainer.is_global_zero:
-            new = self.path.with_suffix(".csv.new")
-            self.frame.to_csv(new, index=False)
-            os.replace(new, self.path)
+            with replaced_file(self.path) as new:
+                self.frame.to_csv(new, index=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         warning = collapse_warning(self.frame)

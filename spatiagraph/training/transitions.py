@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from spatiagraph._files import replaced_file
 from spatiagraph.data.loader import inside_image
 from spatiagraph.data.nuclei import measure_nuclei, read_nuclei
 from spatiagraph.data.panel import GenePanel
@@ -174,9 +175,9 @@ def fit_transitions(
         **options,
     )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, table in sides.items():
-            table.to_csv(folder / f"{name}.csv", index=False)
+            with replaced_file(folder / f"{name}.csv") as new:
+                table.to_csv(new, index=False)
     result = fit_generator(
         generator,
         slides,

@@ -4,7 +4,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from spatiagraph.data import make_tissue, write
 from spatiagraph.data.read import read
-from spatiagraph.data.writing import replaced_folder
 
 
 @pytest.mark.parametrize("image", ["he", "dapi"])
@@ -60,35 +59,6 @@ def test_molecules_of_a_cell_called_0_stay_in_it(tmp_path):
     again = read(write(slide, tmp_path / "slide.zarr"))
     assert (again.transcripts["cell_id"] == "0").sum() > 0
     assert again.transcripts["cell_id"].equals(slide.transcripts["cell_id"])
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_folder_takes_the_place_of_another_or_leaves_it(tmp_path, fails):
-    target, link = tmp_path / "store", tmp_path / "link"
-    for folder in (target, tmp_path / ".store.new"):  # the second of a run that was killed
-        folder.mkdir()
-        (folder / "old").touch()
-    link.symlink_to(target)
-    try:
-        with replaced_folder(link) as new:
-            new.mkdir()
-            (new / "fresh").touch()
-            if fails:
-                raise OSError("full")
-    except OSError:
-        assert fails
-    assert [p.name for p in link.iterdir()] == ["old" if fails else "fresh"]
-    assert link.is_symlink()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "store"]
-
-
-def test_a_file_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path):
-    (tmp_path / "store").touch()
-    with (
-        pytest.raises(NotADirectoryError, match="store is a file"),
-        replaced_folder(tmp_path / "store"),
-    ):
-        raise AssertionError("work")
 
 
 def test_another_suffix_is_refused(tmp_path):
