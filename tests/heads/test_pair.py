@@ -340,6 +340,18 @@ def test_niches_before_a_transition_are_paired_with_niches_after_it():
     assert pairs["confidence"].between(0.1, 1).all()
 
 
+@pytest.mark.parametrize("expression", ["normalized", "counts"])
+def test_niches_of_normalised_expression_differ_by_its_level_and_those_of_counts_do_not(expression):
+    """Each niche has the same profile at a level of its own; niches differ in size, too."""
+    niche = np.repeat(np.arange(6), [10, 20, 30, 30, 20, 10])
+    values = np.tile([1.0, 2.0, 3.0, 4.0], (len(niche), 1)) * (1 + niche[:, None] % 3)
+    adata = AnnData(values, obsm={"spatial": np.arange(240.0).reshape(-1, 2)})
+    adata.obs["niche"], adata.obs["state"] = niche, np.where(niche < 3, "resting", "active")
+    slide = Slide(adata, slide_id="a", expression=expression, check=False)
+    pairs = pair_niches([slide], ACTIVATION, **KEYS).set_index("control")["target"]
+    assert (pairs.to_dict() == {"0": "3", "1": "4", "2": "5"}) == (expression == "normalized")
+
+
 def test_a_niche_with_both_states_is_a_target():
     slide = blocks()
     slide.adata.obs.iloc[1, 0] = "active"  # one of nine labelled cells of niche 0

@@ -42,8 +42,8 @@ def pair_niches(
 
     A niche is a control where at least ``min_fraction`` of its labelled cells are in the control
     state and fewer in the target state, and a target where at least as many are in the target
-    state. Expression is summed over all cells of a niche, and then treated as in
-    :func:`pair_states`.
+    state. Counts are summed over all cells of a niche, normalised expression is averaged; both are
+    then treated as in :func:`pair_states`.
 
     Args:
         slides: Cohort.
@@ -73,7 +73,8 @@ def pair_niches(
     for slide, state in zip(slides, states, strict=True):
         niche = obs_column(slide, niche_key)
         code, names = pd.factorize(niche, sort=True)
-        totals = _sums(slide.counts, code, len(names))
+        kind = slide.expression
+        profiles = _profiles(slide.counts, code, len(names), mean=kind == "normalized")
         shares = _Shares(state, code, len(names))
         for transition in asked:
             sides = shares.roles(transition, min_fraction, min_cells)
@@ -87,7 +88,9 @@ def pair_niches(
                 for side in sides
             )
             x, y = joint_components(
-                log_normalize(totals[control]), log_normalize(totals[target]), num_components
+                log_normalize(profiles[control], expression=kind),
+                log_normalize(profiles[target], expression=kind),
+                num_components,
             )
             found = couple(x, y, epsilon=epsilon)
             tables.append(
@@ -135,8 +138,12 @@ class _Shares:
         return np.flatnonzero(control), np.flatnonzero(target)
 
 
-def _sums(counts: csr_matrix, code: NDArray[np.int64], num_niches: int) -> csr_matrix:
-    """Expression of each niche, ``[M, G]``."""
+def _profiles(
+    counts: csr_matrix, code: NDArray[np.int64], num_niches: int, *, mean: bool
+) -> csr_matrix:
+    """Expression of each niche, ``[M, G]``: the mean or the sum of its cells."""
     rows = np.flatnonzero(code >= 0)
-    ones = np.ones(len(rows))
-    return csr_matrix(csr_matrix((ones, (code[rows], rows)), (num_niches, len(code))) @ counts)
+    weight = np.ones(len(rows))
+    if mean:
+        weight /= np.bincount(code[rows], minlength=num_niches)[code[rows]]
+    return csr_matrix(csr_matrix((weight, (code[rows], rows)), (num_niches, len(code))) @ counts)
