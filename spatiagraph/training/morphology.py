@@ -79,6 +79,8 @@ def fit_morphology(
             f"Expected crops [N, C, H, W] with a row of features each, got {list(image.shape)} and "
             f"{len(target)} rows"
         )
+    if not image.is_floating_point():
+        raise ValueError(f"Expected crops as numbers in [0, 1], got {image.dtype}: divide by 255")
     if not 0 < held_out < 1:
         raise ValueError(f"Expected 'held_out' between 0 and 1, got {held_out}")
     valid = target.isfinite().all(1).nonzero().squeeze(1)

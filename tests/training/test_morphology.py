@@ -48,6 +48,12 @@ def test_features_of_other_crops_are_not_learned(crops):
     assert found.r2.max() < 0.1
 
 
+def test_crops_of_bytes_are_refused(crops):
+    image, features = crops
+    with pytest.raises(ValueError, match=r"\[0, 1\], got torch.uint8"):
+        fit_morphology((255 * image).astype(np.uint8), features, **OPTIONS)
+
+
 def test_a_seed_says_everything_and_blank_crops_nothing(crops):
     image, features = crops[0][:60], crops[1][:60].copy()
     first, again = (fit_morphology(image, features, max_epochs=1, **OPTIONS) for _ in range(2))
