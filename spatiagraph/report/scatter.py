@@ -20,7 +20,7 @@ from bokeh.models import (
     ColumnDataSource,
     DataRange1d,
     HoverTool,
-    LinearColorMapper,
+    LassoSelectTool,
     PanTool,
     ResetTool,
     WheelZoomTool,
@@ -29,22 +29,18 @@ from bokeh.models.annotations import ScaleBar
 from bokeh.models.annotations.dimensional import Metric
 from bokeh.plotting import figure
 from bokeh.resources import Resources
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from PIL import Image
 
 from spatiagraph.data.slide import Slide
-from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
 from spatiagraph.plot.maps import cell_spacing
+from spatiagraph.report.coloring import encode
 from spatiagraph.report.page import as_text
 from spatiagraph.report.style import CONTROLS
 
 MAX_CELLS = 20_000
 """Cells a laptop still draws without a stutter while the map is dragged."""
 _HEIGHT = 620  # pixels
-_MAX_COLUMNS = 12
-_MAX_CATEGORIES = 40
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def cell_scatter(
     tooltips, legends, mappers = [("cell", "@id")], {}, []
     for number, (name, values) in enumerate(columns.items()):
         palette = (palettes or {}).get(name)
-        encoded, mapper, legend, hover = _encode(values, rows, palette, f"c{number}")
+        encoded, mapper, legend, hover = encode(values, rows, palette, f"c{number}")
         source |= encoded
         mapper.name = f"mapper {number}"
         mappers.append(mapper)
@@ -134,34 +130,16 @@ def cell_scatter(
         name="cells",
         tags=mappers,  # the page looks them up by name
     )
-    plot.add_tools(HoverTool(renderers=[cells], tooltips=tooltips, limit=1))
+    cells.selection_glyph = cells.nonselection_glyph = None  # the outline says what is selected
+    plot.add_tools(
+        HoverTool(renderers=[cells], tooltips=tooltips, limit=1),
+        LassoSelectTool(renderers=[cells], continuous=False, persistent=True),
+    )
+    plot.subscribed_events = {"selectiongeometry"}  # the page hears of an outline
     for side in (plot.x_range, plot.y_range):
         side.renderers = [cells]  # not what the image covers beside the cells
     item: dict[str, Any] = json_item(plot)  # type: ignore[assignment]
     return Scatter(item, legends, slide.num_cells, rows, slide.image is not None)
-
-
-def scatter_columns(slide: Slide, first: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
-    """What to offer as colour: the given columns, the depth, then columns of ``obs`` that tell.
-
-    Left out are columns with one value only, names with more than 40 different ones, and what
-    exceeds twelve in all.
-
-    Args:
-        slide: The slide.
-        first: Name → value of each cell, ``[N]``.
-    """
-    columns = dict(first)
-    own = {str(name): values.reset_index(drop=True) for name, values in slide.adata.obs.items()}
-    names = {name: values for name, values in own.items() if is_categorical(values)}
-    depth = "molecules" if slide.expression == "counts" else "sum of values"
-    amounts = {depth: pd.Series(slide.depth)} | {k: v for k, v in own.items() if k not in names}
-    for name, values in {**names, **amounts}.items():
-        tells = 1 < values.nunique() <= (_MAX_CATEGORIES if name in names else np.inf)
-        again = any(values.equals(shown) for shown in columns.values())
-        if tells and not again and name not in columns and len(columns) < _MAX_COLUMNS:
-            columns[name] = values
-    return columns
 
 
 def scatter_html(scatter: Scatter, name: str) -> str:
@@ -200,6 +178,7 @@ def scatter_html(scatter: Scatter, name: str) -> str:
         f'<div class="scatter" id="{name}"><p class="controls"><label>Colour by '
         f"<select>{options}</select></label>{opacity}</p>{thinned}"
         f'<div class="canvas" id="{name}-plot"></div>{legends}'
+        '<p class="drawn">Draw around cells with the lasso to search for what is like them.</p>'
         "<noscript>The map needs JavaScript, which comes with this page.</noscript>"
         f'<script type="application/json">{item}</script></div>'
     )
@@ -260,47 +239,3 @@ def _lay_image(plot: Any, slide: Slide, max_px: int) -> None:
     plot.image_url(
         url=[f"data:image/jpeg;base64,{data}"], x=x0, y=y0, w=x1 - x0, h=y1 - y0, anchor="top_left"
     )
-
-
-def _encode(
-    values: pd.Series,
-    rows: NDArray[np.int64],
-    palette: Mapping[object, str] | None,
-    field: str,
-) -> tuple[dict[str, Any], LinearColorMapper, str, str]:
-    """Data of a column, its colours, its legend, and what hovering shows."""
-    if not is_categorical(values):
-        amounts = values.to_numpy(dtype=np.float64)
-        known = amounts[np.isfinite(amounts)]
-        low, high = np.percentile(known, (1, 99)) if len(known) else (0.0, 1.0)
-        high = high if high > low else low + 1
-        hues = [to_hex(hue) for hue in colormaps["viridis"](np.linspace(0, 1, 256))]
-        mapper = LinearColorMapper(palette=hues, low=low, high=high, nan_color=MISSING)
-        stops = ", ".join(hues[::15])
-        legend = (
-            f'<span>{low:.4g}</span><span class="ramp" style="background:linear-gradient(to right, '
-            f'{stops})"></span><span>{high:.4g}</span>'
-        )
-        if len(known) < len(amounts):
-            legend += _entry(MISSING, "none")
-        return {field: amounts[rows].astype(np.float32)}, mapper, legend, f"@{field}{{0.[000]}}"
-    colors = category_colors(values, palette)
-    code_of = {name: code for code, name in enumerate(colors)}
-    codes = np.array([code_of.get(v, -1) for v in values.iloc[rows]], dtype=np.int16)
-    mapper = LinearColorMapper(
-        palette=list(colors.values()) or [MISSING],
-        low=-0.5,
-        high=max(len(colors), 1) - 0.5,
-        low_color=MISSING,
-    )
-    named = [str(name) for name in colors]
-    number = values.value_counts().to_dict()
-    legend = "".join(_entry(hue, f"{name} ({number[name]})") for name, hue in colors.items())
-    if values.isna().any():
-        legend += _entry(MISSING, f"none ({int(values.isna().sum())})")
-    texts = [named[code] if code >= 0 else "–" for code in codes]
-    return {field: codes, f"{field}_name": texts}, mapper, legend, f"@{field}_name"
-
-
-def _entry(color: str, text: str) -> str:
-    return f'<span class="entry"><i style="background:{color}"></i>{escape(text)}</span>'

@@ -15,6 +15,7 @@ from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_
 from spatiagraph.plot.curves import score_bars, training_curves
 from spatiagraph.plot.levels import hierarchy, known_levels
 from spatiagraph.plot.maps import spatial
+from spatiagraph.report.coloring import scatter_columns
 from spatiagraph.report.niches import (
     central_cells,
     distinct_hits,
@@ -23,7 +24,7 @@ from spatiagraph.report.niches import (
     niche_window_um,
 )
 from spatiagraph.report.page import Report
-from spatiagraph.report.scatter import cell_scatter, scatter_columns
+from spatiagraph.report.scatter import cell_scatter
 from spatiagraph.retrieval.index import NicheIndex
 from spatiagraph.training.health import collapse_warning
 

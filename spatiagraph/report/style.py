@@ -45,7 +45,7 @@ tr.best td, tr.best th { background: #e8f3fa; }
 .legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%;
   margin-right: .35rem; vertical-align: -.05rem; }
 .legend .ramp { width: 14rem; height: .8rem; border-radius: .2rem; margin: 0 -.6rem; }
-.thinned { font-size: .875rem; color: var(--soft); }
+.drawn, .thinned { font-size: .875rem; color: var(--soft); }
 .warnings { background: var(--warn); border-left: 4px solid #e69f00; border-radius: .25rem;
   padding: .5rem 1rem; margin: 1rem 0; }
 .warnings ul { margin: .25rem 0; padding-left: 1.2rem; }
@@ -72,6 +72,21 @@ for (const box of document.querySelectorAll(".scatter")) {
     const opacity = box.querySelector("input");
     const fade = () => { glyph.fill_alpha = {value: Number(opacity.value)}; };
     if (opacity) { opacity.addEventListener("input", fade); fade(); }
+    const drawn = box.querySelector(".drawn");
+    doc.on_event("selectiongeometry", (_, {geometry, final}) => {
+      if (!final || geometry.type !== "poly") return;
+      const ring = Array.from(geometry.x, (x, i) => [x, geometry.y[i]]);
+      ring.push(ring[0]);
+      const region = {type: "Feature", properties: {unit: "µm"},
+        geometry: {type: "Polygon", coordinates: [ring]}};
+      const link = document.createElement("a");
+      link.href = `data:application/geo+json,${encodeURIComponent(JSON.stringify(region))}`;
+      link.download = "region.geojson";
+      link.textContent = "Save the outline";
+      const command = document.createElement("code");
+      command.textContent = "spatiagraph search … --region region.geojson";
+      drawn.replaceChildren(link, ", then find niches like those inside: ", command);
+    });
     box.dataset.ready = "yes";
   });
 }

@@ -13,7 +13,9 @@ from PIL import Image
 from spatiagraph.data import Slide, make_tissue
 from spatiagraph.plot.colors import category_colors
 from spatiagraph.report import Report
-from spatiagraph.report.scatter import cell_scatter, scatter_columns
+from spatiagraph.report.coloring import scatter_columns
+from spatiagraph.report.scatter import cell_scatter
+from spatiagraph.retrieval import in_region, read_region
 
 SLIDE = make_tissue(400, num_genes=30, image="he", seed=0)
 NICHE = SLIDE.adata.obs["niche"].reset_index(drop=True)
@@ -123,6 +125,27 @@ def test_another_choice_is_another_colour_and_legend(opened, tmp_path):
     shown = [colour(tab, row, tmp_path / "b.png") for row in ends]
     for hue, wanted in zip(shown, ("#440154", "#fde725"), strict=True):  # both ends of viridis
         np.testing.assert_allclose(hue, as_rgb(wanted), atol=3)
+    assert not [line for line in complaints if not line.startswith("log:")]
+
+
+def test_an_outline_drawn_with_the_lasso_is_a_region_to_search_with(opened, tmp_path):
+    tab, _, complaints = opened
+    tab.locator(".bk-tool-icon-lasso-select").click()
+    places = np.array([place(tab, row) for row in range(SLIDE.num_cells)])
+    x, y = places[CELL]
+    corners = np.array([(-60, -40), (60, -40), (60, 40), (-60, 40)]) + (x, y)
+    tab.mouse.move(*corners[0])
+    tab.mouse.down()
+    for corner in [*corners[1:], corners[0]]:
+        tab.mouse.move(*corner, steps=5)
+    tab.mouse.up()
+    with tab.expect_download() as saved:
+        tab.locator(".drawn a").click()
+    saved.value.save_as(tmp_path / "region.geojson")
+    inside = (np.abs(places - (x, y)) < (60, 40)).all(axis=1)
+    found = in_region(SLIDE.pos, read_region(tmp_path / "region.geojson"))
+    assert inside.sum() > 3
+    np.testing.assert_array_equal(found, inside)
     assert not [line for line in complaints if not line.startswith("log:")]
 
 
