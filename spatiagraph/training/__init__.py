@@ -27,6 +27,7 @@ _NAMES = {
 }
 _MODULES = (
     "averaging",
+    "devices",
     "embedding",
     "fitting",
     "folder",

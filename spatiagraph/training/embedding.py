@@ -13,6 +13,7 @@ from spatiagraph.graph.hierarchy import region_of
 from spatiagraph.models.base import Embeddings, SlideModel
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.nn.top_down import rows_or_zero
+from spatiagraph.training.devices import as_device
 from spatiagraph.training.record import run_record, weights_hash
 
 
@@ -66,8 +67,7 @@ def embed_data(
     A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
     ``read_genes=False`` the model is told that no cell has genes.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = as_device(device)
     loader = TileLoader([data], tile_size, model.num_hops)
     result: dict[str, NDArray[np.float32]] = {}
     with evaluating(model.to(device)):
@@ -106,7 +106,7 @@ def encode_cells(
     data: TissueData,
     *,
     chunk_size: int = 4096,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     progress: bool = False,
 ) -> torch.Tensor:
     """Embeddings of the cells of a prepared slide before any context, ``[N, D]`` float32.
@@ -117,9 +117,10 @@ def encode_cells(
         model: A model with a ``cell_encoder``.
         data: The slide.
         chunk_size: Cells at once: the memory it takes, not the result.
-        device: Where the model runs.
+        device: Where the model runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
     """
+    device = as_device(device)
     loader = TileLoader([data], chunk_size, num_hops=0)
     result = torch.empty(0)
     with evaluating(model.to(device)):

@@ -116,7 +116,8 @@ def fit(
         check_folder(Path(out), record, resume)  # before hours of preparing slides
     prepared = [model.prepare(slide, progress=progress) for slide in slides]
     if cache_cells:
-        prepared = [_with_cached_cells(model, data, progress) for data in prepared]
+        device = "cpu" if accelerator == "cpu" else "auto"
+        prepared = [_with_cached_cells(model, data, device, progress) for data in prepared]
     with _frozen(model.cell_encoder if cache_cells else None):
         return train(
             task,
@@ -156,9 +157,11 @@ def _loader(
     return HierarchicalLoader(slides, tile_size, weights=weights, seed=seed)
 
 
-def _with_cached_cells(model: SlideModel, data: TissueData, progress: bool) -> TissueData:
+def _with_cached_cells(
+    model: SlideModel, data: TissueData, device: str, progress: bool
+) -> TissueData:
     """The slide with the embeddings of its cells in place of their images."""
-    data.z = encode_cells(model, data, progress=progress)
+    data.z = encode_cells(model, data, device=device, progress=progress)
     for key in ("image", "image_mask", "window_um"):
         if key in data:
             del data[key]

@@ -22,6 +22,7 @@ from spatiagraph.heads.pair.transitions import column, in_state
 from spatiagraph.heads.pipeline import CellImagePipeline
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
+from spatiagraph.training.devices import as_device
 from spatiagraph.training.generated import GeneratedImages
 from spatiagraph.training.record import (
     content_hash,
@@ -185,8 +186,7 @@ def generate(
     else:
         pipeline = CellImagePipeline(generator)
     model: ImageGenerator = pipeline.image_generator
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = as_device(device)
     model.to(device)
     pipeline.set_progress_bar_config(disable=True)
     _check_channels(model, [slide])

@@ -15,6 +15,7 @@ from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.mode import evaluating
+from spatiagraph.training.devices import as_device
 from spatiagraph.training.embedding import levels_of
 
 
@@ -65,8 +66,7 @@ def transplant(
         raise ValueError(
             f"Expected a place for each cell, got {len(rows)} cells and {len(targets)} places"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = as_device(device)
     data = model.prepare(slide, progress=progress)
     parts: dict[str, list[NDArray[np.float32]]] = {}
     starts = range(0, len(rows), batch_size)

@@ -14,6 +14,7 @@ from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.nn import Configurable
 from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights, default_task
 from spatiagraph.training import embed, encode_cells, fit, impute
+from spatiagraph.training.devices import as_device
 
 SLIDE = make_tissue(260, num_genes=30, image="dapi", seed=0)
 RUN = {"max_epochs": 2, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
@@ -62,6 +63,23 @@ def test_every_variant_trains_and_embeds(arguments):
     result = fit(model, [SLIDE], **{**RUN, "max_epochs": 1})
     assert result.history["loss"].notna().all()
     assert embed(model, SLIDE, progress=False).obsm["X_spatia"].shape == (260, 16)
+
+
+def test_cells_are_cached_where_the_model_will_train(monkeypatch):
+    asked = []
+
+    def encode(model, data, *, device, progress):
+        asked.append(device)
+        return encode_cells(model, data, device="cpu", progress=progress)
+
+    monkeypatch.setattr("spatiagraph.training.fitting.encode_cells", encode)
+    for accelerator in ("cpu", "auto"):
+        run = {**RUN, "max_epochs": 1, "accelerator": accelerator}
+        fit(spatia(use_image=False), [SLIDE], **run, cache_cells=True)
+    assert asked == ["cpu", "auto"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert as_device("auto") == torch.device("cuda")
+    assert as_device("cpu") == torch.device("cpu")
 
 
 def test_the_second_stage_leaves_the_cells_as_they_are():
