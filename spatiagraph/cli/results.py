@@ -86,7 +86,7 @@ def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) 
         unlabelled: Labels that mean there is none.
 
     Raises:
-        ValueError: If there is no such column.
+        ValueError: If there is no such column, or cells do not differ in it.
     """
     from spatiagraph.data.checks import nearest
 
@@ -97,7 +97,13 @@ def known_labels(slide: "Slide", labels: str | None, unlabelled: Sequence[str]) 
         close = nearest(labels, [str(c) for c in obs])
         raise ValueError(f"Expected a column of obs with known labels, got {labels!r}. {close}")
     truth = obs[labels].astype(object)
-    return truth.mask(truth.astype(str).isin(list(unlabelled)))  # labels may be numbers
+    truth = truth.mask(truth.astype(str).isin(list(unlabelled)))  # labels may be numbers
+    if truth.nunique() < 2:
+        raise ValueError(
+            f"Expected two labels or more in obs[{labels!r}], got {truth.nunique()} in "
+            f"{truth.notna().sum():,} labelled cells of {len(truth):,}"
+        )
+    return truth
 
 
 def find_domains(

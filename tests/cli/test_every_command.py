@@ -125,6 +125,11 @@ REFUSED = {
         ("no embeddings", "{work}/slide.h5ad --out {tmp}/a.html", ["spatiagraph embed"]),
         ("another suffix", "{work}/embedded.h5ad --out {tmp}/a.pdf", [".html", "a.pdf"]),
         (
+            "labels that mean nothing",
+            "{work}/embedded.h5ad --labels neighbor_label --unlabelled few --out {tmp}/a.html",
+            ["two labels or more", "'neighbor_label'", "got 1"],
+        ),
+        (
             "no run",
             "{work}/embedded.h5ad --run {tmp}/folder --out {tmp}/a.html",
             ["config.json"],
