@@ -46,9 +46,9 @@ def test_a_search_shows_each_niche_once(run, spatia, tmp_path):
 def test_options_of_the_other_model_are_refused(run, spatia, tmp_path):
     slide = spatia / "slide.h5ad"
     done = run("fit", slide, "--out", tmp_path / "a", *SMALL, "--neighbors", 3)
-    run.refused(done, "--model spatia", "num_neighbors of --model context")
+    run.refused(done, "--model spatia", "--neighbors of --model context")
     done = run("fit", slide, "--out", tmp_path / "b", *run.small, "--preset", "tiny")
-    run.refused(done, "--model context", "preset of --model spatia")
+    run.refused(done, "--model context", "--preset of --model spatia")
     assert not any(tmp_path.iterdir())
 
 
