@@ -362,7 +362,7 @@ def _too_little(panel: GenePanel, slide: Slide, found: PanelAlignment, min_cover
     text = (
         f"Expected slide {slide.slide_id!r} to measure at least {min_coverage:.0%} of the panel, "
         f"got {int(found.measured.sum())} of {len(panel)} genes. Missing: {_some(found.missing)}. "
-        f"The slide has: {_some(have)}."
+        f"The slide has: {_some(have) or 'nothing else'}."
     )
     if found.case_only:
         ours, theirs = found.case_only[0]

@@ -81,6 +81,12 @@ def test_low_coverage_is_refused_and_lists_both_sides():
     assert panel.counts(slide_of(ONES, ["g3", "x", "y"]), min_coverage=0.05)[1].sum() == 1
 
 
+def test_a_slide_of_few_genes_of_the_panel_has_nothing_else():
+    panel = GenePanel([f"g{i}" for i in range(50)])
+    with pytest.raises(ValueError, match=r"3 of 50 genes.*The slide has: nothing else\."):
+        panel.counts(slide_of(ONES, ["g1", "g2", "g3"]))
+
+
 def test_no_overlap_is_refused_whatever_the_minimum():
     with pytest.raises(ValueError, match="0 of 1 genes"):
         GenePanel(["q"]).align(slide_of(ONES, ["a", "b", "c"]), min_coverage=0.0)
