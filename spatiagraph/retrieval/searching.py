@@ -142,7 +142,7 @@ class ItemSearch:
             queries: Embeddings by the same model, ``[Q, D]`` or ``[D]``.
             k: Number of results per query.
             where: Only return items that meet a condition: ``{"slide_id": ["s1", "s2"]}``, a
-                pandas query such as ``"area > 50"``, or a bool mask ``[N]``.
+                condition such as ``"area > 50"``, or a bool mask ``[N]``.
             exclude: Never return these: a condition as in ``where``, rows ``[R]``, or rows of
                 each query ``[Q, R]`` (itself, when queries are items).
             slide: Slide the queries are of, for a calibrated index: its name if it is in the

@@ -188,7 +188,7 @@ def test_a_gallery_of_crops_is_drawn(run, pictured, tmp_path):
         (["--region", "0,0,60"], ["x0,y0,x1,y1", "'0,0,60'"]),
         (["--region", "900,900,950,950", "--slide", "slide"], ["inside the region", "µm"]),
         (["--niche", "niche1"], ["column=label"]),
-        (["--niche", "nich=niche1"], ["'nich'", "did you mean niche"]),
+        (["--niche", "nich=niche1"], ["'nich'", "Nearest: 'niche'"]),
         (["--niche", "niche=niche99"], ["niche99", "Nearest: 'niche"]),
         (["--cell", "cell7", "--slide", "slide", "--where", "age > 3"], ["'age'"]),
         (["--cell", "cell7", "--slide", "slide", "--modality", "image"], ["--query"]),
