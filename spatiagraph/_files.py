@@ -1,15 +1,25 @@
-"""Files and folders that are replaced only by complete ones."""
+"""Files and folders that are replaced only by complete ones, and full disks that are named."""
 
+import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the limit of a file
+_BLOCK = 2**16  # bytes, more than what a library may have left of a page
+_QUIET, _PATIENCE = 0.05, 10.0  # seconds between looks at a folder, and until we give up
+
+
+class DiskFullError(OSError):
+    """A place that takes no more: ``filename`` says which."""
+
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file to write that takes the place of another once it is complete.
+    """A file to write that takes the place of another once it is complete and on the disk.
 
     Args:
         path: The file to be written, or written anew; its parents are made. A link to a file stays,
@@ -17,20 +27,27 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         Where to write, with the same suffix. If that fails, the old file stays as it was.
+
+    Raises:
+        DiskFullError: There is no space for it, whatever library came to know first.
     """
     place = Path(path).resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
     new = _beside(place, "new")
-    try:
-        yield new
-        os.replace(new, place)
-    finally:
-        new.unlink(missing_ok=True)
+    with full_disk_named(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _full_disk_asked(new):
+                yield new
+            _flush(new)
+            os.replace(new, place)
+            _flush_folder(place.parent)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 @contextmanager
 def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to write that takes the place of another once it is complete.
+    """A folder to write that takes the place of another once it is complete and on the disk.
 
     Args:
         path: The folder to be written, or written anew; its parents are made. A link to a folder
@@ -41,28 +58,149 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         NotADirectoryError: There is a file of that name.
+        DiskFullError: There is no space for it, whatever library came to know first.
     """
     place = Path(path).resolve()
     if place.exists() and not place.is_dir():
         raise NotADirectoryError(f"Expected a folder to write to, {path} is a file")
-    place.parent.mkdir(parents=True, exist_ok=True)
     new, old = _beside(place, "new"), _beside(place, "old")
     if old.is_dir() and not place.is_dir():  # a run was killed between the two moves below
         os.replace(old, place)
-    for left in (new, old):
-        if left.is_dir():
-            shutil.rmtree(left)
-    try:
-        yield new
-        if place.is_dir():
-            os.replace(place, old)
-        os.replace(new, place)
-    finally:
-        if not place.is_dir() and old.is_dir():
-            os.replace(old, place)
+    with full_disk_named(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
         for left in (new, old):
             if left.is_dir():
                 shutil.rmtree(left)
+        done = False
+        try:
+            with _full_disk_asked(new / "probe"):
+                yield new
+            for folder, _, names in os.walk(new):
+                for name in names:
+                    _flush(Path(folder) / name)
+                _flush_folder(Path(folder))
+            if place.is_dir():
+                os.replace(place, old)
+            os.replace(new, place)
+            _flush_folder(place.parent)
+            done = True
+        finally:
+            if not place.is_dir() and old.is_dir():
+                os.replace(old, place)
+            if old.is_dir():
+                shutil.rmtree(old)
+            if not done:
+                _remove_for_good(new)
+
+
+@contextmanager
+def full_disk_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a library says of a full disk into one error that names the path.
+
+    Libraries that write by themselves raise classes of their own (safetensors, FAISS, HDF5), and
+    even Python names no file when a write fails. Other errors pass.
+
+    Args:
+        path: What is written inside the block.
+
+    Raises:
+        DiskFullError: There is no space for it.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as err:
+        for cause in _causes(err):
+            number = _full_disk_number(cause)
+            if number is not None:
+                raise DiskFullError(
+                    number,
+                    f"{os.strerror(number)}: free some space, or write elsewhere; files that were "
+                    "there before are whole",
+                    _full_place(cause, Path(path)),
+                ) from err
+        raise
+
+
+@contextmanager
+def _full_disk_asked(file: Path) -> Iterator[None]:
+    """Ask the disk itself when writing failed: not every library passes on why.
+
+    Args:
+        file: What was being written, or what would be written beside it.
+    """
+    try:
+        yield
+    except Exception:
+        try:
+            with file.open("ab", buffering=0) as more:
+                more.write(bytes(_BLOCK))
+                more.write(bytes(_BLOCK))  # the first may be written in part
+        except OSError as full:
+            if full.errno in _FULL:
+                raise
+        raise
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Delete a folder into which threads of a library may still be writing.
+
+    An error or Ctrl-C ends the call, not the threads; what they had begun comes after it.
+    """
+    end = time.monotonic() + _PATIENCE
+    while folder.is_dir() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_QUIET)
+
+
+def _causes(err: BaseException) -> Iterator[BaseException]:
+    """An error, those it was raised from or while handling, and the members of groups."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [err]
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        left += [each.__context__, each.__cause__]
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
+
+
+def _full_disk_number(err: BaseException) -> int | None:
+    """The number of an error that says by number or by text that a disk is full."""
+    if isinstance(err, OSError) and err.errno in _FULL:
+        return err.errno
+    said = str(err)
+    return next((number for number in _FULL if os.strerror(number) in said), None)
+
+
+def _full_place(err: BaseException, path: Path) -> str:
+    """What is full: the path, unless the error names another, such as a temporary file."""
+    named = err.filename if isinstance(err, OSError) else None
+    if isinstance(named, str | os.PathLike):
+        other = Path(named).resolve()
+        if not other.is_relative_to(path.resolve().parent):
+            return str(other)
+    return str(path)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk: a rename may get there before what it renames."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(place: Path, age: str) -> Path:

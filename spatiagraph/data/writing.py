@@ -14,6 +14,7 @@ from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.zarr_tasks import zarr_writers_ended
 
 _BLOCK = 2048  # pixels read at a time
 _COARSEST = 512  # pixels of the last level of a pyramid, at least
@@ -41,7 +42,7 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     target = check_target(path)
     if target.suffix == ".h5ad":
         return write_h5ad(slide.adata, target)
-    with replaced_folder(target) as new:
+    with replaced_folder(target) as new, zarr_writers_ended():
         _write_zarr(slide, new)
     return target
 

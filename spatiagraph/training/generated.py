@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph._files import replaced_folder
+from spatiagraph.data.zarr_tasks import zarr_writers_ended
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class GeneratedImages:
             raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
         with (
             replaced_folder(target) as new,
+            zarr_writers_ended(),
             anndata.settings.override(zarr_write_format=3),
             warnings.catch_warnings(),
         ):
