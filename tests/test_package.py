@@ -77,6 +77,7 @@ def test_annotations_are_offered_to_type_checkers():
 DISTRIBUTION = {
     "PIL": "pillow",
     "llvmlite": "numba",
+    "pydantic_core": "pydantic",
     "mpl_toolkits": "matplotlib",
     "ot": "pot",
     "skimage": "scikit-image",
