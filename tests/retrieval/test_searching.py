@@ -98,7 +98,7 @@ def test_what_is_like_some_items_can_be_filtered():
             "inside the region, got none: cells of a lie at x 0 to 90 and y 0 to 90 µm",
         ),
         ({"where": {"niche": "n9"}}, "'n9'}, got none. Nearest: 'n"),
-        ({"where": {"Niche": "n1"}}, "'Niche'; did you mean niche"),
+        ({"where": {"Niche": "n1"}}, "'Niche'. Nearest: 'niche'"),
     ],
 )
 def test_a_query_that_is_not_there_is_refused(asked, message):
