@@ -168,14 +168,21 @@ class ContextModel(SlideModel):
         depth: Tensor | None = None,
         image: Tensor | None = None,
         image_mask: Tensor | None = None,
+        batch: Tensor | None = None,
     ) -> Embeddings:
         z = self.cell_encoder(x, image, gene_mask=gene_mask, depth=depth, image_mask=image_mask)
-        return self.context_encoder(z, pos, edge_index, niche, tissue, niche_index=niche_index)
+        return self.context_encoder(
+            z, pos, edge_index, niche, tissue, niche_index=niche_index, batch=batch
+        )
 
     def inputs(self, batch: Data, visible: Tensor | None = None) -> dict[str, Any]:
         """Arguments of :meth:`forward` from a batch, with only ``visible`` genes shown."""
         keys = ("pos", "edge_index", "niche", "tissue", "niche_index")
-        return {**self.cell_inputs(batch, visible), **{key: batch[key] for key in keys}}
+        return {
+            **self.cell_inputs(batch, visible),
+            **{key: batch[key] for key in keys},
+            "batch": batch.get("batch"),
+        }
 
 
 def _image_encoder(name: str, channels: int, bands: int, size_px: int) -> ImageEncoder:

@@ -13,6 +13,7 @@ from spatiagraph.graph.hierarchy import niche_positions, region_of
 from spatiagraph.models.base import Embeddings
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.pool import NichePool, TissuePool
+from spatiagraph.nn.protocols import Pooling
 from spatiagraph.nn.top_down import TopDown
 
 MAX_NICHES = 256
@@ -37,7 +38,9 @@ class ContextEncoder(Configurable):
         conv: Module ``(h, edge_index, edge_attr) → h`` over cells; ``None`` for no cell-cell
             messages. Any PyG convolution with these arguments will do.
         niche_pool: Pooling of cells, such as :class:`~spatiagraph.nn.NichePool`.
-        tissue_pool: Pooling of niches.
+        tissue_pool: Pooling of niches. One of the two that ``assigns`` makes its own groups in
+            place of the given ones: no image is known of them, and niches made by ``niche_pool``
+            lie in one region per slide.
         edge_encoding: Module ``(pos, edge_index) → [E, F]`` whose output ``conv`` gets as
             ``edge_attr``; ``None`` to call ``conv(h, edge_index)``.
         place: Module ``(pos, center, group) → [N, D]``, such as
@@ -66,8 +69,13 @@ class ContextEncoder(Configurable):
         - **niche_pos**, **tissue_pos**: centres in µm, ``[M, 2]`` and ``[R, 2]``; the mean of the
           members when ``None``
         - **niche_tokens**, **tissue_tokens**: image tokens, ``[M, S, D]`` and ``[R, S, D]``
+        - **batch**: slide of each cell, ``[N]``; one slide when ``None``
         - **hidden_cells**, **hidden_niches**: replaced by a learned vector, bool ``[N]``, ``[M]``
         - **output**: :class:`Embeddings`
+
+    Raises:
+        TypeError: If a pooling does not say whether it ``assigns``.
+        ValueError: If groups that a pooling makes are to look at an image, or to be hidden.
     """
 
     def __init__(
@@ -75,8 +83,8 @@ class ContextEncoder(Configurable):
         channels: int,
         *,
         conv: nn.Module | None = None,
-        niche_pool: nn.Module | None = None,
-        tissue_pool: nn.Module | None = None,
+        niche_pool: Pooling | None = None,
+        tissue_pool: Pooling | None = None,
         edge_encoding: nn.Module | None = None,
         place: nn.Module | None = None,
         niche_place: nn.Module | None = None,
@@ -99,8 +107,10 @@ class ContextEncoder(Configurable):
         self.tissue_fusion = tissue_fusion
         self.hidden_cell = nn.Parameter(torch.randn(channels) * 0.02) if maskable else None
         self.hidden_niche = nn.Parameter(torch.randn(channels) * 0.02) if maskable else None
-        self.niche_pool = NichePool(channels) if niche_pool is None else niche_pool
-        self.tissue_pool = TissuePool(channels) if tissue_pool is None else tissue_pool
+        niche_pool = NichePool(channels) if niche_pool is None else niche_pool
+        tissue_pool = TissuePool(channels) if tissue_pool is None else tissue_pool
+        self.niche_pool = _checked(niche_pool, niche_fusion)
+        self.tissue_pool = _checked(tissue_pool, tissue_fusion)
         default_hops = 0 if conv is None else int(getattr(conv, "num_layers", 1))
         self.num_hops = default_hops if num_hops is None else num_hops
         self.gate = nn.Parameter(torch.zeros(channels)) if conv is not None else None
@@ -120,6 +130,7 @@ class ContextEncoder(Configurable):
         tissue_pos: Tensor | None = None,
         niche_tokens: Tensor | None = None,
         tissue_tokens: Tensor | None = None,
+        batch: Tensor | None = None,
         hidden_cells: Tensor | None = None,
         hidden_niches: Tensor | None = None,
     ) -> Embeddings:
@@ -130,11 +141,16 @@ class ContextEncoder(Configurable):
         if self.place is not None:
             seen = seen + self.place(pos, niche_pos, niche)
         h = self._converse(seen, pos, edge_index)
-        niches = self.niche_pool(h, members, tissue.numel(), edge_index=edge_index)
-        # a learned pooling makes its own niches: their cells, and one region for all of them
+        niches = self.niche_pool(h, members, tissue.numel(), edge_index=edge_index, batch=batch)
         own = niche if niches.assignment is None else niches.assignment
-        if niches.h.size(0) != tissue.numel():
-            tissue, niche_pos = tissue.new_zeros(niches.h.size(0)), niche_positions(pos, own)
+        slide: Tensor | None
+        if niches.batch is None:
+            slide = _slide_of_group(members, batch, tissue.numel())
+        elif hidden_niches is None:  # made by the pooling: one region per slide
+            slide = tissue = niches.batch
+            niche_pos, tissue_pos = niche_positions(pos, own, niches.h.size(0)), None
+        else:
+            raise ValueError("Expected no 'hidden_niches' where the pooling makes the niches")
         alone = niches.h
         if self.niche_fusion is not None and niche_tokens is not None:
             alone = alone + self.niche_fusion(alone.unsqueeze(1), niche_tokens).squeeze(1)
@@ -146,7 +162,8 @@ class ContextEncoder(Configurable):
                     tissue_pos = niche_positions(niche_pos, tissue)
                 h_niche = h_niche + self.niche_place(niche_pos, tissue_pos, tissue)
             h_niche = self.niche_conv(h_niche, group_graph(tissue, MAX_NICHES))
-        regions = self.tissue_pool(h_niche, tissue, edge_index=_niche_graph(edge_index, own))
+        edges = _niche_graph(edge_index, own)
+        regions = self.tissue_pool(h_niche, tissue, edge_index=edges, batch=slide)
         region = tissue if regions.assignment is None else regions.assignment
         h_region = regions.h
         if self.tissue_fusion is not None and tissue_tokens is not None:
@@ -178,6 +195,33 @@ def _hide(h: Tensor, hidden: Tensor | None, token: Tensor | None) -> Tensor:
     if token is None:
         raise ValueError("Expected a context encoder built with maskable=True to hide parts from")
     return torch.where(hidden.unsqueeze(1), token.to(h.dtype), h)
+
+
+def _checked(pool: Pooling, fusion: nn.Module | None) -> Pooling:
+    """The pooling, if it says whether it assigns, and no image is looked at where it does."""
+    if not isinstance(pool, Pooling):
+        raise TypeError(
+            f"Expected a pooling with an attribute 'assigns', got {type(pool).__name__}: set it to "
+            "True if the pooling makes its own groups, else to False"
+        )
+    if pool.assigns and fusion is not None:
+        raise ValueError(
+            f"Expected given groups for a fusion with their image, but {type(pool).__name__} makes "
+            "its own: leave out one of the two"
+        )
+    return pool
+
+
+def _slide_of_group(index: Tensor, batch: Tensor | None, num_groups: int) -> Tensor | None:
+    """Slide of each group, ``[M]``, by its members; -1 for a group without any."""
+    if batch is None:
+        return None
+    if index.dim() == 2:
+        member, group = plain_edges(index)
+    else:
+        member = (index >= 0).nonzero().squeeze(1)
+        group = index[member]
+    return batch.new_full((num_groups,), -1).scatter(0, group, batch[member])
 
 
 def _niche_graph(edge_index: Tensor, niche: Tensor) -> Tensor:

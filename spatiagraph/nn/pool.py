@@ -1,28 +1,17 @@
 """Pooling one level of tissue into the next: cells → niches → tissue regions."""
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
+from torch_geometric.utils import subgraph
 
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.kernels.attention import neighbor_attention
 from spatiagraph.nn.config import Configurable
-
-
-class Pooled(NamedTuple):
-    """What a pooling returns.
-
-    Attributes:
-        h: Group features, ``[M, D]``.
-        assignment: Group of each member, ``[N]``; -1 where a member has none.
-        loss: Auxiliary loss of a learned pooling, or ``None``.
-    """
-
-    h: Tensor
-    assignment: Tensor | None
-    loss: Tensor | None = None
+from spatiagraph.nn.protocols import Pooled
+from spatiagraph.nn.pyg_pooling import ADAPTERS, ScoredPool
 
 
 def membership(assignment: Tensor, num_groups: int) -> EdgeIndex:
@@ -61,6 +50,8 @@ class AttentionPool(Configurable):
         - **output**: :class:`Pooled` with ``[M, D]``; a group without members is zero
     """
 
+    assigns = False
+
     def __init__(self, channels: int, heads: int = 4, *, hidden_channels: int = 0):
         super().__init__()
         if channels % heads:
@@ -89,6 +80,7 @@ class AttentionPool(Configurable):
         num_groups: int | None = None,
         *,
         edge_index: Tensor | None = None,
+        batch: Tensor | None = None,
     ) -> Pooled:
         assignment = index if index.dim() == 1 else None
         if assignment is not None and assignment.numel() != h.size(0):
@@ -115,31 +107,43 @@ TissuePool = AttentionPool
 
 
 class PyGPool(Configurable):
-    """A pooling of PyG in the place of :class:`AttentionPool`: it chooses the groups itself.
+    """A pooling of PyG in the place of :class:`AttentionPool`: it makes groups of its own.
 
     ``TopKPooling`` and ``SAGPooling`` keep some members, each a group of its own; the others
-    belong to none. ``DMoNPooling`` assigns every member to one of ``k`` clusters through a dense
-    adjacency, so it suits tiles of up to some thousand members.
+    belong to none. ``ASAPooling`` keeps some members with their neighbours. ``EdgePooling`` and
+    ``ClusterPooling`` contract edges. ``DMoNPooling``, ``dense_mincut_pool`` and
+    ``dense_diff_pool`` assign every member to one of ``k`` clusters through a dense adjacency of
+    its slide, and ``MemPooling`` to one of its keys, so they suit tiles of up to some thousand
+    members. Groups never span slides.
 
     Args:
-        name: Class name in ``torch_geometric.nn``.
-        **kwargs: Arguments of that class.
+        name: Name in ``torch_geometric.nn``.
+        **kwargs: Arguments of that class; of a function, ``channels`` and ``k`` as for
+            ``DMoNPooling``, and its options.
+
+    Shapes:
+        - **h**: member features, ``[N, D]``
+        - **edge_index**: edges between members, ``[2, E]``
+        - **batch**: slide of each member, ``[N]``, one slide when ``None``; a member with -1 gets
+          no group
+        - **output**: :class:`Pooled` with ``[M, D]``, the group of each member and the slide of
+          each group; ``index`` and ``num_groups`` are not read
 
     Raises:
         ValueError: If the pooling is not one of those named above.
     """
 
-    SPARSE = ("TopKPooling", "SAGPooling")
-    DENSE = ("DMoNPooling",)
+    assigns = True
 
-    def __init__(self, name: str, **kwargs: object):
+    def __init__(self, name: str, **kwargs: Any):
         super().__init__()
         import torch_geometric.nn as pyg_nn
 
-        if name not in self.SPARSE + self.DENSE:
-            raise ValueError(f"Expected one of {self.SPARSE + self.DENSE}, got {name!r}")
+        if name not in ADAPTERS:
+            raise ValueError(f"Expected one of {', '.join(ADAPTERS)}, got {name!r}")
         self.name = name
-        self.pool = getattr(pyg_nn, name)(**kwargs)
+        build = getattr(pyg_nn, name)
+        self.pool = build(**kwargs) if isinstance(build, type) else ScoredPool(build, **kwargs)
 
     def forward(
         self,
@@ -148,16 +152,23 @@ class PyGPool(Configurable):
         num_groups: int | None = None,
         *,
         edge_index: Tensor | None = None,
+        batch: Tensor | None = None,
     ) -> Pooled:
         if edge_index is None:
-            raise ValueError(f"Expected 'edge_index': {self.name} pools along edges, got None")
+            if self.name != "MemPooling":
+                raise ValueError(f"Expected 'edge_index': {self.name} pools along edges, got None")
+            edge_index = torch.empty((2, 0), dtype=torch.long, device=h.device)
+        num = h.size(0)
+        batch = torch.zeros(num, dtype=torch.long, device=h.device) if batch is None else batch
+        if batch.numel() != num:
+            raise ValueError(f"Expected one slide per member, got {batch.numel()} for {num}")
+        member = (batch >= 0).nonzero().squeeze(1)
+        if not member.numel():
+            return Pooled(h[:0], torch.full_like(batch, -1), batch=batch[:0])
         edges = plain_edges(edge_index)
-        if self.name in self.SPARSE:
-            pooled, _, _, _, kept, _ = self.pool(h, edges)
-            assignment = h.new_full((h.size(0),), -1, dtype=torch.long)
-            assignment[kept] = torch.arange(kept.numel(), device=h.device)
-            return Pooled(pooled, assignment)
-        dense = h.new_zeros(h.size(0), h.size(0))
-        dense[edges[1], edges[0]] = 1.0
-        share, pooled, _, *losses = self.pool(h, dense)
-        return Pooled(pooled.squeeze(0), share.squeeze(0).argmax(-1), torch.stack(losses).sum())
+        edges = edges[:, batch[edges[0]] == batch[edges[1]]]
+        edges, _ = subgraph(member, edges, relabel_nodes=True, num_nodes=num)
+        pooled = ADAPTERS[self.name](self.pool, h[member], edges, batch[member])
+        assert pooled.assignment is not None
+        assignment = torch.full_like(batch, -1).scatter(0, member, pooled.assignment)
+        return pooled._replace(assignment=assignment)

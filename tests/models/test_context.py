@@ -16,12 +16,14 @@ from spatiagraph.models import ContextEncoder, ContextModel
 from spatiagraph.nn import (
     CellEncoder,
     ConcatFusion,
+    CrossAttention,
     CrossModalFusion,
     EdgeEncoding,
     GateFusion,
     GeneEncoder,
     GraphTransformer,
     ImageEncoder,
+    NichePool,
     PyGPool,
 )
 from spatiagraph.nn.config import Configurable
@@ -68,6 +70,11 @@ CONTEXTS = {
     ),
     "sag": lambda: ContextEncoder(D, niche_pool=PyGPool("SAGPooling", in_channels=D)),
     "dmon": lambda: ContextEncoder(D, niche_pool=PyGPool("DMoNPooling", channels=[D, D], k=5)),
+    "mincut-topk": lambda: ContextEncoder(
+        D,
+        niche_pool=PyGPool("dense_mincut_pool", channels=D, k=5),
+        tissue_pool=PyGPool("TopKPooling", in_channels=D),
+    ),
 }
 CHOICES = [
     choice
@@ -172,6 +179,89 @@ def test_two_slides_in_a_batch_equal_two_runs(trained):
     for level in ("cell", "niche", "tissue"):
         expected = torch.cat([getattr(part, level) for part in alone])
         assert_close(getattr(out, level), expected, atol=1e-5, rtol=1e-4)
+
+
+def learned(niche_pool: nn.Module, **options) -> ContextEncoder:
+    """A context encoder with open gates."""
+    torch.manual_seed(0)
+    encoder = ContextEncoder(D, niche_pool=niche_pool, **options).eval()
+    for parameter in encoder.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return encoder
+
+
+def places(data) -> dict:
+    keys = ("pos", "edge_index", "niche", "tissue", "niche_index")
+    return {**{key: data[key] for key in keys}, "batch": data.get("batch")}
+
+
+def test_as_many_clusters_as_planted_niches_still_lie_in_one_region(data):
+    """The number of groups says nothing: DMoN's niches are not those the regions were made of."""
+    num = data.tissue.numel()
+    where = {**places(data), "tissue": torch.arange(num) % 4}
+    encoder = learned(PyGPool("DMoNPooling", channels=[D, D], k=num))
+    out = encoder(torch.randn(data.num_nodes, D), **where)
+    assert out.niche.shape == (num, D)
+    assert out.tissue.shape == (1, D)
+    assert (out.tissue_of_niche == 0).all()
+
+
+def test_every_cell_kept_by_top_k_hears_of_the_region_of_its_slide(data):
+    encoder = learned(PyGPool("TopKPooling", in_channels=D, ratio=0.999))  # rounded up
+    z = torch.randn(data.num_nodes, D)
+    out = encoder(z, **{**places(data), "tissue": torch.arange(data.num_nodes) % 4})
+    assert out.niche_of_cell.sort().values.equal(torch.arange(data.num_nodes))
+    assert out.tissue.shape == (1, D)
+    # the cell's own share in its niche, back at the cell
+    score = (
+        z @ encoder.niche_pool.pool.select.weight[0]
+    ) / encoder.niche_pool.pool.select.weight.norm()
+    assert_close(out.niche[out.niche_of_cell], z * score.tanh()[:, None])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"niche_pool": PyGPool("DMoNPooling", channels=[D, D], k=5)},
+        {"niche_pool": PyGPool("TopKPooling", in_channels=D, ratio=0.999)},
+        {"niche_pool": PyGPool("ASAPooling", in_channels=D)},
+        {"niche_pool": NichePool(D), "tissue_pool": PyGPool("DMoNPooling", channels=[D, D], k=3)},
+        {
+            "niche_pool": PyGPool(
+                "MemPooling", in_channels=D, out_channels=D, heads=2, num_clusters=4
+            ),
+            "tissue_pool": PyGPool("dense_mincut_pool", channels=D, k=2),
+        },
+    ],
+    ids=["dmon", "topk", "asap", "planted-dmon", "mem-mincut"],
+)
+def test_learned_levels_of_two_slides_in_a_batch_equal_two_runs(options):
+    slides = [SLIDE, make_tissue(90, num_genes=G, image=None, seed=3, slide_id="other")]
+    parts = [to_data(slide) for slide in slides]
+    encoder = learned(**options)
+    z = [0.1 * torch.randn(part.num_nodes, D) for part in parts]  # no ties of saturated scores
+    both = encoder(torch.cat(z), **places(Batch.from_data_list(parts)))
+    alone = [encoder(own, **places(part)) for own, part in zip(z, parts, strict=True)]
+    for level in ("cell", "niche", "tissue"):
+        expected = torch.cat([getattr(out, level) for out in alone])
+        assert_close(getattr(both, level), expected, atol=1e-5, rtol=1e-4)
+    if both.loss is not None:
+        assert_close(both.loss, torch.stack([out.loss for out in alone]).mean())
+
+
+def test_a_pooling_says_whether_it_assigns_and_made_groups_have_no_image(data):
+    with pytest.raises(TypeError, match="attribute 'assigns', got Linear"):
+        ContextEncoder(D, niche_pool=nn.Linear(D, D))
+    own = PyGPool("TopKPooling", in_channels=D)
+    with pytest.raises(ValueError, match="PyGPool makes its own"):
+        ContextEncoder(D, niche_pool=own, niche_fusion=CrossAttention(D))
+    with pytest.raises(ValueError, match="no 'hidden_niches'"):
+        ContextEncoder(D, niche_pool=own, maskable=True)(
+            torch.randn(data.num_nodes, D),
+            **places(data),
+            hidden_niches=torch.zeros(data.tissue.numel(), dtype=torch.bool),
+        )
 
 
 def test_a_slide_that_does_not_measure_some_genes_is_read_without_them(trained):
