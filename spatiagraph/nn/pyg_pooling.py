@@ -85,8 +85,8 @@ def cluster(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tensor) -> Pooled:
         adjacency = h.new_zeros(h.size(0), h.size(0))
         adjacency[edges[1], edges[0]] = 1.0
         scores, pooled, _, *losses = pool(h, adjacency)
-        # cuts and modularity are divided by the number of edges
-        loss = torch.stack(losses).sum() if edges.numel() else None
+        # cuts and modularity are divided by the number of edges: without any, nothing is to be cut
+        loss = torch.stack(losses).sum() if edges.numel() else h.new_zeros(())
         return pooled.squeeze(0), scores.view(h.size(0), -1).argmax(-1), loss
 
     return _each_slide(one, h, edges, batch)

@@ -131,6 +131,10 @@ def test_learned_pools_take_cells_without_edges_or_slide_and_no_cell_at_all(name
     out = pool(h, edge_index=none)
     assert out.h.isfinite().all()
     assert out.loss is None or out.loss.isfinite()
+    half = pool(torch.cat([h, h]), edge_index=RING, batch=torch.arange(12) // 6)  # one has edges
+    whole = pool(h, edge_index=RING)
+    if name in ("DMoNPooling", "dense_mincut_pool", "dense_diff_pool"):
+        assert_close(half.loss, whole.loss / 2)
     slide = torch.tensor([0, 0, 0, -1, 0, 0])
     part = pool(h, edge_index=RING, batch=slide)
     assert part.assignment[3] == -1
