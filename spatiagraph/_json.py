@@ -148,7 +148,15 @@ def _message(err: ValidationError, where: str, at: str) -> str:
         return f"Expected the key {place!r} in {where}, found none{more}"
     if first["type"] == "extra_forbidden":
         return f"Expected no key {place!r} in {where}, which nothing reads{more}"
+    if first["type"].startswith("union_tag"):  # of objects told apart by the value of one key
+        key = first["ctx"]["discriminator"].strip("'")
+        place = ".".join([*([place] if place else []), key])
+        if first["type"] == "union_tag_not_found":
+            return f"Expected the key {place!r} in {where}, found none{more}"
+        tags, tag = first["ctx"]["expected_tags"], shortened(first["ctx"]["tag"])
+        return f"Expected one of {tags} as {place!r} of {where}, got {tag}{more}"
     expected = first["msg"].removeprefix("Value error, ")
+    expected = re.sub(r"^\w+ should have (.*) after validation, not \d+$", r"\1", expected)
     expected = expected.removeprefix("Input should be ")
     if first["type"] == "value_error":
         return f"{inside}: {expected}{more}"

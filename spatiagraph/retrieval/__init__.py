@@ -15,6 +15,7 @@ _MODULES = (
     "calibration",
     "conditions",
     "filters",
+    "geojson",
     "grammar",
     "index",
     "regions",

@@ -75,6 +75,74 @@ def retrained(index: Any, metric: Metric, seed: int) -> Any:
     return new
 
 
+def check_index(index: Any, kind: Kind, metric: Metric, channels: int) -> None:
+    """Refuse an index from a file that searches would fail in, or differ from what it is called.
+
+    Vectors, and the numbers of items in lists and links, which FAISS follows unseen, are looked
+    at once each.
+
+    Raises:
+        ValueError: It is of another kind, metric or number of channels, has vectors that are not
+            finite, or lists or links of items that it has not.
+    """
+    classes = {"flat": faiss.IndexFlat, "ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}
+    faiss_metric = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    if not isinstance(index, classes[kind]) or index.metric_type != faiss_metric:
+        raise ValueError(f"{type(index).__name__} is not a {kind} index of the metric {metric}")
+    if index.d != channels:
+        raise ValueError(f"vectors of {index.d} channels for {channels}")
+    num = index.ntotal
+    if kind == "ivf":
+        _check_lists(index)
+    elif kind == "hnsw":
+        _check_links(index)
+    for start in range(0, num, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, num))
+        if not np.isfinite(reconstruct(index, rows)).all():
+            raise ValueError("vectors that are not finite")
+
+
+def _check_lists(index: Any) -> None:
+    """Each item stands in one inverted list."""
+    coarse, lists = faiss.downcast_index(index.quantizer), index.invlists
+    sizes = [lists.list_size(number) for number in range(index.nlist)]
+    if not isinstance(coarse, faiss.IndexFlat) or coarse.ntotal != index.nlist:
+        raise ValueError("inverted lists without a centre each")
+    if coarse.d != index.d or lists.code_size != 4 * index.d or sum(sizes) != index.ntotal:
+        raise ValueError("inverted lists of other vectors")
+    ids = [
+        faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size
+    ]
+    if not np.array_equal(np.sort(np.concatenate(ids)), np.arange(index.ntotal)):
+        raise ValueError("inverted lists that do not hold each item once")
+
+
+def _check_links(index: Any) -> None:
+    """Links lead to items."""
+    graph, num = index.hnsw, index.ntotal
+    store = faiss.downcast_index(index.storage)
+    if not isinstance(store, faiss.IndexFlat) or store.ntotal != num or store.d != index.d:
+        raise ValueError("links between other vectors")
+    levels = faiss.vector_to_array(graph.levels)
+    offsets = faiss.vector_to_array(graph.offsets).astype(np.int64)
+    neighbors = faiss.vector_to_array(graph.neighbors)
+    per_level = faiss.vector_to_array(graph.cum_nneighbor_per_level)
+    fits = len(levels) == num and len(offsets) == num + 1 and (levels >= 1).all()
+    if not (fits and (np.diff(per_level) >= 0).all() and levels.max() < len(per_level)):
+        raise ValueError("links of other items")
+    if offsets[0] != 0 or not np.array_equal(np.diff(offsets), per_level[levels]):
+        raise ValueError("links that do not fit the levels of the items")
+    if offsets[-1] != len(neighbors) or neighbors.min() < -1 or neighbors.max() >= num:
+        raise ValueError("links to items that there are not")
+    for level in range(1, levels.max()):  # a link leads to items of its own level
+        width = np.arange(per_level[level], per_level[level + 1])
+        targets = neighbors[offsets[:-1][levels > level][:, None] + width]
+        if (levels[targets[targets >= 0]] <= level).any():
+            raise ValueError("links to items that are not on their level")
+    if not 0 <= graph.entry_point < num or graph.max_level != levels.max() - 1:
+        raise ValueError("links that begin nowhere")
+
+
 @contextmanager
 def single_thread(active: bool) -> Iterator[None]:
     """HNSW links depend on the order of insertion, which several threads leave to chance."""

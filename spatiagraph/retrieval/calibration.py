@@ -36,6 +36,17 @@ class SlideCalibration:
     def __init__(
         self, slides: Sequence[str], mean: NDArray[np.floating], scale: NDArray[np.floating]
     ):
+        num = len(slides)
+        if mean.ndim != 2 or len(mean) != num or scale.shape != (num,) or len(set(slides)) != num:
+            raise ValueError(
+                f"Expected a calibration with different slides [S], mean [S, D] and scale [S], got "
+                f"{num} slides ({len(set(slides))} different), {list(mean.shape)} and "
+                f"{list(scale.shape)}"
+            )
+        if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError(
+                "Expected a calibration with finite means and finite scales above zero, got others"
+            )
         self.slides = tuple(slides)
         self.mean = mean
         self.scale = scale

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+import spatiagraph
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import CalibratedBlocks, SlideCalibration, slide_of
 from spatiagraph.retrieval.searching import ItemSearch
 from spatiagraph.retrieval.slides import join_slides
-from spatiagraph.retrieval.storage import read_folder, write_folder
+from spatiagraph.retrieval.storage import IndexConfig, Stored, read_folder, write_folder
 from spatiagraph.retrieval.vectors import Metric, blocks, check_vectors, prepare
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class NicheIndex(ItemSearch):
             raise ValueError(f"Expected 'metric' cosine or l2, got {metric!r}")
         if calibrate not in ("slide", None):
             raise ValueError(f"Expected 'calibrate' slide or None, got {calibrate!r}")
+        if not 0 <= min_recall <= 1:
+            raise ValueError(f"Expected 'min_recall' between 0 and 1, got {min_recall}")
         embeddings = embeddings if hasattr(embeddings, "shape") else np.asarray(embeddings)
         num, channels = check_vectors(embeddings, metric, "embeddings")
         if num == 0:
@@ -230,12 +233,15 @@ class NicheIndex(ItemSearch):
             FileExistsError: If the folder holds anything but an index.
         """
         path = Path(directory)
-        config = {name: getattr(self, name) for name in _SAVED} | {
-            "effort": self._effort,
-            "num_items": self.num_items,
-            "channels": self.channels,
-        }
-        write_folder(path, self._index, self.obs, config, self.calibration)
+        config = IndexConfig(
+            spatiagraph=spatiagraph.__version__,
+            **{name: getattr(self, name) for name in _SAVED},
+            num_items=self.num_items,
+            channels=self.channels,
+            effort=self._effort,
+            calibrated=self.calibration is not None,
+        )
+        write_folder(path, Stored(self._index, self.obs, config, self.calibration))
         return path
 
     @classmethod
@@ -244,10 +250,11 @@ class NicheIndex(ItemSearch):
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it holds something else, is damaged, or is of another version.
+            ValueError: If it holds something else, any part is not as it was written, or it is of
+                another version.
         """
         index, obs, config, calibration = read_folder(Path(directory))
-        named = {name: config[name] for name in (*_SAVED, "effort")}
+        named = {name: getattr(config, name) for name in (*_SAVED, "effort")}
         return cls(index, obs, calibration=calibration, **named)
 
     def __repr__(self) -> str:

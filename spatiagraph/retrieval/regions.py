@@ -1,15 +1,19 @@
 """Regions drawn on a slide: which cells lie inside."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from spatiagraph._json import read_json
+from spatiagraph.data.read.tables import numbers, read_table, table_columns
+from spatiagraph.retrieval.geojson import polygons
+
+_FAR_UM = 1e9  # a kilometre: what is further cannot be meant, and its area could overflow
 _RIM_UM = 1e-6  # what lies on the outline counts, whichever way the outline runs
 
 
@@ -53,47 +57,35 @@ def read_region(path: str | os.PathLike[str]) -> Any:
             and ``y_um``); in µm.
 
     Raises:
-        ValueError: If the file is neither.
+        ValueError: If the file is neither, or what it holds is no region.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
-        table = pd.read_csv(path)
-        for x, y in (("x", "y"), ("x_um", "y_um")):
-            if x in table and y in table:
-                return table[[x, y]].to_numpy(dtype=np.float64)
-        raise ValueError(
-            f"Expected columns x and y in {path.name}, got {', '.join(map(str, table))}"
-        )
+        have = table_columns(path)
+        named = [[x, y] for x, y in (("x", "y"), ("x_um", "y_um")) if x in have and y in have]
+        if not named:
+            raise ValueError(f"Expected columns x and y in {path.name}, got {', '.join(have)}")
+        region = numbers(read_table(path, named[0]), named[0], path.name)
+        rings: list[Any] = [region]
+    else:
+        region = read_json(path)
+        rings = list(chain.from_iterable(polygons(region, repr(path.name))))
     try:
-        region = json.loads(path.read_text())
+        for ring in rings:
+            _corners(ring)
     except ValueError as err:
-        raise ValueError(f"Expected GeoJSON or a .csv of corners, {path.name} is neither") from err
-    list(_polygons(region))
+        raise ValueError(f"{err}, in {path.name}") from err
     return region
 
 
-def _polygons(region: Any) -> Iterator[list[Any]]:
+def _polygons(region: Any) -> list[list[Any]]:
     """Each polygon as its rings, the outline first."""
     shape = getattr(region, "__geo_interface__", region)
+    if isinstance(shape, Mapping):
+        return polygons(dict(shape), "the region")
     if isinstance(shape, list) and shape and isinstance(shape[0], Mapping):
-        for part in shape:  # as QuPath writes several annotations
-            yield from _polygons(part)
-        return
-    if not isinstance(shape, Mapping):
-        yield [shape]
-        return
-    kind = shape.get("type")
-    if kind == "Polygon":
-        yield list(shape["coordinates"])
-    elif kind == "MultiPolygon":
-        yield from map(list, shape["coordinates"])
-    elif kind == "Feature":
-        yield from _polygons(shape["geometry"])
-    elif kind in ("FeatureCollection", "GeometryCollection"):
-        for part in shape["features" if kind == "FeatureCollection" else "geometries"]:
-            yield from _polygons(part)
-    else:
-        raise ValueError(f"Expected a region made of polygons, got a geometry of type {kind!r}")
+        return polygons(shape, "the region")
+    return [[shape]]
 
 
 def _signed_area(corners: NDArray[np.float64]) -> float:
@@ -108,6 +100,9 @@ def _corners(ring: Any) -> NDArray[np.float64]:
         raise ValueError(
             f"Expected a region of at least three corners [V, 2] in µm, got shape {corners.shape}"
         )
-    if not np.isfinite(corners).all():
-        raise ValueError("Expected finite corners of the region, got NaN or infinity")
+    if not (np.abs(corners) <= _FAR_UM).all():  # nor NaN
+        raise ValueError(
+            f"Expected corners of the region within {_FAR_UM:g} µm of the origin, got "
+            f"{corners[~(np.abs(corners) <= _FAR_UM)][0]:g}"
+        )
     return corners

@@ -1,32 +1,64 @@
-"""An index on disk: ``index.faiss``, ``obs.parquet``, ``config.json``; nothing is pickled."""
+"""An index on disk: ``index.faiss``, ``obs.parquet``, ``config.json``; nothing is pickled.
 
+The configuration has a hash of itself and of the other files, so that an index of which any part
+was changed, or belongs to another index, is refused before the part is opened. It is no signature:
+whoever writes a whole index can also write its hash.
+"""
+
+import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import faiss
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field
 
-import spatiagraph
 from spatiagraph._files import replaced_folder
+from spatiagraph._json import Schema, read_json, validated
+from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import SlideCalibration
+from spatiagraph.retrieval.vectors import Metric
 
-FORMAT = "spatiagraph.NicheIndex"
-VERSION = 2
+FORMAT: Literal["spatiagraph.NicheIndex"] = "spatiagraph.NicheIndex"
+VERSION: Literal[3] = 3
 _CONFIG, _INDEX, _OBS = "config.json", "index.faiss", "obs.parquet"
 _CALIBRATION = "calibration.npz"
+_AGAIN = "build it again with NicheIndex.from_slides or `spatiagraph search --save-index`"
 
 
-def write_folder(
-    path: Path,
-    index: Any,
-    obs: pd.DataFrame,
-    config: dict[str, Any],
-    calibration: SlideCalibration | None,
-) -> None:
+class IndexConfig(Schema):
+    """What is known of an index beside its vectors and metadata."""
+
+    format: Literal["spatiagraph.NicheIndex"] = FORMAT
+    version: Literal[3] = VERSION
+    spatiagraph: str
+    num_items: int = Field(ge=1)
+    channels: int = Field(ge=1)
+    kind: backend.Kind
+    metric: Metric
+    seed: int
+    effort: int = Field(ge=0)
+    min_recall: float
+    recall: float = Field(ge=0, le=1)
+    model: str | None
+    key: str | None
+    calibrated: bool
+
+
+class Stored(NamedTuple):
+    """The parts of an index on disk."""
+
+    index: Any
+    obs: pd.DataFrame
+    config: IndexConfig
+    calibration: SlideCalibration | None
+
+
+def write_folder(path: Path, stored: Stored) -> None:
     """Write an index; an older one in the same place stays until the new one is complete.
 
     Raises:
@@ -37,33 +69,30 @@ def write_folder(
         raise FileExistsError(
             f"Expected a new folder or an index to replace, {str(path)!r} holds something else"
         )
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "spatiagraph": spatiagraph.__version__,
-        "calibrated": calibration is not None,
-    }
     try:
         with replaced_folder(path) as new:
             new.mkdir()
-            faiss.write_index(index, str(new / _INDEX))
-            _write_obs(obs, new / _OBS)
-            if calibration is not None:
-                slides, mean, scale = calibration.slides, calibration.mean, calibration.scale
+            faiss.write_index(stored.index, str(new / _INDEX))
+            _write_obs(stored.obs, new / _OBS)
+            if stored.calibration is not None:
+                slides, mean, scale = (
+                    getattr(stored.calibration, name) for name in ("slides", "mean", "scale")
+                )
                 np.savez(new / _CALIBRATION, slides=np.array(slides), mean=mean, scale=scale)
-            (new / _CONFIG).write_text(json.dumps({**header, **config}, indent=1))
+            config = stored.config.model_dump()
+            config["hash"] = _hash(new, stored.config)
+            (new / _CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     except RuntimeError as err:  # how FAISS reports a full disk
         raise OSError(f"Could not write the index to {str(path)!r}: {err}") from err
 
 
-def read_folder(
-    path: Path,
-) -> tuple[Any, pd.DataFrame, dict[str, Any], SlideCalibration | None]:
-    """The FAISS index, the metadata, the configuration and the calibration of a saved index.
+def read_folder(path: Path) -> Stored:
+    """A saved index.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds something else, or its parts do not fit together.
+        ValueError: If it holds something else, is of another version, or any part of it is not as
+            it was written.
     """
     if not path.exists():
         raise FileNotFoundError(f"Expected a saved index, there is no {str(path)!r}")
@@ -72,37 +101,44 @@ def read_folder(
             f"Expected the folder of a saved index ({_CONFIG}, {_INDEX}, {_OBS}), "
             f"{str(path)!r} is not one"
         )
-    config = json.loads((path / _CONFIG).read_text())
-    if config["version"] != VERSION:
+    found = read_json(path / _CONFIG)
+    if found.get("version") != VERSION:
         raise ValueError(
             f"Expected an index of version {VERSION}, {str(path)!r} is of version "
-            f"{config['version']}: build it again"
+            f"{found.get('version')!r}, of which nobody can say whether it was changed: {_AGAIN}"
         )
-    calibration = None
+    written = found.pop("hash", None)
+    config: IndexConfig = validated(found, IndexConfig, repr(str(path / _CONFIG)))
     try:
-        index = faiss.read_index(str(path / _INDEX))
-        obs = pd.read_parquet(path / _OBS)
-        if config.get("calibrated", (path / _CALIBRATION).exists()):
-            with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
-                calibration = SlideCalibration(
-                    saved["slides"].tolist(), saved["mean"], saved["scale"]
-                )
-    except (RuntimeError, ValueError, KeyError, FileNotFoundError, zipfile.BadZipFile) as err:
-        raise ValueError(f"The index in {str(path)!r} is damaged, build it again: {err}") from err
-    if not index.ntotal == len(obs) == config["num_items"]:
-        raise ValueError(
-            f"The index in {str(path)!r} is damaged, build it again: {index.ntotal} vectors for "
-            f"{len(obs)} rows"
-        )
-    return index, obs, config, calibration
+        if written != _hash(path, config):
+            raise ValueError("its parts are not those that were written together")
+        calibration = _read_calibration(path) if config.calibrated else None
+        stored = Stored(_read_index(path), pd.read_parquet(path / _OBS), config, calibration)
+        _check(stored)
+    except (ValueError, OSError, pa.ArrowException) as err:
+        raise ValueError(f"The index in {str(path)!r} is damaged, {_AGAIN}: {err}") from err
+    return stored
 
 
 def _is_index(path: Path) -> bool:
+    if not (path / _CONFIG).is_file():
+        return False
     try:
-        config = json.loads((path / _CONFIG).read_text())
-    except (OSError, ValueError):
+        config = read_json(path / _CONFIG)
+    except ValueError:
         return False
     return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def _hash(path: Path, config: IndexConfig) -> str:
+    """Hash of the configuration and of every file beside it."""
+    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
+    for name in (_INDEX, _OBS, *([_CALIBRATION] if config.calibrated else [])):
+        if not (path / name).is_file():
+            raise ValueError(f"there is no {name}")
+        with (path / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _write_obs(obs: pd.DataFrame, path: Path) -> None:
@@ -112,3 +148,30 @@ def _write_obs(obs: pd.DataFrame, path: Path) -> None:
         raise ValueError(
             f"Expected metadata columns of one type each, drop or convert: {err}"
         ) from err
+
+
+def _read_index(path: Path) -> Any:
+    try:
+        return faiss.read_index(str(path / _INDEX))
+    except RuntimeError as err:  # what FAISS raises on anything
+        raise ValueError(f"{_INDEX} cannot be read ({err})") from err
+
+
+def _read_calibration(path: Path) -> SlideCalibration:
+    try:
+        with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
+            return SlideCalibration(saved["slides"].tolist(), saved["mean"], saved["scale"])
+    except (KeyError, EOFError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{_CALIBRATION} cannot be read ({err})") from err
+
+
+def _check(stored: Stored) -> None:
+    """Refuse parts that cannot be of one index, whoever wrote their hash."""
+    index, obs, config, calibration = stored
+    if not index.ntotal == len(obs) == config.num_items:
+        raise ValueError(f"{index.ntotal} vectors for {len(obs)} rows")
+    backend.check_index(index, config.kind, config.metric, config.channels)
+    if calibration is not None and calibration.mean.shape[1] != config.channels:
+        raise ValueError(
+            f"a calibration of {calibration.mean.shape[1]} channels for {config.channels}"
+        )

@@ -283,6 +283,7 @@ def test_a_metadata_column_may_be_called_like_a_result():
         (lambda i, x: NicheIndex.build(x[0]), r"shape \[N, D\]"),
         (lambda i, x: NicheIndex.build(x, kind="exact"), "auto, flat, ivf or hnsw"),
         (lambda i, x: NicheIndex.build(x, metric="dot"), "cosine or l2"),
+        (lambda i, x: NicheIndex.build(x, min_recall=np.nan), "'min_recall' between 0 and 1"),
     ],
 )
 def test_mistakes_are_told(call, message):

@@ -71,8 +71,11 @@ def test_a_region_is_read_from_geojson_and_from_a_table(tmp_path):
     ("region", "message"),
     [
         (SQUARE[:2], "at least three corners"),
-        ([(0, 0), (1, np.nan), (2, 2)], "finite corners"),
-        ({"type": "Point", "coordinates": [0, 0]}, "geometry of type 'Point'"),
+        ([(0, 0), (1, np.nan), (2, 2)], "within 1e\\+09 µm of the origin, got nan"),
+        (
+            {"type": "Point", "coordinates": [0, 0]},
+            "'FeatureCollection' as 'type' of the region, got 'Point'",
+        ),
     ],
 )
 def test_what_is_no_region_is_refused(region, message):
@@ -84,6 +87,62 @@ def test_a_file_that_is_no_region_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("left,top\n1,2\n")
     with pytest.raises(ValueError, match="columns x and y in a.csv, got left, top"):
         read_region(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("x,y\n1,2\n3,b\n4,5\n")
+    with pytest.raises(ValueError, match="numbers in column 'y' of b.csv, got 'b' in row 1"):
+        read_region(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("x,y\n1,2\n3,\n4,5\n")
+    with pytest.raises(ValueError, match="within 1e\\+09 µm of the origin, got nan, in c.csv"):
+        read_region(tmp_path / "c.csv")
     (tmp_path / "a.txt").write_text("a square")
-    with pytest.raises(ValueError, match="a.txt is neither"):
+    with pytest.raises(ValueError, match="Expected JSON in '.*a.txt'"):
         read_region(tmp_path / "a.txt")
+
+
+RING = [[0, 0], [9, 0], [9, 9]]
+POLYGON = {"type": "Polygon", "coordinates": [RING]}
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ({}, "the key 'type' in 'a.geojson', found none"),
+        ([], "a polygon or several in 'a.geojson', got none"),
+        (None, "an object as 'a.geojson', got None"),
+        ("Polygon", "an object as 'a.geojson', got 'Polygon'"),
+        ([POLYGON, 3], "an object as '1' of 'a.geojson', got 3"),
+        ({"type": "Polygon"}, "the key '.*coordinates' in 'a.geojson', found none"),
+        ({"type": "Polygon", "coordinates": RING}, "coordinates.0.0' of 'a.geojson', got 0"),
+        ({"type": "Polygon", "coordinates": [[*RING, ["9", 0]]]}, "coordinates.0.3.0'.*got '9'"),
+        ({"type": "Polygon", "coordinates": [[[0, 0, 0]] * 3]}, "at most 2 items as 'Poly.*0.0"),
+        ({"type": "Polygon", "coordinates": [RING[:2]]}, "three corners .*in a.geojson"),
+        ({"type": "Polygon", "coordinates": [[[0, 1e300], *RING]]}, "got 1e\\+300, in a.geojson"),
+        ({"type": "Polygon", "coordinates": []}, "a polygon or several in 'a.geojson', got none"),
+        ({"type": "MultiPolygon", "coordinates": [RING]}, "MultiPolygon.coordinates.0.0.0'"),
+        ({"type": "Feature", "geometry": None}, "geometry' of 'a.geojson', got None"),
+        (
+            {"type": "Feature", "geometry": {"type": "LineString"}},
+            "Feature.geometry.type' of 'a.geojson', got 'LineString'",
+        ),
+        ({"type": "FeatureCollection", "features": []}, "a polygon or several"),
+        ({"type": "FeatureCollection", "features": [POLYGON]}, "features.0.type'"),
+        ({"type": "GeometryCollection", "geometries": {}}, "geometries' of 'a.geojson'"),
+    ],
+)
+def test_geojson_of_another_shape_is_refused_with_its_place(region, message, tmp_path):
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(region), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as refused:
+        read_region(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_programs_add_to_geojson_is_not_read(tmp_path):
+    extra = {"id": 7, "properties": {"name": "edge", "color": [1, None]}, "bbox": "none"}
+    feature = {"type": "Feature", "geometry": {**POLYGON, "plane": {"z": 0}}, **extra}
+    region = {"type": "FeatureCollection", "features": [feature], "crs": {}}
+    (tmp_path / "a.geojson").write_text(json.dumps(region), encoding="utf-8")
+    assert in_region(POS, read_region(tmp_path / "a.geojson")).tolist() == [
+        True,
+        True,
+        *[False] * 3,
+    ]
