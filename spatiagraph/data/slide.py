@@ -1,7 +1,7 @@
 """One tissue section: cells, image and molecules, everything in µm."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -21,6 +21,7 @@ from spatiagraph.data.checks import (
     nearest,
 )
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.scale import declared_scale, unknown_scale
 from spatiagraph.data.units import check_um
 
 Expression = Literal["counts", "normalized"]
@@ -191,6 +192,8 @@ class Slide:
         check_positions(self.pos, names)
         check_values(self.counts, names, integral=self.expression == "counts")
         check_not_empty(self.counts, names)
+        if not (assume_um or pitch_um is not None or _was_read(self.adata)):
+            _check_declared(self.adata, self.pos)
         check_um(self.pos, pitch_um=pitch_um, assume_um=assume_um)
         if self.image is not None:
             check_image(self.image, self.pos, names)
@@ -257,6 +260,25 @@ def _check_frame(adata: AnnData, slide_id: str) -> None:
         )
     check_names(adata.obs_names, "cell ids", "Rename them, or call adata.obs_names_make_unique()")
     check_names(adata.var_names, "gene names", "Merge them, or adata.var_names_make_unique()")
+
+
+def _was_read(adata: AnnData) -> bool:
+    """Whether a reader has brought the coordinates to µm."""
+    entry = adata.uns.get(keys.UNS)
+    return isinstance(entry, Mapping) and "read" in entry
+
+
+def _check_declared(adata: AnnData, pos: NDArray[np.float64]) -> None:
+    """The AnnData does not say that its coordinates are in another unit than µm."""
+    found = declared_scale(adata, pos)
+    if found is None or found.mpp == 1.0:
+        return
+    if found.mpp is None:
+        raise ValueError(unknown_scale(found))
+    raise ValueError(
+        f"Expected positions in µm, but by {found.source} a unit of them is {found.mpp:.4g} µm. "
+        " spatiagraph.read(adata) converts them; or pass assume_um=True if they are µm by now"
+    )
 
 
 def _check_molecules(transcripts: pd.DataFrame) -> None:

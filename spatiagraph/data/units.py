@@ -10,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-KNOWN_PITCHES_UM: dict[float, str] = {
-    2.0: "Visium HD 2 µm",
-    8.0: "Visium HD 8 µm",
-    10.0: "Stereo-seq bin20",
-    16.0: "Visium HD 16 µm",
-    20.0: "DBiT-seq 10 µm",
-    25.0: "Stereo-seq bin50",
-    50.0: "DBiT-seq 25 µm",
-    100.0: "Visium",
-    200.0: "Spatial Transcriptomics (ST)",
+KNOWN_PITCHES_UM: dict[str, dict[float, str]] = {
+    "square": {
+        2.0: "Visium HD 2 µm",
+        8.0: "Visium HD 8 µm",
+        10.0: "Stereo-seq bin20",
+        16.0: "Visium HD 16 µm",
+        20.0: "DBiT-seq 10 µm",
+        25.0: "Stereo-seq bin50",
+        50.0: "DBiT-seq 25 µm, Stereo-seq bin100",
+        100.0: "DBiT-seq 50 µm, Stereo-seq bin200",
+        200.0: "Spatial Transcriptomics (ST)",
+    },
+    "hex": {100.0: "Visium"},
 }
-"""Centre-to-centre distance of capture spots in µm → who makes them."""
+"""Kind of lattice → centre-to-centre distance of capture spots in µm → who makes them."""
 CELL_SPACING_UM = (2.0, 60.0)
 """Median nearest-neighbour distance of real cells, in µm."""
 
@@ -105,6 +108,11 @@ def lattice(pos: NDArray[np.floating]) -> Lattice | None:
     return Lattice("square" if fold == 4 else "hex", round(pitch, 12))
 
 
+def is_close(value: float, pitch: float) -> bool:
+    """Whether a fitted pitch is that of an array, to 3 %."""
+    return abs(value / pitch - 1) <= _PITCH_TOLERANCE
+
+
 def scale_from_pitch(pos: NDArray[np.floating], pitch_um: float) -> float:
     """µm per unit of ``pos``, from the known pitch of the capture array.
 
@@ -133,7 +141,8 @@ def check_um(
     """Refuse positions that cannot be µm.
 
     An irregular cloud must have a median nearest-neighbour distance of 2–60 µm; a lattice must
-    match a known pitch to 3 %. Two cells or more are judged; one cell has no distance.
+    match a known pitch of its own kind to 3 %: 200 µm is a square array, and no hexagonal one.
+    Two cells or more are judged; one cell has no distance.
 
     Args:
         pos: Cell or spot centres, ``[N, 2]``.
@@ -147,13 +156,15 @@ def check_um(
         return
     distance = neighbor_distance(pos)
     found = lattice(pos)
-    pitches = [pitch_um] if pitch_um is not None else list(KNOWN_PITCHES_UM)
     if found is not None:
-        if not any(_close(found.pitch, p) for p in pitches):
+        pitches = [pitch_um] if pitch_um is not None else list(KNOWN_PITCHES_UM[found.kind])
+        if not any(is_close(found.pitch, p) for p in pitches):
             raise ValueError(_lattice_message(found, distance, pitch_um))
         return
     low, high = CELL_SPACING_UM
-    few_spots = len(pos) < _MIN_LATTICE_POINTS and any(_close(distance, p) for p in pitches)
+    known = {p for pitches in KNOWN_PITCHES_UM.values() for p in pitches}
+    arrays = known if pitch_um is None else {pitch_um}
+    few_spots = len(pos) < _MIN_LATTICE_POINTS and any(is_close(distance, p) for p in arrays)
     if not (low <= distance <= high or few_spots):
         raise ValueError(
             f"Expected positions in µm, but the median nearest-neighbour distance is "
@@ -180,15 +191,12 @@ def _mean_bond(z: NDArray, fold: int, pitch: float) -> float:
     return float(np.abs(turned[bond].mean()))
 
 
-def _close(value: float, pitch: float) -> bool:
-    return abs(value / pitch - 1) <= _PITCH_TOLERANCE
-
-
 def _lattice_message(found: Lattice, distance: float, pitch_um: float | None) -> str:
     wanted = (
         f"pitch_um={pitch_um:g}"
         if pitch_um is not None
-        else "known pitches in µm: " + ", ".join(f"{p:g}" for p in KNOWN_PITCHES_UM)
+        else "known pitches of such arrays in µm: "
+        + ", ".join(f"{p:g}" for p in KNOWN_PITCHES_UM[found.kind])
     )
     if 0.8 <= found.pitch <= 1.2:
         guess = "Array indices?"

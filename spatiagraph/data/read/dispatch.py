@@ -45,7 +45,7 @@ def read(
     ========================= ==================================================================
     ``path``                  scale of the coordinates
     ========================= ==================================================================
-    ``.h5ad``                 µm already, or ``mpp=``, or ``pitch_um=`` for an array of spots
+    ``.h5ad``                 what the file says, or ``mpp=``, or ``pitch_um=`` for spots; else µm
     Space Ranger folder       ``microns_per_pixel``, else the 100 µm pitch of the spots
     Xenium, MERSCOPE folder   µm already
     CosMx folder              pixels; ``fov_positions_file.csv`` tells their size, or ``mpp=``
@@ -85,7 +85,9 @@ def read(
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
-    options = Options(image, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts)
+    options = Options(
+        image, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts, assume_um
+    )
     name, parts = _load(source, options)
     parts.notes["path"] = source.name
     return build(

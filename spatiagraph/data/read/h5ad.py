@@ -18,11 +18,12 @@ from spatiagraph.data.read.molecules import read_molecules
 from spatiagraph.data.read.parts import (
     Options,
     Parts,
+    find_scale,
     notes_of,
     open_image,
     recall,
-    require_mpp,
 )
+from spatiagraph.data.scale import doubts, libraries
 
 
 class DeclaredImage(NamedTuple):
@@ -49,12 +50,14 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     """
     adata = _read(path)
     pos = _positions(adata, options.spatial_key)
-    mpp = require_mpp(options, pos)
     molecules = None
     if not isinstance(options.transcripts, bool):
         molecules = read_molecules(Path(options.transcripts))
-    if mpp is None and (previous := notes_of(adata, options)):
+    previous = notes_of(adata, options)
+    if options.mpp is None and options.pitch_um is None and previous:
         return _reopen(adata, molecules, previous, options)
+    scale = find_scale(options, adata, pos)
+    mpp = None if scale is None else scale.mpp
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     image, image_from, warning = _image(adata, mpp, options)
     if mpp is not None:
@@ -67,10 +70,11 @@ def load_h5ad(path: Path, options: Options) -> Parts:
             "format": "h5ad",
             "spatial_key": options.spatial_key,
             "mpp": mpp,
+            "mpp_from": None if scale is None else scale.source,
             "image": image_from,
             "image_mpp": None if image is None else image.mpp,
         },
-        warnings=[] if warning is None else [warning],
+        warnings=[text for text in (warning, *doubts(adata, pos, scale)) if text is not None],
     )
 
 
@@ -111,8 +115,8 @@ def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImag
         file: Name of the image file; an entry that names another file says nothing about it.
         mpp: µm per unit of the coordinates, if known.
     """
-    if mpp is not None and len(libraries := _libraries(adata)) == 1:
-        (library,) = libraries.values()
+    if mpp is not None and len(found := libraries(adata)) == 1:
+        (library,) = found.values()
         for kind in ("hires", "lowres"):
             if kind in file.lower() and f"tissue_{kind}_scalef" in library["scalefactors"]:
                 scale = float(library["scalefactors"][f"tissue_{kind}_scalef"])
@@ -184,19 +188,11 @@ def _image(
     return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", None
 
 
-def _libraries(adata: AnnData) -> dict[str, Mapping]:
-    """Entries of ``uns["spatial"]`` in scanpy's layout."""
-    entry = adata.uns.get("spatial")
-    if not isinstance(entry, Mapping):
-        return {}
-    return {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
-
-
 def _embedded(
     adata: AnnData, mpp: float | None, options: Options
 ) -> tuple[SlideImage | None, str | None, str | None]:
     """The finest image that scanpy's layout keeps inside of the file."""
-    with_images = {k: v for k, v in _libraries(adata).items() if v.get("images")}
+    with_images = {k: v for k, v in libraries(adata).items() if v.get("images")}
     if not with_images:
         if options.image is True:
             raise ValueError(
@@ -243,11 +239,11 @@ def _embedded(
 
 def _rescale_embedded(adata: AnnData, mpp: float) -> None:
     """Scale factors per µm instead of per pixel, so that scanpy and squidpy still plot."""
-    libraries = _libraries(adata)
-    if not libraries:
+    found = libraries(adata)
+    if not found:
         return
     rescaled = dict(adata.uns["spatial"])
-    for name, library in libraries.items():
+    for name, library in found.items():
         factors = {
             k: float(v) / mpp if k.endswith("_scalef") else float(v) * mpp
             for k, v in library["scalefactors"].items()

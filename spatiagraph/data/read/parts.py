@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
 from spatiagraph.data.units import scale_from_pitch
 
@@ -36,6 +37,7 @@ class Options:
     pitch_um: float | None = None
     spatial_key: str = keys.SPATIAL
     transcripts: PathLike | bool = True
+    assume_um: bool = False
 
     def __post_init__(self) -> None:
         for name, unit in _SCALES.items():
@@ -93,15 +95,29 @@ def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
     parts.expression = "normalized" if is_normalized else "counts"
 
 
-def require_mpp(options: Options, pos: np.ndarray) -> float | None:
-    """µm per unit of ``pos`` as the user gave it, ``None`` if they did not.
+def find_scale(options: Options, adata: AnnData, pos: np.ndarray) -> Scale | None:
+    """µm per unit of ``pos``, as the user gave it or else as the file says.
+
+    Args:
+        options: What the user gave.
+        adata: The cells, with what is known of them.
+        pos: Coordinates as they are in the file, ``[N, 2]``.
+
+    Returns:
+        ``None`` if neither says that they are anything but µm.
 
     Raises:
-        ValueError: The points form no lattice.
+        ValueError: The points form no lattice, or the file says that they are no µm, and not what.
     """
     if options.pitch_um is not None:
-        return scale_from_pitch(pos, options.pitch_um)
-    return options.mpp
+        return Scale(scale_from_pitch(pos, options.pitch_um), "pitch_um")
+    if options.mpp is not None:
+        return Scale(options.mpp, "mpp")
+    if options.assume_um or (found := declared_scale(adata, pos)) is None or found.mpp == 1.0:
+        return None
+    if found.mpp is None:
+        raise ValueError(unknown_scale(found))
+    return found
 
 
 def open_image(
@@ -157,6 +173,7 @@ def build(
                 stacklevel=3,
             )
             adata = adata[full].copy()
+    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), "read": parts.notes}  # it is in µm now
     slide = Slide(
         adata,
         parts.image,

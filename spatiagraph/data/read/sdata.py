@@ -16,10 +16,10 @@ from spatiagraph.data.read.molecules import count_molecules, gene_names
 from spatiagraph.data.read.parts import (
     Options,
     Parts,
+    find_scale,
     notes_of,
     open_image,
     recall,
-    require_mpp,
 )
 from spatiagraph.data.transcripts import UNASSIGNED
 
@@ -77,7 +77,10 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         )
     pos = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
     check_positions(pos, adata.obs_names)
-    mpp = require_mpp(options, pos)
+    previous = notes_of(adata, options)
+    written = options.mpp is None and options.pitch_um is None and bool(previous)
+    scale = None if written else find_scale(options, adata, pos)
+    mpp = None if scale is None else scale.mpp
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     if molecules is not None and mpp is not None:
         molecules[["x_um", "y_um"]] *= mpp
@@ -86,9 +89,14 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
-        notes={"format": "spatialdata", "mpp": mpp, "image": name},
+        notes={
+            "format": "spatialdata",
+            "mpp": mpp,
+            "mpp_from": None if scale is None else scale.source,
+            "image": name,
+        },
     )
-    if mpp is None and (previous := notes_of(adata, options)):
+    if written:
         recall(parts, previous)
     return parts
 

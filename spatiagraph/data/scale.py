@@ -1,0 +1,325 @@
+"""Scale of the coordinates of an AnnData, from what it says of itself.
+
+Positions alone cannot tell 200 µm from 200 pixels, so the words of the file come first: units,
+columns of ``obs`` that wear one, the bins of Stereo-seq, scale factors of Space Ranger.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from spatiagraph.data.units import (
+    CELL_SPACING_UM,
+    KNOWN_PITCHES_UM,
+    is_close,
+    lattice,
+    neighbor_distance,
+)
+
+DNB_UM = 0.5
+"""Distance of the spots of a Stereo-seq chip, where the file does not say it."""
+VISIUM_PITCH_UM = 100.0
+"""Centre-to-centre distance of Visium spots."""
+
+_DNB_BINS = (20.0, 50.0, 100.0, 200.0)  # whose numbers are known pitches in µm too
+_UNIT_KEYS = ("spatial_units", "spatial_unit", "coordinate_units", "coordinate_unit", "units")
+_PIXEL_KEYS = (
+    "microns_per_pixel", "micron_per_pixel", "um_per_pixel", "um_per_px", "pixel_size_um",
+    "pixel_size", "mpp",
+)  # fmt: skip
+_UNITS = {
+    "px": ("px", "pxl", "pixel", "pixels", "fullres"),
+    "um": ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"),
+    "mm": ("mm",),
+}
+_TO_UM = {"um": 1.0, "mm": 1000.0}
+_AXES = ({"x", "col", "column"}, {"y", "row"})
+_TOKEN = re.compile(r"[A-Z]+(?![a-zµμ])|[A-Z]?[a-zµμ]+|\d+")
+_SPOT_RATIO = (1.3, 2.1)  # Visium: pitch 100 µm over a spot of 55 or 65 µm
+
+
+class Scale(NamedTuple):
+    """Size of the unit that coordinates are in.
+
+    Attributes:
+        mpp: µm per unit; ``None`` if the file says that they are no µm, and not what they are.
+        source: Where the file says it.
+    """
+
+    mpp: float | None
+    source: str
+
+
+class _Columns(NamedTuple):
+    """Two columns of ``obs`` that are coordinates in a unit."""
+
+    x: str
+    y: str
+    unit: str
+    values: NDArray[np.float64]  # [N, 2]
+
+    def __str__(self) -> str:
+        return f"obs[{self.x!r}] and obs[{self.y!r}]"
+
+
+def declared_scale(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    """Size of the unit of coordinates, if the file says so.
+
+    Asked in this order: ``uns["spatial_units"]``; columns of ``obs`` that wear a unit and hold
+    these coordinates (``x_px``, ``CenterX_global_px``, ``pxl_col_in_fullres``), with the columns
+    in µm beside them; the bins of Stereo-seq (``bin_size``, ``resolution`` in nm); the scale
+    factors of Space Ranger in ``uns["spatial"]``; a size of a pixel in ``uns``.
+
+    Args:
+        adata: The cells, with what is known of them.
+        pos: Coordinates, ``[N, 2]``, as they are in the file.
+
+    Returns:
+        The scale; ``None`` if nothing is said, so that the positions must be judged alone.
+
+    Raises:
+        ValueError: The file holds a size of a pixel, and the coordinates could be pixels or µm.
+
+    Examples:
+        >>> y, x = np.mgrid[:10, :10]
+        >>> pos = np.stack([x.ravel(), y.ravel()], 1) * 50.0
+        >>> bins = AnnData(obs=pd.DataFrame(index=[f"b{i}" for i in range(100)]))
+        >>> bins.uns = {"bin_size": 50, "resolution": 500}
+        >>> declared_scale(bins, pos)
+        Scale(mpp=0.5, source="uns['bin_size']")
+    """
+    rules: tuple[Callable[[AnnData, NDArray[np.float64]], Scale | None], ...]
+    rules = (_named_unit, _named_columns, _stereo_seq, _scale_factors, _pixel_size)
+    found = next((s for rule in rules if (s := rule(adata, pos)) is not None), None)
+    if found is None or found.mpp is not None:
+        return found
+    grid = lattice(pos)  # pixels, then, of an array that is known by its kind
+    if grid is not None and grid.kind == "hex":
+        return Scale(VISIUM_PITCH_UM / grid.pitch, f"{found.source} and the pitch of Visium")
+    return found
+
+
+def unknown_scale(found: Scale) -> str:
+    """Message about coordinates that a file says to be in a unit of unknown size."""
+    return (
+        f"Expected positions in µm, but by {found.source} they are in pixels of unknown size. Pass "
+        "mpp=… (µm per pixel), pitch_um=… for an array of spots, or assume_um=True if these really "
+        "are µm"
+    )
+
+
+def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
+    """Columns of ``obs`` called x and y that hold the coordinates the other way around."""
+    for pair in _pairs(adata.obs):
+        is_xy = {t for name in (pair.x, pair.y) for t in _tokens(name)} & {"x", "y"}
+        if is_xy and _same(pair.values[:, ::-1], pos) and not _same(pair.values, pos):
+            return str(pair)
+    return None
+
+
+def doubts(adata: AnnData, pos: NDArray[np.float64], scale: Scale | None) -> list[str]:
+    """What makes a scale doubtful, though nothing speaks against it.
+
+    Args:
+        adata: The cells, with what is known of them.
+        pos: Coordinates, ``[N, 2]``, as they are in the file.
+        scale: What they were multiplied by, if anything.
+    """
+    said = []
+    if (pair := swapped_columns(adata, pos)) is not None:
+        said.append(
+            f"{pair} are the coordinates with x and y swapped. The coordinates are used; check "
+            "on an image which of the two is right"
+        )
+    if scale is not None:
+        return said
+    grid = lattice(pos)
+    if grid is None and any(not v.get("images") for v in libraries(adata).values()):
+        said.append(
+            "uns['spatial'] has scale factors of an image, so that the coordinates could be its "
+            "pixels. They are taken as µm: pass mpp=… (µm per pixel), or mpp=1 to confirm"
+        )
+    if grid is not None and grid.kind == "square" and grid.pitch >= _DNB_BINS[0] * DNB_UM:
+        bins = next((b for b in _DNB_BINS if is_close(grid.pitch, b)), None)
+        if bins is not None and not (pos % 1).any():
+            said.append(
+                f"the spots form a square lattice with a pitch of {grid.pitch:g} in whole numbers, "
+                f"and are taken as µm. If they are bins of {bins:g} spots of Stereo-seq, pass "
+                f"mpp={DNB_UM:g}; pitch_um={grid.pitch:g} confirms µm"
+            )
+    return said
+
+
+def libraries(adata: AnnData) -> dict[str, Mapping]:
+    """Entries of ``uns["spatial"]`` in scanpy's layout."""
+    entry = adata.uns.get("spatial")
+    if not isinstance(entry, Mapping):
+        return {}
+    return {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
+
+
+def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    for key in _UNIT_KEYS:
+        if not isinstance(text := adata.uns.get(key), str):
+            continue
+        word = (_tokens(text) or [""])[0]
+        source = f"uns[{key!r}]"
+        if word in _UNITS["px"]:
+            mpp = _size_in(adata)
+            return Scale(None, source) if mpp is None else Scale(mpp[0], f"{source} and {mpp[1]}")
+        unit = next((u for u in _TO_UM if word in _UNITS[u]), None)
+        if unit is not None:
+            return Scale(_TO_UM[unit], source)
+    return None
+
+
+def _named_columns(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    pairs = _pairs(adata.obs)
+    same = [p for p in pairs if _same(p.values, pos) or _same(p.values[:, ::-1], pos)]
+    for pair in same:
+        if pair.unit in _TO_UM:
+            return Scale(_TO_UM[pair.unit], str(pair))
+    if not same:
+        return None
+    pixels = same[0]
+    for pair in pairs:
+        slope = _slope(pixels.values, pair.values) if pair.unit in _TO_UM else None
+        if slope is not None:
+            return Scale(slope * _TO_UM[pair.unit], f"{pixels} beside {pair}")
+    size = _size_in(adata)
+    return Scale(None, str(pixels)) if size is None else Scale(size[0], f"{pixels} and {size[1]}")
+
+
+def _stereo_seq(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    size, dnb_nm = _number(adata.uns.get("bin_size")), _number(adata.uns.get("resolution"))
+    kind = str(adata.uns.get("bin_type", ""))
+    if not (kind.endswith(("bin", "bins")) or (size is not None and dnb_nm is not None)):
+        return None
+    unit = DNB_UM if dnb_nm is None else dnb_nm / 1000
+    if "cell" in kind:  # spots of the chip are counted in whole numbers
+        whole = bool((pos == np.rint(pos)).all())
+        return Scale(unit, "uns['bin_type']") if whole else _either(pos, unit, "uns['bin_type']")
+    grid = lattice(pos)
+    if size is None or grid is None:
+        return Scale(None, "uns['bin_type']")
+    for pitch, mpp in ((size, unit), (size * unit, 1.0), (1.0, size * unit)):
+        if is_close(grid.pitch, pitch):
+            return Scale(mpp, "uns['bin_size']")
+    return Scale(None, "uns['bin_size']")
+
+
+def _scale_factors(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    found = libraries(adata)
+    if len(found) != 1:
+        return None
+    ((name, library),) = found.items()
+    factors, source = library["scalefactors"], f"uns['spatial'][{name!r}]['scalefactors']"
+    mpp, grid = _number(factors.get("microns_per_pixel")), lattice(pos)
+    spot, bin_um = (_number(factors.get(k)) for k in ("spot_diameter_fullres", "bin_size_um"))
+    if bin_um is not None and grid is not None and is_close(grid.pitch, bin_um):
+        return Scale(1.0, source)
+    if mpp is not None:
+        return Scale(mpp, source)
+    if bin_um is not None and spot is not None:
+        return Scale(bin_um / spot, source)
+    if grid is None or not {"tissue_hires_scalef", "tissue_lowres_scalef"} & set(factors):
+        return None
+    if spot is not None and not _SPOT_RATIO[0] <= grid.pitch / spot <= _SPOT_RATIO[1]:
+        # spots larger than their distance: the coordinates are no pixels of this scan any more
+        known = any(is_close(grid.pitch, p) for p in KNOWN_PITCHES_UM[grid.kind])
+        return Scale(1.0, source) if known else Scale(None, source)
+    return Scale(None, source)
+
+
+def _pixel_size(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+    size = _size_in(adata)
+    return None if size is None else _either(pos, *size)
+
+
+def _either(pos: NDArray[np.float64], mpp: float, source: str) -> Scale | None:
+    """Pixels or µm, whichever is plausible.
+
+    Raises:
+        ValueError: Both are.
+    """
+    as_um, as_pixels = _plausible(pos, 1.0), _plausible(pos, mpp)
+    if as_um and as_pixels and not np.isclose(mpp, 1.0):
+        raise ValueError(
+            f"Expected to know the unit of the coordinates, but {source} says {mpp:g} µm per "
+            f"pixel, and a nearest neighbour {neighbor_distance(pos):.4g} away could be pixels or "
+            f"µm. Pass mpp={mpp:g} if they are pixels, mpp=1 if they are µm"
+        )
+    return Scale(mpp, source) if as_pixels else None
+
+
+def _plausible(pos: NDArray[np.float64], mpp: float) -> bool:
+    grid, (low, high) = lattice(pos), CELL_SPACING_UM
+    if grid is not None:
+        return any(is_close(grid.pitch * mpp, p) for p in KNOWN_PITCHES_UM[grid.kind])
+    return low <= neighbor_distance(pos) * mpp <= high
+
+
+def _size_in(adata: AnnData) -> tuple[float, str] | None:
+    """µm per pixel in ``uns``, and its key."""
+    for key in _PIXEL_KEYS:
+        if (value := _number(adata.uns.get(key))) is not None:
+            return value, f"uns[{key!r}]"
+    return None
+
+
+def _number(value: object) -> float | None:
+    """A positive number, also of text or in an array of one, as files have them."""
+    found = np.asarray(value).ravel()
+    if found.size != 1 or found.dtype.kind not in "iufUSO" or found[0] is None:
+        return None
+    number = pd.to_numeric(pd.Series([found[0]]), errors="coerce").iloc[0]
+    return float(number) if np.isfinite(number) and number > 0 else None
+
+
+def _pairs(obs: pd.DataFrame) -> list[_Columns]:
+    """Columns that wear a unit and an axis, x beside y."""
+    names: dict[tuple[str, ...], dict[int, str]] = {}
+    units: dict[tuple[str, ...], str] = {}
+    for name in map(str, obs.columns):
+        tokens = _tokens(name)
+        unit = next((u for u, words in _UNITS.items() if set(tokens) & set(words)), None)
+        axis = next((a for a, words in enumerate(_AXES) if set(tokens) & words), None)
+        if name in ("imagecol", "imagerow"):
+            unit, axis, tokens = "px", ("imagecol", "imagerow").index(name), ["image"]
+        if unit is None or axis is None or not pd.api.types.is_numeric_dtype(obs[name]):
+            continue
+        rest = tuple(t for t in tokens if t not in _AXES[0] | _AXES[1])
+        names.setdefault(rest, {})[axis] = name
+        units[rest] = unit
+    return [
+        _Columns(xy[0], xy[1], units[rest], obs[[xy[0], xy[1]]].to_numpy(np.float64))
+        for rest, xy in names.items()
+        if len(xy) == 2
+    ]
+
+
+def _tokens(name: str) -> list[str]:
+    """Words of a name, small: ``CenterX_global_px`` has center, x, global and px."""
+    return [t.lower() for t in _TOKEN.findall(name)]
+
+
+def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    extent = max(float(np.ptp(b, axis=0).max()), 1e-12) if len(b) else 1.0
+    return bool(np.allclose(a, b, rtol=1e-6, atol=1e-5 * extent))
+
+
+def _slope(pixels: NDArray[np.float64], um: NDArray[np.float64]) -> float | None:
+    """µm per pixel of two tables of the same places; ``None`` if they do not agree."""
+    a, b = pixels - pixels.mean(axis=0), um - um.mean(axis=0)
+    spread = (a**2).sum(axis=0)
+    if not (np.isfinite(b).all() and (spread > 0).all()):
+        return None
+    slope = (a * b).sum(axis=0) / spread  # an axis may be mirrored
+    off = np.abs(b - a * slope).max() / max(float(np.ptp(b)), 1e-12)
+    size = np.abs(slope)
+    return float(size.mean()) if off < 1e-2 and np.isclose(size[0], size[1], rtol=1e-2) else None
