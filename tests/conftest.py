@@ -1,10 +1,28 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and what must be set before torch and numba are loaded."""
 
+import hashlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
+
+PACKAGE = Path(__file__).parents[1] / "spatiagraph"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatiagraph" / "numba"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has a core of its own, and no more
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _kernel_hash() -> str:
+    """Hash of everything that numba compiles, and of what goes into it."""
+    texts = {path: path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))}
+    compiled = [t for p, t in texts.items() if b"numba" in t or p.parent.name == "kernels"]
+    return hashlib.sha256(b"\0".join(compiled)).hexdigest()[:16]
+
+
+# numba looks at the file of a kernel alone, not at those that it takes functions from
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / _kernel_hash()))
 
 
 @pytest.fixture(scope="session")

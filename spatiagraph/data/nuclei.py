@@ -14,7 +14,6 @@ from spatiagraph.data.loader.pairs import inside_image, read_crops
 from spatiagraph.data.morphology import MORPHOLOGY, measure_morphology
 from spatiagraph.data.slide import Slide
 
-_BLOCK = 4096  # crops in memory at a time
 
 
 def measure_nuclei(
@@ -24,6 +23,7 @@ def measure_nuclei(
     size_px: int = 32,
     foreground: Literal["bright", "dark"] = "bright",
     among: NDArray[np.bool_] | None = None,
+    chunk_size: int = 4096,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Measure the nucleus in the middle of the window around each cell.
@@ -34,6 +34,7 @@ def measure_nuclei(
         size_px: Side of the window in pixels as it is measured.
         foreground: Whether nuclei are ``"bright"`` (DAPI) or ``"dark"`` (H&E).
         among: Cells to measure, ``[N]``; all when not given.
+        chunk_size: Crops in memory at a time; changes no result.
         progress: Show a progress bar.
 
     Returns:
@@ -48,12 +49,12 @@ def measure_nuclei(
     rows = np.flatnonzero(inside if among is None else inside & among)
     table = np.full((slide.num_cells, len(MORPHOLOGY)), np.nan)
     for start in track(
-        range(0, len(rows), _BLOCK),
+        range(0, len(rows), chunk_size),
         description=f"Measuring nuclei of {slide.slide_id}",
         disable=not progress,
         transient=True,
     ):
-        part = rows[start : start + _BLOCK]
+        part = rows[start : start + chunk_size]
         table[part] = measure_morphology(
             read_crops(slide, part, window_um, size_px),
             mpp=window_um / size_px,

@@ -8,11 +8,13 @@ from scipy.interpolate import CubicSpline
 from scipy.sparse import csr_matrix
 
 _EXACT = 1024  # different gene means up to which sums over cells are not interpolated
-_BLOCK = 1 << 22  # values held at a time
 
 
 def gene_variability(
-    counts: csr_matrix, expression: Literal["counts", "normalized"] = "counts"
+    counts: csr_matrix,
+    expression: Literal["counts", "normalized"] = "counts",
+    *,
+    chunk_size: int = 1 << 22,
 ) -> NDArray[np.float64]:
     r"""Variance of each gene between cells, on a scale that does not depend on its mean.
 
@@ -33,6 +35,7 @@ def gene_variability(
     Args:
         counts: Counts or normalised expression, ``[N, G]``.
         expression: Which of the two.
+        chunk_size: Values held at a time: bounds memory, changes no result.
 
     Returns:
         Variability of each gene, ``[G]``; 0 for a gene that is never seen.
@@ -51,8 +54,8 @@ def gene_variability(
         return np.zeros(num_genes)
     share = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel() / total
     clip = np.sqrt(num_cells)
-    first, second = _sums_if_all_zero(share, depth, clip)
-    for rows in _row_blocks(counts):
+    first, second = _sums_if_all_zero(share, depth, clip, chunk_size)
+    for rows in _row_blocks(counts, chunk_size):
         part = counts[rows.start : rows.stop]
         gene, cell = part.indices, np.repeat(depth[rows.start : rows.stop], np.diff(part.indptr))
         mean = cell * share[gene]
@@ -72,7 +75,7 @@ def _residual(
 
 
 def _sums_if_all_zero(
-    share: NDArray[np.float64], depth: NDArray[np.float64], clip: float
+    share: NDArray[np.float64], depth: NDArray[np.float64], clip: float, chunk_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums over cells of the residual and its square if every count were 0, ``[G]`` each."""
     different, place = np.unique(share, return_inverse=True)
@@ -81,7 +84,7 @@ def _sums_if_all_zero(
     grid = np.geomspace(seen[0], seen[-1], _EXACT // 2) if interpolate else seen
     depths, number = np.unique(depth, return_counts=True)
     sums = np.zeros((2, len(grid)))
-    step = max(1, _BLOCK // len(grid))
+    step = max(1, chunk_size // len(grid))
     for start in range(0, len(depths), step):
         mean = depths[start : start + step, None] * grid
         r = _residual(0.0, mean, clip)
@@ -93,9 +96,9 @@ def _sums_if_all_zero(
     return full[0, place], full[1, place]
 
 
-def _row_blocks(counts: csr_matrix) -> list[slice]:
-    """Runs of rows with about ``_BLOCK`` non-zeros each."""
-    marks = np.arange(_BLOCK, counts.nnz, _BLOCK)
+def _row_blocks(counts: csr_matrix, chunk_size: int) -> list[slice]:
+    """Runs of rows with about ``chunk_size`` non-zeros each."""
+    marks = np.arange(chunk_size, counts.nnz, chunk_size)
     cuts = np.unique(np.searchsorted(counts.indptr, marks))
     edges = [0, *cuts[(cuts > 0) & (cuts < counts.shape[0])].tolist(), counts.shape[0]]
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]

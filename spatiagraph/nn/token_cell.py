@@ -17,8 +17,6 @@ from spatiagraph.nn.masked_image import ImageTokens
 from spatiagraph.nn.token_fusion import TokenFusion
 
 Tokenizer = Literal["counts", "bins"]
-CHUNK = 512
-"""Cells encoded at once when no gradient is asked for: what it bounds is memory."""
 
 
 class CellStreams(NamedTuple):
@@ -85,6 +83,7 @@ class TokenCellEncoder(Configurable):
         - **depth**: total counts over all genes, ``[N]``; the sum of ``x`` when not given
         - **gene_present**, **image_mask**: cells with that modality, ``[N]``
         - **window_um**: side of the window of each crop, ``[N]``, for image encoders that read it
+        - **chunk_size**: cells encoded at once without gradients: bounds memory, changes no result
         - **output**: ``[N, D]``
 
     Raises:
@@ -145,6 +144,7 @@ class TokenCellEncoder(Configurable):
         gene_present: Tensor | None = None,
         image_mask: Tensor | None = None,
         window_um: Tensor | None = None,
+        chunk_size: int = 512,
     ) -> Tensor:
         given: dict[str, Any] = {
             "x": x,
@@ -156,13 +156,13 @@ class TokenCellEncoder(Configurable):
             "window_um": window_um,
         }
         num_cells = self._num_cells(x, image)
-        if torch.is_grad_enabled() or num_cells <= CHUNK:
+        if torch.is_grad_enabled() or num_cells <= chunk_size:
             return self.streams(**given).cell
         if gene_mask is not None:
             given["gene_mask"] = gene_mask.expand(num_cells, -1)
         parts = []
-        for start in range(0, num_cells, CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, num_cells, chunk_size):
+            rows = slice(start, start + chunk_size)
             part = {name: t if t is None else t[rows] for name, t in given.items()}
             parts.append(self.streams(**part).cell)
         return torch.cat(parts)

@@ -11,8 +11,6 @@ from scipy.sparse import csr_matrix
 from spatiagraph import keys
 from spatiagraph.data.checks import name_rows, nearest
 
-_BLOCK = 65_536  # rows
-
 
 class SlideCalibration:
     r"""Embeddings of each slide around a mean of zero, with a mean square length of one.
@@ -52,12 +50,13 @@ class SlideCalibration:
         self.scale = scale
 
     @classmethod
-    def fit(cls, embeddings: Any, slide: NDArray) -> Self:
+    def fit(cls, embeddings: Any, slide: NDArray, *, chunk_size: int = 65_536) -> Self:
         """Mean and spread of each slide.
 
         Args:
             embeddings: ``[N, D]``, read block by block.
             slide: Name of the slide of each, ``[N]``.
+            chunk_size: Rows read at a time: bounds memory, changes no result.
 
         Raises:
             ValueError: If a slide has fewer than two embeddings, or all are alike.
@@ -65,15 +64,15 @@ class SlideCalibration:
         names, number = np.unique(np.asarray(slide, dtype=str), return_inverse=True)
         count = np.bincount(number)
         total = np.zeros((len(names), embeddings.shape[1]))
-        for start in range(0, len(number), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(number), chunk_size):
+            rows = slice(start, start + chunk_size)
             block = np.asarray(embeddings[rows], dtype=np.float64)
             member = csr_matrix((np.ones(len(block)), (number[rows], np.arange(len(block)))))
             total[: member.shape[0]] += member @ block
         mean = total / count[:, None]
         square = np.zeros(len(names))
-        for start in range(0, len(number), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(number), chunk_size):
+            rows = slice(start, start + chunk_size)
             away = np.asarray(embeddings[rows], dtype=np.float64) - mean[number[rows]]
             square += np.bincount(number[rows], (away**2).sum(1), minlength=len(names))
         scale = np.sqrt(square / count)

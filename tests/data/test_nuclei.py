@@ -14,9 +14,8 @@ def tissue():
     return make_tissue(200, num_genes=20, image="dapi", seed=0)
 
 
-def test_rows_are_those_of_the_crops_and_nan_beyond_the_image(tissue, monkeypatch):
-    monkeypatch.setattr("spatiagraph.data.nuclei._BLOCK", 64)  # several blocks
-    table = measure_nuclei(tissue, window_um=70, size_px=32)
+def test_rows_are_those_of_the_crops_and_nan_beyond_the_image(tissue):
+    table = measure_nuclei(tissue, window_um=70, size_px=32, chunk_size=64)
     assert table.index.equals(tissue.adata.obs_names)
     inside = inside_image(tissue, 70)
     assert 0 < (~inside).sum() < len(inside)

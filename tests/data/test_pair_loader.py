@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.data import PairLoader, make_tissue, pairs_of_cells
-from spatiagraph.data.loader import pairs as module
 from spatiagraph.data.loader import read_crops
 
 SLIDES = [
@@ -57,10 +56,8 @@ def test_every_pair_comes_once_in_an_epoch_and_orders_differ():
     assert orders[0] != orders[1]
 
 
-def test_crops_that_do_not_fit_into_memory_are_read_batch_by_batch(monkeypatch):
-    held = loader()
-    monkeypatch.setattr(module, "_HELD_BYTES", 0)
-    read = loader()
+def test_crops_that_do_not_fit_into_memory_are_read_batch_by_batch():
+    held, read = loader(), loader(held_bytes=0)
     assert read.crops is None
     for key in ("image", "target_image"):
         assert torch.equal(read.batch([0, 1, 4])[key], held.batch([0, 1, 4])[key])

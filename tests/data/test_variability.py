@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random_array
 
-from spatiagraph.data import variability
 from spatiagraph.data.variability import gene_variability
 
 
@@ -15,12 +14,12 @@ def dense_variance(x):
 
 
 @pytest.mark.parametrize("num_cells", [20, 400])
-def test_variance_equals_that_of_the_dense_residuals(num_cells, monkeypatch):
+def test_variance_equals_that_of_the_dense_residuals(num_cells):
     rng = np.random.default_rng(0)
     x = rng.negative_binomial(1, 0.4, (num_cells, 50)) * (rng.random((num_cells, 50)) < 0.4)
     x[:, 3] = 0
-    monkeypatch.setattr(variability, "_BLOCK", 700)  # several blocks of rows and of depths
-    got = gene_variability(csr_matrix(x.astype(np.float32)))
+    counts = csr_matrix(x.astype(np.float32))
+    got = gene_variability(counts, chunk_size=700)  # several blocks of rows and of depths
     np.testing.assert_allclose(got, dense_variance(x.astype(float)), rtol=1e-9, atol=1e-12)
     assert got[3] == 0
 

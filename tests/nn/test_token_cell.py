@@ -14,7 +14,6 @@ from spatiagraph.nn import (
     MaskedImageEncoder,
     TokenCellEncoder,
     TokenFusion,
-    token_cell,
 )
 
 G, D, C = 12, 16, 24  # genes, gene channels, embedding
@@ -194,14 +193,13 @@ def test_bins_do_not_change_when_a_cell_is_multiplied(cells):
     assert not torch.isclose(model(x.roll(1, 1), image, depth=depth), model(x, image)).all()
 
 
-def test_chunks_change_nothing(cells, monkeypatch):
+def test_chunks_change_nothing(cells):
     x, image = cells
     model = encoder(profile=True).eval()
     model.gate.data.fill_(1.0)
     with torch.no_grad():
-        whole = model(x, image, depth=x.sum(1), image_mask=torch.ones(6, dtype=torch.bool))
-        monkeypatch.setattr(token_cell, "CHUNK", 4)
-        parts = model(x, image, depth=x.sum(1), image_mask=torch.ones(6, dtype=torch.bool))
+        given = {"depth": x.sum(1), "image_mask": torch.ones(6, dtype=torch.bool)}
+        whole, parts = (model(x, image, **given, chunk_size=size) for size in (512, 4))
     assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 

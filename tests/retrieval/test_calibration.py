@@ -104,11 +104,11 @@ def test_what_cannot_be_calibrated_is_refused():
         NicheIndex.build(z, obs, calibrate="slide")
 
 
-def test_blocks_do_not_change_the_calibration(monkeypatch):
+def test_blocks_do_not_change_the_calibration():
     z, obs = _two_batches()
     shuffled = np.random.default_rng(0).permutation(400)
     whole = SlideCalibration.fit(z, obs["slide_id"].to_numpy())
-    monkeypatch.setattr("spatiagraph.retrieval.calibration._BLOCK", 7)
-    parts = SlideCalibration.fit(z[shuffled], obs["slide_id"].to_numpy()[shuffled])
+    slide = obs["slide_id"].to_numpy()[shuffled]
+    parts = SlideCalibration.fit(z[shuffled], slide, chunk_size=7)
     assert_allclose(parts.mean, whole.mean, rtol=1e-4, atol=1e-6)
     assert_allclose(parts.scale, whole.scale, rtol=1e-5)

@@ -17,7 +17,6 @@ from spatiagraph.data.slide import Slide, check_unique_ids
 
 Known = Callable[[Slide, NDArray[np.int64]], Mapping[str, Tensor | None]]
 """Looks up what is known of some cells of a slide: name → ``[B, ...]``."""
-_HELD_BYTES = 2 * 1024**3  # crops up to that are read once, more are read for every batch
 
 
 class PairLoader(DataLoader[TissueData]):
@@ -36,6 +35,7 @@ class PairLoader(DataLoader[TissueData]):
         known: Looks up what is known of control cells.
         batch_size: Pairs of a batch, at most.
         seed: Seed of the order.
+        held_bytes: Crops up to that are read once, more are read anew for every batch.
         progress: Show a progress bar while crops are read.
 
     Raises:
@@ -54,6 +54,7 @@ class PairLoader(DataLoader[TissueData]):
         known: Known | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        held_bytes: int = 2 * 1024**3,
         progress: bool = False,
     ):
         check_unique_ids(slides)
@@ -78,7 +79,7 @@ class PairLoader(DataLoader[TissueData]):
         used = [np.union1d(*(rows[codes == i] for rows in (self.control, self.target)))
                 for i in range(len(images))]  # fmt: skip
         num_bytes = 4 * sum(map(len, used)) * images[0].num_channels * size_px**2
-        if num_bytes <= _HELD_BYTES:
+        if num_bytes <= held_bytes:
             self.crops = [(rows, self._read(i, rows, progress)) for i, rows in enumerate(used)]
         super().__init__(
             range(len(pairs)),  # type: ignore[arg-type]  # numbers of pairs; collate makes batches

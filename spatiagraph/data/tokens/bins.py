@@ -8,7 +8,11 @@ from spatiagraph.data.tokens import pairs
 
 
 def bin_tokens(
-    counts: csr_matrix, num_bins: int = 51, *, gene_scale: ArrayLike | None = None
+    counts: csr_matrix,
+    num_bins: int = 51,
+    *,
+    gene_scale: ArrayLike | None = None,
+    max_pairs: int = pairs.MAX_PAIRS,
 ) -> csr_matrix:
     """Quantile bin of each value among the non-zero values of its cell.
 
@@ -22,6 +26,8 @@ def bin_tokens(
         counts: Counts or normalised expression, ``[N, G]``.
         num_bins: Number of bins, that of zeros included.
         gene_scale: Divide each gene by this first, ``[G]``, such as its non-zero mean.
+        max_pairs: Largest table of (gene, count) pairs, ordered once for all cells; beyond it each
+            cell is sorted. Changes no result.
 
     Returns:
         Bins ``[N, G]`` as CSR int16, 1 to ``num_bins - 1`` where ``counts`` is not 0.
@@ -47,7 +53,7 @@ def bin_tokens(
     if scale is None:  # all genes share one scale, and with it one row of the table
         largest = np.array([largest.max(initial=0)])
     bins = np.zeros(counts.nnz, dtype=np.int16)
-    if found.integral and largest.sum() <= pairs.MAX_PAIRS:
+    if found.integral and largest.sum() <= max_pairs:
         _bin_by_table(counts, largest, scale, num_bins - 1, bins)
     else:
         _bin_by_sort(counts, scale, num_bins - 1, bins)

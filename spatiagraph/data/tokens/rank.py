@@ -35,6 +35,7 @@ def rank_tokens(
     cls: int | None = None,
     pad: int = 0,
     force: bool = False,
+    max_pairs: int = pairs.MAX_PAIRS,
 ) -> RankTokens:
     r"""Genes of each cell by :math:`x_{cg} / m_g`, largest first.
 
@@ -54,6 +55,8 @@ def rank_tokens(
         cls: Token put first in every cell.
         pad: Token that fills up short cells.
         force: Accept values that are not integers; slower.
+        max_pairs: Largest table of (gene, count) pairs, ordered once for all cells; beyond it each
+            cell is sorted. Changes no result.
 
     Raises:
         ValueError: If counts are not integers, or tokens or medians do not fit the genes.
@@ -78,7 +81,7 @@ def rank_tokens(
     if cls is not None:
         ids[:, 0] = cls
     largest = np.where(token >= 0, found.largest, 0)
-    if found.integral and largest.sum() <= pairs.MAX_PAIRS:
+    if found.integral and largest.sum() <= max_pairs:
         _rank_by_table(counts, largest, token, median, ties, first, ids)
     else:
         _rank_by_sort(counts, token, median, ties, first, ids)

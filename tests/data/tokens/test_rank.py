@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, hstack
 
-from spatiagraph.data.tokens import fit_medians, pairs, rank_tokens
+from spatiagraph.data.tokens import fit_medians, rank_tokens
 
 A7_COUNTS, A7_MEDIANS = csr_matrix(np.array([[4, 0, 6, 10]], np.float32)), [2, 1, 1, 5]
 F5_COUNTS = csr_matrix(np.array([[10, 2, 0, 4, 4], [1, 1, 1, 1, 0]], np.float32))
@@ -92,14 +92,14 @@ def test_gene_order_zero_genes_and_unknown_genes_do_not_matter():
 @pytest.mark.parametrize("ties", ["vocabulary", "count"])
 @pytest.mark.parametrize("max_len", [12, 500])
 @pytest.mark.parametrize("cls", [None, 999])
-@pytest.mark.parametrize("max_pairs", [pairs.MAX_PAIRS, 0])
-def test_tokens_match_a_loop_over_cells(ties, max_len, cls, max_pairs, monkeypatch):
-    monkeypatch.setattr(pairs, "MAX_PAIRS", max_pairs)  # 0: sort each cell, no table
+@pytest.mark.parametrize("max_pairs", [1 << 24, 0], ids=["by table", "by sort"])
+def test_tokens_match_a_loop_over_cells(ties, max_len, cls, max_pairs):
     counts, rng = random_counts(), np.random.default_rng(2)
     token = rng.permutation(90) + 1
     token[[5, 40]] = -1
     median = rng.choice([0.5, 1.0, 2.0, 4.0], 90)  # many exact ties
-    got = rank_tokens(counts, token, median, ties=ties, max_len=max_len, cls=cls)
+    options = {"ties": ties, "max_len": max_len, "cls": cls, "max_pairs": max_pairs}
+    got = rank_tokens(counts, token, median, **options)
     ids, length = one_cell_at_a_time(counts, token, median, ties, max_len, cls)
     np.testing.assert_array_equal(got.ids, ids)
     np.testing.assert_array_equal(got.length, length)
