@@ -13,8 +13,10 @@ from PIL import Image
 from scipy.io import mmwrite
 from scipy.sparse import csr_matrix
 
+from spatiagraph.data import Slide, SlideImage
 from spatiagraph.data.read import read
 from spatiagraph.data.units import neighbor_distance
+from spatiagraph.data.writing import write
 
 GENES = ["ISG15", "SAMD11", "NOC2L"]
 IDS = ["ENSG00000187608", "ENSG00000187634", "ENSG00000188976"]
@@ -974,3 +976,64 @@ def test_an_image_that_moved_away_is_named_in_a_warning(tmp_path):
     (tmp_path / "he.png").unlink()
     with pytest.warns(UserWarning, match="no longer at .*he.png"):
         assert read(tmp_path / "results.h5ad").image is None
+
+
+def test_a_slide_read_again_has_the_crops_it_had(tmp_path):
+    adata = cells(400, 1.0)
+    dapi = np.random.default_rng(0).integers(0, 27, (420, 420), dtype=np.uint8)
+    stack = np.stack([dapi, dapi // 2, dapi // 3])
+    metadata = {"axes": "CYX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0}
+    tifffile.imwrite(tmp_path / "i.ome.tif", stack, metadata=metadata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    chosen = SlideImage.open(tmp_path / "i.ome.tif", channels=[0, 2], value_range=(1, 20))
+    slide = read(tmp_path / "a.h5ad", image=chosen)
+    assert slide.image is chosen
+    write(slide, tmp_path / "b.h5ad")
+    tifffile.imwrite(tmp_path / "i.ome.tif", stack * 9, metadata=metadata)  # a brighter scan
+    again = read(tmp_path / "b.h5ad")
+    assert again.image.channels == [0, 2]
+    np.testing.assert_array_equal(again.image.value_range, [[1, 20]] * 2)
+    with pytest.raises(ValueError, match="of the SlideImage that was given"):
+        read(tmp_path / "a.h5ad", image=chosen, image_mpp=0.5)
+
+
+def test_a_store_read_again_has_the_crops_it_had(tmp_path):
+    pytest.importorskip("spatialdata")
+    picture = np.random.default_rng(0).integers(0, 27, (420, 420, 2), dtype=np.uint8)
+    image = SlideImage([picture], mpp=1.0, value_range=(2, 20))
+    write(Slide(cells(400), image, slide_id="a"), tmp_path / "plain.zarr")
+    assert read(tmp_path / "plain.zarr").image.value_range.max() > 20  # nothing was noted
+    cells(400).write_h5ad(tmp_path / "a.h5ad")
+    write(read(tmp_path / "a.h5ad", image=image), tmp_path / "noted.zarr")
+    again = read(tmp_path / "noted.zarr")
+    np.testing.assert_array_equal(again.image.value_range, [[2, 20]] * 2)
+
+
+def beside_each_file(folder):
+    """What a Mac's Finder leaves on a foreign disk."""
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07\x00\x02" + bytes(120))
+    (folder / ".DS_Store").write_bytes(bytes(10))
+
+
+@pytest.mark.parametrize("write_folder", [write_spaceranger, write_xenium])
+def test_files_that_a_mac_leaves_beside_others_are_not_looked_at(tmp_path, write_folder):
+    write_folder(tmp_path / "s")
+    before = read(tmp_path / "s")
+    beside_each_file(tmp_path / "s")
+    after = read(tmp_path / "s")
+    assert repr(after) == repr(before)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "._a.h5ad").write_bytes(b"x")
+    with pytest.raises(ValueError, match="with nothing in it"):
+        read(tmp_path / "e")
+
+
+def test_morphology_of_which_the_first_file_is_missing_opens(tmp_path):
+    write_xenium(tmp_path / "x", image=False)
+    focus = tmp_path / "x" / "morphology_focus"
+    focus.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 999, (600, 600)).astype(np.uint16)
+    tifffile.imwrite(focus / "ch0001_boundary.ome.tif", pixels, metadata={"axes": "YX"})
+    slide = read(tmp_path / "x", image_mpp=1.0)
+    assert slide.image.path.name == "ch0001_boundary.ome.tif"

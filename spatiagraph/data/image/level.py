@@ -2,8 +2,9 @@
 
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class Level:
         if len(axes) != len(array.shape) or not {"Y", "X"} <= sizes.keys() or extra:
             raise ValueError(
                 f"Expected {name} to have axes Y and X, and C, S or Z besides, got {axes!r} of "
-                f"shape {tuple(array.shape)}; pass an array of [H, W] or [H, W, C]"
+                f"shape {tuple(array.shape)}; pass an array of [H, W] or [H, W, C], or "
+                'say what the axes are: axes="CYX" in SlideImage.open'
             )
         channel_axes = [a for a in "CS" if sizes.get(a, 1) > 1]
         if len(channel_axes) > 1:
@@ -61,7 +63,9 @@ class Level:
         wrong = [c for c in self._channels if not 0 <= c < stored]
         if wrong or not self._channels:
             raise ValueError(f"Expected channels of {name} in [0, {stored}), got {self._channels}")
-        self._all = self._channels == list(range(stored))
+        self.chosen = None if self._channels == list(range(stored)) else self._channels
+        # samples of one picture (and its alpha), not stains
+        self.is_color = self._channel_axis == "S" and stored in (3, 4)
         self.height, self.width = sizes["Y"], sizes["X"]
         self.num_channels = len(self._channels)
         self.dtype = np.dtype(array.dtype)
@@ -93,4 +97,20 @@ class Level:
         order = [axes.index(a) for a in ("Y", "X", self._channel_axis) if a]
         rest = [i for i in range(len(axes)) if i not in order]  # all of length 1
         pixels = pixels.transpose(order + rest).reshape(*(pixels.shape[i] for i in order[:2]), -1)
-        return pixels if self._all else pixels[..., self._channels]
+        return pixels if self.chosen is None else pixels[..., self._channels]
+
+
+class OpenImage(NamedTuple):
+    """Levels from fine to coarse, µm per pixel if the file says so, and what closes the file."""
+
+    levels: list[Level]
+    mpp: float | None
+    close: Callable[[], object] = tuple  # nothing to close
+
+
+def undecodable(path: Path, err: Exception) -> ValueError:
+    """What to tell of a file that is no image, or a damaged one."""
+    return ValueError(
+        f"Expected an image that can be decoded, got {path} ({err}). Is the file damaged, "
+        "incomplete or not an image?"
+    )

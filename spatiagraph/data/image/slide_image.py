@@ -12,8 +12,7 @@ from spatiagraph.data.image.crops import add_crops
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
 from spatiagraph.data.image.resample import area_weights
-
-_MAX_SAMPLE = 2**24  # pixels looked at for the value range
+from spatiagraph.data.image.value_range import value_range_of
 
 
 class SlideImage:
@@ -30,9 +29,10 @@ class SlideImage:
         mpp: µm per pixel of the first level.
         origin_um: x and y of the first pixel's outer corner in µm.
         value_range: Values that become 0 and 1 in crops, a pair or ``[C, 2]``. By default
-            ``(0, 255)`` for 8-bit images and otherwise the 0.1 and 99.9 percentiles of each channel
-            of the coarsest level. Kept as :attr:`value_range`.
+            ``(0, 255)`` for pictures in colour, as H&E of 8 bits, and otherwise the 0.1 and 99.9
+            percentiles of each channel. Kept as :attr:`value_range`.
         path: File of the image, for error messages.
+        axes: What :meth:`open` was told of the axes of the file.
 
     Raises:
         ValueError: If the levels are not one image, or ``mpp`` is not a positive number.
@@ -54,6 +54,7 @@ class SlideImage:
         origin_um: tuple[float, float] = (0.0, 0.0),
         value_range: tuple[float, float] | np.ndarray | None = None,
         path: str | os.PathLike | None = None,
+        axes: str | None = None,
     ):
         name = "the image" if path is None else str(path)
         if not levels:
@@ -63,11 +64,14 @@ class SlideImage:
         if len(origin_um) != 2 or not np.isfinite(origin_um).all():
             raise ValueError(f"Expected 'origin_um' as (x, y) in µm, got {origin_um}")
         self.path = None if path is None else Path(path)
+        self.axes = axes
         self.mpp = float(mpp)
         self.origin_um = (float(origin_um[0]), float(origin_um[1]))
         self._levels = [as_level(a, name) for a in levels]
         self._downsample = _downsampling(self._levels, name)
-        self.value_range = _value_range(self._levels, value_range, name)
+        self.value_range = value_range_of(
+            self._levels, self.mpp * self._downsample, value_range, name
+        )
 
     @classmethod
     def open(
@@ -77,23 +81,31 @@ class SlideImage:
         mpp: float | None = None,
         origin_um: tuple[float, float] = (0.0, 0.0),
         channels: Sequence[int] | None = None,
+        axes: str | None = None,
+        value_range: tuple[float, float] | np.ndarray | None = None,
     ) -> Self:
-        """Opens a PNG, JPEG, TIFF, OME-TIFF, Zarr array, group of Zarr arrays or OME-Zarr image.
+        """Opens a PNG, JPEG, TIFF of any maker, Zarr array, group of arrays or OME-Zarr image.
 
-        TIFF and Zarr images are read piece by piece; PNG and JPEG are decoded whole. A z-stack is
-        reduced by maximum projection, as is usual for nuclear stains. An alpha channel is dropped.
+        What the file is, is decided by its content, not by its name. TIFF and Zarr images are read
+        piece by piece; PNG and JPEG are decoded whole. A z-stack is reduced by maximum projection,
+        as is usual for nuclear stains. An alpha channel is dropped. Pages of which a TIFF says
+        nothing are channels, with a warning; channels whose files are missing are left out, with
+        a warning.
 
         Args:
             path: Where the image is.
-            mpp: µm per pixel; read from OME metadata by default.
+            mpp: µm per pixel; by default what OME metadata or the scanner's maker wrote.
             origin_um: x and y of the first pixel's outer corner in µm.
             channels: Channels to keep; all by default.
+            axes: What the stored axes are, a letter for each: ``Y``, ``X``, ``C`` (channels),
+                ``Z`` (planes of a stack). By default what the file says.
+            value_range: As for the class.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file cannot be decoded, or its pixel size is not known.
         """
-        opened = open_levels(Path(path), channels)
+        opened = open_levels(Path(path), channels, axes)
         scale = opened.mpp if mpp is None else mpp
         try:
             if scale is None:
@@ -101,7 +113,14 @@ class SlideImage:
                     f"Expected OME metadata with the pixel size in {path}, found none; pass mpp=… "
                     "(µm per pixel)"
                 )
-            image = cls(opened.levels, mpp=scale, origin_um=origin_um, path=path)
+            image = cls(
+                opened.levels,
+                mpp=scale,
+                origin_um=origin_um,
+                value_range=value_range,
+                path=path,
+                axes=axes,
+            )
         except ValueError:
             opened.close()
             raise
@@ -112,6 +131,11 @@ class SlideImage:
     def num_channels(self) -> int:
         """Number of channels, :math:`C`."""
         return self._levels[0].num_channels
+
+    @property
+    def channels(self) -> list[int] | None:
+        """Channels of the file that are kept; ``None`` if these are all."""
+        return self._levels[0].chosen
 
     @property
     def num_levels(self) -> int:
@@ -290,35 +314,3 @@ def _downsampling(levels: list[Level], name: str) -> np.ndarray:
             f"{[(v.height, v.width) for v in levels]}"
         )
     return np.array(factors)
-
-
-def _value_range(
-    levels: list[Level], value_range: tuple[float, float] | np.ndarray | None, name: str
-) -> np.ndarray:
-    """Values that become 0 and 1, per channel, ``[C, 2]``."""
-    channels = levels[0].num_channels
-    if value_range is not None:
-        given = np.asarray(value_range, dtype=np.float64)
-        if given.shape not in ((2,), (channels, 2)) or not (given[..., 0] < given[..., 1]).all():
-            raise ValueError(
-                f"Expected 'value_range' as (low, high) or [{channels}, 2], got {value_range}"
-            )
-        return np.broadcast_to(given, (channels, 2)).copy()
-    if levels[0].dtype == np.uint8:
-        return np.tile([0.0, 255.0], (channels, 1))
-    if levels[0].dtype == np.bool_:
-        return np.tile([0.0, 1.0], (channels, 1))
-    pixels = _sample(levels[-1])
-    if not np.isfinite(pixels).all():
-        raise ValueError(f"Expected finite pixel values in {name}, got NaN or infinity")
-    low, high = np.percentile(pixels, [0.1, 99.9], axis=0)  # [C]
-    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
-
-
-def _sample(level: Level) -> np.ndarray:
-    """All pixels ``[n, C]``, or evenly spread bands of rows if they are too many."""
-    bands = max(1, -(-level.height * level.width // _MAX_SAMPLE))
-    tall = max(1, level.height // bands // bands) if bands > 1 else level.height
-    starts = np.linspace(0, level.height - tall, bands).astype(int)
-    parts = [level.read(slice(int(s), int(s) + tall), slice(0, level.width)) for s in starts]
-    return np.concatenate(parts).reshape(-1, level.num_channels)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.h5ad import load_h5ad
 from spatiagraph.data.read.merscope import is_merscope, load_merscope
 from spatiagraph.data.read.parts import Options, Parts, PathLike, build
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
+from spatiagraph.data.read.tables import listed
 from spatiagraph.data.read.xenium import is_xenium, load_xenium
 from spatiagraph.data.slide import Expression, Slide
 
@@ -27,7 +29,7 @@ _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]],
 def read(
     path: PathLike,
     *,
-    image: PathLike | bool | None = None,
+    image: PathLike | SlideImage | bool | None = None,
     mpp: float | None = None,
     origin_um: tuple[float, float] | None = None,
     pitch_um: float | None = None,
@@ -55,7 +57,8 @@ def read(
     Args:
         path: File or folder.
         image: Image file; for a ``.zarr``, the name of the image element; for MERSCOPE, that of a
-            stain. By default what the folder or file itself holds; ``False`` goes without.
+            stain. By default what the folder or file itself holds; ``False`` goes without. A
+            :class:`~spatiagraph.SlideImage` is taken as it is, to choose channels, axes or values.
         mpp: µm per unit of the coordinates (full-resolution pixels, for Space Ranger).
         origin_um: x and y of the image's first pixel corner in µm; (0, 0) unless the file says.
         pitch_um: Distance of neighbouring spots in µm, instead of ``mpp``: 100 for Visium, 200
@@ -85,10 +88,19 @@ def read(
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
+    given = image if isinstance(image, SlideImage) else None
+    if given is not None and (image_mpp is not None or origin_um is not None):
+        raise ValueError(
+            "Expected image_mpp and origin_um of the SlideImage that was given, got others beside "
+            "it: pass mpp=… and origin_um=… to SlideImage.open"
+        )
+    wanted = image if not isinstance(image, SlideImage) else False
     options = Options(
-        image, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts, assume_um
+        wanted, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts, assume_um
     )
     name, parts = _load(source, options)
+    if given is not None:
+        parts.image = given
     parts.notes["path"] = source.name
     return build(
         parts,
@@ -122,13 +134,13 @@ def _load(source: Path, options: Options) -> tuple[str, Parts]:
 
 
 def _unknown(folder: Path) -> str:
-    inside = sorted([*folder.glob("*"), *folder.glob("binned_outputs/*")])
+    inside = [*listed(folder, "*"), *listed(folder, "binned_outputs/*")]
     readable = [str(p.relative_to(folder)) for p in inside if p.suffix == ".h5ad" or _is_slide(p)]
     if readable:
-        listed = ", ".join(readable[:12])
+        names = ", ".join(readable[:12])
         where = folder.name or folder
-        return f"Expected one slide, got the folder {where} with {listed}. Pass one of them"
-    found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
+        return f"Expected one slide, got the folder {where} with {names}. Pass one of them"
+    found = ", ".join([p.name for p in listed(folder, "*")][:8])
     if any((folder / mark).exists() for mark in ("scalefactors_json.json", "tissue_positions.csv")):
         mend = "It has spots but no counts: filtered_feature_bc_matrix and spatial/ are missing"
     elif any("transcript" in p.name for p in inside):

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from spatiagraph.data.read.parts import (
     notes_of,
     open_image,
     recall,
+    reopen_image,
 )
 from spatiagraph.data.scale import doubts, libraries
 
@@ -87,18 +87,14 @@ def _reopen(
     heard: list[str] = []
     if options.image in (None, True) and file is not None:
         if Path(str(file)).exists():
-            origin = notes.get("image_origin_um", (0.0, 0.0))
-            options = replace(
-                options,
-                image=str(file),
-                image_mpp=options.image_mpp or float(notes["image_mpp"]),
-                origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
-            )
+            image = reopen_image(notes, options)
         else:
             heard.append(f"The image of the slide is no longer at {file}: pass image=…")
-            options = replace(options, image=False)
-    image, _, warning = _image(adata, 1.0, options)
-    parts = Parts(adata, image, molecules, warnings=heard if warning is None else [*heard, warning])
+            image = None
+    else:
+        image, _, warning = _image(adata, 1.0, options)
+        heard += [] if warning is None else [warning]
+    parts = Parts(adata, image, molecules, warnings=heard)
     recall(parts, notes)
     return parts
 

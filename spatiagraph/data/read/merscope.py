@@ -27,6 +27,7 @@ from spatiagraph.data.read.outlines import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    listed,
     numbers,
     read_counts,
     read_table,
@@ -194,12 +195,12 @@ def _image(folder: Path, options: Options) -> tuple[SlideImage | None, str | Non
     if asked is None or asked is True or (found := Path(asked)).suffix == "":
         stain = "DAPI" if asked is None or asked is True else str(asked)
         planes = sorted(
-            images.glob(f"mosaic_{stain}_z*.tif"), key=lambda p: int(p.stem.split("_z")[-1])
+            listed(images, f"mosaic_{stain}_z*.tif"), key=lambda p: int(p.stem.split("_z")[-1])
         )
         if not planes:
             if asked is None:
                 return None, None
-            have = {p.stem.split("_")[1] for p in images.glob("mosaic_*_z*.tif")}
+            have = {p.stem.split("_")[1] for p in listed(images, "mosaic_*_z*.tif")}
             raise FileNotFoundError(
                 f"Expected mosaic_{stain}_z*.tif in {images}, got stains "
                 f"{', '.join(sorted(have)) or 'none'}"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from spatiagraph._optional import require
-from spatiagraph.data.read.tables import read_table, table_columns
+from spatiagraph.data.read.tables import listed, read_table, table_columns
 
 _PURPOSE = "Reading the outlines of cells"
 _AT_ONCE = 1_000_000  # molecules that are points at the same time
@@ -20,11 +20,11 @@ def find_outlines(folder: Path) -> Path | None:
     Args:
         folder: Where to look.
     """
-    for path in sorted(folder.glob("*.parquet")):
+    for path in listed(folder, "*.parquet"):
         if {"EntityID", "ZIndex", "Geometry"} <= set(table_columns(path)):
             return path
     hdf5 = folder / "cell_boundaries"
-    return hdf5 if any(hdf5.glob("*.hdf5")) else None
+    return hdf5 if listed(hdf5, "*.hdf5") else None
 
 
 def read_outlines(path: Path) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def read_outlines(path: Path) -> pd.DataFrame:
     """
     shapely = require("shapely", extra="io", purpose=_PURPOSE)
     if path.is_dir():
-        rows = [row for file in sorted(path.glob("*.hdf5")) for row in _from_hdf5(file, shapely)]
+        rows = [row for file in listed(path, "*.hdf5") for row in _from_hdf5(file, shapely)]
         table = pd.DataFrame(rows, columns=["cell_id", "z_plane", "outline"])
     else:
         names = {"EntityID": "cell_id", "ZIndex": "z_plane", "Geometry": "outline"}

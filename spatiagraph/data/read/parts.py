@@ -145,6 +145,38 @@ def open_image(
         raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
 
 
+def reopen_image(notes: Mapping[str, Any], options: Options) -> SlideImage:
+    """The image of a slide that was read before: the same channels, place and values in crops.
+
+    Args:
+        notes: What :func:`build` noted of the slide.
+        options: Scale or place, to override those of the notes.
+    """
+    origin = notes.get("image_origin_um", (0.0, 0.0))
+    return SlideImage.open(
+        str(notes["image_file"]),
+        mpp=options.image_mpp or float(notes["image_mpp"]),
+        origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
+        channels=None if (c := notes.get("image_channels")) is None else [int(i) for i in c],
+        axes=None if (a := notes.get("image_axes")) is None else str(a),
+        value_range=notes.get("image_value_range"),
+    )
+
+
+def _image_notes(image: SlideImage) -> dict[str, Any]:
+    """What is needed to have the same crops again."""
+    notes: dict[str, Any] = {"image_value_range": image.value_range}
+    if image.path is not None:
+        notes |= {
+            "image_file": str(image.path.resolve()),
+            "image_mpp": image.mpp,
+            "image_origin_um": [float(x) for x in image.origin_um],
+            "image_channels": image.channels,
+            "image_axes": image.axes,
+        }
+    return notes
+
+
 def build(
     parts: Parts,
     *,
@@ -187,12 +219,8 @@ def build(
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)
     notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}
-    if parts.image is not None and parts.image.path is not None:
-        notes |= {
-            "image_file": str(parts.image.path.resolve()),
-            "image_mpp": parts.image.mpp,
-            "image_origin_um": [float(x) for x in parts.image.origin_um],
-        }
+    if parts.image is not None:
+        notes |= _image_notes(parts.image)
     notes = {k: v for k, v in notes.items() if v is not None}
     slide.adata.uns[keys.UNS] = {**slide.adata.uns.get(keys.UNS, {}), "read": notes}
     return slide

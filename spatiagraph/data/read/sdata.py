@@ -1,6 +1,7 @@
 """SpatialData stores (``.zarr``): table, centroids, image placed by its transformation."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
     if molecules is not None and mpp is not None:
         molecules[["x_um", "y_um"]] *= mpp
-    image, name = _image(sdata, element, 1.0 if mpp is None else mpp, options)
+    notes = previous if written else {}
+    image, name = _image(sdata, element, 1.0 if mpp is None else mpp, options, notes)
     parts = Parts(
         adata,
         image,
@@ -177,9 +179,12 @@ def _molecules(sdata: Any) -> tuple[pd.DataFrame | None, str | None]:
 
 
 def _image(
-    sdata: Any, element: Any, mpp: float, options: Options
+    sdata: Any, element: Any, mpp: float, options: Options, notes: Mapping[str, Any]
 ) -> tuple[SlideImage | None, str | None]:
-    """The image asked for, or the finest one, placed in the units of the cells."""
+    """The image asked for, or the finest one, placed in the units of the cells.
+
+    A slide that was read before keeps the values that become black and white in crops.
+    """
     names = list(sdata.images)
     asked = options.image
     if asked is False or (not names and (asked is None or asked is True)):
@@ -206,6 +211,7 @@ def _image(
         [level.data for level in levels],
         mpp=options.image_mpp or scale * mpp,
         origin_um=origin,
+        value_range=notes.get("image_value_range") if asked is None or asked is True else None,
         path=path,
     )
     return image, name

@@ -20,6 +20,19 @@ DAMAGED = (ValueError, OSError, EOFError, zlib.error)
 """What pandas, pyarrow and gzip raise on a damaged file."""
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds by a pattern, in order of names.
+
+    Files that begin with a dot are left out: a Mac writes ``._<name>`` beside each file on disks
+    that are not its own, and they hold nothing of the slide.
+
+    Args:
+        folder: Where to look.
+        pattern: Name with ``*``, as of :meth:`pathlib.Path.glob`.
+    """
+    return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
+
+
 def find_table(folder: Path, stem: str) -> Path | None:
     """The table ``<stem>`` of a folder: ``.parquet``, ``.csv`` or ``.csv.gz``, in this order.
 
@@ -31,7 +44,7 @@ def find_table(folder: Path, stem: str) -> Path | None:
         ValueError: Several tables have such a name.
     """
     for suffix in _SUFFIXES:
-        found = sorted(folder.glob(f"{stem}{suffix}"))
+        found = listed(folder, f"{stem}{suffix}")
         if len(found) > 1:
             raise ValueError(
                 f"Expected one {stem}{suffix} in {folder}, got "

@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from spatiagraph import keys
 from spatiagraph.data.checks import check_names
 from spatiagraph.data.read.controls import CONTROL_COUNTS
-from spatiagraph.data.read.tables import DAMAGED, unreadable
+from spatiagraph.data.read.tables import DAMAGED, listed, unreadable
 from spatiagraph.data.transcripts import is_control
 
 _GENES = "Gene Expression"
@@ -29,7 +29,7 @@ def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
         stems: Names in order of preference.
     """
     for stem in stems:
-        files = [folder / f"{stem}.h5", *sorted(folder.glob(f"*_{stem}.h5"))]
+        files = [folder / f"{stem}.h5", *listed(folder, f"*_{stem}.h5")]
         found = next((p for p in [*files, folder / stem] if p.exists()), None)
         if found is not None:
             return found

@@ -19,6 +19,7 @@ from spatiagraph.data.read.molecules import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    listed,
     numbers,
     positive_number,
     read_json,
@@ -29,12 +30,8 @@ from spatiagraph.data.read.tables import (
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
 _CENTRE = ("x_centroid", "y_centroid")
-_MORPHOLOGY = (
-    "morphology_focus/ch0000_dapi.ome.tif",
-    "morphology_focus/morphology_focus_0000.ome.tif",
-    "morphology_focus.ome.tif",
-    "morphology_mip.ome.tif",
-)
+_MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morphology_mip.ome.tif")
+"""In order of preference; any file of a set opens all of it, and the first is DAPI."""
 
 
 def is_xenium(folder: Path) -> bool:
@@ -119,7 +116,7 @@ def _image(folder: Path, options: Options) -> SlideImage | None:
     if mpp is None and specs.exists():
         mpp = positive_number(read_json(specs), "pixel_size", specs.name)
     if options.image is None or options.image is True:
-        found = next((p for name in _MORPHOLOGY if (p := folder / name).exists()), None)
+        found = next((p for name in _MORPHOLOGY for p in listed(folder, name)), None)
         if found is None and options.image is True:
             raise FileNotFoundError(
                 f"Expected one of {', '.join(_MORPHOLOGY)} in {folder}, found none"
