@@ -19,7 +19,7 @@ from spatiagraph.tasks.defaults import default_task
 from spatiagraph.training.embedding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.record import run_record, task_record
-from spatiagraph.training.trainer import FitResult, train
+from spatiagraph.training.trainer import FitResult, check_numbers, train
 
 
 def fit(
@@ -82,6 +82,7 @@ def fit(
             cached cells, nothing was trained, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
+    check_numbers(max_epochs=max_epochs, lr=lr)
     ids = [slide.slide_id for slide in slides]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated or not ids:

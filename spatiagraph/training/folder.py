@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from spatiagraph._files import replaced_file
+from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
 
 RUN = "run.json"
-LAST = Path("checkpoints") / "last.ckpt"
 HISTORY = "history.csv"
 MODEL = "model"
 
@@ -46,8 +46,21 @@ def claim(folder: Path, record: dict[str, Any]) -> Path | None:
     Args:
         folder: Where the run is to be kept.
         record: Describes the run, as plain values.
+
+    Raises:
+        ValueError: There are checkpoints, and none of them can be used.
     """
+    checkpoint = newest_checkpoint(folder, record)
     with replaced_file(folder / RUN) as new:
         new.write_text(json.dumps(record, indent=1))
-    last = folder / LAST
-    return last if last.is_file() else None
+    return checkpoint
+
+
+def release(folder: Path) -> None:
+    """Give back the folder of a run that failed before its first checkpoint: nothing is lost.
+
+    Args:
+        folder: Of the run.
+    """
+    if not any((folder / part).exists() for part in (LAST, BEFORE, MODEL)):
+        (folder / RUN).unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """``train``: any task on any batches, with checkpoints, a log and exact resume."""
 
 import logging
+import math
 import os
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,15 +21,19 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
+from spatiagraph._files import full_disk_named
 from spatiagraph.data.convert import TissueData
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.training.averaging import WarmAverage
-from spatiagraph.training.folder import HISTORY, LAST, MODEL, check_folder, claim
+from spatiagraph.training.checkpoints import LAST, CheckpointFiles
+from spatiagraph.training.folder import HISTORY, MODEL, check_folder, claim, release
 from spatiagraph.training.module import TaskModule
 from spatiagraph.training.progress import EpochProgress, History
 
 logger = logging.getLogger(__name__)
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # which Lightning sets along with deterministic algorithms
 
 
 @dataclass(frozen=True)
@@ -91,43 +97,46 @@ def train(
         callbacks: More Lightning callbacks.
 
     Raises:
-        ValueError: If the folder holds another run, nothing was trained, or the loss stops being
-            finite.
+        ValueError: If an argument is out of range, the folder holds another run or checkpoints none
+            of which opens, nothing was trained, or the loss stops being finite. A folder that was
+            free before is free again unless an epoch was finished.
+        DiskFullError: If the folder takes no more; finished epochs are safe.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
-    if max_epochs < 1:
-        raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
+    check_numbers(max_epochs=max_epochs, lr=lr)
     record = {} if record is None else record
     folder = None if out is None else Path(out)
-    checkpoint = None
     if folder is not None:
         check_folder(folder, record, resume)
-        checkpoint = claim(folder, record)
     history = History(None if folder is None else folder / HISTORY)
     module = TaskModule(task.train(), lr=lr, seed=seed)
     averages = [] if average is None else [WarmAverage(average)]
-    trainer = Trainer(
-        max_epochs=max_epochs,
-        accelerator=accelerator,
-        devices=devices,
-        strategy=_strategy(strategy, accelerator, devices),
-        use_distributed_sampler=False,  # ours know their process
-        precision=precision,
-        default_root_dir=folder,
-        gradient_clip_val=1.0,
-        logger=_logger(folder),
-        callbacks=[history, *averages, *_progress(progress), *_checkpoints(folder), *callbacks],
-        enable_checkpointing=folder is not None,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        deterministic="warn",
-        log_every_n_steps=1,
-    )
-    start = time.perf_counter()
-    _run(trainer, module, batches, checkpoint)
-    seconds = time.perf_counter() - start
-    if not history.rows:
-        raise ValueError("Expected at least one training step, but none was taken")
+    with _torch_settings_kept():
+        trainer = Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            strategy=_strategy(strategy, accelerator, devices),
+            use_distributed_sampler=False,  # ours know their process
+            precision=precision,
+            default_root_dir=folder,
+            gradient_clip_val=1.0,
+            logger=_logger(folder),
+            plugins=[] if folder is None else [CheckpointFiles(record)],
+            callbacks=[history, *averages, *_progress(progress), *_checkpoints(folder), *callbacks],
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            deterministic="warn",
+            log_every_n_steps=1,
+        )
+        checkpoint = None if folder is None else claim(folder, record)  # all arguments are good
+        start = time.perf_counter()
+        with _kept_in(folder):
+            _run(trainer, module, batches, checkpoint)
+            if not history.rows:
+                raise ValueError("Expected at least one training step, but none was taken")
+        seconds = time.perf_counter() - start
     task.model.eval()
     if folder is not None and trainer.is_global_zero and isinstance(task.model, PretrainedModel):
         task.model.save_pretrained(folder / MODEL)
@@ -135,6 +144,53 @@ def train(
     logger.info("trained on %d cells in %.1f s", cells, seconds)
     spent = sum(row["seconds"] for row in history.rows)
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
+
+
+def check_numbers(*, max_epochs: int, lr: float) -> None:
+    """Refuse a number of epochs or a learning rate that no run could use.
+
+    Args:
+        max_epochs: Passes over the batches.
+        lr: Peak learning rate.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if max_epochs < 1:
+        raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"Expected a learning rate above 0, such as 1e-3, got lr={lr}")
+
+
+@contextmanager
+def _torch_settings_kept() -> Iterator[None]:
+    """Leave the choice of algorithms as it was: Lightning switches it for the whole process."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    workspace = os.environ.get(_WORKSPACE)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        os.environ.pop(_WORKSPACE, None)
+        if workspace is not None:
+            os.environ[_WORKSPACE] = workspace
+
+
+@contextmanager
+def _kept_in(folder: Path | None) -> Iterator[None]:
+    """Name the folder if it takes no more, and free it if the run ended in its first epoch."""
+    if folder is None:
+        yield
+        return
+    try:
+        with full_disk_named(folder):
+            yield
+    except BaseException:
+        release(folder)
+        raise
 
 
 def _strategy(strategy: str, accelerator: str, devices: int | str) -> str:
@@ -180,6 +236,8 @@ def _run(
             # tiles are cut in memory: workers would only copy the slides
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+            # a run goes on where its folder was moved to
+            warnings.filterwarnings("ignore", message=".*The dirpath has changed.*")
             # networks that a loss is taken of are frozen
             warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")
             # Lightning's own use of torch's pytree

@@ -24,6 +24,7 @@ from spatiagraph.nn.unet import check_side
 from spatiagraph.tasks.image_flow import MIN_MORPHOLOGY
 from spatiagraph.training.generating import fit_generator
 from spatiagraph.training.morphology import MorphologyFit, fit_morphology
+from spatiagraph.training.trainer import check_numbers
 
 NUM_BLOCKS = 5
 """One of so many folds of blocks of tissue is kept for testing."""
@@ -109,6 +110,8 @@ def fit_transitions(
         ValueError: Slides, states and transitions do not fit together, or no pair is left to train
             on or to test on.
     """
+    for epochs in (max_epochs, morphology_epochs):
+        check_numbers(max_epochs=epochs, lr=lr)
     asked = as_transitions(transitions)
     check_side(size_px, {**PRESETS.get(preset, {}), **options}.get("multipliers"))
     split = _split(slides, window_um, context, seed)
