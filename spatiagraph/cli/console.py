@@ -52,15 +52,26 @@ def check_output_file(path: Path, suffix: str) -> None:
 
     Raises:
         ValueError: It is a folder, or has another suffix.
-        OSError: Its folder cannot be made or written to.
+        OSError: Its folder cannot be made or written to; nothing is made yet.
     """
     if path.suffix != suffix:
         raise ValueError(f"Expected an output file that ends in {suffix}, got {path.name}")
     if path.is_dir():
         raise ValueError(f"Expected an output file, {path} is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"Expected a folder that can be written to, got {path.parent}")
+    check_output_folder(path.parent)
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before the work; nothing is made yet.
+
+    Raises:
+        OSError: It is a file or inside of one, or may not be written to.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"Expected a folder to write to, {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"Expected a folder that can be written to, got {there}")
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -75,21 +86,6 @@ def file_names(names: Sequence[str]) -> list[str]:
             same = [name for name, its in zip(names, safe, strict=True) if its == text]
             raise ValueError(f"Expected names that differ as names of files, got {same}")
     return safe
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have, before the work.
-
-    Raises:
-        ValueError: There is no such device.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device="cpu" if device == "auto" else device)
-    except (RuntimeError, AssertionError) as err:  # the latter from a torch without CUDA
-        why = str(err).splitlines()[0]
-        raise ValueError(f"Expected a device of this machine, got {device!r}: {why}") from err
 
 
 def check_accelerator(name: str) -> None:

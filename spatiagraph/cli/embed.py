@@ -28,11 +28,12 @@ def embed(
     `spatia` in place of `context` if that is the model.
     """
     from spatiagraph import training
-    from spatiagraph.cli.console import check_device, check_output_file, say
+    from spatiagraph.cli.console import check_output_file, say
     from spatiagraph.data.h5ad_file import write_h5ad
+    from spatiagraph.training.devices import as_device
 
     check_output_file(out, ".h5ad")
-    check_device(device)
+    as_device(device)
     loaded = load_model(model)
     section = slide_options.read(slide, molecules=False)
     say(repr(section))

@@ -1,7 +1,6 @@
 """What is shown of an embedded slide, by ``demo`` and ``report`` alike."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
+_LEVELS = ("cell", "niche", "tissue")
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,36 @@ def model_name(adata: "AnnData") -> str:
     Raises:
         ValueError: If it has none.
     """
-    name = adata.uns.get(keys.UNS, {}).get("name")
-    if name is None:
+    notes = adata.uns.get(keys.UNS)
+    name = notes.get("name") if isinstance(notes, Mapping) else None
+    needed = [keys.embedding_key(str(name), level) for level in _LEVELS]
+    if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
         raise ValueError(
             f"Expected a file that `spatiagraph embed` wrote, found no embeddings in obsm "
             f"({', '.join(adata.obsm) or 'empty'})"
         )
-    return str(name)
+    return name
+
+
+def embedding_record(adata: "AnnData") -> dict[str, Any]:
+    """What embedded a slide, as ``spatiagraph embed`` notes it; nothing if it is not noted.
+
+    Raises:
+        ValueError: If the note is damaged.
+    """
+    from spatiagraph.training.folder import check_record
+
+    note = _plain(adata.uns[keys.UNS].get("embed", {}))
+    return check_record(note, f"uns[{keys.UNS!r}]['embed'] of the slide")
+
+
+def _plain(value: Any) -> Any:
+    """A value from ``uns`` as Python has it: a file gives NumPy's numbers and arrays back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
 
 
 def one_model_name(slides: "Sequence[Slide]") -> str:
@@ -175,12 +198,12 @@ def write_page(
         warnings: What to know before trusting the page.
     """
     from spatiagraph.report import write_report
+    from spatiagraph.training.folder import read_history, read_record
 
     name = model_name(slide.adata)
-    record: dict[str, Any] = dict(slide.adata.uns[keys.UNS].get("embed", {}))
-    history = None
+    record, history = embedding_record(slide.adata), None
     if run is not None:
-        record, history = read_run(run)
+        record, history = read_record(run), read_history(run)
     coverage, missing = None, list[str]()
     if model is not None:
         coverage = model.panel.coverage([slide]).set_index("slide_id")
@@ -201,18 +224,6 @@ def write_page(
         missing=missing,
         warnings=warnings,
     )
-
-
-def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What was run, and the loss of every epoch.
-
-    Raises:
-        ValueError: If the folder holds no run.
-    """
-    for file in ("run.json", "history.csv"):
-        if not (folder / file).is_file():
-            raise ValueError(f"Expected the folder of a run, found no {file} in {folder}")
-    return json.loads((folder / "run.json").read_text()), pd.read_csv(folder / "history.csv")
 
 
 def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:

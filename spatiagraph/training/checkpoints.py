@@ -100,7 +100,7 @@ def _check(path: Path, record: dict[str, Any]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             cut = archive.testzip()  # torch does not look at the checksums
-        saved = None if cut else torch.load(path, map_location="cpu", weights_only=True)
+        saved: Any = None if cut else torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as err:
         said = " ".join(str(err).split())[:200] or type(err).__name__
         raise ValueError(f"The checkpoint {path} does not open ({said})") from err

@@ -4,12 +4,83 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pydantic import ConfigDict
+
 from spatiagraph._files import replaced_file
+from spatiagraph._json import Schema, read_json, validated
 from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
 
 RUN = "run.json"
 HISTORY = "history.csv"
 MODEL = "model"
+
+
+class RunRecord(Schema):
+    """What is read of the record of a run: its figures, and the slides it was trained on.
+
+    Runs of other tasks keep other arguments beside these, which are shown or compared as they are.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    version: str | None = None
+    model: str | None = None
+    num_genes: int | None = None
+    max_epochs: int | None = None
+    seed: int | None = None
+    slides: dict[str, str | dict[str, str | int | float | None]] | None = None
+
+
+def check_record(record: Any, where: str) -> dict[str, Any]:
+    """A record of a run whose figures have the types that reports rely on.
+
+    Args:
+        record: Parsed JSON, or plain values.
+        where: What to call the source in a message.
+
+    Raises:
+        ValueError: It is no object, or a value has another type; names the key.
+    """
+    validated(record, RunRecord, where)
+    return dict(record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What was run on what, as the folder of a run has it.
+
+    Raises:
+        ValueError: There is no such file, or it is damaged.
+    """
+    place = folder / RUN
+    if not place.is_file():
+        raise ValueError(f"Expected the folder of a run, found no {RUN} in {str(folder)!r}")
+    return check_record(read_json(place), repr(str(place)))
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Losses of a run, one row per epoch.
+
+    Raises:
+        ValueError: There is no such file, it is no table of numbers, or no epoch is in it.
+    """
+    place = folder / HISTORY
+    if not place.is_file():
+        raise ValueError(f"Expected the folder of a run, found no {HISTORY} in {str(folder)!r}")
+    try:
+        table = pd.read_csv(place)
+    except ValueError as err:  # no text, no table, or nothing in it
+        raise ValueError(f"Expected a table of epochs in {str(place)!r}, got: {err}") from err
+    wrong = [str(name) for name, dtype in table.dtypes.items() if not is_numeric_dtype(dtype)]
+    wrong += [name for name in ("epoch", "loss") if name not in table]
+    if wrong or not len(table):
+        raise ValueError(
+            f"Expected numbers of every epoch in {str(place)!r}, got "
+            + (f"none in {', '.join(wrong)}" if wrong else "no epoch")
+            + "; the same line of `fit` writes it anew"
+        )
+    return table
 
 
 def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
@@ -29,7 +100,7 @@ def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
     if run_file.is_file():
         if not resume:
             raise ValueError(f"Expected an empty folder, {str(folder)!r} holds a run: resume it")
-        previous, description = json.loads(run_file.read_text()), json.loads(json.dumps(record))
+        previous, description = read_record(folder), json.loads(json.dumps(record))
         changed = sorted(
             k for k in {*previous, *description} if previous.get(k) != description.get(k)
         )

@@ -1,4 +1,4 @@
-"""A run goes on from the newest checkpoint that opens, and a folder is claimed by good arguments."""
+"""A run goes on from the newest checkpoint that opens; good arguments alone claim a folder."""
 
 import json
 import logging
