@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
-_LEVELS = ("cell", "niche", "tissue")
+_LEVELS = ("niche", "tissue")  # that have domains
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def find_domains(
     if num_domains is None:
         num_domains = 7 if truth is None else truth.nunique()
     domains, has = {}, {}
-    for level in ("niche", "tissue"):
+    for level in _LEVELS:
         z = np.asarray(adata.obsm[keys.embedding_key(name, level)])
         own = has[level] = np.isfinite(z).all(1)  # a cell without a niche has none
         codes = np.full(len(z), -1)
