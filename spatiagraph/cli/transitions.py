@@ -20,15 +20,19 @@ _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
     """Rows of (control, target, tag) from ``control:target`` or ``control:target:tag``.
 
+    Where two colons stand, they separate in place of one, so that names may hold colons:
+    ``CL:0000084::CL:0000236``.
+
     Raises:
         ValueError: If one has another form.
     """
     rows = []
     for text in given:
-        parts = [part.strip() for part in text.split(":")]
+        parts = [part.strip() for part in text.split("::" if "::" in text else ":")]
         if len(parts) not in (2, 3) or not all(parts):
             raise ValueError(
-                f"Expected --transition as control:target or control:target:name, got {text!r}"
+                f"Expected --transition as control:target or control:target:name, got {text!r}. "
+                "Names with a colon in them are separated by two: control::target"
             )
         control, target, *tag = parts
         rows.append((control, target, tag[0] if tag else f"{control} to {target}"))

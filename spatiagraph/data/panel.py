@@ -1,7 +1,6 @@
 """The genes a model knows, in order, and how the genes of a slide map onto them."""
 
 import json
-import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from spatiagraph.data.genes import ENSEMBL, strip_version
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.variability import gene_variability
 
 MIN_COVERAGE = 0.1
 """Share of the panel a slide must measure to be used at all."""
-_ENSEMBL = re.compile(r"^ENS[A-Z]*\d{6,}(\.\d+)?$")
 _NO_ID = {"", "nan", "NaN", "None", "NA", "<NA>"}
 
 
@@ -105,7 +104,8 @@ class GenePanel:
             min_cells: Leave out genes seen in fewer cells, all slides together.
 
         Raises:
-            ValueError: If there is no slide, or no gene remains.
+            ValueError: If there is no slide, two of them have no gene in common, also not by way
+                of others, or no gene remains.
         """
         if not slides:
             raise ValueError("Expected at least one slide to take genes from, got none")
@@ -113,6 +113,7 @@ class GenePanel:
             raise ValueError(f'Expected how to be "union" or "intersection", got {how!r}')
         if num_genes is not None and num_genes < 1:
             raise ValueError(f"Expected 'num_genes' of at least 1, got {num_genes}")
+        _check_related(slides)
         everything = _union(slides)
         panel = cls(*everything)
         total = len(panel)
@@ -287,9 +288,7 @@ class GenePanel:
 
 def _strip_version(gene_id: str) -> str:
     text = str(gene_id)
-    if text in _NO_ID:
-        return ""
-    return re.sub(r"\.\d+$", "", text) if _ENSEMBL.match(text) else text
+    return "" if text in _NO_ID else strip_version(text)
 
 
 def _check_unique(names: Sequence[str], what: str) -> None:
@@ -308,7 +307,7 @@ def _some(names: Sequence[str], number: int = 5) -> str:
 
 def _ids(symbols: Sequence[str], gene_ids: Sequence[str] | None) -> list[str] | None:
     """Ensembl ids without version; the symbols where those are Ensembl ids; ``None`` if neither."""
-    if gene_ids is None and symbols and _ENSEMBL.match(symbols[0]):
+    if gene_ids is None and symbols and ENSEMBL.match(symbols[0]):
         gene_ids = symbols
     return None if gene_ids is None else [_strip_version(i) for i in gene_ids]
 
@@ -349,6 +348,47 @@ def _union(slides: Sequence[Slide]) -> tuple[list[str], list[str] | None]:
             gene_ids.append("" if ids[column] in known_ids else ids[column])
             known_ids.add(ids[column])
     return symbols, gene_ids if any(gene_ids) else None
+
+
+def _check_related(slides: Sequence[Slide]) -> None:
+    """Slides have genes in common, directly or by way of others; more than differ in case only."""
+    groups: list[tuple[set[str], list[Slide]]] = []
+    for slide in slides:
+        names = {*slide.symbols, *(_ids(slide.symbols, slide.gene_ids) or ())} - {""}
+        joined = [group for group in groups if _share_genes(names, group[0])]
+        members = [member for group in joined for member in group[1]]
+        groups = [group for group in groups if not any(group is other for other in joined)]
+        groups.append((names.union(*(group[0] for group in joined)), [*members, slide]))
+    if len(groups) == 1:
+        return
+    one, other = groups[0][1][0], groups[1][1][0]
+    raise ValueError(
+        f"Expected slides that measure some of the same genes, got none in slide {one.slide_id!r} "
+        f"({_some(one.symbols, 3)}) and slide {other.slide_id!r} ({_some(other.symbols, 3)})"
+        f"{_why_unrelated(one, other)}"
+    )
+
+
+def _share_genes(ours: set[str], theirs: set[str]) -> bool:
+    shared = len(ours & theirs)
+    in_any_case = len({n.casefold() for n in ours} & {n.casefold() for n in theirs})
+    return shared > 0 and shared >= in_any_case - shared  # C3 is C3 in man and mouse
+
+
+def _why_unrelated(one: Slide, other: Slide) -> str:
+    fold = [{s.casefold() for s in slide.symbols} for slide in (one, other)]
+    if fold[0] & fold[1]:
+        return (
+            f". {len(fold[0] & fold[1]):,} differ in case only: two species? Map one to the other "
+            "with spatiagraph.data.tokens.merge_orthologs, or rename the genes if they are the same"
+        )
+    named = [bool(ENSEMBL.match(slide.symbols[0])) for slide in (one, other)]
+    if named[0] != named[1]:
+        return (
+            ". One has Ensembl ids, the other symbols: add symbols in var['feature_name'], or ids "
+            "in var['gene_ids']"
+        )
+    return ": other species, other ids, or another panel? Train a model for each"
 
 
 def _relative_rank(value: NDArray[np.float64]) -> NDArray[np.float64]:

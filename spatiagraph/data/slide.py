@@ -1,6 +1,5 @@
 """One tissue section: cells, image and molecules, everything in µm."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
@@ -20,15 +19,13 @@ from spatiagraph.data.checks import (
     check_values,
     nearest,
 )
+from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.scale import declared_scale, unknown_scale
 from spatiagraph.data.units import check_um
 
 Expression = Literal["counts", "normalized"]
 
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?$")
-_ID_COLUMNS = (keys.GENE_IDS, "gene_id", "ensembl_id", "ensembl", "feature_id")
-_SYMBOL_COLUMNS = ("symbol", "gene_symbol", "gene_symbols", "gene_name", "gene_names")
 _MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
 
 
@@ -130,23 +127,13 @@ class Slide:
 
     @property
     def symbols(self) -> list[str]:
-        """Gene symbols, ``[G]``; where the file has only Ensembl ids, those."""
-        names = self.adata.var_names.astype(str)
-        if len(names) and _ENSEMBL.match(names[0]):
-            for column in _SYMBOL_COLUMNS:
-                if column in self.adata.var:
-                    return self.adata.var[column].astype(str).tolist()
-        return names.tolist()
+        """Gene symbols, ``[G]``; a gene that has none in the file goes by its id."""
+        return gene_symbols(self.adata.var)
 
     @property
     def gene_ids(self) -> list[str] | None:
         """Ensembl ids without version, ``[G]``; ``None`` where the file has none."""
-        candidates = [self.adata.var[c] for c in _ID_COLUMNS if c in self.adata.var]
-        for ids in [*candidates, self.adata.var_names.to_series()]:
-            text = ids.astype(str)
-            if text.str.match(_ENSEMBL).any():
-                return text.str.replace(r"\.\d+$", "", regex=True).tolist()
-        return None
+        return gene_ids(self.adata.var)
 
     def __getitem__(self, rows: ArrayLike | slice) -> "Slide":
         """Some of the cells, with the same image, and the molecules of those cells.

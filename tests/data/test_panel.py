@@ -127,7 +127,7 @@ def test_union_and_intersection_of_slides_keep_the_first_order():
     assert GenePanel.from_slides([one, two]).symbols == ("b", "a", "c", "d")
     assert GenePanel.from_slides([one, two], "intersection").symbols == ("b", "c")
     with pytest.raises(ValueError, match="measured in every slide"):
-        GenePanel.from_slides([one, slide_of(ONES, ["x", "y", "z"])], "intersection")
+        GenePanel.from_slides([one, two, slide_of(ONES, ["a", "d", "z"], "3")], "intersection")
 
 
 def test_union_knows_a_renamed_gene_by_its_id():
@@ -193,3 +193,60 @@ def test_real_slides_share_a_panel(real_data):
 
 def slide_of_file(path, name):
     return Slide(anndata.read_h5ad(path), slide_id=name, check=False)
+
+
+IDS = [f"ENSG{i:011d}" for i in range(3)]
+
+
+@pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "gene_name", "Gene Symbol"])
+@pytest.mark.parametrize("version", ["", ".7"])
+def test_symbols_are_found_beside_ensembl_ids(column, version):
+    slide = slide_of(ONES, [i + version for i in IDS], **{column: ["ACTB", "KRT8", "CD4"]})
+    assert slide.symbols == ["ACTB", "KRT8", "CD4"]
+    panel = GenePanel.from_slides([slide_of(ONES, ["ACTB", "KRT8", "CD4"]), slide], min_cells=1)
+    assert len(panel) == 3
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, "", "nan", "None", "NA"])
+@pytest.mark.parametrize("kind", ["object", "category"])
+def test_genes_without_a_symbol_go_by_their_ids(missing, kind):
+    symbols = pd.Series(["ACTB", missing, missing], index=IDS).astype(kind)
+    slide = slide_of(ONES, [i + ".2" for i in IDS], gene_symbols=symbols.to_numpy())
+    assert slide.symbols == ["ACTB", IDS[1], IDS[2]]
+    assert len(GenePanel.from_slides([slide], min_cells=1)) == 3
+
+
+def test_nan_is_a_gene_of_the_fly():
+    slide = slide_of(
+        ONES, ["FBgn0036414", "FBgn0003463", "FBgn0000490"], symbol=["nan", "sog", "dpp"]
+    )
+    assert slide.symbols == ["nan", "sog", "dpp"]
+
+
+def test_a_column_of_symbols_does_not_rename_what_is_named_already():
+    assert slide_of(ONES, ["A", "B", "C"], gene_name=["X", "Y", "Z"]).symbols == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (["Actb", "Krt8", "Cd4"], "3 differ in case only: two species"),
+        (IDS, "One has Ensembl ids, the other symbols"),
+        (["Myc", "Sox2", "Nes"], "another panel"),
+    ],
+)
+def test_slides_that_share_no_gene_are_refused(theirs, message):
+    ours = slide_of(ONES, ["ACTB", "KRT8", "CD4"], "ours")
+    with pytest.raises(ValueError, match=f"'ours'.*'theirs'.*{message}"):
+        GenePanel.from_slides([ours, slide_of(ONES, theirs, "theirs")], min_cells=1)
+
+
+def test_a_few_names_that_two_species_share_do_not_join_them():
+    human, mouse = ["C3", "ACTB", "KRT8"], ["C3", "Actb", "Krt8"]
+    with pytest.raises(ValueError, match="two species"):
+        GenePanel.from_slides([slide_of(ONES, human, "h"), slide_of(ONES, mouse, "m")])
+
+
+def test_slides_may_share_genes_by_way_of_a_third():
+    slides = [slide_of(ONES, n, n) for n in ("abc", "xyz", "czk")]
+    assert len(GenePanel.from_slides(slides, min_cells=1)) == 7

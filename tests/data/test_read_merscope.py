@@ -257,3 +257,14 @@ def test_a_folder_of_molecules_and_outlines_opens(real_data):
     assert (slide.num_cells, slide.num_genes, len(slide.transcripts)) == (24, 412, 15160)
     assert slide.adata.uns["spatiagraph"]["read"]["controls"] == 33
     assert 2 < neighbor_distance(slide.pos) < 60
+
+
+@pytest.mark.parametrize("name", ["nan", "NA", "None", "null"])
+def test_a_gene_called_like_a_missing_value_is_a_gene(tmp_path, name):
+    folder = write_folder(tmp_path / "s")
+    for file in ("detected_transcripts.csv", "cell_by_gene.csv"):
+        (folder / file).write_text((folder / file).read_text().replace("Sox9", name))
+    slide = read(folder, image=False)
+    assert_array_equal(slide.counts.toarray(), COUNTS)
+    assert slide.symbols == ["Acta2", "Gad1", name]
+    assert (slide.transcripts["gene"] == name).sum() == COUNTS[:, 2].sum()

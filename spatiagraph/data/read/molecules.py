@@ -65,7 +65,8 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
     if not path.exists():
         raise FileNotFoundError(f"Expected transcripts at {path}, found no such file")
     needed = [theirs for theirs, ours in columns.items() if ours in _NEEDED]
-    table = read_table(path, list(columns), needed=needed)
+    names = [theirs for theirs, ours in columns.items() if ours == "gene"]
+    table = read_table(path, list(columns), needed=needed, text=names)
     check_numbers(table, [str(c) for c in table if columns[str(c)] in _NUMBERS], path.name)
     table = table.rename(columns=dict(columns)).reset_index(drop=True)
     table["gene"] = gene_names(table["gene"], path.name)

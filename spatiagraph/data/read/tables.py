@@ -16,6 +16,7 @@ from spatiagraph.data.checks import nearest
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
+_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
 DAMAGED = (ValueError, OSError, EOFError, zlib.error)
 """What pandas, pyarrow and gzip raise on a damaged file."""
 
@@ -70,7 +71,11 @@ def table_columns(path: Path) -> list[str]:
 
 
 def read_table(
-    path: Path, columns: Sequence[str] | None = None, *, needed: Sequence[str] = ()
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    needed: Sequence[str] = (),
+    text: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read a csv or parquet table.
 
@@ -78,6 +83,7 @@ def read_table(
         path: The file.
         columns: Columns to read where the file has them; all by default.
         needed: Columns without which it is of no use.
+        text: Columns of names, in which only an empty field is missing: nan is a gene of the fly.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -95,7 +101,10 @@ def read_table(
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=chosen)
-        return pd.read_csv(path, usecols=chosen, low_memory=False)
+        markers = {c: [""] if c in text else _MISSING for c in have}
+        return pd.read_csv(
+            path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
+        )
     except DAMAGED as err:
         raise unreadable(path, err) from err
 
@@ -238,7 +247,8 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(batch_size=rows):
                     yield batch.to_pandas(ignore_metadata=True)
             return
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        header = header[header != ""]
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
