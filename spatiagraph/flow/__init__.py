@@ -12,7 +12,6 @@ _NAMES = {
     "Solution": "solve",
     "couple": "coupling",
     "couple_many": "coupling",
-    "edm_grid": "times",
     "guided": "solve",
     "integrate": "solve",
     "named_generator": "randomness",

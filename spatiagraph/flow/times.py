@@ -71,41 +71,6 @@ def uniform_grid(num_steps: int) -> Tensor:
     return torch.linspace(0, 1, _checked(num_steps) + 1, dtype=torch.float64)
 
 
-def edm_grid(
-    num_steps: int, *, rho: float = 7.0, sigma_max: float = 80.0, sigma_min: float = 0.002
-) -> Tensor:
-    r"""Times whose steps become small towards the target.
-
-    Noise levels :math:`\sigma` of `"Elucidating the Design Space of Diffusion-Based Generative
-    Models" <https://arxiv.org/abs/2206.00364>`_, evenly spaced in :math:`\sigma^{1/\rho}`, as times
-    :math:`1 / (1 + \sigma)`; the first and the last become 0 and 1.
-
-    Args:
-        num_steps: How many, :math:`S`, at least 1.
-        rho: How much smaller steps become.
-        sigma_max: First noise level.
-        sigma_min: Last one.
-
-    Returns:
-        ``[S + 1]`` float64, increasing from 0 to 1.
-
-    Raises:
-        ValueError: There is no step, or the levels do not fall.
-    """
-    if not 0 < sigma_min < sigma_max or rho <= 0:
-        raise ValueError(
-            "Expected 0 < sigma_min < sigma_max and a positive rho, got "
-            f"{sigma_min}, {sigma_max} and {rho}"
-        )
-    ramp = uniform_grid(num_steps)
-    sigma = torch.lerp(
-        ramp.new_tensor(sigma_max ** (1 / rho)), ramp.new_tensor(sigma_min ** (1 / rho)), ramp
-    )
-    times = 1 / (1 + sigma**rho)
-    times[0], times[-1] = 0, 1
-    return times
-
-
 def _checked(num_steps: int) -> int:
     if num_steps < 1:
         raise ValueError(f"Expected at least one step, got {num_steps}")

@@ -25,6 +25,6 @@ _NAMES = {
     "normalize_positions": "encode",
     "position_encoding": "encode",
 }
-_MODULES = ("augment", "build", "encode", "hierarchy", "order", "points", "tiles")
+_MODULES = ("build", "encode", "hierarchy", "order", "points", "tiles")
 __all__ = [*_NAMES, *_MODULES]
 __getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)

@@ -24,16 +24,6 @@ def edge_vectors(pos: Tensor, edge_index: Tensor) -> Tensor:
     return pos[source] - pos[target]
 
 
-def edge_lengths(pos: Tensor, edge_index: Tensor) -> Tensor:
-    """Length of each edge in µm, ``[E]``.
-
-    Args:
-        pos: Cell centres in µm, ``[N, 2]``.
-        edge_index: Messages source → target, ``[2, E]``.
-    """
-    return torch.linalg.vector_norm(edge_vectors(pos, edge_index), dim=1)
-
-
 def edge_direction(pos: Tensor, edge_index: Tensor) -> Tensor:
     """Where the source lies, seen from the target.
 
@@ -47,17 +37,6 @@ def edge_direction(pos: Tensor, edge_index: Tensor) -> Tensor:
     vector = edge_vectors(pos, edge_index)
     length = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
     return torch.where(length > 0, vector / length.clamp(min=torch.finfo(length.dtype).tiny), 0.0)
-
-
-def edge_angles(pos: Tensor, edge_index: Tensor) -> Tensor:
-    """Angle at which the source lies, seen from the target, ``[E]`` in (-π, π]; from the x axis.
-
-    Args:
-        pos: Cell centres in µm, ``[N, 2]``.
-        edge_index: Messages source → target, ``[2, E]``.
-    """
-    vector = edge_vectors(pos, edge_index)
-    return torch.atan2(vector[:, 1], vector[:, 0])
 
 
 def distance_rbf(

@@ -1,9 +1,9 @@
 """The few numerical primitives that decide speed: one signature, several backends."""
 
 from spatiagraph.kernels.attention import neighbor_attention, neighbor_self_attention
-from spatiagraph.kernels.backends import Backend, backends, use
+from spatiagraph.kernels.backends import use
+from spatiagraph.kernels.inventory import Backend, backends
 from spatiagraph.kernels.segment import (
-    attention_pool,
     segment_max,
     segment_mean,
     segment_softmax,
@@ -12,7 +12,6 @@ from spatiagraph.kernels.segment import (
 
 __all__ = [
     "Backend",
-    "attention_pool",
     "backends",
     "neighbor_attention",
     "neighbor_self_attention",

@@ -1,18 +1,17 @@
-"""Which code runs a kernel: plain torch, numba on CPU, Triton on CUDA, or torch_scatter."""
+"""Choice of the code that runs a kernel: torch, numba on CPU, Triton on CUDA, torch_scatter."""
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-_MODULES = {
+MODULES = {
     "torch": "spatiagraph.kernels._torch",
     "numba": "spatiagraph.kernels._numba",
     "triton": "spatiagraph.kernels._triton",
@@ -33,47 +32,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One way to run the kernels, as ``spatiagraph doctor`` shows it.
-
-    Args:
-        name: What :func:`use` calls it.
-        available: Whether it can run here.
-        used_for: The tensors it is chosen for.
-        reason: Why it is not available and what would mend it; empty when it is.
-        self_test: Compares it with plain torch on a small graph and returns the largest relative
-            difference; raises what goes wrong.
-    """
-
-    name: str
-    available: bool
-    used_for: str
-    reason: str
-    self_test: Callable[[], float]
-
-
-def backends() -> list[Backend]:
-    """All backends, whether they can run here, and a self-test of each.
-
-    Example:
-        >>> [backend.name for backend in backends()]
-        ['torch', 'numba', 'triton', 'scatter']
-    """
-    has_scatter = find_spec("torch_scatter") is not None
-    used_for = {
-        "torch": "half precision on CPU; the reference",
-        "numba": "float32 and float64 on CPU",
-        "triton": "CUDA",
-        "scatter": "when asked for; "
-        + ("torch_scatter" if has_scatter else "PyG's scatter, since torch_scatter is missing"),
-    }
-    return [
-        Backend(name, not _missing(name), used_for[name], _missing(name), _self_test(name))
-        for name in _MODULES
-    ]
-
-
 @contextmanager
 def use(name: str) -> Iterator[None]:
     """Run the kernels inside the block on one backend, whatever the device would suggest.
@@ -88,9 +46,9 @@ def use(name: str) -> Iterator[None]:
         >>> with use("torch"):
         ...     total = segment_sum(torch.ones(3), torch.tensor([0, 2, 3]))
     """
-    if name not in _MODULES:
-        raise ValueError(f"Expected a backend out of {list(_MODULES)}, got {name!r}")
-    if reason := _missing(name):
+    if name not in MODULES:
+        raise ValueError(f"Expected a backend out of {list(MODULES)}, got {name!r}")
+    if reason := missing(name):
         raise ValueError(f"Expected a backend that can run here, got {name!r}: {reason}")
     token = _forced.set(name)
     try:
@@ -108,7 +66,7 @@ def backend_for(x: Tensor) -> str:
     full = x.dtype in (torch.float32, torch.float64)
     name = _forced.get()
     if name is None:
-        if x.device.type == "cuda" and not _missing("triton"):
+        if x.device.type == "cuda" and not missing("triton"):
             return "triton"
         return "numba" if x.device.type == "cpu" and full and not _forked else "torch"
     if name == "numba" and not (x.device.type == "cpu" and full):
@@ -123,12 +81,12 @@ def backend_for(x: Tensor) -> str:
 
 def implementation(name: str) -> ModuleType:
     """The module of a backend, imported on first use."""
-    return importlib.import_module(_MODULES[name])
+    return importlib.import_module(MODULES[name])
 
 
 @torch.compiler.assume_constant_result
-def _missing(name: str) -> str:
-    """Why a backend cannot run here; empty when it can."""
+def missing(name: str) -> str:
+    """Reason why a backend cannot run here; empty when it can."""
     if name == "numba" and find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     if name == "triton":
@@ -141,22 +99,3 @@ def _missing(name: str) -> str:
 
 def _is_interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _self_test(name: str) -> Callable[[], float]:
-    def largest_difference() -> float:
-        from spatiagraph.kernels.attention import neighbor_attention
-
-        device = "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"
-        generator = torch.Generator().manual_seed(0)
-        q, k, v = torch.randn(3, 64, 2, 16, generator=generator).to(device)
-        target = torch.arange(64).repeat_interleave(8)
-        source = torch.randint(64, (512,), generator=generator)
-        edge_index = torch.stack([source, target]).to(device)
-        with use("torch"):
-            expected = neighbor_attention(q, k, v, edge_index)
-        with use(name):
-            got = neighbor_attention(q, k, v, edge_index)
-        return ((got - expected).abs().max() / expected.abs().max()).item()
-
-    return largest_difference

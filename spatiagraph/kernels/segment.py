@@ -83,30 +83,6 @@ def segment_softmax(x: Tensor, ptr: Tensor) -> Tensor:
     return e / _segment_sum(e, ptr, backend_for(x)).index_select(0, segment)
 
 
-def attention_pool(x: Tensor, score: Tensor, ptr: Tensor) -> Tensor:
-    r"""Weighted mean of the rows of each segment, weights by softmax of a score.
-
-    .. math:: \mathbf{y}_i = \sum_{e \in i} \mathrm{softmax}_i(s)_e \, \mathbf{x}_e
-
-    Args:
-        x: Rows ordered by segment, ``[E, D]``, or ``[E, H, D]`` with heads.
-        score: ``[E]``, or ``[E, H]`` with heads.
-        ptr: Bounds of the segments, ``[S + 1]``.
-
-    Returns:
-        ``[S, D]`` or ``[S, H, D]``; an empty segment is zero.
-
-    Raises:
-        ValueError: If ``ptr`` does not divide the rows of ``x`` or the scores do not match them.
-    """
-    if score.shape != x.shape[:-1]:
-        raise ValueError(
-            f"Expected one 'score' per row and head of 'x', {list(x.shape[:-1])}, "
-            f"got {list(score.shape)}"
-        )
-    return segment_sum(segment_softmax(score, ptr).unsqueeze(-1) * x, ptr)
-
-
 @torch.library.custom_op("spatiagraph::segment_sum", mutates_args=())
 def _segment_sum(x: Tensor, ptr: Tensor, backend: str) -> Tensor:
     return implementation(backend).segment_sum(x, ptr)

@@ -1,4 +1,4 @@
-"""Which genes of a cell become tokens, drawn on the device where the counts are."""
+"""Sampling of the genes of each cell that become tokens, on the device of the counts."""
 
 from typing import NamedTuple
 
@@ -36,7 +36,6 @@ def sample_genes(
 ) -> SampledGenes:
     """Pick genes of each cell without replacement: first the expressed ones, then zeros.
 
-    The counterpart of :func:`spatiagraph.data.tokens.count_tokens` for dense counts of a batch.
     Genes outside of ``gene_mask`` are never picked.
 
     Args:

@@ -56,7 +56,7 @@ class GeneTokenEncoder(Configurable):
     genes means nothing.
 
     Genes that were not measured do not belong into the tokens, see
-    :func:`spatiagraph.data.tokens.count_tokens`; cells with fewer genes than others are padded.
+    :func:`spatiagraph.nn.sample_genes`; cells with fewer genes than others are padded.
 
     Args:
         num_genes: Panel size, :math:`G`.

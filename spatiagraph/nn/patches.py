@@ -1,6 +1,4 @@
-"""Images as rows of square patches, and back."""
-
-from collections.abc import Sequence
+"""Images as rows of square patches."""
 
 from torch import Tensor
 
@@ -30,30 +28,3 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
         )
     rows = image.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
     return rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-
-
-def unpatchify(patches: Tensor, patch_size: int, grid: Sequence[int]) -> Tensor:
-    """Put images together from their patches; undoes :func:`patchify`.
-
-    Args:
-        patches: ``[N, P, p * p * C]``.
-        patch_size: Side of a patch in pixels, :math:`p`.
-        grid: Rows and columns of patches.
-
-    Returns:
-        ``[N, C, H, W]``.
-
-    Raises:
-        ValueError: If the patches do not fill the grid.
-    """
-    if (
-        patches.dim() != 3
-        or patches.size(1) != grid[0] * grid[1]
-        or patches.size(2) % patch_size**2
-    ):
-        raise ValueError(
-            f"Expected patches [N, {grid[0] * grid[1]}, {patch_size**2} * C], got "
-            f"{list(patches.shape)}"
-        )
-    pixels = patches.unflatten(2, (patch_size, patch_size, -1)).unflatten(1, tuple(grid))
-    return pixels.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)

@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +17,7 @@ from PIL import Image
 import spatiagraph
 from spatiagraph._files import replaced_file
 from spatiagraph.report.style import CSS
+from spatiagraph.report.text import as_text
 
 if TYPE_CHECKING:
     from spatiagraph.report.scatter import Scatter
@@ -212,19 +212,3 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
         f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def as_text(value: Any) -> str:
-    """A value as people write it."""
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}".replace(",", "\u202f") if abs(int(value)) >= 10_000 else str(value)
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        return f"{number:.4g}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.3g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(as_text(v) for v in value)
-    return str(value)

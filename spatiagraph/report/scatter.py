@@ -35,8 +35,8 @@ from PIL import Image
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.maps import cell_spacing
 from spatiagraph.report.coloring import encode
-from spatiagraph.report.page import as_text
 from spatiagraph.report.style import CONTROLS
+from spatiagraph.report.text import as_text
 
 MAX_CELLS = 20_000
 """Cells a laptop still draws without a stutter while the map is dragged."""

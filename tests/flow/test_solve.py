@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.flow import edm_grid, guided, integrate, uniform_grid
+from spatiagraph.flow import guided, integrate, uniform_grid
 
 ONE = torch.ones(1, dtype=torch.float64)
 
@@ -92,7 +92,7 @@ def test_guidance_without_strength_is_the_condition_and_of_minus_one_its_absence
     assert_close(mixed, 1.2 * x.cos() * z - 0.2 * x.sin())
 
 
-@pytest.mark.parametrize("times", [uniform_grid(5), edm_grid(5), torch.tensor([0.0, 0.9, 1.0])])
+@pytest.mark.parametrize("times", [uniform_grid(5), torch.tensor([0.0, 0.9, 1.0])])
 def test_path_passes_through_the_given_times(times):
     solution = integrate(
         lambda x, t: torch.ones_like(x), torch.zeros(2, 3), times=times, keep_path=True

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.flow import edm_grid, sample_times, skewed_times, uniform_grid
+from spatiagraph.flow import sample_times, skewed_times, uniform_grid
 
 
 def test_skewed_times_by_hand():
@@ -24,21 +24,13 @@ def test_times_are_drawn_by_their_schedule():
     assert abs(skewed.median() - 0.7685) < 0.02
 
 
-@pytest.mark.parametrize("grid", [uniform_grid, edm_grid])
 @pytest.mark.parametrize("num_steps", [1, 2, 25])
-def test_grids_rise_from_start_to_target(grid, num_steps):
-    times = grid(num_steps)
+def test_the_grid_rises_from_start_to_target(num_steps):
+    times = uniform_grid(num_steps)
     assert len(times) == num_steps + 1
     assert times[0] == 0
     assert times[-1] == 1
     assert (times.diff() > 0).all()
-
-
-def test_steps_of_the_edm_grid_follow_its_noise_levels():
-    times = edm_grid(2)
-    sigma = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
-    assert_close(times[1].item(), 1 / (1 + sigma))
-    assert edm_grid(50).diff()[-1] < edm_grid(50).diff().max() / 5
 
 
 def test_bad_input_is_refused():
@@ -46,5 +38,3 @@ def test_bad_input_is_refused():
         uniform_grid(0)
     with pytest.raises(ValueError, match="got 'late'"):
         sample_times(3, schedule="late")
-    with pytest.raises(ValueError, match="got 1.0, 0.5 and 7"):
-        edm_grid(3, sigma_max=0.5, sigma_min=1.0)

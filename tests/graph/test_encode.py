@@ -9,11 +9,9 @@ from torch.testing import assert_close
 from spatiagraph.graph import (
     distance_rbf,
     edge_direction,
-    knn_graph,
     normalize_positions,
     position_encoding,
 )
-from spatiagraph.graph.encode import edge_angles, edge_lengths
 
 RECTANGLE = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0], [3.0, 4.0]], dtype=torch.float64)
 UNIT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
@@ -98,16 +96,6 @@ def test_directions_point_from_target_to_source():
         torch.tensor([[1, 0, 2], [0, 1, 1]]),
     )
     assert_close(edge_direction(pos, edges), torch.tensor([[0.6, 0.8], [-0.6, -0.8], [0.0, 0.0]]))
-    assert_close(edge_lengths(pos, edges), torch.tensor([5.0, 5.0, 0.0]))
-    assert_close(edge_angles(pos, edges)[0], torch.tensor(math.atan2(4, 3)))
-
-
-def test_lengths_ignore_rigid_motion_and_angles_turn_along():
-    pos = torch.rand(30, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    edges, moved = knn_graph(pos, 3), turned(pos, 30) + 50
-    assert_close(edge_lengths(moved, edges), edge_lengths(pos, edges))
-    turn = edge_angles(moved, edges) - edge_angles(pos, edges)
-    assert_close(turn.cos(), torch.full_like(turn, math.cos(math.pi / 6)))
 
 
 def test_directions_can_be_differentiated_where_cells_coincide():

@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.kernels import (
-    attention_pool,
     segment_max,
     segment_mean,
     segment_softmax,
@@ -48,15 +47,6 @@ def test_max_gives_the_gradient_to_the_first_of_equal_entries():
     assert_close(x.grad, torch.tensor([1.0, 0, 0, 1, 0, 0]))
 
 
-def test_attention_pool_is_the_softmax_weighted_mean():
-    x, score = rows(6, 2, 3), rows(6, 2)
-    weight = torch.cat([score[:2].softmax(0), score[2:].softmax(0)])
-    parts = weight.unsqueeze(-1) * x
-    loop = torch.stack([parts[:2].sum(0), torch.zeros(2, 3, dtype=x.dtype), parts[2:].sum(0)])
-    assert_close(attention_pool(x, score, PTR), loop)
-    assert torch.autograd.gradcheck(attention_pool, (x, score, PTR))
-
-
 def test_no_rows_and_no_segments():
     assert segment_sum(torch.zeros(0, 3), torch.tensor([0, 0])).tolist() == [[0.0, 0.0, 0.0]]
     assert segment_sum(torch.zeros(0, 3), torch.tensor([0])).shape == (0, 3)
@@ -67,5 +57,3 @@ def test_bounds_that_do_not_cover_the_rows_are_refused():
         segment_sum(rows(6), torch.tensor([0, 5]))
     with pytest.raises(ValueError, match="falling in between"):
         segment_sum(rows(6), torch.tensor([0, 4, 2, 6]))
-    with pytest.raises(ValueError, match=r"per row and head of 'x', \[6\], got \[5\]"):
-        attention_pool(rows(6, 3), rows(5), PTR)

@@ -1,11 +1,10 @@
 import pytest
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.testing import assert_close
 
-from spatiagraph.data.tokens import count_tokens
 from spatiagraph.nn.config import from_config, to_config
+from spatiagraph.nn.gene_sampling import sample_genes
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
 
 NUM_GENES, LENGTH, CHANNELS = 12, 7, 16
@@ -144,10 +143,11 @@ def test_cell_tokens_of_an_earlier_pass_replace_the_learned_ones():
 
 
 def test_encoder_reads_sampled_counts_of_a_slide():
-    counts = csr_matrix([[0, 2, 0, 1, 0], [3, 1, 0, 0, 0]])
+    counts = torch.tensor([[0.0, 2.0, 0.0, 1.0, 0.0], [3.0, 1.0, 0.0, 0.0, 0.0]])
+    measured = torch.tensor([True, True, False, True, True])
     model = GeneTokenEncoder(5, CHANNELS, num_layers=1).eval()
-    tokens = count_tokens(counts, [True, True, False, True, True], length=4, fill_zeros=False)
-    out = model(*map(torch.from_numpy, (tokens.genes, tokens.values, tokens.depth, ~tokens.mask)))
+    tokens = sample_genes(counts, measured, length=4, fill_zeros=False)
+    out = model(tokens.ids, tokens.values, counts.sum(1), tokens.pad)
     assert out.gene_tokens.shape == (2, 2, CHANNELS)
     assert out.tokens.isfinite().all()
 
