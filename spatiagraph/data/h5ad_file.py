@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,22 @@ import anndata
 import h5py
 
 from spatiagraph._files import replaced_file
+from spatiagraph.data.writable import make_names_writable, make_values_writable
 
 
 def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
     """Write an AnnData; a failed write leaves the old file.
 
     Args:
-        adata: What to write. Columns of repeated strings become categorical, as AnnData does it.
+        adata: What to write. Columns of repeated strings become categorical, as AnnData does it;
+            values and names that a file cannot hold become such as it can, with a warning.
         path: The file; its folder is made.
 
     Raises:
+        ValueError: It holds what is neither numbers nor text; nothing is written.
         OSError: If the place cannot be written to or is full.
     """
+    said = make_values_writable(adata) + make_names_writable(adata, strict=False)
     adata.strings_to_categoricals()
     with replaced_file(path) as new, _Sink(new) as sink:
         try:
@@ -30,6 +35,8 @@ def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
             raise sink.error or err from err
         if sink.error is not None:
             raise sink.error
+    if said:
+        warnings.warn(f"Written to {Path(path).name}: {'; '.join(said)}", stacklevel=2)
     return Path(path)
 
 

@@ -15,7 +15,6 @@ from spatiagraph.data.morphology import MORPHOLOGY, measure_morphology
 from spatiagraph.data.slide import Slide
 
 
-
 def measure_nuclei(
     slide: Slide,
     *,

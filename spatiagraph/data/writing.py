@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph._files import replaced_folder
@@ -14,6 +15,7 @@ from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.writable import make_names_writable, make_values_writable
 from spatiagraph.data.zarr_tasks import zarr_writers_ended
 
 _BLOCK = 2048  # pixels read at a time
@@ -28,22 +30,27 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     ``.zarr``     SpatialData: cells, image pyramid and molecules, all in µm (needs ``[io]``)
     ============= ================================================================================
 
-    A failed write leaves the old file. Images are copied block by block.
+    Values and names that a file cannot hold become such as it can, with a warning. A failed write
+    leaves the old file. Images are copied block by block.
 
     Args:
         slide: The slide.
         path: File to write.
 
     Raises:
-        ValueError: The suffix is another.
+        ValueError: The suffix is another, or the slide holds what no file can; nothing is written.
         ImportError: A ``.zarr`` needs the extra ``[io]``.
         OSError: The place cannot be written to or is full.
     """
     target = check_target(path)
     if target.suffix == ".h5ad":
         return write_h5ad(slide.adata, target)
+    adata = slide.adata.copy()
+    said = make_values_writable(adata) + make_names_writable(adata, strict=True)
     with replaced_folder(target) as new, zarr_writers_ended():
-        _write_zarr(slide, new)
+        _write_zarr(slide, adata, new)
+    if said:
+        warnings.warn(f"Written to {target.name}: {'; '.join(said)}", stacklevel=2)
     return target
 
 
@@ -65,7 +72,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _write_zarr(slide: Slide, path: Path) -> None:
+def _write_zarr(slide: Slide, adata: AnnData, path: Path) -> None:
     spatialdata = require("spatialdata", extra="io", purpose="Writing a SpatialData .zarr")
     models = require("spatialdata.models", extra="io", purpose="Writing a SpatialData .zarr")
     with warnings.catch_warnings():  # of dask and xarray, about their own future
@@ -73,7 +80,7 @@ def _write_zarr(slide: Slide, path: Path) -> None:
         shapes = models.ShapesModel.parse(
             slide.pos, geometry=0, radius=1.0, index=slide.adata.obs_names.to_numpy()
         )
-        elements: dict[str, Any] = {"cells": shapes, "table": _table(slide, models)}
+        elements: dict[str, Any] = {"cells": shapes, "table": _table(slide, adata, models)}
         if slide.image is not None:
             elements["image"] = _image(slide.image, models)
         if slide.transcripts is not None:
@@ -81,15 +88,24 @@ def _write_zarr(slide: Slide, path: Path) -> None:
         spatialdata.SpatialData.init_from_elements(elements).write(path, overwrite=True)
 
 
-def _table(slide: Slide, models: Any) -> Any:
-    adata = slide.adata.copy()
-    adata.uns.pop("spatialdata_attrs", None)
-    adata.obs["region"] = pd.Categorical(["cells"] * slide.num_cells)
-    adata.obs["instance_id"] = adata.obs_names.to_numpy()
-    adata.obsm[keys.SPATIAL] = slide.pos
-    return models.TableModel.parse(
-        adata, region="cells", region_key="region", instance_key="instance_id"
+def _table(slide: Slide, adata: AnnData, models: Any) -> Any:
+    attrs = adata.uns.pop("spatialdata_attrs", {})
+    region, instance = (  # columns of ours, or free names: obs["region"] may be the anatomy
+        name if attrs.get(key) == name else _free(name, adata.obs)
+        for key, name in (("region_key", "region"), ("instance_key", "instance_id"))
     )
+    adata.obs[region] = pd.Categorical(["cells"] * slide.num_cells)
+    adata.obs[instance] = adata.obs_names.to_numpy()
+    adata.obsm[keys.SPATIAL] = slide.pos
+    return models.TableModel.parse(adata, region="cells", region_key=region, instance_key=instance)
+
+
+def _free(name: str, table: pd.DataFrame) -> str:
+    """The name, or one like it that no column has."""
+    taken = {str(c).lower() for c in table}
+    while name in taken:
+        name = f"{name}_of_file"
+    return name
 
 
 def _image(image: SlideImage, models: Any) -> Any:

@@ -16,6 +16,7 @@ from spatiagraph.data.image import SlideImage
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
 from spatiagraph.data.units import scale_from_pitch
+from spatiagraph.data.writable import make_values_writable
 
 PathLike = str | os.PathLike[str]
 
@@ -216,6 +217,8 @@ def build(
         assume_um=assume_um or parts.known_um,
         pitch_um=pitch_um,
     )
+    if texts := make_values_writable(slide.adata):
+        parts.warnings.append(f"No file can hold, and is text from now on: {'; '.join(texts)}")
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)
     notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}
