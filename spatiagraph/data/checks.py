@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data.image import SlideImage
@@ -61,6 +61,41 @@ def check_names(names: pd.Index, what: str, mend: str) -> None:
         f"Expected unique {what}, got {len(rows)} of {len(names)} that occur more than once: "
         f"{name_rows(names, rows)}. {mend}"
     )
+
+
+def check_real(dtype: np.dtype, where: str) -> None:
+    """Refuse what is not a real number: complex ones would lose a part, text has no value.
+
+    Args:
+        dtype: Type of the values.
+        where: What they are, for the message.
+
+    Raises:
+        ValueError: They are of another kind.
+    """
+    if dtype.kind not in "biuf":
+        mend = "Take the part that was measured" if dtype.kind == "c" else "Convert them to numbers"
+        raise ValueError(f"Expected real numbers in {where}, got {dtype}. {mend}")
+
+
+def as_positions(values: ArrayLike, where: str) -> NDArray[np.float64]:
+    """Coordinates as an array of its own.
+
+    Args:
+        values: ``[N, 2]`` in any form, a table included.
+        where: Where they are from, for the message.
+
+    Raises:
+        ValueError: They are no real numbers.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "O":  # a table with whole and fractional numbers, or with text
+        try:
+            return np.array(array, dtype=np.float64)
+        except (TypeError, ValueError) as err:
+            raise ValueError(f"Expected numbers in {where}: {err}") from err
+    check_real(array.dtype, where)
+    return np.array(array, dtype=np.float64)
 
 
 def check_positions(pos: NDArray[np.float64], names: pd.Index) -> None:

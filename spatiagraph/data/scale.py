@@ -156,11 +156,23 @@ def doubts(adata: AnnData, pos: NDArray[np.float64], scale: Scale | None) -> lis
 
 
 def libraries(adata: AnnData) -> dict[str, Mapping]:
-    """Entries of ``uns["spatial"]`` in scanpy's layout."""
+    """Entries of ``uns["spatial"]`` in scanpy's layout.
+
+    Raises:
+        ValueError: What should be a group of entries is none.
+    """
     entry = adata.uns.get("spatial")
     if not isinstance(entry, Mapping):
         return {}
-    return {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
+    found = {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
+    for name, library in found.items():
+        for part in ("scalefactors", "images"):
+            if not isinstance(library.get(part, {}), Mapping):
+                raise ValueError(
+                    f"Expected uns['spatial'][{name!r}][{part!r}] to be a group of entries, got "
+                    f"{type(library[part]).__name__}. Write the file again, or delete it"
+                )
+    return found
 
 
 def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spatiagraph import keys
 from spatiagraph.data.checks import (
+    as_positions,
     check_image,
     check_names,
     check_not_empty,
@@ -22,6 +23,7 @@ from spatiagraph.data.checks import (
 from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.scale import declared_scale, unknown_scale
+from spatiagraph.data.sparse import as_csr, check_slots
 from spatiagraph.data.units import check_um
 
 Expression = Literal["counts", "normalized"]
@@ -113,7 +115,10 @@ class Slide:
                 f"{nearest(keys.SPATIAL, list(self.adata.obsm))}. Rename the right one, or pass "
                 "spatial_key=… to read()"
             )
-        return np.ascontiguousarray(self.adata.obsm[keys.SPATIAL], dtype=np.float64)
+        pos = self.adata.obsm[keys.SPATIAL]
+        if isinstance(pos, np.ndarray) and pos.dtype == np.float64:
+            return np.ascontiguousarray(pos)
+        return as_positions(pos, f"obsm[{keys.SPATIAL!r}]")
 
     @cached_property
     def counts(self) -> csr_matrix:
@@ -176,6 +181,7 @@ class Slide:
 
     def _check(self, pitch_um: float | None, assume_um: bool) -> None:
         names = self.adata.obs_names
+        check_slots(self.adata, self.slide_id)
         check_positions(self.pos, names)
         check_values(self.counts, names, integral=self.expression == "counts")
         check_not_empty(self.counts, names)
@@ -212,11 +218,7 @@ def expression_matrix(adata: AnnData) -> csr_matrix:
         matrix = matrix.to_memory()
     if not issparse(matrix):
         matrix = np.asarray(matrix[:] if adata.isbacked else matrix)
-    csr = csr_matrix(matrix, dtype=np.float32)
-    if not csr.has_canonical_format:
-        csr = csr.copy()  # the user's arrays stay as they are
-        csr.sum_duplicates()
-    return csr
+    return as_csr(matrix, f"layers[{keys.COUNTS!r}]" if keys.COUNTS in adata.layers else "X")
 
 
 def check_unique_ids(slides: Sequence[Slide]) -> None:

@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from spatiagraph.data.sparse import as_csr
 from spatiagraph.graph.hierarchy import label_niches
 
 Method = TypeVar("Method")
@@ -127,15 +128,14 @@ def as_expression(counts: ArrayLike | csr_matrix) -> csr_matrix:
         2
     """
     x = counts if sparse.issparse(counts) else np.atleast_2d(np.asarray(counts))
-    csr = csr_matrix(x, dtype=np.float32)
+    csr = as_csr(x, "the counts")
     if not np.isfinite(csr.data).all() or (csr.data < 0).any():
         raise ValueError(
             "Expected finite expression values of at least 0, got NaN, infinity or negative ones. "
             "Pass raw counts, not scaled values"
         )
-    if not csr.has_canonical_format or not csr.data.all():
+    if not csr.data.all():
         csr = csr.copy()
-        csr.sum_duplicates()
         csr.eliminate_zeros()
     return csr
 

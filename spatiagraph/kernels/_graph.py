@@ -67,6 +67,7 @@ def neighbor_graph(edge_index: Tensor, num_sources: int, num_targets: int) -> Ne
     graph = by_size.get((num_sources, num_targets))
     if graph is None:
         graph = _prepare(edge_index.as_tensor(), num_sources, num_targets)
+        graph.row = graph.row.clone()  # else indices could change after they were checked
         by_size[num_sources, num_targets] = graph
     return graph
 

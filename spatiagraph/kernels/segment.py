@@ -85,6 +85,7 @@ def segment_softmax(x: Tensor, ptr: Tensor) -> Tensor:
 
 @torch.library.custom_op("spatiagraph::segment_sum", mutates_args=())
 def _segment_sum(x: Tensor, ptr: Tensor, backend: str) -> Tensor:
+    _check_bounds(x, ptr)  # here as well: code that is being compiled comes with bounds unseen
     return implementation(backend).segment_sum(x, ptr)
 
 
@@ -116,7 +117,16 @@ def _check(x: Tensor, ptr: Tensor) -> None:
         )
     if ptr.device != x.device:
         raise ValueError(f"Expected 'ptr' on the device of 'x' ({x.device}), got {ptr.device}")
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():
+        _check_bounds(x, ptr)
+
+
+def _check_bounds(x: Tensor, ptr: Tensor) -> None:
+    """No kernel looks at the bounds, torch's own included. CUDA does so without waiting for it."""
+    if x.device.type == "cuda":
+        rises = (ptr[0] == 0) & (ptr[-1] == x.size(0)) & (ptr.diff() >= 0).all()
+        torch._assert_async(rises, f"Expected 'ptr' to rise from 0 to {x.size(0)}, the rows of 'x'")
+    elif x.device.type == "cpu":
         if ptr[0] != 0 or ptr[-1] != x.size(0) or bool((ptr.diff() < 0).any()):
             raise ValueError(
                 f"Expected 'ptr' to rise from 0 to the {x.size(0)} rows of 'x', "

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from spatiagraph import keys
-from spatiagraph.data.checks import check_positions, nearest
+from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.molecules import read_molecules
 from spatiagraph.data.read.parts import (
@@ -23,7 +23,12 @@ from spatiagraph.data.read.parts import (
     recall,
     reopen_image,
 )
+from spatiagraph.data.read.structure import DAMAGED, check_structure
+from spatiagraph.data.read.tables import finite_number, positive_number
 from spatiagraph.data.scale import doubts, libraries
+from spatiagraph.data.sparse import settle
+
+_FACTORS = "scalefactors of uns['spatial']"
 
 
 class DeclaredImage(NamedTuple):
@@ -55,7 +60,7 @@ def load_h5ad(path: Path, options: Options) -> Parts:
         molecules = read_molecules(Path(options.transcripts))
     previous = notes_of(adata, options)
     if options.mpp is None and options.pitch_um is None and previous:
-        return _reopen(adata, molecules, previous, options)
+        return _reopen(adata, molecules, previous, options, path)
     scale = find_scale(options, adata, pos)
     mpp = None if scale is None else scale.mpp
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
@@ -79,24 +84,55 @@ def load_h5ad(path: Path, options: Options) -> Parts:
 
 
 def _reopen(
-    adata: AnnData, molecules: pd.DataFrame | None, notes: Mapping[str, Any], options: Options
+    adata: AnnData,
+    molecules: pd.DataFrame | None,
+    notes: Mapping[str, Any],
+    options: Options,
+    path: Path,
 ) -> Parts:
-    """A slide that was read before and written with its results: in µm, its image where it was."""
-    adata.obsm[keys.SPATIAL] = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
-    file = notes.get("image_file")
+    """A slide that was read before and written with its results: in µm, its image where it was.
+
+    The image is opened by itself only where it lies beside the file: a file from somebody else
+    could name any picture of this machine.
+    """
+    adata.obsm[keys.SPATIAL] = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}]")
     heard: list[str] = []
-    if options.image in (None, True) and file is not None:
-        if Path(str(file)).exists():
-            image = reopen_image(notes, options)
+    noted = Path(str(notes["image_file"])) if "image_file" in notes else None
+    image: SlideImage | None = None
+    if options.image in (None, True) and noted is not None:
+        if not noted.exists():
+            heard.append(f"The image of the slide is no longer at {noted}: pass image=…")
+        elif not is_beside(noted, path):
+            heard.append(
+                f"The image of the slide, {noted}, is not used: it does not lie beside "
+                f"{path.name}. Pass image=… (--image) to use it"
+            )
         else:
-            heard.append(f"The image of the slide is no longer at {file}: pass image=…")
-            image = None
-    else:
+            image = reopen_image(notes, options, path.name)
+    elif isinstance(options.image, bool | None):
         image, _, warning = _image(adata, 1.0, options)
         heard += [] if warning is None else [warning]
+    elif noted is not None and noted.name == Path(options.image).name:
+        image = reopen_image({**notes, "image_file": options.image}, options, path.name)
+    else:
+        file = Path(options.image)
+        place = declared_image(adata, file.name, 1.0)
+        image = open_image(
+            file, options.image_mpp or place.mpp, options.origin_um or place.origin_um
+        )
     parts = Parts(adata, image, molecules, warnings=heard)
     recall(parts, notes)
     return parts
+
+
+def is_beside(file: Path, other: Path) -> bool:
+    """Whether a file lies in the folder of another or below it, links followed.
+
+    Args:
+        file: The file, which need not exist.
+        other: The file beside which it is to lie.
+    """
+    return file.resolve().is_relative_to(other.resolve().parent)
 
 
 def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImage:
@@ -114,19 +150,23 @@ def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImag
     if mpp is not None and len(found := libraries(adata)) == 1:
         (library,) = found.values()
         for kind in ("hires", "lowres"):
-            if kind in file.lower() and f"tissue_{kind}_scalef" in library["scalefactors"]:
-                scale = float(library["scalefactors"][f"tissue_{kind}_scalef"])
-                return DeclaredImage(mpp / scale, None)
+            if kind in file.lower():
+                scale = positive_number(library["scalefactors"], f"tissue_{kind}_scalef", _FACTORS)
+                if scale is not None:
+                    return DeclaredImage(mpp / scale, None)
     entry = adata.uns.get("image")
     if not isinstance(entry, Mapping) or str(entry.get("file", file)) != file:
         return DeclaredImage(None, None)
     origin = None
     if "origin_x_um" in entry and "origin_y_um" in entry:
-        origin = (float(entry["origin_x_um"]), float(entry["origin_y_um"]))
-    if "pixel_size_um" in entry:
-        return DeclaredImage(float(entry["pixel_size_um"]), origin)
-    if "scale" in entry and mpp is not None:
-        return DeclaredImage(mpp / float(entry["scale"]), origin)
+        x, y = (finite_number(entry, f"origin_{axis}_um", "uns['image']") for axis in "xy")
+        origin = (x, y)
+    size = positive_number(entry, "pixel_size_um", "uns['image']")
+    if size is not None:
+        return DeclaredImage(size, origin)
+    scale = positive_number(entry, "scale", "uns['image']")
+    if scale is not None and mpp is not None:
+        return DeclaredImage(mpp / scale, origin)
     return DeclaredImage(None, origin)
 
 
@@ -136,14 +176,28 @@ def _read(path: Path) -> AnnData:
             f"Expected an AnnData file (HDF5), got {path.name}, which is not HDF5 or is damaged"
         )
     try:
-        with h5py.File(path) as file:
-            groups = set(file)
+        file = h5py.File(path)
+    except OSError as err:
+        raise ValueError(
+            f"Expected a readable AnnData file, got {path.name}: {err}. The file is damaged or "
+            "incomplete: copy it again"
+        ) from err
+    with file:
+        groups = set(file)
         if {"obs", "var"} <= groups:
+            check_structure(file, path.name)
+    if {"obs", "var"} <= groups:
+        try:
             with warnings.catch_warnings():  # refused in a moment, with the names
                 warnings.filterwarnings("ignore", message=".* names are not unique")
-                return read_h5ad(path)
-    except (OSError, KeyError, ValueError) as err:
-        raise ValueError(f"Expected a readable AnnData file, got {path.name}: {err}") from err
+                adata = read_h5ad(path)
+        except DAMAGED as err:  # its structure is right: values that cannot be decoded
+            raise ValueError(
+                f"Expected a readable AnnData file, got {path.name}: {err}. The file is damaged or "
+                "incomplete: copy it again"
+            ) from err
+        settle(adata, path.name)
+        return adata
     hint = (
         ". It is a 10x feature matrix: pass the folder that also holds spatial/"
         if "matrix" in groups
@@ -160,10 +214,7 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
             f"Expected coordinates in obsm[{key!r}], got none. "
             f"{nearest(key, list(adata.obsm))}{hint}. Pass spatial_key=…"
         )
-    try:
-        pos = np.array(adata.obsm[key], dtype=np.float64)
-    except (TypeError, ValueError) as err:
-        raise ValueError(f"Expected numbers in obsm[{key!r}]: {err}") from err
+    pos = as_positions(adata.obsm[key], f"obsm[{key!r}]")
     check_positions(pos, adata.obs_names)
     return pos
 
@@ -203,11 +254,11 @@ def _embedded(
             "image=False to go without"
         )
     (name, library), *_ = with_images.items()
-    sizes = {
-        kind: float(library["scalefactors"][f"tissue_{kind}_scalef"])
+    found = {
+        kind: positive_number(library["scalefactors"], f"tissue_{kind}_scalef", _FACTORS)
         for kind in library["images"]
-        if f"tissue_{kind}_scalef" in library["scalefactors"]
     }
+    sizes = {kind: size for kind, size in found.items() if size is not None}
     if mpp is None and options.image_mpp is None or not sizes:
         return (
             None,
@@ -219,7 +270,14 @@ def _embedded(
             ),
         )
     kind = max(sizes, key=lambda k: sizes[k])
+    where = f"uns['spatial'][{name!r}]['images'][{kind!r}]"
     pixels = np.asarray(library["images"][kind])
+    check_real(pixels.dtype, where)
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise ValueError(
+            f"Expected an image of shape [H, W] or [H, W, C] in {where}, got {list(pixels.shape)}. "
+            "Write it again, or pass image=False"
+        )
     image_mpp = options.image_mpp
     if image_mpp is None:
         assert mpp is not None
@@ -230,7 +288,7 @@ def _embedded(
         origin_um=options.origin_um or (0.0, 0.0),
         value_range=(0.0, 1.0) if pixels.dtype.kind == "f" and pixels.max() <= 1 else None,
     )
-    return image, f"uns['spatial'][{name!r}]['images'][{kind!r}]", None
+    return image, where, None
 
 
 def _rescale_embedded(adata: AnnData, mpp: float) -> None:
@@ -241,9 +299,10 @@ def _rescale_embedded(adata: AnnData, mpp: float) -> None:
     rescaled = dict(adata.uns["spatial"])
     for name, library in found.items():
         factors = {
-            k: float(v) / mpp if k.endswith("_scalef") else float(v) * mpp
-            for k, v in library["scalefactors"].items()
+            k: value / mpp if k.endswith("_scalef") else value * mpp
+            for k in library["scalefactors"]
             if k.endswith(("_scalef", "_fullres"))
+            and (value := positive_number(library["scalefactors"], k, _FACTORS)) is not None
         }
         rescaled[name] = {**library, "scalefactors": {**library["scalefactors"], **factors}}
     adata.uns["spatial"] = rescaled

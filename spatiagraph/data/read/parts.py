@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
 from spatiagraph.data.units import scale_from_pitch
@@ -146,21 +147,37 @@ def open_image(
         raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
 
 
-def reopen_image(notes: Mapping[str, Any], options: Options) -> SlideImage:
+def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> SlideImage:
     """The image of a slide that was read before: the same channels, place and values in crops.
 
     Args:
         notes: What :func:`build` noted of the slide.
         options: Scale or place, to override those of the notes.
+        name: Of the file with the notes, for messages.
+
+    Raises:
+        ValueError: The notes are not as they were written, or the image cannot be decoded.
     """
-    origin = notes.get("image_origin_um", (0.0, 0.0))
+    where = f"uns[{keys.UNS!r}]['read'] of {name}"
+    mpp = options.image_mpp or positive_number(notes, "image_mpp", where)
+    if mpp is None:
+        raise ValueError(f"Expected 'image_mpp' in {where}, got none. Pass image_mpp=…")
+    origin = np.asarray(notes.get("image_origin_um", (0.0, 0.0)))
+    channels = np.asarray(notes.get("image_channels", np.zeros(0, int)))
+    if origin.shape != (2,) or origin.dtype.kind not in "iuf":
+        raise ValueError(f"Expected 'image_origin_um' in {where} as two numbers, got {origin}")
+    if channels.ndim != 1 or channels.dtype.kind not in "iu":
+        raise ValueError(f"Expected 'image_channels' in {where} as integers, got {channels}")
+    values = notes.get("image_value_range")
+    if values is not None and np.asarray(values).dtype.kind not in "iuf":
+        raise ValueError(f"Expected 'image_value_range' in {where} as numbers, got {values!r}")
     return SlideImage.open(
         str(notes["image_file"]),
-        mpp=options.image_mpp or float(notes["image_mpp"]),
+        mpp=mpp,
         origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
-        channels=None if (c := notes.get("image_channels")) is None else [int(i) for i in c],
+        channels=channels.tolist() or None,
         axes=None if (a := notes.get("image_axes")) is None else str(a),
-        value_range=notes.get("image_value_range"),
+        value_range=values,
     )
 
 
@@ -225,5 +242,11 @@ def build(
     if parts.image is not None:
         notes |= _image_notes(parts.image)
     notes = {k: v for k, v in notes.items() if v is not None}
-    slide.adata.uns[keys.UNS] = {**slide.adata.uns.get(keys.UNS, {}), "read": notes}
+    known = slide.adata.uns.get(keys.UNS, {})
+    if not isinstance(known, Mapping):
+        raise ValueError(
+            f"Expected uns[{keys.UNS!r}] of {slide_id!r} to be a group of notes, got "
+            f"{type(known).__name__}. Rename or delete it"
+        )
+    slide.adata.uns[keys.UNS] = {**known, "read": notes}
     return slide

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph._optional import require
-from spatiagraph.data.checks import check_positions, nearest
+from spatiagraph.data.checks import as_positions, check_positions, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.molecules import count_molecules, gene_names
 from spatiagraph.data.read.parts import (
@@ -22,6 +22,8 @@ from spatiagraph.data.read.parts import (
     open_image,
     recall,
 )
+from spatiagraph.data.read.structure import open_structure
+from spatiagraph.data.sparse import settle
 from spatiagraph.data.transcripts import UNASSIGNED
 
 _AXES = ("x", "y")
@@ -53,12 +55,17 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         ValueError: It is no SpatialData store, or has neither table nor assigned molecules.
     """
     spatialdata = require("spatialdata", extra="io", purpose="Reading a SpatialData .zarr")
+    for place in sorted((path / "tables").glob("*/")):
+        open_structure(place, f"{path.name}/tables/{place.name}")
     with warnings.catch_warnings():  # about old formats, which are read all the same
         warnings.simplefilter("ignore")
         try:
             sdata = spatialdata.read_zarr(path)
         except (ValueError, KeyError, OSError, RuntimeError) as err:  # the last of decoders
-            raise ValueError(f"Expected a SpatialData store, got {path.name}: {err}") from err
+            raise ValueError(
+                f"Expected a SpatialData store, got {path.name}: {err}. The store is damaged or "
+                "incomplete: copy it again"
+            ) from err
     wanted = options.transcripts is not False or not len(sdata.tables)
     molecules, key = _molecules(sdata) if wanted else (None, None)
     has_cells = molecules is not None and "cell_id" in molecules
@@ -76,7 +83,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             f"Expected a table of counts in {path.name}, or points with a gene and a cell for "
             f"each molecule; got {have or 'an empty store'}"
         )
-    pos = np.array(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    pos = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}] of {path.name}")
     check_positions(pos, adata.obs_names)
     previous = notes_of(adata, options)
     written = options.mpp is None and options.pitch_um is None and bool(previous)
@@ -111,6 +118,7 @@ def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData
         )
     name = "table" if "table" in sdata.tables else next(iter(sdata.tables))
     adata = sdata.tables[name].copy()
+    settle(adata, f"table {name!r}")
     attrs = adata.uns.get("spatialdata_attrs", {})
     regions = np.atleast_1d(attrs.get("region", [])).tolist()
     if len(regions) > 1:

@@ -1,8 +1,10 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +158,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def positive_number(found: Mapping[str, Any], key: str, name: str) -> float | None:
-    """A scale in what :func:`read_json` read from the file ``name``; ``None`` if it has none.
+    """A scale among what was read from the file ``name``; ``None`` if it has none.
 
     Raises:
         ValueError: It is no positive number.
     """
-    value = found.get(key)
-    if value is None:
+    if found.get(key) is None:
         return None
-    if not isinstance(value, int | float) or not (np.isfinite(value) and value > 0):
+    value = finite_number(found, key, name)
+    if value <= 0:
         raise ValueError(f"Expected {key!r} in {name} to be a positive number, got {value!r}")
+    return value
+
+
+def finite_number(found: Mapping[str, Any], key: str, name: str) -> float:
+    """A number among what was read from the file ``name``, from JSON or AnnData's ``uns``.
+
+    Raises:
+        ValueError: It is none, or not finite.
+    """
+    value = found.get(key)
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value[()]
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"Expected {key!r} in {name} to be a finite number, got {value!r}")
     return float(value)
 
 

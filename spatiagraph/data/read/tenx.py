@@ -13,12 +13,15 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
-from spatiagraph.data.checks import check_names
+from spatiagraph.data.checks import check_names, check_real
 from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.read.structure import Node
 from spatiagraph.data.read.tables import DAMAGED, listed, unreadable
+from spatiagraph.data.sparse import canonical, compressed
 from spatiagraph.data.transcripts import is_control
 
 _GENES = "Gene Expression"
+_MEND = "Is the file damaged, incomplete, or older than Cell Ranger 3?"
 
 
 def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
@@ -76,25 +79,29 @@ def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     if not h5py.is_hdf5(path):
         raise ValueError(f"Expected an HDF5 file, got {path.name}, which is none or is damaged")
     try:
-        with h5py.File(path) as file:
-            group = file["matrix"]
-            parts = tuple(group[k][:] for k in ("data", "indices", "indptr"))
-            shape = tuple(int(n) for n in group["shape"][:])  # features × barcodes
-            barcodes = pd.Index(group["barcodes"].asstr()[:], dtype=object)
-            table = group["features"]
-            features = pd.DataFrame(
-                {
-                    "symbol": table["name"].asstr()[:],
-                    keys.GENE_IDS: table["id"].asstr()[:],
-                    "feature_types": table["feature_type"].asstr()[:],
-                }
-            )
-        return csc_matrix(parts, shape=shape).T.tocsr(), barcodes, features
-    except (OSError, KeyError, ValueError) as err:
-        raise ValueError(
-            f"Expected a feature matrix of Cell Ranger ≥ 3, got {path.name}: {err}. Is the file "
-            "damaged, incomplete or older?"
-        ) from err
+        file = h5py.File(path)
+    except OSError as err:
+        raise ValueError(f"Expected a readable HDF5 file, got {path.name}: {err}. {_MEND}") from err
+    with file:
+        group = Node(file, path.name, _MEND).child("matrix").as_group()
+        data = group.child("data").as_dataset("biuf", "counts").values()
+        indices, indptr, size = (
+            group.child(key).as_dataset("iu", "integers").values()
+            for key in ("indices", "indptr", "shape")
+        )
+        if size.shape != (2,):
+            raise group.child("shape").wrong("two sizes", f"shape {list(size.shape)}")
+        shape = (int(size[0]), int(size[1]))  # features × barcodes
+        barcodes = pd.Index(group.child("barcodes").texts(), dtype=object)
+        table = group.child("features").as_group()
+        columns = {"symbol": "name", keys.GENE_IDS: "id", "feature_types": "feature_type"}
+        texts = {name: table.child(key).texts() for name, key in columns.items()}
+    lengths = {name: len(values) for name, values in texts.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"Expected features of one length in {path.name}, got {lengths}. {_MEND}")
+    features = pd.DataFrame(texts)
+    by_barcode = compressed(csc_matrix, data, indices, indptr, shape, f"{path.name}: matrix")
+    return canonical(by_barcode.T.tocsr()), barcodes, features
 
 
 def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
@@ -110,6 +117,7 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
             matrix = csr_matrix(mmread(stream).T)
     except DAMAGED as err:
         raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {err}") from err
+    check_real(matrix.dtype, mtx.name)
     barcodes, features = _read_tsv(files["barcodes.tsv"]), _read_tsv(files["features.tsv"])
     if features.shape[1] < 2:
         raise ValueError(

@@ -53,7 +53,7 @@ def bin_tokens(
     if scale is None:  # all genes share one scale, and with it one row of the table
         largest = np.array([largest.max(initial=0)])
     bins = np.zeros(counts.nnz, dtype=np.int16)
-    if found.integral and largest.sum() <= max_pairs:
+    if found.integral and largest.sum(dtype=float) <= max_pairs:
         _bin_by_table(counts, largest, scale, num_bins - 1, bins)
     else:
         _bin_by_sort(counts, scale, num_bins - 1, bins)

@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from spatiagraph.data import sparse
+from spatiagraph.data.sparse import check_compressed
+
 MAX_PAIRS = 1 << 24
 """Beyond so many pairs (a count of millions) sorting each cell is cheaper than the table."""
 
@@ -41,9 +44,8 @@ def canonical(counts: csr_matrix) -> csr_matrix:
         ValueError: If a value is negative, NaN or infinite.
     """
     counts = counts if isinstance(counts, csr_matrix) else csr_matrix(counts)
-    if not counts.has_canonical_format:
-        counts = counts.copy()
-        counts.sum_duplicates()
+    check_compressed(counts, "counts")  # the kernels below follow its indices
+    counts = sparse.canonical(counts)
     data = counts.data
     if data.size and not (data.min() >= 0 and np.isfinite(data.max())):
         bad = np.flatnonzero(~(np.isfinite(data) & (data >= 0)))
@@ -89,6 +91,8 @@ def scan(counts: csr_matrix, known: NDArray[np.bool_] | None = None) -> Scan:
     """
     num_cells, num_genes = counts.shape
     known = np.ones(num_genes, dtype=bool) if known is None else known
+    if known.shape != (num_genes,):
+        raise ValueError(f"Expected 'known' for {num_genes} genes, got shape {known.shape}")
     largest = np.zeros(num_genes, dtype=np.int64)
     num_known, num_unknown = np.zeros((2, num_cells), dtype=np.int64)
     integral = _scan(

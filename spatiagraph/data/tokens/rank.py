@@ -81,7 +81,7 @@ def rank_tokens(
     if cls is not None:
         ids[:, 0] = cls
     largest = np.where(token >= 0, found.largest, 0)
-    if found.integral and largest.sum() <= max_pairs:
+    if found.integral and largest.sum(dtype=float) <= max_pairs:
         _rank_by_table(counts, largest, token, median, ties, first, ids)
     else:
         _rank_by_sort(counts, token, median, ties, first, ids)

@@ -1,0 +1,213 @@
+"""Damage done to an .h5ad in every place: each is named in one line, or the slide is the same."""
+
+import warnings
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.sparse import csc_matrix, csr_matrix
+
+from spatiagraph.data.read import read
+
+CELLS, GENES = 12, 5
+
+
+def rich() -> AnnData:
+    """An AnnData with every kind of element that its format knows."""
+    rng = np.random.default_rng(0)
+    adata = AnnData(
+        csr_matrix(rng.poisson(2.0, (CELLS, GENES)) + np.eye(CELLS, GENES), dtype=np.float32),
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(CELLS)]),
+        var=pd.DataFrame({"symbol": list("abcde")}, index=[f"g{i}" for i in range(GENES)]),
+    )
+    adata.obs["type"] = pd.Categorical(["a", "b", None] * 4, categories=["a", "b"])
+    adata.obs["area"] = rng.normal(size=CELLS)
+    adata.obs["number"] = pd.array([1, None] * 6, dtype="Int64")
+    adata.obs["flag"] = pd.array([True, None] * 6, dtype="boolean")
+    adata.obs["text"] = [f"t{i}" for i in range(CELLS)]
+    adata.raw = adata.copy()
+    adata.obsm["spatial"] = rng.uniform(0, 60, (CELLS, 2))
+    adata.obsm["table"] = pd.DataFrame({"p": np.arange(CELLS)}, index=adata.obs_names)
+    adata.obsm["sparse"] = adata.X.copy()
+    adata.varm["loadings"] = rng.normal(size=(GENES, 3))
+    adata.layers["counts"] = csc_matrix(adata.X)
+    adata.obsp["pairs"] = csr_matrix(adata.X @ adata.X.T)
+    adata.varp["pairs"] = rng.normal(size=(GENES, GENES))
+    adata.uns = {
+        "deep": {"er": np.arange(3), "word": "yes", "number": 2.5, "empty": {}},
+        "list": np.array(["x", "y"], dtype=object),
+    }
+    return adata
+
+
+def keys_of(path) -> list[str]:
+    found: list[str] = []
+    with h5py.File(path) as file:
+        file.visit(found.append)
+    return found
+
+
+def make(path):
+    rich().write_h5ad(path)
+    return path
+
+
+def replace(file, key, value):
+    """Other values under the same key, with the attributes of the old ones."""
+    attributes = dict(file[key].attrs)
+    del file[key]
+    file[key] = value
+    file[key].attrs.update(attributes)
+
+
+def delete(file, key):
+    del file[key]
+
+
+def scalar(file, key):
+    replace(file, key, 7)
+
+
+def text(file, key):
+    replace(file, key, np.array(["a", "b"], dtype=h5py.string_dtype()))
+
+
+def numbers(file, key):
+    replace(file, key, np.linspace(0.5, 3.5, 4))
+
+
+def complex_numbers(file, key):
+    item = file[key]
+    shape = item.shape if isinstance(item, h5py.Dataset) else (CELLS, GENES)
+    replace(file, key, np.full(shape, 1 + 2j))
+
+
+def nothing(file, key):
+    replace(file, key, np.zeros(0))
+
+
+def empty(file, key):
+    replace(file, key, h5py.Empty("f8"))
+
+
+def longer(file, key):
+    item = file[key]
+    if isinstance(item, h5py.Dataset) and item.shape:
+        values = item[()]
+        replace(file, key, np.concatenate([values, values[:1]]).astype(item.dtype))
+
+
+def shorter(file, key):
+    item = file[key]
+    if isinstance(item, h5py.Dataset) and item.shape:
+        replace(file, key, item[:-1].astype(item.dtype))
+
+
+def turned(file, key):
+    item = file[key]
+    if isinstance(item, h5py.Dataset) and item.shape:
+        replace(file, key, item[()].reshape(1, *item.shape).astype(item.dtype))
+
+
+def group(file, key):
+    attributes = dict(file[key].attrs)
+    del file[key]
+    file.create_group(key).attrs.update(attributes)
+
+
+def loop(file, key):
+    parent = file[key].parent
+    del file[key]
+    parent[key.rpartition("/")[2]] = parent
+
+
+def other_encoding(file, key):
+    file[key].attrs["encoding-type"] = "from-the-future"
+
+
+def known_encoding(file, key):
+    was = file[key].attrs.get("encoding-type")
+    file[key].attrs["encoding-type"] = "dict" if was != "dict" else "array"
+
+
+def number_as_encoding(file, key):
+    file[key].attrs["encoding-type"] = 3
+
+
+def other_version(file, key):
+    file[key].attrs["encoding-version"] = "99.0"
+
+
+def no_attributes(file, key):
+    for name in list(file[key].attrs):
+        del file[key].attrs[name]
+
+
+def numbers_as_attributes(file, key):
+    for name in list(file[key].attrs):
+        file[key].attrs[name] = 3
+
+
+def link_elsewhere(file, key):
+    del file[key]
+    file[key] = h5py.ExternalLink("/etc/hostname.h5", "/X")
+
+
+def link_to_nothing(file, key):
+    del file[key]
+    file[key] = h5py.SoftLink("/nowhere")
+
+
+def type_without_numpy(file, key):
+    del file[key]
+    space, kind = h5py.h5s.create_simple((3,)), h5py.h5t.UNIX_D32LE
+    h5py.h5d.create(file.id, key.encode(), kind, space)
+
+
+MUTATIONS = [
+    delete, scalar, text, numbers, complex_numbers, nothing, empty, longer, shorter, turned, group,
+    loop, other_encoding, known_encoding, number_as_encoding, other_version, no_attributes,
+    numbers_as_attributes, link_elsewhere, link_to_nothing, type_without_numpy,
+]  # fmt: skip
+
+
+QUICK = {delete, scalar, longer, group, known_encoding, loop}
+
+
+def content(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slide = read(path, assume_um=True, image=False)
+    return slide.counts.toarray(), slide.pos, list(slide.adata.obs_names), slide.symbols
+
+
+def outcome(path):
+    """What the refusal says, or else the content."""
+    try:
+        return None, content(path)
+    except ValueError as err:
+        return str(err), None
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in MUTATIONS],
+    ids=lambda f: f.__name__,
+)
+def test_any_damage_is_named_with_its_file_or_changes_nothing(tmp_path, mutate):
+    whole = make(tmp_path / "whole.h5ad")
+    bytes_of_it, expected = whole.read_bytes(), content(whole)
+    for key in keys_of(whole):
+        path = tmp_path / "a.h5ad"
+        path.write_bytes(bytes_of_it)
+        with h5py.File(path, "a") as file:
+            mutate(file, key)
+        said, found = outcome(path)
+        if said is None:
+            for have, want in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(have, want, err_msg=key)
+            continue
+        assert "\n" not in said, (key, said)
+        assert "a.h5ad" in said or key.split("/")[0] in said, (key, said)
