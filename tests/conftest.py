@@ -10,6 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "spatiagraph"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatiagraph" / "numba"
 
+# threads that wait for each other sleep: on a busy machine they else burn what others need
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has a core of its own, and no more
     os.environ["OMP_NUM_THREADS"] = "1"
 

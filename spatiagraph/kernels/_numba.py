@@ -220,8 +220,11 @@ def _run(kernel: Any, *args: Any) -> None:
             *signature[:2],
         )
     start, compiled = time.perf_counter(), sum(kernel.stats.cache_misses.values())
-    threads = numba.get_num_threads()
-    numba.set_num_threads(_threads())
+    of_torch, wanted = torch.get_num_threads(), _threads()
+    threads = numba.get_num_threads()  # starts numba's threads, and sets OpenMP's number for torch
+    if torch.get_num_threads() != of_torch:
+        torch.set_num_threads(of_torch)
+    numba.set_num_threads(wanted)
     try:
         kernel(*arrays)
     finally:

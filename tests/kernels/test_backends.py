@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -143,6 +145,18 @@ def test_gradients_are_the_same_bits_from_run_to_run_and_for_any_number_of_threa
             torch.set_num_threads(threads)
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+def test_torch_keeps_its_number_of_threads():
+    """In a process of its own: numba starts its threads once, and sets OpenMP's number then."""
+    script = (
+        "import torch; from spatiagraph.kernels import segment_sum; "
+        "segment_sum(torch.ones(4, 2), torch.tensor([0, 4])); print(torch.get_num_threads())"
+    )
+    counts = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    command, environment = [sys.executable, "-W", "ignore", "-c", script], {**os.environ, **counts}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

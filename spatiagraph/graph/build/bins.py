@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from spatiagraph.graph.points import Points
@@ -139,13 +140,13 @@ def _unpack(bins: Bins) -> tuple:
 
 
 def _in_threads(num: int, task: Callable[[int, int], None]) -> None:
-    """Run ``task(first, last)`` over blocks of points on numba's number of threads."""
+    """Run ``task(first, last)`` over blocks of points on as many threads as torch uses."""
     blocks = [(a, min(a + _BLOCK, num)) for a in range(0, num, _BLOCK)]
     if len(blocks) < 2:
         for a, b in blocks:
             task(a, b)
         return
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for _ in pool.map(lambda block: task(*block), blocks):
             pass
 
