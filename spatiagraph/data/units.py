@@ -28,6 +28,10 @@ KNOWN_PITCHES_UM: dict[str, dict[float, str]] = {
 CELL_SPACING_UM = (2.0, 60.0)
 """Median nearest-neighbour distance of real cells, in µm."""
 
+PIXEL_UM = (0.05, 20.0)
+"""Size of the pixels that coordinates are counted in, in µm."""
+
+_ARRAY_TOLERANCE = 0.1  # glass shrinks, and Space Ranger's own scale is rounded
 _PITCH_TOLERANCE = 0.03  # the fitted pitch of a registered array is good to about 1 %
 _MIN_ORDER = 0.6  # bond order: ~0.95 on a registered lattice, ~0.15 in tissue ...
 _MIN_ORDER_FEW = 0.85  # ... but a handful of random points can reach 0.7
@@ -171,6 +175,84 @@ def check_um(
             f"{distance:.4g} and cells lie {low:g}–{high:g} µm apart. {_guess(distance)} "
             "Pass mpp=… (µm per unit), pitch_um=… for an array of spots, or assume_um=True "
             "if these really are µm"
+        )
+
+
+def similarity_scale(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:
+    """Size of a unit of ``a`` in units of ``b``, of two tables of the same places.
+
+    The axes of one may be turned, swapped or mirrored against those of the other, as the stage of a
+    microscope is against its camera.
+
+    Args:
+        a: Places, ``[N, 2]``.
+        b: The same places, ``[N, 2]``.
+
+    Returns:
+        ``None`` if one is not a turned, scaled and shifted copy of the other, to 3 %, or if all
+        places are one.
+
+    Examples:
+        >>> px = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]])
+        >>> similarity_scale(px, px[:, ::-1] * (0.5, -0.5))
+        0.5
+    """
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    spread = float((a**2).sum())
+    if not (np.isfinite(spread) and np.isfinite(b).all() and spread > 0):
+        return None
+    u, singular, v = np.linalg.svd(a.T @ b)
+    scale = float(singular.sum() / spread)
+    off = float(np.abs(b - scale * a @ u @ v).max())
+    return scale if scale > 0 and off < _PITCH_TOLERANCE * float(np.ptp(b, axis=0).max()) else None
+
+
+def check_scale(
+    mpp: float,
+    source: str,
+    *,
+    pixels: NDArray[np.floating],
+    sites_um: NDArray[np.floating] | None = None,
+) -> None:
+    """Refuse a scale that was inferred or declared, where the positions speak against it.
+
+    Every scale that the user did not give passes here, whoever found it. Spots of an array must lie
+    where the array has them, to 10 %; other positions must be such as :func:`check_um` lets pass.
+
+    Args:
+        mpp: µm per pixel.
+        source: Where it is from, for the message.
+        pixels: Cell or spot centres in pixels, ``[N, 2]``.
+        sites_um: Where the array has the same spots, in µm, ``[N, 2]``.
+
+    Raises:
+        ValueError: No microscope has such pixels, or the positions do not fit; says what to pass.
+    """
+    low, high = PIXEL_UM
+    if not low <= mpp <= high:
+        raise ValueError(
+            f"Expected {low:g}–{high:g} µm per pixel, got {mpp:.4g} from {source}. Pass mpp=… (µm "
+            "per pixel)"
+        )
+    if sites_um is None:
+        try:
+            check_um(pixels * mpp)
+        except ValueError as err:
+            raise ValueError(f"{err}. The scale, {mpp:.4g} µm per pixel, is from {source}") from err
+        return
+    if len(pixels) < 2 or not np.ptp(sites_um, axis=0).any():
+        return
+    fitted = similarity_scale(pixels, sites_um)
+    if fitted is None:
+        raise ValueError(
+            f"Expected spots in rows and columns of one distance, got an image in which they are "
+            f"stretched or out of place: rows and columns of the array do not give {source}. Pass "
+            "mpp=… (µm per pixel)"
+        )
+    if abs(mpp / fitted - 1) > _ARRAY_TOLERANCE:
+        raise ValueError(
+            f"Expected the distance of the spots to fit {mpp:.4g} µm per pixel from {source}, but "
+            f"the array gives {fitted:.4g}. Pass mpp=… (µm per pixel), the one that is right"
         )
 
 

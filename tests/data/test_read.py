@@ -417,8 +417,8 @@ def test_spaceranger_folders_of_all_ages_open(tmp_path, form, positions):
 
 
 def test_scale_written_by_spaceranger_wins_and_that_of_the_user_over_it(tmp_path):
-    write_spaceranger(tmp_path / "s", factors={"microns_per_pixel": 0.5})
-    assert read(tmp_path / "s").adata.uns["spatiagraph"]["read"]["mpp"] == 0.5
+    write_spaceranger(tmp_path / "s", factors={"microns_per_pixel": 0.75})
+    assert read(tmp_path / "s").adata.uns["spatiagraph"]["read"]["mpp"] == 0.75
     assert read(tmp_path / "s", mpp=0.7).adata.uns["spatiagraph"]["read"]["mpp"] == 0.7
 
 
@@ -1037,3 +1037,23 @@ def test_morphology_of_which_the_first_file_is_missing_opens(tmp_path):
     tifffile.imwrite(focus / "ch0001_boundary.ome.tif", pixels, metadata={"axes": "YX"})
     slide = read(tmp_path / "x", image_mpp=1.0)
     assert slide.image.path.name == "ch0001_boundary.ome.tif"
+
+
+@pytest.mark.parametrize("mpp", [0.362, 1.449, 40.0, 0.01])
+def test_a_scale_in_a_folder_that_the_spots_speak_against_is_refused(tmp_path, mpp):
+    write_spaceranger(tmp_path / "s", factors={"microns_per_pixel": mpp})
+    with pytest.raises(ValueError, match=r"microns_per_pixel.*Pass mpp="):
+        read(tmp_path / "s")
+    assert read(tmp_path / "s", mpp=1 / 1.38).num_cells == 63
+    (tmp_path / "s" / "spatial" / "scalefactors_json.json").write_text("{}")
+    assert neighbor_distance(read(tmp_path / "s").pos) == pytest.approx(100, rel=0.01)
+
+
+def test_spots_of_an_image_that_was_stretched_are_refused(tmp_path):
+    write_spaceranger(tmp_path / "s", factors={})
+    path = tmp_path / "s" / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(path)
+    table["pxl_col_in_fullres"] *= 1.3
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"stretched or out of place.*Pass mpp="):
+        read(tmp_path / "s")

@@ -173,3 +173,65 @@ def test_a_folder_of_molecules_opens_once_its_pixel_is_known(
     assert len(slide.transcripts) == molecules
     assert slide.adata.uns["spatiagraph"]["read"]["controls"] == controls
     assert 5 < neighbor_distance(slide.pos) < 15
+
+
+def write_fields(folder, change):
+    """A folder of six fields of view of which the table of places is what ``change`` returns."""
+    write_folder(folder)
+    column, row = np.array([0, 1, 2, 0, 1, 2]), np.array([0, 0, 0, 1, 1, 1])
+    px, mm = np.c_[column, row] * 4256.0, np.c_[column, row] * 4256 * MPP / 1000
+    change(px, mm).to_csv(folder / "S1_fov_positions_file.csv", index=False)
+    return folder
+
+
+def table_of(px, mm, names=("X_mm", "Y_mm")):
+    fields = pd.DataFrame({"FOV": range(1, 7)})
+    if px is not None:
+        fields[["x_global_px", "y_global_px"]] = px
+    fields[list(names)] = mm
+    return fields
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda px, mm: table_of(px, mm),
+        lambda px, mm: table_of(px, mm, ("x_global_mm", "y_global_mm")),
+        lambda px, mm: table_of(px, mm[:, ::-1] * (-1, 1)),  # the stage lies across the camera
+        lambda px, mm: table_of(px, -mm + 3),
+        lambda px, mm: table_of(np.r_[px[:5], [[np.nan, np.nan]]], mm),  # not imaged
+        lambda px, mm: table_of(None, mm),
+        lambda px, mm: table_of(None, mm[:, ::-1] + 8),
+    ],
+)
+def test_fields_in_mm_give_the_scale_whichever_way_the_stage_lies(tmp_path, change):
+    folder = write_fields(tmp_path / "c", change)
+    notes = read(folder).adata.uns["spatiagraph"]["read"]
+    assert notes["mpp"] == pytest.approx(MPP, rel=1e-3)
+    assert "S1_fov_positions_file.csv" in notes["mpp_from"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda px, mm: table_of(px, mm / 2), "0.06014 µm per pixel, which no instrument has"),
+        (lambda px, mm: table_of(px, mm * 1000), "120.3 µm per pixel, which no instrument has"),
+        (lambda px, mm: table_of(px, mm * (1, 2)), "in px and in mm that do not agree"),
+        (lambda px, mm: table_of(None, mm / 9), "6 fields of view without x_global_px"),
+    ],
+)
+def test_fields_that_give_no_scale_are_refused_with_the_argument(tmp_path, change, message):
+    folder = write_fields(tmp_path / "c", change)
+    with pytest.raises(ValueError, match=rf"{message}.*Pass mpp="):
+        read(folder)
+    assert read(folder, mpp=MPP).num_cells == 4
+
+
+def test_cells_in_px_and_in_mm_give_the_scale_without_a_table_of_fields(tmp_path):
+    folder = write_folder(tmp_path / "c")
+    (folder / "S1_fov_positions_file.csv").unlink()
+    table = pd.read_csv(folder / "S1_metadata_file.csv")
+    px = table[["CenterX_global_px", "CenterY_global_px"]].to_numpy()
+    table[["x_slide_mm", "y_slide_mm"]] = px[:, ::-1] * 0.18 / 1000 + 4
+    table.to_csv(folder / "S1_metadata_file.csv", index=False)
+    assert read(folder).adata.uns["spatiagraph"]["read"]["mpp"] == pytest.approx(0.18)

@@ -2,7 +2,14 @@ import anndata
 import numpy as np
 import pytest
 
-from spatiagraph.data.units import check_um, lattice, neighbor_distance, scale_from_pitch
+from spatiagraph.data.units import (
+    check_scale,
+    check_um,
+    lattice,
+    neighbor_distance,
+    scale_from_pitch,
+    similarity_scale,
+)
 
 
 def grid(kind: str, side: int = 20, pitch: float = 1.0, jitter: float = 0.0, seed: int = 0):
@@ -176,3 +183,34 @@ def test_pitch_agrees_with_the_array_coordinates_of_a_registered_array(real_data
     found = lattice(adata.obsm["spatial"])
     assert found is not None
     assert found.pitch == pytest.approx(np.sqrt(abs(np.linalg.det(fit))), rel=0.01)
+
+
+def test_the_scale_of_turned_and_mirrored_places_is_found_and_of_other_places_none():
+    a = np.random.default_rng(0).uniform(0, 9000, (30, 2))
+    turn = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
+    for m in (np.eye(2), turn, np.diag([1, -1]), np.array([[0, -1], [1, 0]])):
+        assert similarity_scale(a, 0.12 * a @ m + 7) == pytest.approx(0.12)
+    assert similarity_scale(a, a * (0.12, 0.2)) is None
+    assert similarity_scale(a, np.random.default_rng(1).uniform(0, 9000, (30, 2))) is None
+    assert similarity_scale(a[:1], a[:1]) is None
+    line = a * (1, 0)
+    assert similarity_scale(line, 0.5 * line[:, ::-1]) == pytest.approx(0.5)
+
+
+def test_a_scale_that_positions_speak_against_is_refused_with_its_source():
+    rng = np.random.default_rng(0)
+    cells = rng.uniform(0, 2000, (400, 2))  # pixels
+    check_scale(0.2, "a file", pixels=cells)
+    for mpp, message in (
+        (0.001, "0.05–20 µm per pixel, got 0.001 from a file"),
+        (30.0, "0.05–20 µm per pixel, got 30 from a file"),
+        (5.0, "nearest-neighbour distance is .* 5 µm per pixel, is from a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_scale(mpp, "a file", pixels=cells)
+    sites = np.stack(np.mgrid[:9, :9], -1).reshape(-1, 2) * 100.0
+    check_scale(0.5, "a file", pixels=sites / 0.52 + rng.normal(0, 1, sites.shape), sites_um=sites)
+    with pytest.raises(ValueError, match="fit 0.5 µm per pixel from a file, but the array gives 1"):
+        check_scale(0.5, "a file", pixels=sites, sites_um=sites)
+    with pytest.raises(ValueError, match="stretched or out of place"):
+        check_scale(0.5, "a file", pixels=sites * (2, 1), sites_um=sites)

@@ -27,6 +27,7 @@ from spatiagraph.data.read.tables import (
     rows_of,
     table_columns,
 )
+from spatiagraph.data.units import check_scale, similarity_scale
 
 MPP = 0.120280945
 """µm per pixel of the instruments that are sold; a field of view has 4256 × 4256 pixels."""
@@ -38,11 +39,14 @@ _COUNTS, _CELLS, _MOLECULES, _POSITIONS = (
     f"*{stem}" for stem in ("exprMat_file", "metadata_file", "tx_file", "fov_positions_file")
 )
 _CENTRE = ("CenterX_global_px", "CenterY_global_px")
-_MATES = (  # the same columns in px and in mm, in old and new versions
-    ("x_global_px", "x_global_mm"),
-    ("y_global_px", "y_global_mm"),
-    ("x_global_px", "X_mm"),
-    ("y_global_px", "Y_mm"),
+_LOCAL = ("CenterX_local_px", "CenterY_local_px")
+_SLIDE_MM = ("x_slide_mm", "y_slide_mm")
+_FIELD_PX = ("x_global_px", "y_global_px")
+_FIELD_MM = (("x_global_mm", "y_global_mm"), ("X_mm", "Y_mm"), ("x_mm", "y_mm"))
+_PIXELS = (0.1, 0.25)  # µm: what an instrument may have
+_ASK = (
+    f"(4256 px: {MPP} µm; 3648 or 5472 px: {MPP_PROTOTYPE} µm). Pass mpp={MPP} for the instruments "
+    f"that are sold, or mpp={MPP_PROTOTYPE} for the prototype of the public lung data"
 )
 
 
@@ -98,6 +102,8 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
             f"{folder.name}, got {', '.join(p.name for p in (counts, cells, table) if p)}. Copy "
             "the missing file from the instrument's output"
         )
+    if options.mpp is None:
+        check_scale(mpp, source, pixels=adata.obsm[keys.SPATIAL] / mpp)
     image: SlideImage | None = None
     if options.image is not None and options.image is not False:
         image = open_image(options.image, options.image_mpp or mpp, options.origin_um)
@@ -105,7 +111,6 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
-        known_um=options.mpp is None,
         notes={
             "format": "cosmx",
             "counts": of,
@@ -120,39 +125,98 @@ def _scale(folder: Path, options: Options) -> tuple[float, str]:
     """µm per pixel, and where it comes from."""
     if options.mpp is not None:
         return options.mpp, "mpp"
-    path = find_table(folder, _POSITIONS)
+    path, cells = find_table(folder, _POSITIONS), find_table(folder, _CELLS)
     why = f"no {_POSITIONS}.csv"
+    table = None if cells is None else read_table(cells, [*_CENTRE, *_LOCAL, *_SLIDE_MM, "fov"])
     if path is not None:
         fields = read_table(path)
-        for px, mm in _MATES:
-            if {px, mm} <= set(fields):
-                span = np.ptp(numbers(fields, (px, mm), path.name), axis=0) if len(fields) else [0]
-                if min(span) > 0:
-                    return float(1000 * span[1] / span[0]), path.name
-        step = _step(fields, path.name)
+        places = [
+            c for c in fields if c in {*_FIELD_PX, *(n for names in _FIELD_MM for n in names)}
+        ]
+        fields = fields.dropna(subset=places).reset_index(drop=True)  # fields that were not imaged
+        px, mm = _places(fields, path.name)
+        if px is not None and mm is not None and len(np.unique(px, axis=0)) > 1:
+            return _instrument(px, mm, path.name, folder), path.name
+        if px is None and mm is not None and table is not None:
+            fitted = _by_cells(fields, mm, table)
+            known = next((m for m in (MPP, MPP_PROTOTYPE) if abs(fitted / m - 1) < 0.05), None)
+            if known is not None:
+                return known, f"mm in {path.name} and the cells of the fields of view"
+        step = _step(px)
         for side, mpp in _FIELDS.items():
             if abs(step / side - 1) < 0.01:
                 return mpp, f"fields of view {side} px apart"
-        why = (
-            f"one field of view in {path.name}"
-            if np.isnan(step)
-            else f"fields of view {step:.5g} px apart in {path.name}"
-        )
+        if px is None and len(fields) > 1:
+            why = f"{len(fields)} fields of view without x_global_px and y_global_px"
+        elif np.isnan(step):
+            why = "one field of view"
+        else:
+            why = f"fields of view {step:.5g} px apart"
+        why = f"{why} in {path.name}"
+    if table is not None and cells is not None and {*_CENTRE, *_SLIDE_MM} <= set(table):
+        px, mm = (numbers(table, c, cells.name) for c in (_CENTRE, _SLIDE_MM))
+        return _instrument(px, mm, cells.name, folder), cells.name
+    raise ValueError(f"Expected the size of a pixel of {folder.name}, got {why} {_ASK}")
+
+
+def _instrument(px: np.ndarray, mm: np.ndarray, source: str, folder: Path) -> float:
+    """µm per pixel of the same places in px and in mm.
+
+    Raises:
+        ValueError: They are not the same, or there is no such instrument.
+    """
+    fitted = similarity_scale(px, mm * 1000)
+    low, high = _PIXELS
+    if fitted is not None and low <= fitted <= high:
+        return fitted
+    what = (
+        "places in px and in mm that do not agree"
+        if fitted is None
+        else f"{fitted:.4g} µm per pixel, which no instrument has,"
+    )
     raise ValueError(
-        f"Expected the size of a pixel of {folder.name}, got {why} (4256 px: {MPP} µm; 3648 or "
-        f"5472 px: {MPP_PROTOTYPE} µm). Pass mpp={MPP} for the instruments that are sold, or "
-        f"mpp={MPP_PROTOTYPE} for the prototype of the public lung data"
+        f"Expected the size of a pixel of {folder.name}, got {what} in {source} {_ASK}"
     )
 
 
-def _step(fields: pd.DataFrame, name: str) -> float:
-    """Median distance of neighbouring fields of view in pixels; NaN for fewer than two."""
-    columns = [c for c in ("x_global_px", "y_global_px") if c in fields]
-    pos = numbers(fields, columns, name)
-    pos = pos[np.isfinite(pos).all(axis=1)]
-    if len(columns) < 2 or len(pos) < 2:
+def _places(fields: pd.DataFrame, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Fields of view in px and in mm, ``[N, 2]``, where the table has them.
+
+    Old versions have x alone in both; then y is left out of both.
+    """
+    px = [c for c in _FIELD_PX if c in fields]
+    mm: list[str] = next((h for n in _FIELD_MM if (h := [c for c in n if c in fields])), [])
+    if len(px) == len(_FIELD_PX) and len(mm) == 1:
+        px = [px[0] if mm[0].lower().startswith("x") else px[1]]
+    found = [numbers(fields, c, name) if c and len(fields) else None for c in (px, mm)]
+    a, b = (v if v is None or v.shape[1] == 2 else np.c_[v, 0 * v] for v in found)
+    return a, b
+
+
+def _by_cells(fields: pd.DataFrame, mm: np.ndarray, cells: pd.DataFrame) -> float:
+    """µm per pixel from where the cells of each field lie, as good as they fill it; else NaN."""
+    fov = next((c for c in ("fov", "FOV") if c in fields), None)
+    if fov is None or not {"fov", *_CENTRE} <= set(cells):
         return float("nan")
-    return float(np.median(cKDTree(pos).query(pos, k=2)[0][:, 1]))
+    centre = cells[list(_CENTRE)].to_numpy(np.float64)
+    if set(_LOCAL) <= set(cells):  # corners of the fields, exactly
+        centre = centre - cells[list(_LOCAL)].to_numpy(np.float64)
+    of_field = pd.DataFrame(centre).groupby(as_text(cells["fov"]).to_numpy())
+    middle = (of_field.min() + of_field.max()) / 2
+    rows = middle.index.get_indexer(as_text(fields[fov]).to_numpy())
+    there = rows >= 0
+    if there.sum() < 2:
+        return float("nan")
+    px, um = middle.to_numpy()[rows[there]], mm[there] * 1000
+    spread = ((px - px.mean(axis=0)) ** 2).sum()
+    return float(np.sqrt(((um - um.mean(axis=0)) ** 2).sum() / spread)) if spread > 0 else np.nan
+
+
+def _step(px: np.ndarray | None) -> float:
+    """Median distance of neighbouring fields of view in pixels; NaN for fewer than two."""
+    if px is None or len(px) < 2:
+        return float("nan")
+    return float(np.median(cKDTree(px).query(px, k=2)[0][:, 1]))
 
 
 def _read_molecules(path: Path, mpp: float) -> pd.DataFrame:

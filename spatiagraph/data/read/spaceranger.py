@@ -22,6 +22,7 @@ from spatiagraph.data.read.tables import (
 )
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 from spatiagraph.data.scale import VISIUM_PITCH_UM
+from spatiagraph.data.units import check_scale
 
 SPOT_DIAMETER_UM = 65.0
 """What Space Ranger's ``spot_diameter_fullres`` measures (not the 55 µm of the printed spot)."""
@@ -129,30 +130,41 @@ def _scale(
     """µm per full-resolution pixel, and where it comes from."""
     if options.mpp is not None:
         return options.mpp, "mpp"
+    sites = _sites(spots, factors, options)
     if (mpp := positive_number(factors, "microns_per_pixel", _FACTORS)) is not None:
-        return mpp, "microns_per_pixel"
+        source = "microns_per_pixel"
+    elif sites is None:
+        raise ValueError(
+            f"Expected microns_per_pixel or bin_size_um in {_FACTORS} for an array of square "
+            "bins, got neither. Pass pitch_um=… (2, 8 or 16 for Visium HD), or mpp=…"
+        )
+    elif np.linalg.matrix_rank(sites - sites.mean(axis=0)) == 2:
+        fit = np.linalg.lstsq(sites - sites.mean(axis=0), pixels - pixels.mean(axis=0), rcond=None)[
+            0
+        ]  # px per µm
+        mpp, source = float(1 / np.sqrt(abs(np.linalg.det(fit)))), "pitch of the spots"
+    elif (spot := positive_number(factors, "spot_diameter_fullres", _FACTORS)) is not None:
+        bin_um = positive_number(factors, "bin_size_um", _FACTORS)
+        mpp, source = (bin_um or SPOT_DIAMETER_UM) / spot, "spot_diameter_fullres"
+    else:
+        raise ValueError(
+            f"Expected scalefactors_json.json or spots in several rows and columns to find the "
+            f"scale, got {len(spots)} spots. Pass mpp=… (µm per full-resolution pixel)"
+        )
+    check_scale(mpp, source, pixels=pixels, sites_um=sites)
+    return mpp, source
+
+
+def _sites(spots: pd.DataFrame, factors: dict[str, Any], options: Options) -> np.ndarray | None:
+    """Where the array has the spots, in µm, ``[N, 2]``; ``None`` for bins of unknown size."""
     sites = numbers(spots, ["array_col", "array_row"], "the table of spots")
     bin_um = positive_number(factors, "bin_size_um", _FACTORS)
     if bin_um is not None or (sites.sum(axis=1) % 2).any():  # bins: every column of every row
-        if (pitch := options.pitch_um or bin_um) is None:
-            raise ValueError(
-                f"Expected microns_per_pixel or bin_size_um in {_FACTORS} for an array of square "
-                "bins, got neither. Pass pitch_um=… (2, 8 or 16 for Visium HD), or mpp=…"
-            )
-        step = (pitch, pitch)
-    else:  # rows are √3/2 pitches apart; within a row, every second column holds a spot
-        pitch = options.pitch_um or VISIUM_PITCH_UM
-        step = (pitch / 2, pitch * np.sqrt(3) / 2)
-    sites = (sites - sites.mean(axis=0)) * step  # µm
-    if np.linalg.matrix_rank(sites) == 2:
-        fit = np.linalg.lstsq(sites, pixels - pixels.mean(axis=0), rcond=None)[0]  # px per µm
-        return float(1 / np.sqrt(abs(np.linalg.det(fit)))), "pitch of the spots"
-    if (spot := positive_number(factors, "spot_diameter_fullres", _FACTORS)) is not None:
-        return (bin_um or SPOT_DIAMETER_UM) / spot, "spot_diameter_fullres"
-    raise ValueError(
-        f"Expected scalefactors_json.json or spots in several rows and columns to find the scale, "
-        f"got {len(spots)} spots. Pass mpp=… (µm per full-resolution pixel)"
-    )
+        pitch = options.pitch_um or bin_um
+        return None if pitch is None else sites * pitch
+    # rows are √3/2 pitches apart; within a row, every second column holds a spot
+    pitch = options.pitch_um or VISIUM_PITCH_UM
+    return sites * (pitch / 2, pitch * np.sqrt(3) / 2)
 
 
 def _image(
