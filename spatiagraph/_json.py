@@ -10,10 +10,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -29,8 +28,6 @@ _EXPONENT = re.compile(rb"[eE]\+?[0-9]{3,}")
 _MANTISSA = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?\Z")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
-T = TypeVar("T")
 
 
 class Schema(BaseModel):
@@ -113,7 +110,7 @@ def parse_json(
     return value
 
 
-def validated(value: Any, schema: type[T] | Any, where: str, *, at: str = "") -> T:
+def validated(value: Any, schema: Any, where: str, *, at: str = "") -> Any:
     """What a schema makes of a parsed JSON value.
 
     Args:
@@ -128,8 +125,7 @@ def validated(value: Any, schema: type[T] | Any, where: str, *, at: str = "") ->
     """
     try:
         # by way of JSON, where a list may become a tuple and still no text a number
-        result: T = _adapter(cast(Hashable, schema)).validate_json(to_json(value), strict=True)
-        return result
+        return _adapter(schema).validate_json(to_json(value), strict=True)
     except ValidationError as err:
         raise ValueError(_message(err, where, at)) from err
 

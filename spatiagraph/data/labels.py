@@ -1,5 +1,6 @@
 """Labels of cells as numbers: classes of ``obs`` columns, and the branches above them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spatiagraph._config import build
+from spatiagraph._savable import savable
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
 
@@ -17,6 +20,7 @@ UNKNOWN = ("unknown", "NA", "nan", "undetermined", "Ambiguous")
 """Values that say that nothing is known, in any case."""
 
 
+@savable
 @dataclass(frozen=True)
 class LabelSet:
     """The classes of some ``obs`` columns, in order. Saved with a model.
@@ -155,7 +159,7 @@ class LabelSet:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """What :meth:`to_dict` wrote."""
-        return cls(**config)
+        return build(cls, config, where="the saved labels")
 
     def _below(self, column: str) -> Tensor:
         leaves = self.classes[column]
@@ -166,7 +170,7 @@ class LabelSet:
         names, above = self.classes[column], self.parents.get(column, {})
         if not names:
             raise ValueError(f"Expected classes for the label {column!r}, got none")
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        if repeated := sorted(name for name, times in Counter(names).items() if times > 1):
             raise ValueError(f"Expected each class of {column!r} once, got {repeated} more often")
         if vague := [name for name in (*names, *above) if _means_nothing(name, self.unknown)]:
             raise ValueError(

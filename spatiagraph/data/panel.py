@@ -13,6 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from spatiagraph._config import build
+from spatiagraph._json import read_json
+from spatiagraph._savable import savable
 from spatiagraph.data.genes import ENSEMBL, strip_version
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.variability import gene_variability
@@ -46,6 +49,7 @@ class PanelAlignment:
     by: Literal["symbols", "gene_ids"]
 
 
+@savable
 class GenePanel:
     """An ordered set of genes, known by symbol and, where possible, by Ensembl id.
 
@@ -232,12 +236,7 @@ class GenePanel:
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Self:
         """What :meth:`to_dict` wrote."""
-        if not isinstance(config, dict) or "symbols" not in config:
-            raise ValueError(
-                'Expected a gene panel as {"symbols": […], "gene_ids": […] or null}, got '
-                f"{str(config)[:60]!r}"
-            )
-        return cls(config["symbols"], config.get("gene_ids"))
+        return build(cls, config, where="the saved panel")
 
     def to_json(self, path: str | Path) -> None:
         """Write the panel to a JSON file."""
@@ -246,7 +245,7 @@ class GenePanel:
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
         """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return build(cls, read_json(path), where=repr(str(path)))
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -36,7 +36,7 @@ class Embeddings(NamedTuple):
     alone: Tensor | None = None
 
 
-class SlideModel(PretrainedModel):
+class SlideModel(PretrainedModel, abstract=True):
     """A model that ``fit``, ``embed`` and the command line can work with.
 
     A sub-class has the attributes below, and a ``forward`` whose arguments :meth:`inputs` takes

@@ -35,7 +35,7 @@ def scatter_present(part: Tensor, present: Tensor) -> Tensor:
     return whole.masked_scatter(present.view(-1, *[1] * (part.dim() - 1)), part)
 
 
-class _Fusion(Configurable):
+class _Fusion(Configurable, abstract=True):
     """The null tokens, and the rule that pixels of a missing image are never looked at."""
 
     def __init__(self, channels: int):

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spatiagraph._json import shortened
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.timm_options import TimmOptions, create_timm
 
 
-class TimmEncoder(Configurable):
+class TimmEncoder(Configurable, abstract=True):
     """A timm model, where its first weights come from, and how its input is normalised.
 
     Args:
@@ -18,7 +20,7 @@ class TimmEncoder(Configurable):
             a grey encoder, as if it repeated a grey image three times.
         pretrained: Load published weights from the hub.
         checkpoint: Local ``.safetensors`` or ``.pth`` weights of the timm model.
-        **timm_kwargs: Passed to ``timm.create_model``.
+        **timm_kwargs: Passed to ``timm.create_model``: those of :class:`TimmOptions`.
 
     Raises:
         ValueError: If timm knows no such model, or the checkpoint is not one of it.
@@ -27,6 +29,8 @@ class TimmEncoder(Configurable):
     mean: Tensor
     std: Tensor
     backbone: Any
+    unsaved = {"pretrained": False, "checkpoint": None}
+    keywords = TimmOptions
 
     def __init__(
         self,
@@ -42,11 +46,13 @@ class TimmEncoder(Configurable):
 
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise ValueError(f"Expected the name of a timm model, got {name!r}; near it: {near}")
+            raise ValueError(
+                f"Expected the name of a timm model, got {shortened(name)}; near it: {near}"
+            )
         self.name = name
         self.in_channels = in_channels
-        self.backbone = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **timm_kwargs
+        self.backbone = create_timm(
+            name, timm_kwargs, pretrained=pretrained, num_classes=0, in_chans=in_channels
         )
         if checkpoint is not None:
             _load_weights(self.backbone, checkpoint, in_channels)
@@ -68,10 +74,6 @@ class TimmEncoder(Configurable):
                 "colour images need encoders built with their 'in_channels'"
             )
         return (image - self.mean) / self.std
-
-    def config_args(self) -> dict[str, Any]:
-        """Arguments without the source of the first weights: a saved model has its own."""
-        return {**self.init_args, "pretrained": False, "checkpoint": None}
 
 
 class ImageEncoder(TimmEncoder):

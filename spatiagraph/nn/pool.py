@@ -11,7 +11,7 @@ from spatiagraph.graph.edges import plain_edges
 from spatiagraph.kernels.attention import neighbor_attention
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.protocols import Pooled
-from spatiagraph.nn.pyg_pooling import ADAPTERS, ScoredPool
+from spatiagraph.nn.pyg_pooling import ADAPTERS, PoolOptions, ScoredPool
 
 
 def membership(assignment: Tensor, num_groups: int) -> EdgeIndex:
@@ -134,6 +134,7 @@ class PyGPool(Configurable):
     """
 
     assigns = True
+    keywords = PoolOptions
 
     def __init__(self, name: str, **kwargs: Any):
         super().__init__()

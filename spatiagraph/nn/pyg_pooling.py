@@ -6,13 +6,40 @@ slide at a time: nothing is padded, and the result is that of the slide alone.
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MLP, MemPooling
 from torch_geometric.utils import subgraph
 
+from spatiagraph._json import Schema
 from spatiagraph.nn.protocols import Pooled
+
+
+class PoolOptions(Schema):
+    """Arguments of the poolings that a saved model may have: sizes and shares, no code."""
+
+    in_channels: int | None = None
+    out_channels: int | None = None
+    channels: int | list[int] | None = None
+    k: int | None = None
+    num_clusters: int | None = None
+    heads: int | None = None
+    ratio: float | int | None = None
+    min_score: float | None = None
+    multiplier: float | None = None
+    threshold: float | None = None
+    negative_slope: float | None = None
+    add_to_edge_score: float | None = None
+    tau: float | None = None
+    temp: float | None = None
+    dropout: float | None = None
+    normalize: bool | None = None
+    directed: bool | None = None
+    add_self_loops: bool | None = None
+    nonlinearity: Literal["tanh", "sigmoid", "relu", "softmax"] | None = None
+    edge_score_method: Literal["tanh", "sigmoid", "log_softmax"] | None = None
 
 
 class ScoredPool(nn.Module):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import spatiagraph
+from spatiagraph._config import to_config
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
-from spatiagraph.nn.config import Configurable, to_config
+from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks.base import Task
 
 _LENGTH = 16  # digits of a hash

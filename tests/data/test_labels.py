@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from spatiagraph._config import from_config, to_config
 from spatiagraph.data import LabelSet, make_tissue
 from spatiagraph.losses.hierarchical import hierarchical_bce, leaf_descendants
-from spatiagraph.nn.config import from_config, to_config
 
 TREE = {"CD4": ["T"], "CD8": ["T"], "T": ["lymphocyte"], "B": ["lymphocyte"]}
 

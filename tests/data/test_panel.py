@@ -118,7 +118,9 @@ def test_json_round_trip(tmp_path):
         again = GenePanel.from_json(tmp_path / "panel.json")
         assert again == panel
         assert hash(again) == hash(panel)
-    with pytest.raises(ValueError, match="Expected a gene panel"):
+    with pytest.raises(
+        ValueError, match="Expected arguments of a GenePanel as the saved panel, got 'genes'"
+    ):
         GenePanel.from_dict({"genes": ["a"]})
 
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn import Configurable, GateFusion, GeneEncoder
 from spatiagraph.nn.cell import CellEncoder
-from spatiagraph.nn.config import from_config, to_config
 
 
 class Outside(Configurable):

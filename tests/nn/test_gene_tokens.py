@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from spatiagraph.nn.config import from_config, to_config
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn.gene_sampling import sample_genes
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from spatiagraph.nn.config import from_config, to_config
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder
 from spatiagraph.nn.patches import patchify
 

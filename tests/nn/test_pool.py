@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn import NichePool, PyGPool, TopDown
-from spatiagraph.nn.config import from_config, to_config
 from spatiagraph.nn.protocols import Pooling
 
 NICHE = torch.tensor([0, 0, 1, 1, 1, 3])  # niche 2 is empty

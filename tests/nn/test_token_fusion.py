@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from spatiagraph.nn.config import from_config, to_config
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn.fusion import fill_missing
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder
 from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder

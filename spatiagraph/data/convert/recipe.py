@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
+from spatiagraph._config import build
+from spatiagraph._savable import savable
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.convert.slide_to_data import to_data
 from spatiagraph.data.convert.tissue_data import TissueData
@@ -21,6 +23,7 @@ from spatiagraph.graph.build import group_graph, knn_graph, radius_graph
 from spatiagraph.graph.hierarchy import grid_niches, kd_parts, label_niches, neighborhood_niches
 
 
+@savable
 @dataclass(frozen=True)
 class SlideToGraph:
     """How a model wants its slides: genes, graph, niches, regions, crops and labels.
@@ -130,11 +133,8 @@ class SlideToGraph:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` wrote."""
-        labels = config.get("labels")
-        labels = None if labels is None else LabelSet.from_dict(labels)
-        panel = GenePanel.from_dict(config["panel"])
-        return cls(**{**config, "panel": panel, "labels": labels})
+        """Read what :meth:`to_dict` wrote."""
+        return build(cls, config, where="the saved recipe")
 
     def _check_size(self, slide: Slide) -> None:
         neighbors = self.num_neighbors if self.graph == "knn" else 0

@@ -78,6 +78,8 @@ class ImageGenerator(PretrainedModel):
         - **output**: velocities, ``[B, C, H, W]``
     """
 
+    keywords = VelocityUNet
+
     def __init__(
         self,
         *,

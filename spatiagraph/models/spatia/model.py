@@ -109,6 +109,7 @@ class Spatia(SlideModel):
 
     name = "spatia"
     tile_size = 512
+    unsaved = {"pretrained": False, "checkpoint": None}
 
     def __init__(
         self,
@@ -259,10 +260,6 @@ class Spatia(SlideModel):
     def num_parameters(self) -> int:
         """Numbers that the model is made of, trained or not."""
         return sum(p.numel() for p in self.parameters())
-
-    def config_args(self) -> dict[str, Any]:
-        """Arguments without the source of the first weights: a saved model has its own."""
-        return {**self.init_args, "pretrained": False, "checkpoint": None}
 
     def extra_repr(self) -> str:
         return f"{self.num_parameters:,} parameters"
