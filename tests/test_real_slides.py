@@ -6,6 +6,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import spatiagraph as sg
+from spatiagraph.evaluate.baselines import domain_baselines
 from spatiagraph.models import ContextModel
 
 
@@ -43,7 +44,11 @@ def test_tumour_sections_are_read_with_genes_and_histology(real_data):
     assert np.isfinite(result.history["loss"]).all()
     adata = sg.embed(model, slide, progress=False)
     label = adata.obs["label"].astype(str).to_numpy()
-    assert agreement(adata.obsm["X_context_niche"], label, ["undetermined"]) > 0.1
+    absent = ["undetermined"]
+    found = agreement(adata.obsm["X_context_niche"], label, absent)
+    genes = domain_baselines(slide.counts, slide.pos)["pca30"]
+    assert found > agreement(slide.pos, label, absent) + 0.1  # 0.04 from position alone
+    assert found > agreement(genes, label, absent) - 0.1  # 0.25 from genes alone
 
 
 def test_xenium_cells_are_embedded_with_their_nuclei_and_searched(real_data):

@@ -83,6 +83,33 @@ CHOICES = [
 ]
 
 
+def covering(choices):
+    """As few of the choices as cover every pair of parts that comes up among them, or nearly."""
+
+    def pairs(choice):
+        return set(itertools.combinations(enumerate(choice), 2))
+
+    left, rows = set().union(*map(pairs, choices)), []
+    while left:
+        rows.append(max(choices, key=lambda choice: len(pairs(choice) & left)))
+        left -= pairs(rows[-1])
+    return rows
+
+
+COVERING = covering(CHOICES)
+ALL = [
+    pytest.param(*choice, marks=() if choice in COVERING else pytest.mark.slow)
+    for choice in CHOICES
+]
+
+
+def test_every_two_parts_are_tried_together():
+    assert len(COVERING) <= len(CONTEXTS) * max(len(GENES), len(IMAGES)) + 1
+    for i, j in itertools.combinations(range(4), 2):
+        together, tried = ({(c[i], c[j]) for c in rows} for rows in (CHOICES, COVERING))
+        assert tried == together
+
+
 @pytest.fixture(scope="module")
 def data():
     return to_data(SLIDE, image=(16.0, 32))
@@ -104,7 +131,7 @@ def test_gates_leave_every_cell_as_it_is_at_the_start(data):
     assert_close(model(**model.inputs(data)).cell, z, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("genes", "image", "fusion", "context"), CHOICES)
+@pytest.mark.parametrize(("genes", "image", "fusion", "context"), ALL)
 def test_any_composition_runs_learns_and_saves(data, tmp_path, genes, image, fusion, context):
     model = build(genes, image, fusion, context)
     for parameter in model.parameters():  # open every gate
