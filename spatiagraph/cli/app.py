@@ -1,16 +1,24 @@
 """The commands, and what they have in common: one clear line on bad input, quiet libraries."""
 
 import logging
+import math
 import warnings
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import spatiagraph
 from spatiagraph.cli.demo import demo
 from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.embed import embed
+from spatiagraph.cli.ending import (
+    UNEXPECTED,
+    Stopped,
+    is_shortage,
+    report_unexpected,
+    stopped_cleanly,
+)
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.generate import generate
@@ -19,11 +27,24 @@ from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
 
-INTERRUPTED = 130  # what shells give for Ctrl-C
+# typer brings a click of its own, or takes the one that is installed
+_Refused = typer.BadParameter.__mro__[2]
+
+
+class _Command(TyperCommand):
+    """Refuses numbers that are not finite, whatever the option: no range keeps NaN out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise typer.BadParameter(f"{number} is no finite number.", ctx, param)
+        return super().invoke(ctx)
 
 
 class _Commands(TyperGroup):
-    """Turns what a user can mend into one line and an exit code that is not zero."""
+    """Turns whatever goes wrong into one line and an exit code that is not zero."""
 
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
@@ -32,15 +53,26 @@ class _Commands(TyperGroup):
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _show_warning
             try:
-                return super().invoke(ctx)
-            except KeyboardInterrupt:
-                typer.echo("interrupted", err=True)
-                raise typer.Exit(INTERRUPTED) from None
+                with stopped_cleanly():
+                    return super().invoke(ctx)
+            except (typer.Exit, typer.Abort, _Refused):
+                raise
+            except Stopped as stop:
+                typer.echo(str(stop), err=True)
+                raise typer.Exit(stop.exit_code) from None
             except (ValueError, OSError, ImportError, MemoryError) as err:
                 if ctx.params.get("debug"):
                     raise
                 typer.echo(f"error: {_one_line(err)}", err=True)
                 raise typer.Exit(1) from err
+            except Exception as err:
+                if ctx.params.get("debug"):
+                    raise
+                if is_shortage(err):
+                    typer.echo(f"error: not enough memory: {_one_line(err)}", err=True)
+                    raise typer.Exit(1) from err
+                typer.echo(f"error: {report_unexpected(err)}", err=True)
+                raise typer.Exit(UNEXPECTED) from err
 
 
 def _one_line(err: BaseException) -> str:
@@ -95,4 +127,4 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 for command in (demo, doctor, prepare, fit, embed, search, generate, morphology, report, evaluate):
-    app.command()(command)
+    app.command(cls=_Command)(command)

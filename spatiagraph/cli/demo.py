@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spatiagraph.cli.nuclei import Foreground, nuclei_of
-from spatiagraph.cli.options import Labels, SlideOptions, Unlabelled, with_slide_options
+from spatiagraph.cli.options import (
+    Labels,
+    SlideOptions,
+    Unlabelled,
+    seed_option,
+    with_slide_options,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +45,7 @@ def demo(
         typer.Option(help="Also show what cells would look like: control:target; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("spatiagraph-demo"),
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same result.")] = 0,
 ) -> None:
     """From a slide to niches that can be searched, in one go.
 
@@ -48,7 +54,7 @@ def demo(
     a report. Without a slide of your own it makes tissue whose niches are known, and prints how
     well they are found (ARI: 1 is perfect, 0 is chance) beside plain baselines.
     """
-    from spatiagraph.cli.console import print_table, quiet_libraries, say
+    from spatiagraph.cli.console import check_output_folder, print_table, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
@@ -59,6 +65,7 @@ def demo(
     from spatiagraph.heads.pair.transitions import as_transitions, check_states, column
     from spatiagraph.models import ContextModel
 
+    check_output_folder(out)
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)
         labels = labels or "niche"

@@ -72,7 +72,7 @@ def evaluate(
     --protocol names them. Imputation shows its baselines only: embeddings have seen all genes.
     Images are shown beside colour statistics, a random network and sequencing depth.
     """
-    from spatiagraph._files import replaced_file
+    from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.results import known_labels
     from spatiagraph.data.checks import nearest
@@ -112,8 +112,7 @@ def evaluate(
         wide[["seconds", "peak_gb"]] = logged.loc[wide.index]
         print_table(wide, f"\n{name}")
     if out is not None:
-        with replaced_file(out) as new:
-            table.to_csv(new, index=False)
+        write_csv(table, out)
         picture = out.with_suffix(".png")
         protocol_bars(table, save=picture, highlight=[*slots, *(image_embedding or ())])
         say(f"\nwritten to {out} and {picture}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spatiagraph.cli.options import SlideOptions, with_slide_options
+from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_options
 
 
 class Model(StrEnum):
@@ -64,7 +64,7 @@ def fit(
     ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same weights.")] = 0,
 ) -> None:
     """Train a model on slides.
 

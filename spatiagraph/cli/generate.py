@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spatiagraph.cli.nuclei import NUCLEI, Nuclei, nuclei_of
-from spatiagraph.cli.options import SlideOptions, with_slide_options
+from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_options
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
@@ -74,7 +74,7 @@ def generate(
         int, typer.Option(help="Cells of each slide and transition to make images of.", min=2)
     ] = 500,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same images.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same images.")] = 0,
 ) -> None:
     """Show what cells would look like in another state.
 
@@ -83,10 +83,16 @@ def generate(
     real cells of the target state (random_target). Writes scores.csv, a picture, and the images of
     the control cells as .zarr. An interrupted command goes on where it stopped.
     """
-    from spatiagraph.cli.console import file_names, quiet_libraries, say
+    from spatiagraph.cli.console import (
+        check_accelerator,
+        check_output_folder,
+        file_names,
+        quiet_libraries,
+        say,
+    )
 
     quiet_libraries()
-    from spatiagraph._files import replaced_file
+    from spatiagraph._tables import write_csv
     from spatiagraph.cli.results import one_model_name
     from spatiagraph.cli.transitions import (
         parse_transitions,
@@ -96,6 +102,8 @@ def generate(
     )
     from spatiagraph.heads import ImageGenerator
 
+    check_accelerator(accelerator)
+    check_output_folder(out)
     asked = parse_transitions(transition)
     sections = slide_options.read_all(slides)
     name = one_model_name(sections)
@@ -128,8 +136,7 @@ def generate(
             out=out,
         )
         model = fitted.generator
-        with replaced_file(out / "scores.csv") as new:
-            scores.table.to_csv(new)
+        write_csv(scores.table, out / "scores.csv", index=True)
         write_galleries(out, scores)
         print_scores(scores)
     else:

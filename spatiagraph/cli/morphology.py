@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from spatiagraph.cli.nuclei import NUCLEI, Nuclei, nuclei_of
-from spatiagraph.cli.options import SlideOptions, with_slide_options
+from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_options
 
 
 @with_slide_options
@@ -27,7 +27,7 @@ def morphology(
     ] = 20_000,
     epochs: Annotated[int, typer.Option(help="Passes over them.", min=1)] = 50,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
+    seed: Annotated[int, seed_option("Same seed, same network.")] = 0,
 ) -> None:
     """Measure the nucleus of every cell, and train a network that measures with a gradient.
 
@@ -36,13 +36,22 @@ def morphology(
     each measure that the network explains in cells it has not seen. An interrupted training goes on
     where it stopped.
     """
-    from spatiagraph.cli.console import file_names, print_table, quiet_libraries, say
+    from spatiagraph.cli.console import (
+        check_accelerator,
+        check_output_folder,
+        file_names,
+        print_table,
+        quiet_libraries,
+        say,
+    )
 
     quiet_libraries()
-    from spatiagraph._files import replaced_file
+    from spatiagraph._tables import write_csv
     from spatiagraph.data import measure_nuclei, read_nuclei
     from spatiagraph.training import fit_morphology
 
+    check_accelerator(accelerator)
+    check_output_folder(out)
     sections = slide_options.read_all(slides)
     for section in sections:
         say(repr(section))
@@ -54,8 +63,7 @@ def morphology(
         table = measure_nuclei(section, foreground=foreground, progress=True, **window)
         valid = int(table.notna().all(axis=1).sum())
         path = out / f"{name}.csv"
-        with replaced_file(path) as new:
-            table.to_csv(new)
+        write_csv(table, path, index=True)
         say(f"{valid:,} of {len(table):,} nuclei measured: {path}")
         features[section.slide_id] = table
     fitted = fit_morphology(

@@ -23,6 +23,14 @@ Unlabelled = Annotated[
 ]
 
 
+MAX_SEED = 2**32 - 1  # of scikit-learn
+
+
+def seed_option(help: str) -> Any:
+    """An option for a seed that all of torch, NumPy and scikit-learn take."""
+    return typer.Option(help=help, min=0, max=MAX_SEED)
+
+
 class Expression(StrEnum):
     """What the values of a slide are."""
 

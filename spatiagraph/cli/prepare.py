@@ -27,11 +27,12 @@ def prepare(
     A slide that cannot be right is refused with the rows, keys or files that are wrong. Warnings
     say what is odd about one that opens.
     """
-    from spatiagraph.cli.console import say
+    from spatiagraph.cli.console import check_output_folder, say
     from spatiagraph.data.writing import check_target, write
 
     if out is not None:
         check_target(out)
+        check_output_folder(out.parent)
     section = slide_options.read(slide)
     for name, value in describe(section).items():
         say(f"{name:12}{value}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spatiagraph.cli.options import Labels, Unlabelled
+from spatiagraph.cli.options import Labels, Unlabelled, seed_option
 
 
 def report(
@@ -19,7 +19,7 @@ def report(
         int | None, typer.Option(help="Number of domains; by default that of the labels, or 7.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The .html file to write.")] = Path("report.html"),
-    seed: Annotated[int, typer.Option(help="Seed of the clustering.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the clustering.")] = 0,
 ) -> None:
     """Show an embedded slide on one page that works offline.
 

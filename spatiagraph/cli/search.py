@@ -92,7 +92,7 @@ def search(
     of the query are not.
     """
     from spatiagraph import keys
-    from spatiagraph._files import replaced_file
+    from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
     from spatiagraph.cli.hits import find_hits
@@ -130,8 +130,6 @@ def search(
             level=level.value,
             asking=asking,
         )
-    if save_index is not None:
-        index.save(save_index)
     hits = find_hits(
         index,
         asked,
@@ -141,13 +139,14 @@ def search(
         where=where,
         apart_um=apart_um,
     )
+    if save_index is not None:
+        index.save(save_index)
     table = hits.drop(columns="query").set_index("rank")
     first = ["id", "distance", keys.SLIDE_ID, "x_um", "y_um"]
     shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
     print_table(table[shown], f"Most like {asked.name}")
     if out is not None:
-        with replaced_file(out) as new:
-            table.to_csv(new)
+        write_csv(table, out, index=True)
         say(f"written to {out}")
     if gallery is not None:
         draw_gallery(gallery, sections, asked, hits, color=color)

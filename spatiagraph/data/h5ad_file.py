@@ -2,8 +2,13 @@
 
 import io
 import os
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anndata
@@ -27,7 +32,7 @@ def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
     """
     said = make_values_writable(adata) + make_names_writable(adata, strict=False)
     adata.strings_to_categoricals()
-    with replaced_file(path) as new, _Sink(new) as sink:
+    with replaced_file(path) as new, _Sink(new) as sink, _interrupts_held(sink):
         try:
             with h5py.File(sink, "w") as file:
                 anndata.io.write_elem(file, "/", adata)
@@ -40,6 +45,33 @@ def write_h5ad(adata: anndata.AnnData, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+@contextmanager
+def _interrupts_held(sink: "_Sink") -> Iterator[None]:
+    """Let HDF5 finish with nothing more to write before Ctrl-C, or what ends a command, is heard.
+
+    An exception in the middle of its calls would end the process as a full disk would.
+    """
+    received: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        sink.error = sink.error or InterruptedError("Interrupted")
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {n: handler for n, handler in handlers.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
+
+
 class _Sink(io.RawIOBase):
     """A file that takes everything, and remembers the first error instead of raising it.
 
@@ -48,7 +80,7 @@ class _Sink(io.RawIOBase):
     """
 
     def __init__(self, path: Path):
-        self.error: OSError | None = None
+        self.error: OSError | None = None  # set: nothing more is written
         self._file = path.open("w+b", buffering=0)
 
     def seekable(self) -> bool:

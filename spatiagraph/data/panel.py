@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spatiagraph._config import build
+from spatiagraph._files import replaced_file
 from spatiagraph._json import read_json
 from spatiagraph._savable import savable
 from spatiagraph.data.genes import ENSEMBL, strip_version
@@ -240,7 +241,8 @@ class GenePanel:
 
     def to_json(self, path: str | Path) -> None:
         """Write the panel to a JSON file."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        with replaced_file(path) as new:
+            new.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

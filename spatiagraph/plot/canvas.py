@@ -2,10 +2,13 @@
 
 import math
 import os
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+from spatiagraph._files import replaced_file
 
 DPI = 150
 _STEPS = (1, 2, 5, 10)
@@ -19,9 +22,11 @@ def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str] | None) -> None:
-    """Write a figure to a file, if there is a path; the suffix says the format."""
+    """Write a figure to a file, if there is a path; the suffix says the format, PNG without one."""
     if path is not None:
-        figure.savefig(path, bbox_inches="tight")
+        place = Path(path)
+        with replaced_file(place if place.suffix else place.with_suffix(".png")) as new:
+            figure.savefig(new, bbox_inches="tight")
 
 
 def bar_length_um(width_um: float) -> float:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from tqdm.auto import tqdm
 
-from spatiagraph._files import replaced_file
+from spatiagraph._tables import write_csv
 from spatiagraph.training.health import RankMeter, collapse_warning, gradient_norm
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,7 @@ class History(Callback):
         if trainer.logger is not None:
             trainer.logger.log_metrics(row, step=trainer.global_step)
         if self.path is not None and trainer.is_global_zero:
-            with replaced_file(self.path) as new:
-                self.frame.to_csv(new, index=False)
+            write_csv(self.frame, self.path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         warning = collapse_warning(self.frame)

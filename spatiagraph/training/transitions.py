@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spatiagraph._files import replaced_file
+from spatiagraph._tables import write_csv
 from spatiagraph.data.loader import inside_image
 from spatiagraph.data.nuclei import measure_nuclei, read_nuclei
 from spatiagraph.data.panel import GenePanel
@@ -179,8 +179,7 @@ def fit_transitions(
     )
     if folder is not None:
         for name, table in sides.items():
-            with replaced_file(folder / f"{name}.csv") as new:
-                table.to_csv(new, index=False)
+            write_csv(table, folder / f"{name}.csv")
     result = fit_generator(
         generator,
         slides,
