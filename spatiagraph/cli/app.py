@@ -28,7 +28,7 @@ from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
 
 # typer brings a click of its own, or takes the one that is installed
-_Refused = typer.BadParameter.__mro__[2]
+_Refused: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class _Command(TyperCommand):
@@ -39,7 +39,8 @@ class _Command(TyperCommand):
             value = ctx.params.get(param.name)
             for number in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
-                    raise typer.BadParameter(f"{number} is no finite number.", ctx, param)
+                    hint = f"'{param.opts[0]}'"
+                    raise typer.BadParameter(f"{number} is no finite number.", ctx, None, hint)
         return super().invoke(ctx)
 
 
