@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pytest
 
@@ -98,13 +99,15 @@ def commands(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def material(commands, tmp_path_factory):
-    """Folder with a slide with image, ``slide.zarr``, a run on it and its embeddings."""
+    """Folder with slides with and without image, runs on them and embeddings of the first."""
     from spatiagraph.data import make_tissue, write
 
     folder = tmp_path_factory.mktemp("material")
+    write(make_tissue(200, num_genes=20, image=None, seed=0), folder / "plain.h5ad")
     tissue = make_tissue(300, num_genes=20, image="he", seed=0)
     write(tissue, folder / "slide.zarr")
     for arguments in (
+        ["fit", folder / "plain.h5ad", "--out", folder / "plain", *SMALL],
         ["fit", folder / "slide.zarr", "--out", folder / "run", *SMALL],
         ["embed", folder / "run", folder / "slide.zarr", "--out", folder / "embedded.h5ad"],
     ):
@@ -119,10 +122,11 @@ SMALL = ("--epochs", 3, "--channels", 8, "--accelerator", "cpu")
 def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
     """Every command that writes, with all that it can write, under ``out``."""
     slide, embedded = material / "slide.zarr", material / "embedded.h5ad"
+    plain = material / "plain.h5ad"
     small_generator = ["--size-px", 16, "--epochs", 2, "--steps", 2, "--max-cells", 4]
-    lines = {
-        "fit": ["fit", slide, "--out", out / "run", *SMALL, "--seed", seed],
-        "embed": ["embed", material / "run", slide, "--out", out / "embedded.h5ad"],
+    return {
+        "fit": ["fit", plain, "--out", out / "run", *SMALL, "--seed", seed],
+        "embed": ["embed", material / "plain", plain, "--out", out / "embedded.h5ad"],
         "prepare h5ad": ["prepare", slide, "--out", out / "slide.h5ad"],
         "prepare zarr": ["prepare", slide, "--out", out / "slide.zarr"],
         "search": [
@@ -144,7 +148,6 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
         ],
         "demo": ["demo", slide, "--epochs", 1, "--out", out / "demo", "--seed", seed],
     }
-    return lines
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -154,12 +157,28 @@ def contents(folder: Path) -> dict[str, str]:
         if not path.is_file() or path.parent.name in ("checkpoints", "tensorboard"):
             continue
         if path.name == "history.csv":
-            table = pd.read_csv(path).drop(columns="seconds")
-            content = table.to_csv().encode()
+            content = pd.read_csv(path).drop(columns="seconds").to_csv().encode()
+        elif path.suffix == ".h5ad":
+            content = _values(path)
         else:
             content = path.read_bytes()
         found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def _values(path: Path) -> bytes:
+    """Names and values of everything in an HDF5 file, whose bytes also hold addresses."""
+    found = []
+
+    def add(name, item):
+        value = item[()].tobytes() if isinstance(item, h5py.Dataset) else b""
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "O":
+            value = repr(item[()]).encode()
+        found.append(name.encode() + b"\0" + value)
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    return b"\0".join(sorted(found))
 
 
 @pytest.fixture(scope="session")
