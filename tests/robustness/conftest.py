@@ -39,6 +39,7 @@ for line in sys.stdin:
             sys.stdout.flush()
             os._exit(code)
     print(process, flush=True)
+    sys.stdin.readline()  # not waited for before the test is done with its id
     print(os.waitpid(process, 0)[1], flush=True)
 """
 
@@ -77,6 +78,7 @@ class Commands:
 
     def wait(self) -> Ended:
         """Wait for the command that was started."""
+        print(file=self._server.stdin, flush=True)
         code = os.waitstatus_to_exitcode(int(self._server.stdout.readline()))
         return Ended(code, self._log.read_text())
 
