@@ -43,7 +43,7 @@ def embed(
     say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
 
 
-def load_model(folder_or_hub_id: str) -> "SlideModel":
+def load_model(folder_or_hub_id: str | Path) -> "SlideModel":
     """The model of a run's folder, of its own folder, or of the Hub."""
     from spatiagraph.models.base import SlideModel
 

@@ -141,7 +141,7 @@ def generate(
         print_scores(scores)
     else:
         inside = Path(generator) / "generator" / "model"
-        model = ImageGenerator.from_pretrained(inside if inside.is_dir() else generator)
+        model = ImageGenerator.from_pretrained(inside if inside.is_dir() else Path(generator))
     say("")
     for (section, tag), stem in zip(each, names, strict=True):
         made = _images_of(model, section, tag, max_cells, seed, num_steps=steps, guidance=guidance)

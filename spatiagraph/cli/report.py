@@ -32,7 +32,7 @@ def report(
     from spatiagraph.cli.results import find_domains, known_labels, read_embedded, write_page
 
     check_output_file(out, ".html")
-    model = None if run is None else load_model(str(run))
+    model = None if run is None else load_model(run)
     section = read_embedded(slide)
     truth = known_labels(section, labels, unlabelled or ())
     results = find_domains(section, truth, num_domains=domains, seed=seed)

@@ -91,10 +91,13 @@ def levels_of(out: Embeddings, core: torch.Tensor) -> dict[str, torch.Tensor]:
     Args:
         out: What a model gave.
         core: Cells that count, ``[N]``.
+
+    Raises:
+        ValueError: If any is NaN or infinite: slides are finite, so the weights do not fit.
     """
     niche = out.niche_of_cell[core]
     return {
-        "cell": out.cell[core],
+        "cell": _finite(out.cell[core]),
         "niche": _take(out.niche, niche),
         "tissue": _take(out.tissue, region_of(niche, out.tissue_of_niche)),
     }
@@ -142,4 +145,14 @@ _CELL_INPUTS = ("x", "depth", "image", "image_mask", "window_um")
 
 
 def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return rows_or_zero(z, index).masked_fill((index < 0).unsqueeze(1), torch.nan)
+    return _finite(rows_or_zero(z, index)).masked_fill((index < 0).unsqueeze(1), torch.nan)
+
+
+def _finite(z: torch.Tensor) -> torch.Tensor:
+    bad = int((~z.isfinite()).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"Expected finite embeddings, the model gave NaN or infinity for {bad} of {len(z)} "
+            "cells of a finite slide: its weights are damaged, or made for another scale of values"
+        )
+    return z

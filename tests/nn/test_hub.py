@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,3 +76,35 @@ def test_a_failed_save_leaves_the_old_model(model, tmp_path, monkeypatch):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["runs/model", "hf://a/b/c", "a b/c", "../x", "a", "/a/b"])
+def test_a_folder_that_is_missing_is_not_asked_for_in_the_network(tmp_path, monkeypatch, name):
+    def asked(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match="found none at"):
+        ContextModel.from_pretrained(name)
+    with pytest.raises(ValueError, match="found none at"):
+        ContextModel.from_pretrained(Path("owner/name"))
+
+
+@pytest.mark.parametrize("name", ["owner/name", "hf://owner/name"])
+def test_an_id_of_the_hub_is_downloaded_and_that_is_said(
+    model, tmp_path, monkeypatch, caplog, name
+):
+    model.save_pretrained(tmp_path / "there")
+    asked = []
+
+    def download(hub_id: str, **kwargs: object) -> str:
+        asked.append(hub_id)
+        return str(tmp_path / "there")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    ContextModel.from_pretrained(name)
+    assert asked == ["owner/name"]
+    assert "asking the Hugging Face Hub" in caplog.text

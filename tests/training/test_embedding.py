@@ -77,3 +77,13 @@ def test_embed_refuses_a_slide_smaller_than_a_niche():
     slide = make_tissue(200, num_genes=40, image=None, seed=0)
     with pytest.raises(ValueError, match="Expected at least 16 cells .* got 5"):
         embed(perturbed(slide), slide[:5], progress=False)
+
+
+@pytest.mark.parametrize("part", ["cell_encoder.genes.mean", "context_encoder.from_niche.gate"])
+def test_embeddings_that_are_not_finite_are_not_written(part):
+    slide = make_tissue(200, num_genes=30, image=None, seed=0)
+    model = perturbed(slide)
+    model.state_dict()[part].fill_(3e38)
+    with pytest.raises(ValueError, match=r"Expected finite embeddings.* for \d+ of 200 cells"):
+        embed(model, slide, progress=False)
+    assert not slide.adata.obsm.keys() - {"spatial"}
