@@ -26,7 +26,8 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     """Write a slide; :func:`spatiagraph.read` opens it without arguments.
 
     ============= ================================================================================
-    ``.h5ad``     cells and results; of the image, only where its file is
+    ``.h5ad``     cells and results; of the image, only where its file is: it is opened again by
+                  itself if it lies beside the ``.h5ad`` or below, and else with ``image=``
     ``.zarr``     SpatialData: cells, image pyramid and molecules, all in µm (needs ``[io]``)
     ============= ================================================================================
 
@@ -38,12 +39,15 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
         path: File to write.
 
     Raises:
-        ValueError: The suffix is another, or the slide holds what no file can; nothing is written.
+        ValueError: The suffix is another, or the slide holds what no file can, or its image
+            is damaged; nothing is written.
         ImportError: A ``.zarr`` needs the extra ``[io]``.
         OSError: The place cannot be written to or is full.
     """
     target = check_target(path)
     if target.suffix == ".h5ad":
+        if slide.image is not None and slide.image.path is not None:
+            slide.image.check_pixels()
         return write_h5ad(slide.adata, target)
     adata = slide.adata.copy()
     said = make_values_writable(adata) + make_names_writable(adata, strict=True)

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from spatiagraph.data.image.level import LazyArray, Level, OpenImage, undecodable
+from spatiagraph.data.image.level import (
+    DAMAGED,
+    LazyArray,
+    Level,
+    OpenImage,
+    undecodable,
+    with_name,
+)
 from spatiagraph.data.image.pixel_size import ngff_mpp
 from spatiagraph.data.image.tiff import is_tiff, open_tiff
 
@@ -67,6 +74,8 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(path) as picture:
+            picture.verify()  # checksums of a PNG, which decoding does not look at
+        with Image.open(path) as picture:
             num_bytes = picture.width * picture.height * len(picture.getbands())
             if num_bytes <= _MAX_BYTES:
                 mode = {
@@ -83,7 +92,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
             f"Expected an image that can be decoded, got {path}, which is none of {_KINDS} or is "
             "damaged. Convert the formats of other makers (.czi, .nd2, .lif) to OME-TIFF"
         ) from err
-    except (OSError, SyntaxError, ValueError) as err:  # Pillow reports broken PNG as SyntaxError
+    except (*DAMAGED, SyntaxError) as err:  # Pillow reports broken PNG as SyntaxError
         raise undecodable(path, err) from err
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -97,33 +106,38 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
 
 
 def _open_zarr(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
+    try:
+        return _zarr_levels(path, channels, axes)
+    except DAMAGED as err:
+        raise with_name(path, err) from err
+
+
+def _zarr_levels(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
     import zarr
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # foreign files inside the folder are no concern of ours
-            node = zarr.open(str(path), mode="r")
-    except (OSError, ValueError, KeyError) as err:
-        raise undecodable(path, err) from err
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # foreign files inside the folder are no concern of ours
+        node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         axes = axes or _zarr_axes(node.shape)
         return OpenImage([Level(node, axes, str(path), channels)], None)
     attributes: dict[str, Any] = dict(node.attrs)
     scales = attributes.get("ome", attributes).get("multiscales")
     if scales:
-        arrays = [
-            zarr.open_array(node.store_path / d["path"], mode="r") for d in scales[0]["datasets"]
-        ]
-        named = "".join(a["name"] if isinstance(a, dict) else a for a in scales[0]["axes"]).upper()
+        places = [str(d["path"]) for d in scales[0]["datasets"]]
+        outside = [p for p in places if p.startswith("/") or ".." in p.split("/")]
+        if outside:
+            raise ValueError(f"Expected arrays inside of {path}, got {outside[0]!r}")
+        arrays = [zarr.open_array(node.store_path / p, mode="r") for p in places]
+        named_axes = [a["name"] if isinstance(a, dict) else a for a in scales[0]["axes"]]
+        letters = "".join(named_axes).upper()
         mpp = ngff_mpp(scales[0], path)
     else:
         arrays = sorted((a for _, a in node.arrays()), key=lambda a: -int(np.prod(a.shape)))
         if not arrays:
-            return _open_zarr(path / _only_image(node, path), channels, axes)
-        named, mpp = _zarr_axes(arrays[0].shape), None
-    return OpenImage([Level(a, axes or named, str(path), channels) for a in arrays], mpp)
+            return _zarr_levels(path / _only_image(node, path), channels, axes)
+        letters, mpp = _zarr_axes(arrays[0].shape), None
+    return OpenImage([Level(a, axes or letters, str(path), channels) for a in arrays], mpp)
 
 
 def _only_image(group: Any, path: Path) -> str:

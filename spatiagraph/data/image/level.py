@@ -21,9 +21,13 @@ class LazyArray(Protocol):
     def __getitem__(self, key: tuple[slice, ...], /) -> Any: ...
 
 
-# What decoders raise on damaged data: imagecodecs subclasses of RuntimeError, tifffile and zarr of
-# ValueError, the file system of OSError.
-_DECODER_ERRORS = (OSError, ValueError, RuntimeError, KeyError, zlib.error, struct.error)
+DAMAGED = (
+    OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError,
+    ArithmeticError, EOFError, zlib.error, struct.error,
+)  # fmt: skip
+"""What decoders raise on damaged data: imagecodecs sub-classes of RuntimeError, zarr of ValueError,
+the file system of OSError. tifffile takes tags as they come, and falls over those of another type
+or count wherever they are used; Pillow likewise."""
 
 
 class Level:
@@ -44,6 +48,11 @@ class Level:
         self, array: LazyArray, axes: str, name: str, channels: Sequence[int] | None = None
     ):
         sizes = dict(zip(axes, array.shape, strict=False))
+        if 0 in array.shape or np.dtype(array.dtype).kind not in "biuf":
+            raise ValueError(
+                f"Expected {name} to hold pixels that are real numbers, got {array.dtype} of shape "
+                f"{tuple(array.shape)}"
+            )
         extra = {a: n for a, n in sizes.items() if a not in "YXCSZ" and n > 1}
         if len(axes) != len(array.shape) or not {"Y", "X"} <= sizes.keys() or extra:
             raise ValueError(
@@ -84,7 +93,7 @@ class Level:
         key = tuple({"Y": rows, "X": columns}.get(a, slice(None)) for a in self._axes)
         try:
             pixels = np.asarray(self._array[key])
-        except _DECODER_ERRORS as err:
+        except DAMAGED as err:
             raise ValueError(
                 f"Expected {self._name} to be readable, but rows {rows.start}-{rows.stop}, columns "
                 f"{columns.start}-{columns.stop} cannot be decoded ({err}). Is the file damaged or "
@@ -114,3 +123,9 @@ def undecodable(path: Path, err: Exception) -> ValueError:
         f"Expected an image that can be decoded, got {path} ({err}). Is the file damaged, "
         "incomplete or not an image?"
     )
+
+
+def with_name(path: Path, err: Exception) -> Exception:
+    """An error with the name of its file: our own, which have it, are left as they are."""
+    is_ours = isinstance(err, ValueError) and path.name in str(err)
+    return ValueError(str(err)) if is_ours else undecodable(path, err)

@@ -14,6 +14,8 @@ from spatiagraph.data.image.level import LazyArray, Level
 from spatiagraph.data.image.resample import area_weights
 from spatiagraph.data.image.value_range import value_range_of
 
+_CHECKED = 2048  # pixels of each side that are decoded at a time
+
 
 class SlideImage:
     """Image pyramid placed in the slide's coordinates and read only where it is needed.
@@ -166,6 +168,21 @@ class SlideImage:
             ValueError: If they cannot be decoded.
         """
         return self._levels[0].read(rows, columns)
+
+    def check_pixels(self) -> None:
+        """Decodes every stored pixel once, so that later work cannot come upon damage.
+
+        Takes as long as reading the file; a block of chunks is in memory at a time.
+
+        Raises:
+            ValueError: If some cannot be decoded.
+        """
+        for level in self._levels:
+            step = [-(-_CHECKED // side) * side for side in level.chunk]
+            for top in range(0, level.height, step[0]):
+                rows = slice(top, min(top + step[0], level.height))
+                for left in range(0, level.width, step[1]):
+                    level.read(rows, slice(left, min(left + step[1], level.width)))
 
     def covers(self, pos: np.ndarray) -> np.ndarray:
         """Whether positions lie on the image.

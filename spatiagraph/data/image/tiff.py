@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatiagraph.data.image.level import LazyArray, Level, OpenImage, undecodable
+from spatiagraph.data.image.level import (
+    DAMAGED,
+    LazyArray,
+    Level,
+    OpenImage,
+    undecodable,
+    with_name,
+)
 from spatiagraph.data.image.pixel_size import tiff_mpp
 
 if TYPE_CHECKING:
@@ -49,10 +56,12 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
 
     try:
         tiff = tifffile.TiffFile(path)
-    except (OSError, ValueError, KeyError) as err:
+    except DAMAGED as err:
         raise undecodable(path, err) from err
     try:
         main, *alike = _largest(tiff, path)
+        for series in (main, *alike):
+            _check_stored(series, path)
         stored = [
             [zarr.open_array(s.aszarr(level=i), mode="r") for s in (main, *alike)]
             for i in range(len(main.levels))
@@ -65,12 +74,9 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
             named = axes or _name_axes(found, array.shape, path, warn=not levels)
             levels.append(Level(array, named, str(path), whole))
         mpp = tiff_mpp(tiff, main.keyframe, main.kind, path)
-    except (IndexError, KeyError, OSError, RuntimeError) as err:
+    except DAMAGED as err:
         tiff.close()
-        raise undecodable(path, err) from err
-    except ValueError:
-        tiff.close()
-        raise
+        raise with_name(path, err) from err
     return OpenImage(levels, mpp, tiff.close)
 
 
@@ -96,6 +102,50 @@ def _largest(tiff: "TiffFile", path: Path) -> "list[TiffPageSeries]":
         stacklevel=5,
     )
     return [main]
+
+
+def _check_stored(series: "TiffPageSeries", path: Path) -> None:
+    """Refuse pixels that are not in the file, or in one of another folder.
+
+    Tables of a TIFF say where each strip or tile begins and how long it is, so that a file that was
+    cut, or whose size was changed, is known without decoding it. Only OME metadata names other
+    files: those of one image lie in one folder.
+
+    Raises:
+        ValueError: Names the page.
+    """
+    home, sizes = path.resolve().parent, dict[str, int]()
+    first = series.keyframe.parent.filehandle
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > first.size:
+        raise ValueError(
+            f"Expected {series.nbytes:,} bytes of pixels in {path}, got a file of {first.size:,} "
+            "bytes. Is the file incomplete?"
+        )
+    for level in series.levels:
+        for number, page in enumerate(level.pages):
+            if page is None:  # a file that is not there: decided below
+                continue
+            handle = page.parent.filehandle
+            source = Path(handle.path).resolve()
+            if not source.is_relative_to(home):
+                raise ValueError(f"Expected all files of {path} in its folder, got {source}")
+            begin = np.asarray(page.dataoffsets, dtype=np.int64)
+            length = np.asarray(page.databytecounts, dtype=np.int64)
+            pieces = int(np.prod((page.keyframe or page).chunked))
+            name = f"page {number} of {source.name} ({level.shape} pixels)"
+            if len(begin) != len(length) or (len(begin) != pieces and len(begin) != 1):
+                raise ValueError(
+                    f"Expected {pieces} pieces of {name}, got {len(begin)} places and "
+                    f"{len(length)} lengths. Is the file damaged?"
+                )
+            size = sizes.setdefault(str(source), handle.size)
+            wrong = np.flatnonzero((begin < 0) | (length < 0) | (begin + length > size))
+            if len(wrong):
+                at = int(wrong[0])
+                raise ValueError(
+                    f"Expected all of {name}, got a file of {size:,} bytes whose piece {at} ends "
+                    f"at byte {begin[at] + length[at]:,}. Is the file incomplete?"
+                )
 
 
 def _name_axes(axes: str, shape: Sequence[int], path: Path, warn: bool) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from anndata import AnnData
+from pyarrow.lib import ArrowException
 from scipy.sparse import csr_matrix, vstack
 
 from spatiagraph.data.checks import nearest
@@ -19,7 +20,7 @@ from spatiagraph.data.checks import nearest
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
-DAMAGED = (ValueError, OSError, EOFError, zlib.error)
+DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
 """What pandas, pyarrow and gzip raise on a damaged file."""
 
 
@@ -278,5 +279,6 @@ def unreadable(path: Path, err: Exception) -> ValueError:
     """What to tell of a table that could not be read."""
     why = " ".join(str(err).split())
     return ValueError(
-        f"Expected a readable table, got {path.name} ({why}). Is the file damaged or incomplete?"
+        f"Expected a readable table, got {path.name} ({why}). The file is "
+        "damaged or incomplete: copy it again"
     )
