@@ -69,6 +69,12 @@ class SlideOptions:
         Expression | None, _option("'normalized' accepts values that are no counts.")
     ] = None
     drop_empty: Annotated[bool, _option("Drop cells without counts.", "--drop-empty")] = False
+    drop_unplaced: Annotated[
+        bool, _option("Drop cells that were counted and have no place.", "--drop-unplaced")
+    ] = False
+    table: Annotated[
+        str | None, _option("Table of a .zarr that has several, as one for each size of bins.")
+    ] = None
     spatial_key: Annotated[str, _option("Slot of obsm that holds the coordinates.")] = "spatial"
 
     def read(self, path: Path, *, molecules: bool = True) -> "Slide":
@@ -107,6 +113,8 @@ class SlideOptions:
                 assume_um=self.assume_um,
                 expression=None if self.expression is None else self.expression.value,
                 drop_empty=self.drop_empty,
+                drop_unplaced=self.drop_unplaced,
+                table=self.table,
                 spatial_key=self.spatial_key,
                 transcripts=molecules,
             )

@@ -117,7 +117,7 @@ def check_positions(pos: NDArray[np.float64], names: pd.Index) -> None:
     if rows.size:
         raise ValueError(
             f"Expected finite coordinates, got NaN or infinity for {rows.size} of {len(pos)} "
-            f"cells: {name_rows(names, rows)}. Drop those cells or mend the table"
+            f"cells: {name_rows(names, rows)}. Pass drop_unplaced=True to read(), or mend the table"
         )
 
 

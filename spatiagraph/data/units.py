@@ -217,7 +217,7 @@ def check_scale(
     """Refuse a scale that was inferred or declared, where the positions speak against it.
 
     Every scale that the user did not give passes here, whoever found it. Spots of an array must lie
-    where the array has them, to 10 %; other positions must be such as :func:`check_um` lets pass.
+    where the array has them, to 10 %; cells must lie 2–60 µm apart, in whatever arrangement.
 
     Args:
         mpp: µm per pixel.
@@ -235,10 +235,13 @@ def check_scale(
             "per pixel)"
         )
     if sites_um is None:
-        try:
-            check_um(pixels * mpp)
-        except ValueError as err:
-            raise ValueError(f"{err}. The scale, {mpp:.4g} µm per pixel, is from {source}") from err
+        distance, (low, high) = neighbor_distance(pixels * mpp), CELL_SPACING_UM
+        if len(pixels) > 1 and not low <= distance <= high:
+            raise ValueError(
+                f"Expected cells {low:g}–{high:g} µm apart, but with {mpp:.4g} µm per pixel from "
+                f"{source} the median nearest-neighbour distance is {distance:.4g} µm. Pass mpp=… "
+                "(µm per pixel)"
+            )
         return
     if len(pixels) < 2 or not np.ptp(sites_um, axis=0).any():
         return

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatiagraph._json import read_json
-from spatiagraph.data.read.tables import numbers, read_table, table_columns
+from spatiagraph.retrieval.corners import read_corners
 from spatiagraph.retrieval.geojson import polygons
 
 _FAR_UM = 1e9  # a kilometre: what is further cannot be meant, and its area could overflow
@@ -53,20 +53,18 @@ def read_region(path: str | os.PathLike[str]) -> Any:
     """A region from a file, for :func:`in_region`.
 
     Args:
-        path: GeoJSON, or a ``.csv`` table of corners with columns ``x`` and ``y`` (or ``x_um``
-            and ``y_um``); in µm.
+        path: GeoJSON, or a ``.csv`` table of the corners of one outline or several, as Xenium
+            Explorer exports it (see :func:`~spatiagraph.retrieval.corners.read_corners`); in µm.
 
     Raises:
         ValueError: If the file is neither, or what it holds is no region.
     """
     path = Path(path)
-    if path.suffix.lower() == ".csv":
-        have = table_columns(path)
-        named = [[x, y] for x, y in (("x", "y"), ("x_um", "y_um")) if x in have and y in have]
-        if not named:
-            raise ValueError(f"Expected columns x and y in {path.name}, got {', '.join(have)}")
-        region = numbers(read_table(path, named[0]), named[0], path.name)
-        rings: list[Any] = [region]
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rings: list[Any] = list(read_corners(path))
+        region: Any = rings[0]
+        if len(rings) > 1:
+            region = {"type": "MultiPolygon", "coordinates": [[ring.tolist()] for ring in rings]}
     else:
         region = read_json(path)
         rings = list(chain.from_iterable(polygons(region, repr(path.name))))

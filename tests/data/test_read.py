@@ -1057,3 +1057,141 @@ def test_spots_of_an_image_that_was_stretched_are_refused(tmp_path):
     table.to_csv(path, index=False)
     with pytest.raises(ValueError, match=r"stretched or out of place.*Pass mpp="):
         read(tmp_path / "s")
+
+
+# Layouts of today -------------------------------------------------------------------------------
+
+
+def write_segmented(folder, mpp=0.27, num_cells=60, shift=0):
+    """Cells of Visium HD as Space Ranger 4 segments them; returns their centres in µm."""
+    rng = np.random.default_rng(0)
+    centre = rng.uniform(900, 900 + 45 * np.sqrt(num_cells), (num_cells, 2))
+    (folder / "spatial").mkdir(parents=True)
+    number = np.arange(1, num_cells + 1)
+    names = [f"cellid_{i:09d}-1" for i in number]
+    write_10x_h5(folder / "filtered_feature_cell_matrix.h5", names, with_control(counts(num_cells)))
+    square = np.array([(-9, -9), (9, -9), (9, 9), (-9, 9), (-9, -9)])
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"cell_id": int(i) + shift},
+            "geometry": {"type": "Polygon", "coordinates": [(at + square).tolist()]},
+        }
+        for i, at in zip(number, centre, strict=True)
+    ]
+    features[3]["geometry"] = {  # a crumb beside the cell
+        "type": "MultiPolygon",
+        "coordinates": [[[[0, 0], [1, 0], [0, 1]]], features[3]["geometry"]["coordinates"]],
+    }
+    text = json.dumps({"type": "FeatureCollection", "features": features[::-1]})
+    (folder / "cell_segmentations.geojson").write_text(text)
+    factors = {} if mpp is None else {"microns_per_pixel": mpp, "tissue_hires_scalef": 0.12}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    return centre * (mpp or 1)
+
+
+def test_segmented_cells_of_visium_hd_lie_at_the_centroids_of_their_outlines(tmp_path):
+    centre = write_segmented(tmp_path / "segmented_outputs")
+    slide = read(tmp_path / "segmented_outputs")
+    np.testing.assert_allclose(slide.pos, centre, atol=1e-6)
+    np.testing.assert_array_equal(slide.counts.toarray(), counts(60))
+    with pytest.raises(ValueError, match="Expected one slide.*with segmented_outputs"):
+        read(tmp_path)
+
+
+def test_segmented_cells_without_outline_are_dropped_and_of_other_cells_refused(tmp_path):
+    write_segmented(tmp_path / "a", shift=1)
+    with pytest.warns(UserWarning, match="Dropped 1 of 60 cells.*cellid_000000001-1"):
+        assert read(tmp_path / "a").num_cells == 59
+    write_segmented(tmp_path / "b", shift=1000)
+    with pytest.raises(ValueError, match="outlines of the cells of filtered.*got none"):
+        read(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cell_segmentations.geojson beside filtered_feature_cell_matrix.h5"),
+        ("{}", "FeatureCollection of outlines in cell_segmentations.geojson"),
+        ('{"features": [{"properties": {}}]}', "got another thing in feature 0"),
+        ('{"features": [', "cell_segmentations.geojson"),
+    ],
+)
+def test_damaged_outlines_of_segmented_cells_are_named(tmp_path, text, message):
+    write_segmented(tmp_path / "a")
+    path = tmp_path / "a" / "cell_segmentations.geojson"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("mpp", [None, 27.0, 0.01])
+def test_segmented_cells_need_a_scale_that_fits(tmp_path, mpp):
+    write_segmented(tmp_path / "a", mpp)
+    with pytest.raises(ValueError, match="Pass mpp="):
+        read(tmp_path / "a")
+    assert read(tmp_path / "a", mpp=0.27).num_cells == 60
+
+
+@pytest.fixture
+def bins(tmp_path):
+    """A store with a table for each size of bins, whose ids are numbers or text."""
+    spatialdata, models = pytest.importorskip("spatialdata"), __import__("spatialdata.models")
+    from geopandas import GeoDataFrame
+    from shapely.geometry import Point
+
+    def write(kinds=(int, int), missing=0):
+        elements = {}
+        for size in (8, 16):
+            y, x = (v.ravel() for v in np.mgrid[:5, :5])
+            points = [Point(*p) for p in np.c_[x, y] * float(size)]
+            names = [kinds[0](i) for i in range(25)]
+            frame = GeoDataFrame({"radius": [1.0] * 25}, geometry=points, index=names)
+            adata = cells(25)
+            del adata.obsm["spatial"]
+            adata.obs["region"] = pd.Categorical([f"bins_{size}"] * 25)
+            adata.obs["bin"] = [kinds[1](i + (missing if i < missing else 0)) for i in range(25)]
+            elements[f"bins_{size}"] = models.models.ShapesModel.parse(frame)
+            elements[f"square_{size:03d}um"] = models.models.TableModel.parse(
+                adata, region=f"bins_{size}", region_key="region", instance_key="bin"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            spatialdata.SpatialData.init_from_elements(elements).write(tmp_path / "s.zarr")
+        return tmp_path / "s.zarr"
+
+    return write
+
+
+@pytest.mark.parametrize("kinds", [(int, int), (str, int), (int, str)])
+def test_a_table_of_a_store_is_chosen_and_its_ids_may_be_numbers_or_text(bins, kinds):
+    path = bins(kinds)
+    assert neighbor_distance(read(path, table="square_008um").pos) == 8
+    assert neighbor_distance(read(path, table="square_016um").pos) == 16
+    with pytest.raises(ValueError, match="'square_008um', 'square_016um': pass table="):
+        read(path)
+    with pytest.raises(ValueError, match="table='square' .*Nearest: 'square_0"):
+        read(path, table="square")
+
+
+def test_ids_that_have_nothing_in_common_are_both_named(bins):
+    with pytest.raises(ValueError, match=r"shapes 'bins_8'.*obs\['bin'\] is .*shapes are called 0"):
+        read(bins((int, lambda i: f"bin{i}")), table="square_008um")
+
+
+def test_cells_without_a_place_are_dropped_when_asked(tmp_path):
+    adata = cells(50)
+    adata.obsm["spatial"][[3, 7]] = np.nan
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="2 of 50 cells: row 3 'c3', row 7 'c7'.*drop_unplaced"):
+        read(tmp_path / "a.h5ad")
+    with pytest.warns(UserWarning, match="Dropped 2 of 50 cells that have no place: 'c3', 'c7'"):
+        assert read(tmp_path / "a.h5ad", drop_unplaced=True).num_cells == 48
+    write_xenium(tmp_path / "x")
+    path = tmp_path / "x" / "cells.parquet"
+    table = pd.read_parquet(path)
+    table.iloc[1:].to_parquet(path)
+    with pytest.raises(ValueError, match="got none for 1 of .*drop_unplaced=True"):
+        read(tmp_path / "x")
+    with pytest.warns(UserWarning, match=f"Dropped 1 of {len(table)} cells"):
+        assert read(tmp_path / "x", drop_unplaced=True).num_cells == len(table) - 1

@@ -21,10 +21,10 @@ from spatiagraph.data.read.molecules import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    match_rows,
     numbers,
     read_counts,
     read_table,
-    rows_of,
     table_columns,
 )
 from spatiagraph.data.units import check_scale, similarity_scale
@@ -93,7 +93,7 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
     if table is not None and (options.transcripts is not False or counts is None):
         molecules = _read_molecules(table, mpp)
     if counts is not None and cells is not None:
-        (adata, controls), of = _from_matrix(counts, cells, mpp), counts.name
+        (adata, controls), of = _from_matrix(counts, cells, mpp, options.drop_unplaced), counts.name
     elif counts is None and cells is None and table is not None and molecules is not None:
         adata, controls, of = count_molecules(molecules), num_controls(molecules), table.name
     else:
@@ -111,6 +111,7 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
+        known_um=options.mpp is None,
         notes={
             "format": "cosmx",
             "counts": of,
@@ -203,7 +204,7 @@ def _by_cells(fields: pd.DataFrame, mm: np.ndarray, cells: pd.DataFrame) -> floa
         centre = centre - cells[list(_LOCAL)].to_numpy(np.float64)
     of_field = pd.DataFrame(centre).groupby(as_text(cells["fov"]).to_numpy())
     middle = (of_field.min() + of_field.max()) / 2
-    rows = middle.index.get_indexer(as_text(fields[fov]).to_numpy())
+    rows = middle.index.get_indexer(pd.Index(as_text(fields[fov])))
     there = rows >= 0
     if there.sum() < 2:
         return float("nan")
@@ -230,7 +231,7 @@ def _read_molecules(path: Path, mpp: float) -> pd.DataFrame:
     return molecules
 
 
-def _from_matrix(counts: Path, cells: Path, mpp: float) -> tuple[AnnData, int]:
+def _from_matrix(counts: Path, cells: Path, mpp: float, drop_unplaced: bool) -> tuple[AnnData, int]:
     ids, adata = read_counts(counts, ("fov", "cell_ID", "cell"))
     if missing := [c for c in ("fov", "cell_ID") if c not in ids]:
         raise ValueError(f"Expected columns fov, cell_ID in {counts.name}, got no {missing[0]}")
@@ -240,8 +241,12 @@ def _from_matrix(counts: Path, cells: Path, mpp: float) -> tuple[AnnData, int]:
     adata = adata[inside].copy()
     adata.obs_names = names
     table = read_table(cells, needed=("fov", "cell_ID", *_CENTRE))
-    table = rows_of(
-        table.set_index(_names(table).to_numpy()), adata.obs_names, cells.name, counts.name
+    adata, table = match_rows(
+        adata,
+        table.set_index(_names(table).to_numpy()),
+        cells.name,
+        counts.name,
+        drop_unplaced=drop_unplaced,
     )
     adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name) * mpp
     adata.obs = table.drop(columns=[*_CENTRE, "cell_ID", "cell"], errors="ignore")

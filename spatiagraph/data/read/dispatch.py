@@ -41,6 +41,8 @@ def read(
     spatial_key: str = "spatial",
     image_mpp: float | None = None,
     transcripts: PathLike | bool = True,
+    table: str | None = None,
+    drop_unplaced: bool = False,
 ) -> Slide:
     """Read a slide, in µm.
 
@@ -74,6 +76,9 @@ def read(
             image's own metadata.
         transcripts: Molecule table (Xenium columns) to go with an ``.h5ad``; ``False`` leaves out
             the one of a folder.
+        table: Table of a ``.zarr`` that has several, as Visium HD has one for each size of bins.
+        drop_unplaced: Drop cells that were counted and have no place, with a warning, instead of
+            refusing them.
 
     Returns:
         The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together. Written to
@@ -96,7 +101,16 @@ def read(
         )
     wanted = image if not isinstance(image, SlideImage) else False
     options = Options(
-        wanted, mpp, image_mpp, origin_um, pitch_um, spatial_key, transcripts, assume_um
+        wanted,
+        mpp,
+        image_mpp,
+        origin_um,
+        pitch_um,
+        spatial_key,
+        transcripts,
+        assume_um,
+        table,
+        drop_unplaced,
     )
     name, parts = _load(source, options)
     if given is not None:
@@ -127,6 +141,8 @@ def _load(source: Path, options: Options) -> tuple[str, Parts]:
         )
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
+    if options.table is not None:
+        raise ValueError(f"Expected table=… with a SpatialData .zarr, got the folder {folder}")
     for is_vendor, load in _FOLDERS:
         if is_vendor(folder):
             return name, load(folder, options)

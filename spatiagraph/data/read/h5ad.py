@@ -20,6 +20,7 @@ from spatiagraph.data.read.parts import (
     find_scale,
     notes_of,
     open_image,
+    placed_only,
     recall,
     reopen_image,
 )
@@ -53,7 +54,7 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     Raises:
         ValueError: The file is no AnnData, has no coordinates, or its scale cannot be found.
     """
-    adata = _read(path)
+    adata = placed_only(_read(path), options, options.spatial_key)
     pos = _positions(adata, options.spatial_key)
     molecules = None
     if not isinstance(options.transcripts, bool):

@@ -28,10 +28,10 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
+    match_rows,
     numbers,
     read_counts,
     read_table,
-    rows_of,
     table_columns,
 )
 
@@ -107,9 +107,15 @@ def load_merscope(folder: Path, options: Options) -> Parts:
             "instrument's output"
         )
     if cells is not None:
-        _place(adata, cells, source)
+        adata = _place(adata, cells, source, options.drop_unplaced)
     elif outlines is not None and file is not None:
-        centre = rows_of(outline_centroids(outlines), adata.obs_names, file.name, source)
+        adata, centre = match_rows(
+            adata,
+            outline_centroids(outlines),
+            file.name,
+            source,
+            drop_unplaced=options.drop_unplaced,
+        )
         adata.obsm[keys.SPATIAL] = centre.to_numpy(np.float64)
     elif counts is not None:
         raise ValueError(
@@ -141,16 +147,17 @@ def _read_counts(path: Path) -> tuple[AnnData, int]:
     return split_controls(adata)
 
 
-def _place(adata: AnnData, cells: Path, counts: str) -> None:
+def _place(adata: AnnData, cells: Path, counts: str, drop_unplaced: bool) -> AnnData:
     table = read_table(cells, needed=_CENTRE)
     ids = next((c for c in reversed(_IDS) if c in table), table.columns[0])
     for other in (c for c in _IDS if c in table):  # an index may stand beside the ids
         if as_text(table[other]).isin(adata.obs_names).any():
             ids = other
     table = table.set_index(as_text(table.pop(ids)).to_numpy())
-    table = rows_of(table, adata.obs_names, cells.name, counts)
+    adata, table = match_rows(adata, table, cells.name, counts, drop_unplaced=drop_unplaced)
     adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, *_IDS], errors="ignore"))
+    return adata
 
 
 def read_mosaic(folder: Path) -> Mosaic:

@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph.data.checks import as_positions
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
@@ -40,6 +41,8 @@ class Options:
     spatial_key: str = keys.SPATIAL
     transcripts: PathLike | bool = True
     assume_um: bool = False
+    table: str | None = None
+    drop_unplaced: bool = False
 
     def __post_init__(self) -> None:
         for name, unit in _SCALES.items():
@@ -95,6 +98,29 @@ def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
     parts.donor = str(notes["donor"]) if "donor" in notes else None
     is_normalized = str(notes.get("expression")) == "normalized"
     parts.expression = "normalized" if is_normalized else "counts"
+
+
+def placed_only(adata: AnnData, options: Options, key: str = keys.SPATIAL) -> AnnData:
+    """The cells that have a place, where the user wants to go on without the others.
+
+    Args:
+        adata: The cells.
+        options: What the user gave.
+        key: Slot of ``obsm`` that holds the coordinates.
+    """
+    if not options.drop_unplaced or key not in adata.obsm:
+        return adata
+    pos = as_positions(adata.obsm[key], f"obsm[{key!r}]")
+    there = np.asarray(np.isfinite(pos).all(axis=1))
+    if there.all() or not there.any():
+        return adata
+    lost = adata.obs_names[~there]
+    warnings.warn(
+        f"Dropped {len(lost)} of {len(there)} cells that have no place: "
+        f"{', '.join(map(repr, lost[:5]))}",
+        stacklevel=5,
+    )
+    return adata[there].copy()
 
 
 def find_scale(options: Options, adata: AnnData, pos: np.ndarray) -> Scale | None:

@@ -13,13 +13,14 @@ from spatiagraph import keys
 from spatiagraph._optional import require
 from spatiagraph.data.checks import as_positions, check_positions, nearest
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.molecules import count_molecules, gene_names
+from spatiagraph.data.read.molecules import as_text, count_molecules, gene_names
 from spatiagraph.data.read.parts import (
     Options,
     Parts,
     find_scale,
     notes_of,
     open_image,
+    placed_only,
     recall,
 )
 from spatiagraph.data.read.structure import open_structure
@@ -83,6 +84,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             f"Expected a table of counts in {path.name}, or points with a gene and a cell for "
             f"each molecule; got {have or 'an empty store'}"
         )
+    adata = placed_only(adata, options)
     pos = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}] of {path.name}")
     check_positions(pos, adata.obs_names)
     previous = notes_of(adata, options)
@@ -112,11 +114,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
 
 def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any]:
     """Cells of the only table, placed in the units of the element they annotate."""
-    if len(sdata.tables) > 1 and "table" not in sdata.tables:
-        raise ValueError(
-            f"Expected one table or one called 'table', got {', '.join(map(repr, sdata.tables))}"
-        )
-    name = "table" if "table" in sdata.tables else next(iter(sdata.tables))
+    name = _chosen_table(list(sdata.tables), options.table)
     adata = sdata.tables[name].copy()
     settle(adata, f"table {name!r}")
     attrs = adata.uns.get("spatialdata_attrs", {})
@@ -136,13 +134,52 @@ def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData
         )
     else:
         system = next(iter(_systems(element)))
-        centres = spatialdata.get_centroids(element, coordinate_system=system).compute()
+        with warnings.catch_warnings():  # about the order of ids, which does not matter here
+            warnings.filterwarnings("ignore", message="The index of the dataframe is not monotonic")
+            centres = spatialdata.get_centroids(element, coordinate_system=system).compute()
         inverse = np.linalg.inv(_affine(element, system))
         xy = np.c_[centres[list(_AXES)].to_numpy(np.float64), np.ones(len(centres))]
         placed = pd.DataFrame(xy @ inverse.T[:, :2], index=centres.index)
         ids = adata.obs[attrs["instance_key"]]
-        adata.obsm[keys.SPATIAL] = placed.reindex(ids).to_numpy(np.float64)
+        adata.obsm[keys.SPATIAL] = _place_by_ids(placed, ids, regions[0])
     return adata, element
+
+
+def _chosen_table(names: list[str], asked: str | None) -> str:
+    """The table asked for, the only one, or the one called ``"table"``."""
+    if asked is not None:
+        if asked not in names:
+            raise ValueError(
+                f"Expected table={asked!r} to name a table of the store. {nearest(asked, names)}"
+            )
+        return asked
+    if len(names) > 1 and "table" not in names:
+        raise ValueError(
+            f"Expected one table or one called 'table', got {', '.join(map(repr, names))}: pass "
+            "table=… (--table), the name of one of them"
+        )
+    return "table" if "table" in names else names[0]
+
+
+def _place_by_ids(placed: pd.DataFrame, ids: pd.Series, element: str) -> np.ndarray:
+    """Places of the cells of a table; 7 in one and "7" in the other are the same cell.
+
+    Raises:
+        ValueError: No cell of the table is called as one of the shapes; names both.
+    """
+    index, wanted = placed.index, pd.Index(ids)
+    if not index.isin(wanted).any():
+        index, wanted = (pd.Index(as_text(i.to_series())) for i in (index, wanted))
+    rows = index.get_indexer(wanted) if index.is_unique else np.full(len(wanted), -1)
+    if len(rows) and (rows < 0).all():
+        raise ValueError(
+            f"Expected cells of the table in the shapes {element!r}, got none: obs[{ids.name!r}] "
+            f"is {', '.join(map(repr, ids[:3].tolist()))}, … and the shapes are called "
+            f"{', '.join(map(repr, placed.index[:3].tolist()))}, …"
+        )
+    pos = np.full((len(rows), 2), np.nan)
+    pos[rows >= 0] = placed.to_numpy(np.float64)[rows[rows >= 0]]
+    return pos
 
 
 def _name_cells(ids: pd.Series, adata: AnnData, key: str | None) -> pd.Series:

@@ -10,6 +10,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import check_positions
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.segmented import CELL_MATRICES, find_cells, read_segmented
 from spatiagraph.data.read.tables import (
     DAMAGED,
     numbers,
@@ -42,7 +43,8 @@ _COLUMNS = [
 
 def is_spaceranger(folder: Path) -> bool:
     """Whether a folder looks like Space Ranger output."""
-    return any((folder / "spatial" / n).exists() for n in (*_POSITIONS, _FACTORS))
+    known = any((folder / "spatial" / n).exists() for n in (*_POSITIONS, _FACTORS))
+    return known or find_cells(folder) is not None
 
 
 def load_spaceranger(folder: Path, options: Options) -> Parts:
@@ -61,6 +63,9 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
     spatial = folder / "spatial"
     matrix = find_matrix(folder, _MATRICES)
     if matrix is None:
+        cells = find_matrix(folder, CELL_MATRICES)
+        if cells is not None:
+            return _load_cells(folder, cells, options)
         raise ValueError(
             f"Expected {' or '.join(_MATRICES)} (.h5 or folder) beside {spatial}, found neither"
         )
@@ -90,6 +95,41 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         notes={
             "format": "spaceranger",
             "counts": matrix.name,
+            "mpp": mpp,
+            "mpp_from": source,
+            "image": name,
+        },
+        warnings=lost,
+    )
+
+
+def _load_cells(folder: Path, matrix: Path, options: Options) -> Parts:
+    """Cells that Space Ranger 4 segmented on Visium HD, at the centroids of their outlines."""
+    spatial = folder / "spatial"
+    adata, file, lost = read_segmented(folder, matrix)
+    pixels = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
+    if options.mpp is not None:
+        mpp, source = options.mpp, "mpp"
+    else:
+        factors = _read_factors(spatial)
+        found = positive_number(factors, "microns_per_pixel", _FACTORS)
+        if found is None:
+            raise ValueError(
+                f"Expected microns_per_pixel in {_FACTORS} for the cells of {file}, got none. Pass "
+                "mpp=… (µm per full-resolution pixel)"
+            )
+        mpp, source = found, "microns_per_pixel"
+        check_scale(mpp, source, pixels=pixels)
+    adata.obsm[keys.SPATIAL] = pixels * mpp
+    image, name = _image(spatial, _read_factors(spatial), mpp, options)
+    return Parts(
+        adata,
+        image,
+        known_um=options.mpp is None,
+        notes={
+            "format": "spaceranger cells",
+            "counts": matrix.name,
+            "outlines": file,
             "mpp": mpp,
             "mpp_from": source,
             "image": name,

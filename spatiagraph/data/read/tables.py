@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -213,6 +214,33 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> Non
                 )
 
 
+def match_rows(
+    adata: AnnData, table: pd.DataFrame, name: str, matrix: str, *, drop_unplaced: bool
+) -> tuple[AnnData, pd.DataFrame]:
+    """Cells of a count matrix with their rows of a table, in the order of the matrix.
+
+    Args:
+        adata: The matrix.
+        table: Metadata, indexed by cell id.
+        name: File of the table, for the message.
+        matrix: File of the matrix, for the message.
+        drop_unplaced: Drop cells that the table lacks, with a warning, instead of refusing them.
+
+    Raises:
+        ValueError: See :func:`rows_of`.
+    """
+    there = adata.obs_names.isin(table.index)
+    if drop_unplaced and there.any() and not there.all():
+        lost = adata.obs_names[~there]
+        warnings.warn(
+            f"Dropped {len(lost)} of {len(there)} cells of {matrix} that have no place in {name}: "
+            f"{', '.join(map(repr, lost[:5]))}",
+            stacklevel=6,
+        )
+        adata = adata[there].copy()
+    return adata, rows_of(table, adata.obs_names, name, matrix)
+
+
 def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.DataFrame:
     """Rows of the cells of a count matrix, in its order.
 
@@ -229,7 +257,8 @@ def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.Da
     if len(missing):
         raise ValueError(
             f"Expected each cell of {matrix} in {name}, got none for {len(missing)} of {len(ids)}: "
-            f"{', '.join(map(repr, missing[:5].tolist()))}"
+            f"{', '.join(map(repr, missing[:5].tolist()))}. Pass drop_unplaced=True to read() to "
+            "go on without these cells"
         )
     twice = table.index[table.index.duplicated() & table.index.isin(ids)].unique()
     if len(twice):

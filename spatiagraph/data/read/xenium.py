@@ -20,11 +20,11 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
+    match_rows,
     numbers,
     positive_number,
     read_json,
     read_table,
-    rows_of,
     table_columns,
 )
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
@@ -68,7 +68,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     if table is not None and (options.transcripts is not False or None in (matrix, cells)):
         molecules = read_molecules(table)
     if matrix is not None and cells is not None:
-        (adata, controls), source = _from_matrix(matrix, cells), matrix.name
+        (adata, controls), source = _from_matrix(matrix, cells, options.drop_unplaced), matrix.name
     elif molecules is not None:
         adata, controls = count_molecules(molecules), num_controls(molecules)
         source = f"{table.name}, qv ≥ 20" if table else ""
@@ -91,11 +91,11 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     )
 
 
-def _from_matrix(matrix: Path, cells: Path) -> tuple[AnnData, int]:
+def _from_matrix(matrix: Path, cells: Path, drop_unplaced: bool) -> tuple[AnnData, int]:
     adata, controls = read_matrix(matrix)
     table = read_table(cells, needed=("cell_id", *_CENTRE))
     table = table.set_index(as_text(table.pop("cell_id")).to_numpy())
-    table = rows_of(table, adata.obs_names, cells.name, matrix.name)
+    adata, table = match_rows(adata, table, cells.name, matrix.name, drop_unplaced=drop_unplaced)
     adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, CONTROL_COUNTS], errors="ignore"))
     return adata, controls
