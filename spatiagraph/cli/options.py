@@ -69,6 +69,10 @@ class SlideOptions:
         Expression | None, _option("'normalized' accepts values that are no counts.")
     ] = None
     drop_empty: Annotated[bool, _option("Drop cells without counts.", "--drop-empty")] = False
+    crop_um: Annotated[
+        tuple[float, float, float, float] | None,
+        _option("Part of the slide to keep: x0 y0 x1 y1 in µm."),
+    ] = None
     drop_unplaced: Annotated[
         bool, _option("Drop cells that were counted and have no place.", "--drop-unplaced")
     ] = False
@@ -113,6 +117,7 @@ class SlideOptions:
                 assume_um=self.assume_um,
                 expression=None if self.expression is None else self.expression.value,
                 drop_empty=self.drop_empty,
+                crop_um=self.crop_um,
                 drop_unplaced=self.drop_unplaced,
                 table=self.table,
                 spatial_key=self.spatial_key,

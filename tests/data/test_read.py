@@ -1195,3 +1195,36 @@ def test_cells_without_a_place_are_dropped_when_asked(tmp_path):
         read(tmp_path / "x")
     with pytest.warns(UserWarning, match=f"Dropped 1 of {len(table)} cells"):
         assert read(tmp_path / "x", drop_unplaced=True).num_cells == len(table) - 1
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("x_um", "y_um"), ("x_location", "y_location")])
+def test_a_part_of_a_slide_opens_with_its_image_and_its_molecules(tmp_path, names):
+    adata = cells(400)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    pos = adata.obsm["spatial"]
+    gene, control = (
+        ("feature_name", "is_gene") if "location" in names[0] else ("gene", "is_control")
+    )
+    table = pd.DataFrame(pos, columns=names).assign(**{gene: "SAMD11", control: False})
+    table["cell_id"] = adata.obs_names
+    table.to_parquet(tmp_path / "m.parquet")
+    dapi = np.random.default_rng(0).integers(0, 99, (200, 100), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "i.tif", dapi)
+    options = {"image": tmp_path / "i.tif", "image_mpp": 1.0, "origin_um": (150, 100)}
+    options["transcripts"] = tmp_path / "m.parquet"
+    with pytest.raises(ValueError, match="image that covers the cells"):
+        read(tmp_path / "a.h5ad", **options)
+    inside = ((pos >= (150, 100)) & (pos < (250, 300))).all(axis=1)
+    part = read(tmp_path / "a.h5ad", crop_um="image", **options)
+    assert part.adata.obs_names.tolist() == adata.obs_names[inside].tolist()
+    assert part.transcripts["cell_id"].tolist() == adata.obs_names[inside].tolist()
+    assert part.transcripts["is_gene"].tolist() == [control == "is_control"] * inside.sum()
+    same = read(tmp_path / "a.h5ad", crop_um=(150, 100, 250, 300))
+    np.testing.assert_array_equal(same.pos, part.pos)
+    for box, message in (
+        ((0, 0, 0, 9), "x0 < x1"),
+        ("image", "Expected an image for crop_um"),
+        ((9e5, 0, 1e6, 9), "got none of 400, which span x"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "a.h5ad", crop_um=box)

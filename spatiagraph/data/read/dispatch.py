@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.h5ad import load_h5ad
 from spatiagraph.data.read.merscope import is_merscope, load_merscope
-from spatiagraph.data.read.parts import Options, Parts, PathLike, build
+from spatiagraph.data.read.parts import Options, Parts, PathLike, build, crop
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
 from spatiagraph.data.read.tables import listed
@@ -43,6 +44,7 @@ def read(
     transcripts: PathLike | bool = True,
     table: str | None = None,
     drop_unplaced: bool = False,
+    crop_um: tuple[float, float, float, float] | Literal["image"] | None = None,
 ) -> Slide:
     """Read a slide, in µm.
 
@@ -74,11 +76,13 @@ def read(
         image_mpp: µm per pixel of the image. By default what ``uns["image"]`` or the scale
             factors say; else ``mpp``, the coordinates being pixels of this image; else the
             image's own metadata.
-        transcripts: Molecule table (Xenium columns) to go with an ``.h5ad``; ``False`` leaves out
-            the one of a folder.
+        transcripts: Molecule table (columns of Xenium, or x, y, gene) to go with an ``.h5ad``;
+            ``False`` leaves out the one of a folder.
         table: Table of a ``.zarr`` that has several, as Visium HD has one for each size of bins.
         drop_unplaced: Drop cells that were counted and have no place, with a warning, instead of
             refusing them.
+        crop_um: Part of the slide to keep, ``(x0, y0, x1, y1)`` in µm: its cells and molecules;
+            ``"image"`` for what an image of a part of the slide shows.
 
     Returns:
         The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together. Written to
@@ -116,6 +120,8 @@ def read(
     if given is not None:
         parts.image = given
     parts.notes["path"] = source.name
+    if crop_um is not None:
+        crop(parts, crop_um)
     return build(
         parts,
         slide_id=slide_id if slide_id is not None else parts.slide_id or name,

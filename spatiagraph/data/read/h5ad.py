@@ -13,7 +13,7 @@ from anndata import AnnData, read_h5ad
 from spatiagraph import keys
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.molecules import read_molecules
+from spatiagraph.data.read.molecules import read_any_molecules
 from spatiagraph.data.read.parts import (
     Options,
     Parts,
@@ -58,7 +58,7 @@ def load_h5ad(path: Path, options: Options) -> Parts:
     pos = _positions(adata, options.spatial_key)
     molecules = None
     if not isinstance(options.transcripts, bool):
-        molecules = read_molecules(Path(options.transcripts))
+        molecules = read_any_molecules(Path(options.transcripts))
     previous = notes_of(adata, options)
     if options.mpp is None and options.pitch_um is None and previous:
         return _reopen(adata, molecules, previous, options, path)

@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix
 
 from spatiagraph import keys
 from spatiagraph.data.read.controls import CONTROL_COUNTS
-from spatiagraph.data.read.tables import check_numbers, read_table
+from spatiagraph.data.read.tables import check_numbers, read_table, table_columns
 from spatiagraph.data.transcripts import UNASSIGNED, is_control
 
 MIN_QV = 20
@@ -43,6 +43,20 @@ COSMX = {
     "cell_ID": "cell_id",
 }
 """Columns of a CosMx table → ours."""
+PLAIN = {
+    "x": "x_um",
+    "y": "y_um",
+    "z": "z_um",
+    "x_um": "x_um",
+    "y_um": "y_um",
+    "z_um": "z_um",
+    "gene": "gene",
+    "cell_id": "cell_id",
+    "qv": "qv",
+    "is_gene": "is_gene",
+    "is_control": "is_control",
+}
+"""Columns of a table that wears the names of no maker, in µm → ours."""
 _NEEDED = ("x_um", "y_um", "gene")
 _NUMBERS = ("x_um", "y_um", "qv")
 
@@ -73,6 +87,30 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
     if "cell_id" in table:
         ids = as_text(table["cell_id"])
         table["cell_id"] = ids.mask(ids.isin(UNASSIGNED))
+    return table
+
+
+def read_any_molecules(path: Path) -> pd.DataFrame:
+    """Read a table of molecules in µm, with the columns of Xenium or plain ones.
+
+    Args:
+        path: The file. Plain columns are ``x`` and ``y`` (or ``x_um`` and ``y_um``), ``gene``, and
+            maybe ``cell_id``, ``qv``, ``is_gene`` or ``is_control``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: See :func:`read_molecules`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"Expected transcripts at {path}, found no such file")
+    have = set(table_columns(path))
+    pair = next((p for p in (("x_um", "y_um"), ("x", "y")) if {*p, "gene"} <= have), None)
+    if pair is None:
+        return read_molecules(path)
+    other = {"x", "y", "z", "x_um", "y_um", "z_um"} - {*pair, pair[0].replace("x", "z")}
+    table = read_molecules(path, {k: v for k, v in PLAIN.items() if k not in other})
+    if "is_control" in table:
+        table["is_gene"] = ~table.pop("is_control").astype(bool)
     return table
 
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -98,6 +98,42 @@ def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
     parts.donor = str(notes["donor"]) if "donor" in notes else None
     is_normalized = str(notes.get("expression")) == "normalized"
     parts.expression = "normalized" if is_normalized else "counts"
+
+
+def crop(parts: Parts, box: tuple[float, float, float, float] | Literal["image"]) -> None:
+    """Keep the cells and molecules of a part of the slide.
+
+    Args:
+        parts: The pieces of the slide, in µm.
+        box: ``(x0, y0, x1, y1)``, or ``"image"`` for what the image shows.
+
+    Raises:
+        ValueError: There is no image, the box is none, or no cell lies in it.
+    """
+    if box == "image":
+        if parts.image is None:
+            raise ValueError('Expected an image for crop_um="image", got none: pass image=…')
+        x0, y0, x1, y1 = parts.image.extent_um
+    else:
+        x0, y0, x1, y1 = box
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 < x1 and y0 < y1):
+        raise ValueError(f"Expected crop_um as (x0, y0, x1, y1), x0 < x1 and y0 < y1, got {box}")
+    low, high = (x0, y0), (x1, y1)
+    pos = as_positions(parts.adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}]")
+    inside = np.asarray(((pos >= low) & (pos < high)).all(axis=1))
+    if not inside.any():
+        (left, top), (right, bottom) = pos.min(axis=0), pos.max(axis=0)
+        raise ValueError(
+            f"Expected cells in crop_um x {x0:.4g} to {x1:.4g}, y {y0:.4g} to {y1:.4g} µm, got "
+            f"none of {len(pos)}, which span x {left:.4g} to {right:.4g}, y {top:.4g} to "
+            f"{bottom:.4g} µm"
+        )
+    parts.adata = parts.adata[inside].copy()
+    if parts.transcripts is not None:
+        xy = parts.transcripts[["x_um", "y_um"]].to_numpy(np.float64)
+        kept = ((xy >= low) & (xy < high)).all(axis=1)
+        parts.transcripts = parts.transcripts[kept].reset_index(drop=True)
+    parts.notes["crop_um"] = [float(v) for v in (x0, y0, x1, y1)]
 
 
 def placed_only(adata: AnnData, options: Options, key: str = keys.SPATIAL) -> AnnData:
