@@ -56,18 +56,28 @@ def morphology(
     for section in sections:
         say(repr(section))
     foreground = nuclei_of(sections, nuclei)
-    window = {"window_um": window_um, "size_px": size_px}
     names = file_names([section.slide_id for section in sections])
     features = {}
     for section, name in zip(sections, names, strict=True):
-        table = measure_nuclei(section, foreground=foreground, progress=True, **window)
+        table = measure_nuclei(
+            section, foreground=foreground, window_um=window_um, size_px=size_px, progress=True
+        )
         valid = int(table.notna().all(axis=1).sum())
         path = out / f"{name}.csv"
         write_csv(table, path, index=True)
         say(f"{valid:,} of {len(table):,} nuclei measured: {path}")
         features[section.slide_id] = table
+    crops = read_nuclei(
+        sections,
+        features,
+        window_um=window_um,
+        size_px=size_px,
+        max_cells=max_cells,
+        seed=seed,
+        progress=True,
+    )
     fitted = fit_morphology(
-        *read_nuclei(sections, features, max_cells=max_cells, seed=seed, progress=True, **window),
+        *crops,
         max_epochs=epochs,
         accelerator=accelerator,
         seed=seed,

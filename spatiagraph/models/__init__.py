@@ -1,14 +1,5 @@
 """Models composed from the blocks of :mod:`spatiagraph.nn`."""
 
-from spatiagraph._lazy import attach
+import lazy_loader
 
-_NAMES = {
-    "ContextEncoder": "context_encoder",
-    "ContextModel": "context",
-    "Embeddings": "base",
-    "SlideModel": "base",
-    "Spatia": "spatia",
-}
-_MODULES = ("base", "context", "context_encoder", "spatia")
-__all__ = [*_NAMES, *_MODULES]
-__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

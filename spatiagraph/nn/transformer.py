@@ -6,7 +6,7 @@ Shape letters: ``N`` cells, ``E`` edges, ``D`` channels, ``F`` edge features, ``
 import torch
 from torch import Tensor, nn
 
-from spatiagraph.kernels.attention import neighbor_attention
+from spatiagraph.kernels.attention import neighbor_attention, neighbor_self_attention
 from spatiagraph.nn.config import Configurable
 
 
@@ -68,18 +68,38 @@ class GraphTransformerLayer(Configurable):
         self.scale_mlp = nn.Parameter(torch.full((channels,), float(init_scale)))
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
-        q, k, v = (
-            self.qkv(self.norm_attention(h))
-            .view(-1, 3, self.heads, self.channels // self.heads)
-            .unbind(1)
-        )  # each [N, heads, D / heads]
+        qkv = self.qkv(self.norm_attention(h)).view(
+            -1, 3, self.heads, self.channels // self.heads
+        )  # one joint projection: neither its parts nor their gradients are copied
         bias = None
         if self.bias is not None and edge_attr is not None:
             bias = self.bias(edge_attr)  # [E, heads]
         dropout = self.dropout if self.training else 0.0
-        message = neighbor_attention(q, k, v, edge_index, bias, dropout=dropout)
-        h = h + self.scale_attention * self.out(message.flatten(1))
-        return h + self.scale_mlp * self.mlp(self.norm_mlp(h))
+        message = neighbor_self_attention(qkv, edge_index, bias, dropout=dropout)
+        h = add_scaled(h, message.flatten(1), self.out, self.scale_attention)
+        expand, gelu, drop, last = self.mlp
+        hidden = drop(gelu(expand(self.norm_mlp(h))))
+        return add_scaled(h, hidden, last, self.scale_mlp)
+
+
+def add_scaled(h: Tensor, x: Tensor, linear: nn.Linear, scale: Tensor) -> Tensor:
+    r"""Residual step :math:`\mathbf{h} + \boldsymbol\gamma \odot (\mathbf{W}\mathbf{x} + \mathbf{b})`.
+
+    The scale goes into the weights, which are small, instead of over the nodes, which are many:
+    no product of the size of ``h`` is made, nor kept for the backward pass.
+
+    Args:
+        h: What is added to, ``[N, D]``.
+        x: Input of the linear layer, ``[N, F]``.
+        linear: Its weights.
+        scale: Factor of each channel, ``[D]``.
+
+    Returns:
+        ``[N, D]``, in the dtype of ``h``.
+    """  # noqa: E501
+    change = nn.functional.linear(x, scale.unsqueeze(1) * linear.weight, scale * linear.bias)
+    # under autocast the change is of half precision, which what it is added to must not become
+    return change.add_(h) if change.dtype == h.dtype else h + change
 
 
 class GlobalTokens(Configurable):

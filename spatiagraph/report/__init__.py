@@ -1,13 +1,5 @@
 """Reports: one HTML file that says what was run on what, and shows what came out."""
 
-from spatiagraph._lazy import attach
+import lazy_loader
 
-_NAMES = {
-    "Generation": "generation",
-    "Report": "page",
-    "cell_scatter": "scatter",
-    "write_report": "compose",
-}
-_MODULES = ("compose", "generation", "niches", "page", "scatter", "sections", "style")
-__all__ = [*_NAMES, *_MODULES]
-__getattr__, __dir__ = attach(__name__, _MODULES, _NAMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

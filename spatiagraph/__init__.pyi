@@ -1,0 +1,61 @@
+from . import (
+    data as data,
+)
+from . import (
+    evaluate as evaluate,
+)
+from . import (
+    flow as flow,
+)
+from . import (
+    graph as graph,
+)
+from . import (
+    heads as heads,
+)
+from . import (
+    kernels as kernels,
+)
+from . import (
+    keys as keys,
+)
+from . import (
+    losses as losses,
+)
+from . import (
+    models as models,
+)
+from . import (
+    nn as nn,
+)
+from . import (
+    plot as plot,
+)
+from . import (
+    report as report,
+)
+from . import (
+    retrieval as retrieval,
+)
+from . import (
+    tasks as tasks,
+)
+from . import (
+    testing as testing,
+)
+from . import (
+    training as training,
+)
+from .data.convert import to_data as to_data
+from .data.image import SlideImage as SlideImage
+from .data.panel import GenePanel as GenePanel
+from .data.read import read as read
+from .data.slide import Slide as Slide
+from .data.synthetic import make_tissue as make_tissue
+from .data.writing import write as write
+from .retrieval import NicheIndex as NicheIndex
+from .training.embedding import embed as embed
+from .training.fitting import fit as fit
+from .training.generating import generate as generate
+
+__version__: str

@@ -1,0 +1,109 @@
+from . import (
+    baselines as baselines,
+)
+from . import (
+    cluster_sweep as cluster_sweep,
+)
+from . import (
+    clustering as clustering,
+)
+from . import (
+    cross_modal as cross_modal,
+)
+from . import (
+    entries as entries,
+)
+from . import (
+    extractors as extractors,
+)
+from . import (
+    generation as generation,
+)
+from . import (
+    genes as genes,
+)
+from . import (
+    image_features as image_features,
+)
+from . import (
+    image_to_genes as image_to_genes,
+)
+from . import (
+    imputation as imputation,
+)
+from . import (
+    inputs as inputs,
+)
+from . import (
+    prediction as prediction,
+)
+from . import (
+    probe as probe,
+)
+from . import (
+    protocols as protocols,
+)
+from .baselines import (
+    domain_baselines as domain_baselines,
+)
+from .baselines import (
+    log_normalize as log_normalize,
+)
+from .baselines import (
+    neighbor_mean as neighbor_mean,
+)
+from .baselines import (
+    pca as pca,
+)
+from .cluster_sweep import score_clusters as score_clusters
+from .clustering import cluster_domains as cluster_domains
+from .clustering import score_domains as score_domains
+from .cross_modal import ridge_map as ridge_map
+from .cross_modal import score_retrieval as score_retrieval
+from .entries import EntrySplit as EntrySplit
+from .entries import score_entry_imputation as score_entry_imputation
+from .extractors import extract_features as extract_features
+from .generation import (
+    frechet_distance as frechet_distance,
+)
+from .generation import (
+    kernel_distance as kernel_distance,
+)
+from .generation import (
+    score_generation as score_generation,
+)
+from .generation import (
+    score_morphology as score_morphology,
+)
+from .image_features import (
+    color_texture as color_texture,
+)
+from .image_features import (
+    image_baselines as image_baselines,
+)
+from .image_features import (
+    network_features as network_features,
+)
+from .image_to_genes import (
+    choose_genes as choose_genes,
+)
+from .image_to_genes import (
+    score_image_to_genes as score_image_to_genes,
+)
+from .imputation import (
+    ImputationSplit as ImputationSplit,
+)
+from .imputation import (
+    imputation_splits as imputation_splits,
+)
+from .imputation import (
+    ridge_on as ridge_on,
+)
+from .imputation import (
+    score_imputation as score_imputation,
+)
+from .prediction import gene_pearson as gene_pearson
+from .prediction import pearson_given as pearson_given
+from .probe import random_folds as random_folds
+from .probe import score_probe as score_probe
+from .protocols import run_protocols as run_protocols

@@ -1,0 +1,9 @@
+from . import base as base
+from . import context as context
+from . import context_encoder as context_encoder
+from . import spatia as spatia
+from .base import Embeddings as Embeddings
+from .base import SlideModel as SlideModel
+from .context import ContextModel as ContextModel
+from .context_encoder import ContextEncoder as ContextEncoder
+from .spatia import Spatia as Spatia

@@ -1,0 +1,36 @@
+from . import (
+    canvas as canvas,
+)
+from . import (
+    colors as colors,
+)
+from . import (
+    curves as curves,
+)
+from . import (
+    galleries as galleries,
+)
+from . import (
+    levels as levels,
+)
+from . import (
+    maps as maps,
+)
+from .colors import PALETTE as PALETTE
+from .colors import category_colors as category_colors
+from .curves import (
+    protocol_bars as protocol_bars,
+)
+from .curves import (
+    score_bars as score_bars,
+)
+from .curves import (
+    training_curve as training_curve,
+)
+from .curves import (
+    training_curves as training_curves,
+)
+from .galleries import gallery as gallery
+from .galleries import transition_gallery as transition_gallery
+from .levels import hierarchy as hierarchy
+from .maps import spatial as spatial

@@ -1,0 +1,25 @@
+from . import (
+    compose as compose,
+)
+from . import (
+    generation as generation,
+)
+from . import (
+    niches as niches,
+)
+from . import (
+    page as page,
+)
+from . import (
+    scatter as scatter,
+)
+from . import (
+    sections as sections,
+)
+from . import (
+    style as style,
+)
+from .compose import write_report as write_report
+from .generation import Generation as Generation
+from .page import Report as Report
+from .scatter import cell_scatter as cell_scatter

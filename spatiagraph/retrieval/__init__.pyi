@@ -1,0 +1,47 @@
+from . import (
+    allowed as allowed,
+)
+from . import (
+    backend as backend,
+)
+from . import (
+    calibration as calibration,
+)
+from . import (
+    conditions as conditions,
+)
+from . import (
+    filters as filters,
+)
+from . import (
+    geojson as geojson,
+)
+from . import (
+    grammar as grammar,
+)
+from . import (
+    index as index,
+)
+from . import (
+    regions as regions,
+)
+from . import (
+    searching as searching,
+)
+from . import (
+    selection as selection,
+)
+from . import (
+    slides as slides,
+)
+from . import (
+    storage as storage,
+)
+from . import (
+    vectors as vectors,
+)
+from .calibration import SlideCalibration as SlideCalibration
+from .index import NicheIndex as NicheIndex
+from .regions import in_region as in_region
+from .regions import read_region as read_region
+from .selection import select_rows as select_rows
