@@ -1,4 +1,4 @@
-"""What every embedding is measured against: principal components, and their spatial means."""
+"""Baselines of every embedding: principal components, and their spatial means."""
 
 from typing import Literal
 

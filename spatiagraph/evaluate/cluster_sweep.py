@@ -38,12 +38,12 @@ def score_clusters(
     ignore: Collection[object] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How well Leiden clusters of each embedding agree with the labels, over all resolutions.
+    """Score Leiden clusters of each embedding against the labels, over all resolutions.
 
-    An embedding wider than 50 is reduced to 50 principal components, each cell is joined to its 15
-    nearest (without weights), and Leiden (`"From Louvain to Leiden"
+    An embedding wider than 50 is reduced to 50 principal components, each cell is connected to
+    its 15 nearest (without weights), and Leiden (`"From Louvain to Leiden"
     <https://arxiv.org/abs/1810.08473>`_) clusters the graph at every resolution, anew for every
-    seed. Three ways to pick from the sweep are told apart:
+    seed. Three ways to pick from the sweep are distinguished:
 
     - ``ARI_best`` and ``NMI_best``, each at its best resolution. The labels pick, so these are
       optimistic, the more so the more resolutions there are; papers report them.

@@ -83,7 +83,7 @@ def score_domains(
     ignore: Collection[object] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How well clusters of each embedding agree with the labelled domains.
+    """Score clusters of each embedding against the labelled domains.
 
     Cells without label are left out of clustering and scoring; that they took part in the
     embedding, as context of their neighbours, is fine. Put

@@ -26,7 +26,7 @@ def score_retrieval(
     k: Sequence[int] = (1, 5, 10),
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How often a cell's image finds its own expression among others, and the other way round.
+    """Score retrieval of a cell's own expression by its image among others, and the reverse.
 
     Candidates are the cells of the same fold, by cosine similarity; equal ones share the mean of
     their ranks, so an embedding that is the same for all cells scores as chance or below. Within a
@@ -42,7 +42,7 @@ def score_retrieval(
         progress: Show a bar.
 
     Returns:
-        Two rows per name and for ``"random"``, told apart by ``direction``,
+        Two rows per name and for ``"random"``, distinguished by ``direction``,
         ``"image_to_gene"`` or ``"gene_to_image"``: ``recall@k``, ``median_rank`` (1 is best) and
         ``median_rank_share``, that rank over the number of candidates, each the mean over folds
         with ``…_std`` beside it; ``num_candidates`` (mean) and ``num_cells``.

@@ -85,7 +85,7 @@ def score_entry_imputation(
     baselines: Collection[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How well single hidden values are filled in, when most genes of the cell are there.
+    """Score imputation of single hidden values, with most genes of the cell given.
 
     Of the genes measured in a cell, zeros included, a share is hidden at random, in every cell
     anew. The truth is brought to depth by the visible total of its cell, which a method knows.

@@ -60,8 +60,8 @@ def loess(
     r"""Local quadratic regression with tricube weights, at the points themselves.
 
     `"Locally Weighted Regression" <https://doi.org/10.1080/01621459.1988.10478639>`_. As in the
-    original program, value and slope are fitted at knots (quantiles of ``x``) and joined by cubic
-    polynomials.
+    original program, value and slope are fitted at knots (quantiles of ``x``) and connected by
+    cubic polynomials.
 
     Args:
         x: Where, ``[n]``.

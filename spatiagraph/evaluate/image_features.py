@@ -1,4 +1,4 @@
-"""What can be read from crops without training anything: colours, textures, random networks."""
+"""Features of crops without training: colours, textures, random networks."""
 
 import numpy as np
 import torch

@@ -71,7 +71,7 @@ def score_image_to_genes(
     expression: Expression = "counts",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How well genes are predicted from frozen image features, in tissue not trained on.
+    """Score genes predicted from frozen image features, in held-out tissue.
 
     The protocol of `"HEST-1k" <https://arxiv.org/abs/2406.16192>`_ with ridge regression: features
     are standardised over training cells, reduced to ``num_components`` principal components of

@@ -30,7 +30,7 @@ _ALPHAS = np.logspace(-1, 6, 15)
 
 @dataclass(frozen=True, eq=False)
 class ImputationSplit:
-    r"""What a method may see of one split: all but the hidden genes of the test cells.
+    r"""Visible part of one split: all but the hidden genes of the test cells.
 
     Predictions are on the scale of :attr:`target`, :math:`\log(1 + x \, t / n)` with ``x`` the
     count of a hidden gene, ``n`` the cell's total over the whole panel and ``t`` =
@@ -88,7 +88,7 @@ def imputation_splits(
 ) -> Iterator[tuple[ImputationSplit, NDArray[np.float32]]]:
     """Splits of genes and cells at once, each with the truth.
 
-    Genes seen in ``min_cells`` cells or more are dealt to ``num_splits`` disjoint sets, and cells
+    Genes seen in ``min_cells`` cells or more are split into ``num_splits`` disjoint sets, and cells
     to as many folds of :func:`~spatiagraph.data.splits.spatial_blocks`. In split ``i`` the genes
     of set ``i`` are hidden, and predicted in the cells of fold ``i``.
 
@@ -159,7 +159,7 @@ def score_imputation(
     baselines: Collection[str] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """How well hidden genes are predicted in tissue that was not trained on.
+    """Score the prediction of hidden genes in held-out tissue.
 
     The splits are those of :func:`imputation_splits`. A method is a function of an
     :class:`ImputationSplit`, so that it can be trained anew for every split; an embedding that

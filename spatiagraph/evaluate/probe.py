@@ -38,9 +38,9 @@ def score_probe(
     ignore: Collection[object] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
-    r"""How well a classifier on each embedding predicts the labels of held-out cells.
+    r"""Score a classifier on each embedding by the labels of held-out cells.
 
-    Each fold is predicted by a classifier trained on the others. Deal cells to folds by
+    Each fold is predicted by a classifier trained on the remaining ones. Split cells into folds by
     :func:`~spatiagraph.data.splits.spatial_blocks`, or by donor: under a random split a cell's
     neighbours give its label away. The embeddings may have seen all cells but no label; to fit
     one on training cells alone, make it a step of the classifier
@@ -121,7 +121,7 @@ def random_folds(
     min_cells: int = 10,
     ignore: Collection[object] = (),
 ) -> NDArray[np.int64]:
-    """Folds dealt at random, every label to all of them: five random splits of 80 and 20 %.
+    """Folds drawn at random, every label in all of them: five random splits of 80 and 20 %.
 
     Neighbours of a held-out cell are in training then, and give its label away to any embedding
     that looks at neighbours: report :func:`~spatiagraph.data.splits.spatial_blocks` beside it.
@@ -154,8 +154,8 @@ def random_folds(
             f"for {len(rows)} cells of labels that {min_cells} cells or more have"
         )
     fold = np.full(len(codes), -1)
-    dealt = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-    for number, (_, test) in enumerate(dealt.split(np.zeros(len(rows)), codes[rows])):
+    splits = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    for number, (_, test) in enumerate(splits.split(np.zeros(len(rows)), codes[rows])):
         fold[rows[test]] = number
     return fold
 

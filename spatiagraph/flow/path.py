@@ -11,7 +11,7 @@ from spatiagraph.flow.randomness import Randomness
 
 
 class PathPoint(NamedTuple):
-    """Where a path is at some time, and where it is going.
+    """Point of a path and its velocity, at one time.
 
     Attributes:
         x: Place, shaped as its ends.
@@ -61,7 +61,7 @@ class LinearPath:
             )
 
     def start(self, control: Tensor, *, generator: Randomness = None) -> Tensor:
-        """Where the path of each control begins.
+        """Starting point of the path of each control.
 
         Args:
             control: ``[B, ...]``; gives only its shape where paths start at noise.
@@ -106,7 +106,7 @@ class LinearPath:
         return PathPoint(torch.lerp(x0, x1, _as_column(t, x0).to(x0.dtype)), x1 - x0)
 
     def endpoint(self, x: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-        r"""Where one arrives by going straight on: :math:`\mathbf{x}_t + (1 - t) \mathbf{v}`.
+        r"""End point at constant velocity: :math:`\mathbf{x}_t + (1 - t) \mathbf{v}`.
 
         Args:
             x: Places, ``[B, ...]``.

@@ -1,4 +1,4 @@
-"""Where random numbers come from: one source for all, or one for each."""
+"""Sources of random numbers: one for all samples, or one for each."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 Randomness = torch.Generator | Sequence[torch.Generator] | None
-"""One source for all samples, or one for each, so that no sample depends on the others."""
+"""One source for all samples, or one for each, so that samples are independent."""
 
 
 def named_rng(seed: int, *names: object) -> np.random.Generator:

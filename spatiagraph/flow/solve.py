@@ -14,13 +14,13 @@ Velocity = Callable[..., Tensor]
 
 
 class Solution(NamedTuple):
-    """Where a flow leads.
+    """Solution of the differential equation of a flow.
 
     Attributes:
         x: Last state, shaped as the first.
-        num_evaluations: How often the velocity was asked for.
+        num_evaluations: Evaluations of the velocity.
         times: Times of the path, ``[S + 1]``; for ``"dopri5"`` only those that were given.
-        path: States at these times, ``[S + 1, ...]``; ``None`` unless asked for.
+        path: States at these times, ``[S + 1, ...]``; ``None`` unless requested.
     """
 
     x: Tensor

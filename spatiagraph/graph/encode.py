@@ -25,7 +25,7 @@ def edge_vectors(pos: Tensor, edge_index: Tensor) -> Tensor:
 
 
 def edge_direction(pos: Tensor, edge_index: Tensor) -> Tensor:
-    """Where the source lies, seen from the target.
+    """Direction of each edge, from its target to its source.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.

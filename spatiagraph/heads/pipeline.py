@@ -20,7 +20,7 @@ from spatiagraph.nn.condition import Condition
 
 
 class CellImageOutput(NamedTuple):
-    """What a pipeline returns.
+    """Output of a pipeline.
 
     Attributes:
         images: In [0, 1]: a tensor ``[B, C, H, W]``, an array ``[B, H, W, C]``, or pictures.
@@ -87,12 +87,12 @@ class CellImagePipeline(DiffusionPipeline):
         model: ImageGenerator = self.image_generator
         device = model.device
         start = None if image is None else _as_tensor(image).to(device)
-        told = [_as_vectors(value, device) for value in (context, genes)]
-        sizes = {len(value) for value in (start, *told) if value is not None} or {1}
+        vectors = [_as_vectors(value, device) for value in (context, genes)]
+        sizes = {len(value) for value in (start, *vectors) if value is not None} or {1}
         if len(sizes) > 1:
             raise ValueError(f"Expected inputs of as many cells, got those of {sorted(sizes)}")
         num = sizes.pop()
-        condition = Condition(told[0], told[1], self._numbers(transition, num))
+        condition = Condition(vectors[0], vectors[1], self._numbers(transition, num))
         with self.progress_bar(total=num_inference_steps) as bar:
             images = model.generate(
                 start,

@@ -22,7 +22,7 @@ _noticed_unsorted = False
 
 @dataclass
 class NeighborGraph:
-    """Edges of a bipartite graph by target, with their transpose by source once it is asked for.
+    """Edges of a bipartite graph by target, with their transpose by source on first use.
 
     Args:
         colptr: First edge of each target, ``[M + 1]``.

@@ -40,7 +40,7 @@ class Code:
         return self.context.cast(self.builder, self.args[at], self.types[at], self.types[0].dtype)
 
     def address(self, array: int, start: int | None = None) -> Any:
-        """Where element ``start`` of an array lies, both given by place in the arguments."""
+        """Address of element ``start`` of an array, both given by position in the arguments."""
         data = self.context.make_array(self.types[array])(
             self.context, self.builder, self.args[array]
         ).data
@@ -118,7 +118,7 @@ class Code:
         return self.builder.shuffle_vector(a, b, ir.Constant(kind, lanes))
 
     def reduce(self, value: Any, join: Callable[[Any, Any], Any]) -> Any:
-        """All lanes joined to one number, by halving."""
+        """Reduction of all lanes to one number, by halving."""
         width = self.width
         while width > 1:
             width //= 2
@@ -132,7 +132,7 @@ class Code:
         width = len(vectors)
         size = 1  # lanes that already belong to different vectors
         while len(vectors) > 1:
-            joined = []
+            pairs = []
             half = len(vectors) // 2
             for a, b in zip(vectors[:half], vectors[half:], strict=True):
                 # lanes come in groups of `width // size`: their first and second halves are added,
@@ -142,13 +142,13 @@ class Code:
                 high = [lane for lane in range(width) if lane // group % 2 == 1]
                 order = _interleave(low, [width + lane for lane in low], group)
                 other = _interleave(high, [width + lane for lane in high], group)
-                joined.append(self.add(self.shuffle(a, b, order), self.shuffle(a, b, other)))
-            vectors = joined
+                pairs.append(self.add(self.shuffle(a, b, order), self.shuffle(a, b, other)))
+            vectors = pairs
             size *= 2
         return vectors[0]
 
     def lanes_below(self, t: Any, count: Any) -> Any:
-        """Which of the lanes that start at ``t`` are below ``count``."""
+        """Mask of the lanes from ``t`` on that are below ``count``."""
         integers = ir.VectorType(self.intp, self.width)
         rest = ir.Constant(integers, ir.Undefined)
         left = self.builder.sub(count, t)

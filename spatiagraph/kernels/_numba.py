@@ -183,7 +183,7 @@ def _madvise() -> Callable[..., int] | None:
 
 
 def _options(q: Tensor, bias: Tensor | None, dropout: float, seed: Tensor | None) -> tuple:
-    """What the kernels take last: channels, bias, scale and dropout."""
+    """Last arguments of the kernels: channels, bias, scale and dropout."""
     number = q.numpy().dtype.type
     low, high = split_seed(seed)
     return (
@@ -199,7 +199,7 @@ def _options(q: Tensor, bias: Tensor | None, dropout: float, seed: Tensor | None
 
 
 def _chunks() -> int:
-    """Pieces of work, several per thread so that none waits long for the others."""
+    """Pieces of work, several per thread so that none waits long."""
     return CHUNKS_PER_THREAD * _threads()
 
 
@@ -209,7 +209,7 @@ def _threads() -> int:
 
 
 def _run(kernel: Any, *args: Any) -> None:
-    """Call a kernel on as many threads as torch uses; say so when it must be compiled first."""
+    """Call a kernel on as many threads as torch uses; log when it must be compiled first."""
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in args]
     signature = (kernel.__name__, *(str(x.dtype) for x in arrays if isinstance(x, np.ndarray)))
     is_first = signature not in _announced

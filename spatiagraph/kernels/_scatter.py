@@ -1,6 +1,6 @@
 """The torch backend with torch_scatter's CSR kernels, or PyG's scatter where it is not installed.
 
-Only runs when asked for: it needs as much memory as plain torch.
+Only runs on request: it needs as much memory as plain torch.
 """
 
 from functools import partial

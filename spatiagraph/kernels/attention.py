@@ -20,7 +20,7 @@ def neighbor_attention(
     dropout: float = 0.0,
     seed: int | Tensor | None = None,
 ) -> Tensor:
-    r"""Let each target look at its neighbours and average what they say.
+    r"""Softmax attention of each target over its neighbours.
 
     .. math::
         \mathbf{o}_i = \sum_{j \to i} \alpha_{ij} \mathbf{v}_j, \qquad
@@ -32,7 +32,7 @@ def neighbor_attention(
     derivatives are not supported.
 
     Under autocast, CUDA tensors are cast to the autocast dtype (sums are kept in float32) and CPU
-    tensors to float32, in which the CPU kernel is fastest. float64 is left alone.
+    tensors to float32, in which the CPU kernel is fastest. float64 stays float64.
 
     Args:
         q: Queries of the targets, ``[M, H, D]``.
@@ -107,7 +107,7 @@ def _options(
     dropout: float,
     seed: int | Tensor | None,
 ) -> tuple:
-    """What the operators take after the features: bias, graph, dropout and backend."""
+    """Arguments of the operators after the features: bias, graph, dropout and backend."""
     q, k, _ = inputs
     graph = _operators.prepared_graph(edge_index, k.size(0), q.size(0))
     if bias is not None:

@@ -61,7 +61,7 @@ def backend_for(x: Tensor) -> str:
     """Name of the backend that runs on the device and dtype of ``x``.
 
     Raises:
-        ValueError: If the backend asked for by :func:`use` cannot run on ``x``.
+        ValueError: If the backend requested by :func:`use` cannot run on ``x``.
     """
     full = x.dtype in (torch.float32, torch.float64)
     name = _forced.get()

@@ -42,7 +42,7 @@ def backends() -> list[Backend]:
         "torch": "half precision on CPU; the reference",
         "numba": "float32 and float64 on CPU",
         "triton": "CUDA",
-        "scatter": "when asked for; "
+        "scatter": "on request; "
         + ("torch_scatter" if has_scatter else "PyG's scatter, since torch_scatter is missing"),
     }
     return [

@@ -7,13 +7,13 @@ from torch import Tensor
 def confidence_weights(
     confidence: Tensor, *, gamma: float = 1.0, mean: Tensor | float | None = None
 ) -> Tensor:
-    r"""How much each pair counts: :math:`w_i = c_i^\gamma / \mathrm{E}[c^\gamma]`.
+    r"""Weight of each pair: :math:`w_i = c_i^\gamma / \mathrm{E}[c^\gamma]`.
 
     Args:
         confidence: :math:`c`, not negative, ``[B]``.
         gamma: How much certain pairs are preferred; 0 treats all alike.
         mean: :math:`\mathrm{E}[c^\gamma]` over the training set. ``None`` takes that of the batch,
-            in which a pair that comes alone always weighs 1.
+            in which a single pair always weighs 1.
 
     Returns:
         ``[B]``, of mean 1 over whatever the mean was taken of.

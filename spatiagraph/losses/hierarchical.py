@@ -11,8 +11,8 @@ def hierarchical_bce(logits: Tensor, label: Tensor, descendants: Tensor | None =
     r"""One-vs-rest classification over leaf classes, for labels from any level of an ontology.
 
     A cell labelled with a branch ("T cell") must be one of the leaves below it, no matter which;
-    it must be none of the others. With :math:`D_i` the leaves that the label of cell
-    :math:`i` allows — a leaf allows itself alone — and logits :math:`s`,
+    it must be none of the remaining ones. With :math:`D_i` the leaves that the label of cell
+    :math:`i` allows — a leaf allows only itself — and logits :math:`s`,
 
     .. math::
         L_i = \mathrm{softplus}\left(-\ln\sum_{c \in D_i} e^{s_{ic}}\right)

@@ -26,7 +26,7 @@ def info_nce_loss(
         a: One view of each cell, ``[N, D]``.
         b: The other, ``[N, D]``.
         temperature: :math:`\tau`; a tensor if it is learned.
-        mask: Cells that have both views, boolean ``[N]``. The others cost nothing, get no
+        mask: Cells that have both views, boolean ``[N]``. The remaining ones cost nothing, get no
             gradient and are no alternatives to choose from.
 
     Returns:

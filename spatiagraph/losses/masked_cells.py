@@ -8,7 +8,7 @@ from spatiagraph.losses.mean import masked_mean
 
 
 def masked_cells_loss(prediction: Tensor, z: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""What the surroundings say about a hidden cell, against the cell.
+    r"""Distance of a hidden cell from its prediction by the surroundings.
 
     .. math::
         L = \frac{1}{|\mathcal{M}|} \sum_{i \in \mathcal{M}}

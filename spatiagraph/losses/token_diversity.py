@@ -1,4 +1,4 @@
-"""Keep the tokens of one cell apart, so that each says something of its own."""
+"""Diversity of the tokens of one cell: a penalty on their similarity."""
 
 import torch
 from torch import Tensor

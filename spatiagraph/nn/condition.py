@@ -1,4 +1,4 @@
-"""What an image is made under: context of the cell, genes, and the change that is asked about."""
+"""Condition of image generation: context of the cell, its genes, and a transition."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from spatiagraph.nn.config import Configurable
 
 
 class Condition(NamedTuple):
-    """What is known of some cells; ``None`` where the model was built without.
+    """Condition of some cells; ``None`` where the model was built without.
 
     Attributes:
         context: Embeddings of the cells, their niches, their regions, side by side, ``[B, E]``.
         genes: Expression, ``[B, G]``; NaN where it was not measured, which tells nothing.
-        transition: Number of the change asked about, ``[B]``.
+        transition: Number of the transition, ``[B]``.
     """
 
     context: Tensor | None = None

@@ -1,4 +1,4 @@
-"""One block in which the tokens of one modality look at those of another."""
+"""Cross-attention block: tokens of one modality attend to those of another."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""What positions tell a network: features of edges, and of places within a group."""
+"""Encodings of positions: features of edges, and of positions within a group."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from spatiagraph.nn.top_down import rows_or_zero
 
 
 class EdgeEncoding(Configurable):
-    """Distance, and if asked for direction, of each edge.
+    """Distance, and optionally direction, of each edge.
 
     Distances alone do not change when a slide is moved, turned or mirrored. Direction adds the
     unit vector from target to source, which gives up invariance to rotation.
@@ -45,7 +45,7 @@ class EdgeEncoding(Configurable):
 
 
 class PlaceEncoding(Configurable):
-    """Where a member lies within its group, as sines and cosines of µm: ``PE2D`` of SPATIA.
+    """Position of a member within its group, as sines and cosines of µm: ``PE2D`` of SPATIA.
 
     Places are relative to the centre of the group, so that it does not matter where on the slide
     the group lies.

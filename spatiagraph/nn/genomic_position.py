@@ -1,4 +1,4 @@
-r"""Where a gene lies on the genome, as a code that its token carries.
+r"""Encoding of the genomic position of a gene, added to its token.
 
 The index along the genome, shared by close neighbours, is
 :func:`spatiagraph.data.tokens.location_index`.

@@ -79,7 +79,7 @@ class TimmEncoder(Configurable, abstract=True):
 class ImageEncoder(TimmEncoder):
     """Any `timm <https://github.com/huggingface/pytorch-image-models>`_ model, by name.
 
-    Weights are random unless asked for: ``pretrained=True`` downloads them, ``checkpoint`` reads
+    Weights are random by default: ``pretrained=True`` downloads them, ``checkpoint`` reads
     a local file of tensors. Crops in ``[0, 1]`` are normalised as the timm model expects.
 
     Args:

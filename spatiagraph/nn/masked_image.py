@@ -19,7 +19,7 @@ class ImageTokens(NamedTuple):
 
     Attributes:
         tokens: Class token (and others that are no patch), then patches, ``[N, 1 + V, D]``.
-        visible: Patch of each token behind them, rising, ``[N, V]``.
+        visible: Patch of each token behind them, sorted, ``[N, V]``.
         hidden: True for patches that were not read, ``[N, P]``.
     """
 
@@ -241,7 +241,7 @@ def _draw(
     device: torch.device,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Patches of each cell that stay visible, rising, ``[N, V]``."""
+    """Patches of each cell that stay visible, sorted, ``[N, V]``."""
     num_visible = max(1, round(num_patches * (1 - mask_ratio)))
     source = device if generator is None else generator.device
     noise = torch.rand(num_cells, num_patches, generator=generator, device=source).to(device)

@@ -13,7 +13,7 @@ _MOST = 0.75  # one token in four is a destination and stays
 
 
 class TokenMerge(NamedTuple):
-    """Which tokens become one.
+    """Assignment of tokens to merged tokens.
 
     Attributes:
         owner: Merged token that each token is part of, ``[B, N]``, in ``[0, M)``.
@@ -132,7 +132,7 @@ class TokenMergingProcessor:
         ratio: Share of the tokens that is merged into others, in [0, 0.75]; 0 is exactly
             diffusers' ``AttnProcessor2_0``.
         grid: Rows and columns of the tokens, or any that are as wide for their height, for networks
-            whose attention is not told; square when ``None``.
+            whose attention has no shape given; square when ``None``.
         generator: Draws the destinations of every call, on the CPU; fixed ones when ``None``.
 
     Raises:

@@ -11,7 +11,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluate within, and leave every part in the mode it was in, frozen parts included.
 
     Args:
-        network: What is asked.
+        network: The network to evaluate.
 
     Examples:
         >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())

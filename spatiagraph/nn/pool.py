@@ -109,8 +109,8 @@ TissuePool = AttentionPool
 class PyGPool(Configurable):
     """A pooling of PyG in the place of :class:`AttentionPool`: it makes groups of its own.
 
-    ``TopKPooling`` and ``SAGPooling`` keep some members, each a group of its own; the others
-    belong to none. ``ASAPooling`` keeps some members with their neighbours. ``EdgePooling`` and
+    ``TopKPooling`` and ``SAGPooling`` keep some members, each a group of its own; the rest
+    belongs to none. ``ASAPooling`` keeps some members with their neighbours. ``EdgePooling`` and
     ``ClusterPooling`` contract edges. ``DMoNPooling``, ``dense_mincut_pool`` and
     ``dense_diff_pool`` assign every member to one of ``k`` clusters through a dense adjacency of
     its slide, and ``MemPooling`` to one of its keys, so they suit tiles of up to some thousand

@@ -72,7 +72,7 @@ class ScoredPool(nn.Module):
 
 
 def select(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tensor) -> Pooled:
-    """Some members stay, each a group of its own; the others belong to none."""
+    """Keep some members, each a group of its own; the remaining ones belong to none."""
     pooled, _, _, slide, kept, *_ = pool(h, edges, batch=batch)
     assignment = batch.new_full((h.size(0),), -1)
     assignment[kept] = torch.arange(kept.numel(), device=h.device)
@@ -80,7 +80,7 @@ def select(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tensor) -> Pooled:
 
 
 def select_neighborhoods(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tensor) -> Pooled:
-    """Some members stay, each with its neighbours; the fittest of several takes a neighbour."""
+    """Keep some members, each with its neighbours; the fittest of several takes a neighbour."""
     with warnings.catch_warnings():
         # PyG coarsens the graph through sparse CSR, of which torch says once that it is young
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
@@ -91,12 +91,12 @@ def select_neighborhoods(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tenso
     # groups are numbered by fitness within a slide, so the lowest number is the fittest
     nobody = own.new_full(own.shape, h.size(0))
     fittest = nobody.scatter_reduce(0, source, own[target], "amin")
-    joined = torch.where(fittest < h.size(0), fittest, -1)
-    return pooled._replace(assignment=torch.where(own >= 0, own, joined))
+    follower = torch.where(fittest < h.size(0), fittest, -1)
+    return pooled._replace(assignment=torch.where(own >= 0, own, follower))
 
 
 def contract(pool: nn.Module, h: Tensor, edges: Tensor, batch: Tensor) -> Pooled:
-    """Members joined by chosen edges become one group."""
+    """Contract chosen edges: their ends become one group."""
 
     def one(h: Tensor, edges: Tensor) -> _Groups:
         pooled, _, _, info = pool(h, edges, batch.new_zeros(h.size(0)))

@@ -1,4 +1,4 @@
-"""The network that says where an image is going: a U-Net of diffusers'."""
+"""Velocity network of images: a U-Net of diffusers'."""
 
 import math
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class VelocityUNet(Configurable):
         - **t**: in [0, 1], ``[B]``
         - **condition**: ``[B, D]``, with cross-attention tokens ``[B, S, D]``; ``None`` is the null
           condition
-        - **keep**: rows whose condition counts, ``[B]``; the others get the null condition
+        - **keep**: rows whose condition counts, ``[B]``; the rest gets the null condition
         - **output**: ``[B, C, H, W]``
 
     Raises:

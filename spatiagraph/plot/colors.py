@@ -35,7 +35,7 @@ _MAX_INTEGER_CATEGORIES = 32
 
 
 def is_categorical(values: pd.Series) -> bool:
-    """Whether values are names or groups, not amounts; integers are up to 32 of them."""
+    """Tell names or groups from amounts; up to 32 integers are groups."""
     if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(values.dtype):
         return True
     if pd.api.types.is_integer_dtype(values.dtype):

@@ -85,7 +85,7 @@ def transition_gallery(
     save: str | os.PathLike[str] | None = None,
     axes: NDArray | Sequence[Sequence[Axes]] | None = None,
 ) -> Figure:
-    """What a model makes of cells: a column per cell, from the control to what it should become.
+    """Draw generated images: a column per cell, from the control to the real target.
 
     One channel is shown in grey, two as magenta and green, and of more than three the first three.
     All pictures are shown on the same scale, 0 to 1.

@@ -142,7 +142,7 @@ def _image(cells: Any, image: SlideImage | bool | None) -> SlideImage | None:
 
 
 def _window(pos: NDArray) -> tuple[float, float, float, float]:
-    """What the cells cover, with a margin of one cell; the image is cut to it."""
+    """Extent of the cells with a margin of one cell; the image is cut to it."""
     margin = cell_spacing(pos)
     (x0, y0), (x1, y1) = pos.min(0) - margin, pos.max(0) + margin
     return float(x0), float(y0), float(x1), float(y1)

@@ -1,4 +1,4 @@
-"""What cells of a map can be coloured by, and how: data, colours, legends."""
+"""Colourings of the cells of a map: data, colours, legends."""
 
 from collections.abc import Mapping
 from html import escape
@@ -19,7 +19,7 @@ _MAX_CATEGORIES = 40
 
 
 def scatter_columns(slide: Slide, first: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
-    """What to offer as colour: the given columns, the depth, then columns of ``obs`` that tell.
+    """Columns to colour by: the given ones, the depth, then informative columns of ``obs``.
 
     Left out are columns with one value only, names with more than 40 different ones, and what
     exceeds twelve in all.

@@ -1,4 +1,4 @@
-"""What a generator made of cells, for a report."""
+"""Generated images of cells, for a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which niches to show, what is like them, and what they look like."""
+"""Niches of a report: representatives, their nearest neighbours, their images."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,7 +22,7 @@ _TILE = 1.45  # inches
 
 
 class Hits(NamedTuple):
-    """What an index found for one cell.
+    """Search hits of one cell.
 
     Attributes:
         row: Cells of the slide, nearest first, ``[K]``.

@@ -108,7 +108,7 @@ class Report:
         return self._add(scatter_html(scatter, f"scatter{self._num_scatters}"))
 
     def add_warnings(self, warnings: Sequence[str]) -> Self:
-        """What the reader should know before trusting the rest; nothing if there is none."""
+        """Add warnings before everything else; nothing if there are none."""
         if not warnings:
             return self
         items = "".join(f"<li>{escape(str(w))}</li>" for w in warnings)

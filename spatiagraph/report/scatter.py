@@ -185,7 +185,7 @@ def scatter_html(scatter: Scatter, name: str) -> str:
 
 
 def scatter_scripts() -> list[str]:
-    """What a page with maps runs: Bokeh itself, and what joins the controls to the maps."""
+    """Scripts of a page with maps: Bokeh, and the link from controls to maps."""
     return [*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, CONTROLS]
 
 

@@ -32,7 +32,7 @@ _MAX_MISSING = 40  # genes named in the coverage section
 
 
 def add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
-    """What was run, on what."""
+    """Add the section on the run and its input."""
     x0, y0 = slide.pos.min(0)
     x1, y1 = slide.pos.max(0)
     facts: dict[str, Any] = {
@@ -184,7 +184,7 @@ def add_hits(
 
 
 def add_coverage(page: Report, coverage: pd.DataFrame, missing: Sequence[str]) -> None:
-    """Which genes of the model were measured."""
+    """Add the section on the genes of the model that were measured."""
     page.section("Gene panel").add_table(
         coverage, caption="Genes of the model that each slide has; the others are masked"
     )

@@ -1,4 +1,4 @@
-"""Which items a search may return, and the table it returns them in."""
+"""Items that a search may return, and the table of its hits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -109,7 +109,7 @@ def hits_table(obs: pd.DataFrame, distance: NDArray, row: NDArray) -> pd.DataFra
 
 
 def said(where: Any, exclude: Any) -> str:
-    """What was asked of the items, in words."""
+    """Describe the conditions on items in words."""
     parts = {"where": where, "exclude": exclude}
     return " and ".join(
         f"{name}={value if isinstance(value, str | dict) else 'the mask'!r}"

@@ -71,7 +71,7 @@ def meets(table: pd.DataFrame, condition: str) -> NDArray[np.bool_]:
 
 
 def unknown_column(name: object, table: pd.DataFrame) -> str:
-    """What was expected where a column is named that a table does not have."""
+    """Message for a column that a table does not have."""
     names = [str(column) for column in table]
     return f"a column of the table in the condition, got {name!r}. {nearest(str(name), names)}"
 

@@ -155,7 +155,7 @@ class ItemSearch:
 
         Raises:
             ValueError: If queries have another size or are not finite, fewer than ``k`` items
-                are left, a filter names an unknown column, or a calibrated index is not told the
+                are left, a filter names an unknown column, or a calibrated index lacks the
                 slide of the queries.
         """
         queries = queries if hasattr(queries, "shape") else np.asarray(queries)

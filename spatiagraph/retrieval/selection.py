@@ -1,4 +1,4 @@
-"""What a search starts from: cells by id, inside a region, or of a niche."""
+"""Queries of a search: cells by id, inside a region, or of a niche."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -31,7 +31,7 @@ _AGAIN = "build it again with NicheIndex.from_slides or `spatiagraph search --sa
 
 
 class IndexConfig(Schema):
-    """What is known of an index beside its vectors and metadata."""
+    """Configuration of an index, beside its vectors and metadata."""
 
     format: Literal["spatiagraph.NicheIndex"] = FORMAT
     version: Literal[3] = VERSION

@@ -1,4 +1,4 @@
-"""What a generator does to the morphology of cells, against what really happens to it."""
+"""Morphology of generated cells against that of real cells of the target state."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def score_morphology(
     wrong: Mapping[str, ArrayLike | Tensor] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    r"""How the morphology that a generator makes of control cells compares with the real one.
+    r"""Score the morphology of cells generated from controls against the real one.
 
     Per transition and feature, standardised over control and target cells:
     ``wasserstein_correlation`` is the Pearson correlation over (transition, feature) pairs of

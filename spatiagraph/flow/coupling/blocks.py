@@ -14,7 +14,7 @@ CostOf = Callable[[slice, slice], Tensor]
 
 @dataclass(frozen=True)
 class Sinkhorn:
-    """How a transport problem is solved.
+    """Options of an entropic transport problem.
 
     Attributes:
         epsilon: Strength of the blur.

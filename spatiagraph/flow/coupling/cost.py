@@ -1,4 +1,4 @@
-"""What it costs to turn one point into another: their distance, in units of the typical one."""
+"""Cost of moving one point to another: their distance, in units of the typical one."""
 
 import torch
 from torch import Tensor

@@ -25,7 +25,7 @@ class Match(NamedTuple):
 
 
 def row_confidence(plan: Tensor) -> Tensor:
-    r"""How sure the best partner of each row is: :math:`c_i = \max_j P_{ij} / \sum_j P_{ij}`.
+    r"""Confidence of the best partner of each row: :math:`c_i = \max_j P_{ij} / \sum_j P_{ij}`.
 
     From :math:`1/M` (goes everywhere alike) to 1, whatever the number of rows, unlike
     :math:`\max_j P_{ij} \le 1/N`.
@@ -44,7 +44,7 @@ def row_confidence(plan: Tensor) -> Tensor:
 
 
 def match_rows(share: Tensor, rule: Rule, *, draw: Tensor | None, y: Tensor) -> Match:
-    """Partners by any rule that looks at each row on its own.
+    """Partners by any rule that treats each row independently.
 
     Args:
         share: Rows of a plan, each of sum 1, ``[N, M]``.
@@ -67,7 +67,7 @@ def match_rows(share: Tensor, rule: Rule, *, draw: Tensor | None, y: Tensor) -> 
 
 
 def match_one_to_one(share: Tensor) -> Match:
-    """Partners so that no two rows share one and the most mass goes along; some stay alone.
+    """Partners so that no two rows share one and the most mass goes along; some stay unmatched.
 
     Args:
         share: All rows of a plan, each of sum 1, ``[N, M]``.

@@ -22,11 +22,11 @@ def delaunay_graph(
         pos: Cell centres in µm, ``[N, 2]``.
         max_um: Longest edge in µm; the triangulation spans holes and the outline of the tissue
             with long edges that join no neighbours. ``None`` keeps them.
-        slide: Section of each cell, ``[N]``; cells of different sections are never joined.
+        slide: Section of each cell, ``[N]``; cells of different sections are never connected.
 
     Returns:
         Messages neighbour → cell, ``[2, E]``, symmetric, sorted by target, then by source. A cell
-        at the very position of another is joined to it alone; cells on one line are joined in
+        at the very position of another is connected to it alone; cells on one line are connected in
         order.
 
     Raises:

@@ -9,12 +9,12 @@ def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
     """Join the members of each group with each other and with themselves.
 
     In a group of ``s`` members more than ``max_neighbors``, member ``p`` (counted in the order of
-    rows) is joined to the members ``p + floor(j · s / max_neighbors)`` modulo ``s``: itself and
+    rows) is connected to the members ``p + floor(j · s / max_neighbors)`` modulo ``s``: itself and
     others evenly spread over the group. Each is then also heard by ``max_neighbors`` members.
 
     Args:
-        assignment: Group of each member, ``[N]``; one with -1 is joined to itself alone.
-        max_neighbors: Most members that one is joined to, itself counted.
+        assignment: Group of each member, ``[N]``; one with -1 is connected to itself alone.
+        max_neighbors: Most members that one is connected to, itself counted.
 
     Returns:
         Messages member → member, ``[2, E]``, sorted by target, then by source, on the device of
@@ -53,7 +53,7 @@ def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
 
 
 def rank_in_group(group: Tensor) -> Tensor:
-    """How many earlier rows are of the same group, ``[N]``.
+    """Rank of each row within its group, ``[N]``: the number of earlier rows of it.
 
     Args:
         group: Group of each row, ``[N]``, integers from 0.

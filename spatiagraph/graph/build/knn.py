@@ -26,7 +26,7 @@ def knn_graph(
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
         k: Neighbours of each cell, not counting itself.
-        slide: Section of each cell, ``[N]``; cells of different sections are never joined.
+        slide: Section of each cell, ``[N]``; cells of different sections are never connected.
         include_self: Also join each cell to itself (``k + 1`` incoming edges).
 
     Returns:

@@ -33,7 +33,7 @@ def grid_graph(
         pos: Spot centres in µm, ``[N, 2]``.
         num_rings: Steps.
         kind: ``"hex"`` or ``"square"``; by default whichever the spots of each section form.
-        slide: Section of each spot, ``[N]``; spots of different sections are never joined.
+        slide: Section of each spot, ``[N]``; spots of different sections are never connected.
 
     Returns:
         Messages neighbour → spot, ``[2, E]``, sorted by target, then by source.

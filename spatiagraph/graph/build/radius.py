@@ -32,13 +32,13 @@ def radius_graph(
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
-        radius_um: Longest edge in µm; a cell at exactly this distance is joined.
-        slide: Section of each cell, ``[N]``; cells of different sections are never joined.
+        radius_um: Longest edge in µm; a cell at exactly this distance is connected.
+        slide: Section of each cell, ``[N]``; cells of different sections are never connected.
         max_num_neighbors: Keep only so many nearest of each cell (equal distances: the lower row).
 
     Returns:
         Messages neighbour → cell, ``[2, E]``, sorted by target, then by source. Without
-        ``max_num_neighbors`` the graph is symmetric. A cell is not joined to itself.
+        ``max_num_neighbors`` the graph is symmetric. A cell is not connected to itself.
 
     Raises:
         ValueError: ``radius_um`` is not positive, or the graph would have more than two billion

@@ -1,4 +1,4 @@
-"""Where niches are."""
+"""Positions of niches."""
 
 import torch
 from numpy.typing import ArrayLike

@@ -1,4 +1,4 @@
-"""Images of cells from their embeddings: what would this cell look like, changed?"""
+"""Generator of cell images from embeddings, under a transition."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from spatiagraph.flow.randomness import Randomness
 from spatiagraph.flow.solve import Method, guided, integrate
 from spatiagraph.heads.image.inputs import (
     check_embedded,
+    concatenate,
     control_rows,
     embedding,
     embedding_widths,
     expression,
-    joined,
     signature_features,
 )
 from spatiagraph.heads.pair.signature import Signature
@@ -170,10 +170,10 @@ class ImageGenerator(PretrainedModel):
         """
         if preset not in PRESETS:
             raise ValueError(f"Expected preset {', '.join(PRESETS)}, got {preset!r}")
-        asked = as_transitions(transitions) if len(transitions) else []
+        requested = as_transitions(transitions) if len(transitions) else []
         if use_genes and panel is None:
             panel = GenePanel.from_slides(list(slides))
-        tags = [transition.tag for transition in asked]
+        tags = [transition.tag for transition in requested]
         features = {
             name: signature_features(signature, tags, name)
             for name, signature in {
@@ -190,7 +190,7 @@ class ImageGenerator(PretrainedModel):
                 window_um=window_um,
                 context=embedding_widths(slides, context),
                 panel=panel if use_genes else None,
-                transitions=[tuple(t) for t in asked],
+                transitions=[tuple(t) for t in requested],
                 states_key=states_key,
                 **{
                     **PRESETS[preset],
@@ -204,7 +204,7 @@ class ImageGenerator(PretrainedModel):
                 for slide in slides
                 if pairs is None or (pairs["slide"] == slide.slide_id).any()
             ]
-            generator.conditioner.initialize(joined(trained_on), **features)
+            generator.conditioner.initialize(concatenate(trained_on), **features)
         return generator
 
     def forward(
@@ -214,7 +214,7 @@ class ImageGenerator(PretrainedModel):
         return self.unet(x.to(self.dtype), t, condition, keep).to(x.dtype)
 
     def embed(self, condition: Condition) -> Tensor | None:
-        """What the network is told: ``[B, D]``, with cross-attention ``[B, S, D]``.
+        """Embed the condition of the network: ``[B, D]``, with cross-attention ``[B, S, D]``.
 
         ``None`` if the generator was built without anything to condition on.
         """
@@ -223,7 +223,7 @@ class ImageGenerator(PretrainedModel):
         return self.conditioner(condition, tokens=self.unet.injection == "cross")
 
     def known(self, slide: Slide, rows: np.ndarray, context: Tensor | None = None) -> Condition:
-        """What is known of some cells of a slide, without a transition.
+        """Condition of some cells of a slide, without a transition.
 
         Args:
             slide: The slide, embedded.
@@ -269,7 +269,7 @@ class ImageGenerator(PretrainedModel):
         return tags.index(transition)
 
     def start(self, image: Tensor | None, num: int, generator: Randomness = None) -> Tensor:
-        """Where the flows of some cells begin: at their images, or at noise.
+        """Starting points of the flows of some cells: their images, or noise.
 
         Args:
             image: In [0, 1], ``[B, C, H, W]``; not looked at where flows start at noise.
@@ -289,12 +289,12 @@ class ImageGenerator(PretrainedModel):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What its weights are."""
+        """Type of the weights."""
         return next(self.parameters()).dtype
 
     @torch.no_grad()
@@ -324,12 +324,12 @@ class ImageGenerator(PretrainedModel):
             Images in [0, 1], ``[B, C, H, W]``.
         """
         with evaluating(self):
-            told = self.embed(condition)
-            num = len(told) if told is not None else len(image) if image is not None else 1
+            embedded = self.embed(condition)
+            num = len(embedded) if embedded is not None else len(image) if image is not None else 1
             end = integrate(
-                self if told is None else guided(self, guidance),
+                self if embedded is None else guided(self, guidance),
                 self.start(image, num, generator),
-                told,
+                embedded,
                 method=method,
                 num_steps=num_steps,
                 progress=progress,

@@ -1,4 +1,4 @@
-"""What a generator is told, looked up on slides."""
+"""Conditions of a generator, looked up on slides."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from spatiagraph.heads.pair.signature import Signature
 from spatiagraph.nn.condition import Condition
 
 
-def joined(conditions: Sequence[Condition]) -> Condition:
+def concatenate(conditions: Sequence[Condition]) -> Condition:
     """Conditions of several groups of cells as one.
 
     Args:
@@ -95,7 +95,7 @@ def embedding_widths(slides: Sequence[Slide], context: Sequence[str]) -> dict[st
 
 
 def signature_features(signature: Signature, tags: Sequence[str], name: str) -> Tensor:
-    """What a network is told of each transition, ``[T, F]``.
+    """Features of each transition as a network reads them, ``[T, F]``.
 
     Args:
         signature: Of these transitions, and perhaps others.

@@ -47,7 +47,7 @@ class _Problem:
 
     @property
     def names(self) -> tuple[str, str, str | None]:
-        """What is drawn here depends on nothing but these and a seed."""
+        """Names that with the seed fix every random number of the problem."""
         return self.slide.slide_id, self.transition.tag, self.niche
 
 
@@ -107,15 +107,15 @@ def pair_states(
     Warns:
         UserWarning: Some transitions could not be paired; names them.
     """
-    asked = as_transitions(transitions)
+    requested = as_transitions(transitions)
     if fallback not in ("skip", "global"):
         raise ValueError(f'Expected fallback to be "skip" or "global", got {fallback!r}')
     if min_cells < 1 or (max_cells is not None and max_cells < min_cells):
         raise ValueError(f"Expected 1 <= min_cells <= max_cells, got {min_cells} and {max_cells}")
     check_unique_ids(slides)
     states = [obs_column(slide, states_key) for slide in slides]
-    check_states(states, asked, states_key)
-    if among is not None:  # the others are in no state
+    check_states(states, requested, states_key)
+    if among is not None:  # the rest is in no state
         states = [
             state.where(cells_among(slide, among))
             for state, slide in zip(states, slides, strict=True)
@@ -124,7 +124,7 @@ def pair_states(
     problems = (
         problem
         for slide, state, niche in zip(slides, states, niches, strict=True)
-        for transition in asked
+        for transition in requested
         for problem in _problems(
             slide, state, niche, transition, fallback, min_cells, max_cells, seed
         )
@@ -145,7 +145,7 @@ def pair_states(
             for problem, found in zip(some, couplings, strict=True)
         ]
     pairs = pd.concat(tables[1:], ignore_index=True) if len(tables) > 1 else _empty()
-    _report_missing(pairs, asked, niche_key, fallback, min_cells)
+    _report_missing(pairs, requested, niche_key, fallback, min_cells)
     return pairs
 
 
@@ -249,14 +249,14 @@ def _empty() -> pd.DataFrame:
 
 def _report_missing(
     pairs: pd.DataFrame,
-    asked: Sequence[Transition],
+    requested: Sequence[Transition],
     niche_key: str | None,
     fallback: str,
     min_cells: int,
 ) -> None:
-    """Say which transitions came to nothing, and what to do about it."""
+    """Warn of the transitions without pairs, and how to get some."""
     paired = set(pairs["transition"])
-    missing = [transition.tag for transition in asked if transition.tag not in paired]
+    missing = [transition.tag for transition in requested if transition.tag not in paired]
     if not missing:
         return
     place = "slide" if niche_key is None else f"obs[{niche_key!r}]"

@@ -65,10 +65,10 @@ def pair_niches(
     Raises:
         ValueError: A column or state does not exist, or nothing at all could be paired.
     """
-    asked = as_transitions(transitions)
+    requested = as_transitions(transitions)
     check_unique_ids(slides)
     states = [obs_column(slide, states_key) for slide in slides]
-    check_states(states, asked, states_key)
+    check_states(states, requested, states_key)
     tables = []
     for slide, state in zip(slides, states, strict=True):
         niche = obs_column(slide, niche_key)
@@ -76,7 +76,7 @@ def pair_niches(
         kind = slide.expression
         profiles = _profiles(slide.counts, code, len(names), mean=kind == "normalized")
         shares = _Shares(state, code, len(names))
-        for transition in asked:
+        for transition in requested:
             sides = shares.roles(transition, min_fraction, min_cells)
             if min(len(side) for side in sides) < min_niches:
                 continue
@@ -108,14 +108,14 @@ def pair_niches(
     if not tables:
         raise ValueError(
             f"Expected {min_niches} niches of {min_cells} labelled cells before and after a "
-            f"transition on some slide, got none for {[t.tag for t in asked]}. Lower min_cells or "
-            f"min_niches, or take other niches than obs[{niche_key!r}]"
+            f"transition on some slide, got none for {[t.tag for t in requested]}. Lower "
+            f"min_cells or min_niches, or take other niches than obs[{niche_key!r}]"
         )
     return pd.concat(tables, ignore_index=True)
 
 
 class _Shares:
-    """How many of the labelled cells of each niche are in which state."""
+    """Counts of the labelled cells of each niche by state."""
 
     def __init__(self, state: pd.Series, code: NDArray[np.int64], num_niches: int):
         self.state, self.code, self.num_niches = state, code, num_niches

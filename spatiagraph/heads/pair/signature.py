@@ -1,4 +1,4 @@
-"""What a transition does to genes and to nuclei, on average."""
+"""Mean change of genes and of nuclei by a transition."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Signature:
     clip: float
 
     def features(self, *, clip: float | None = None) -> NDArray[np.float32]:
-        r"""What a network is told: :math:`\Delta / \sigma`, clipped, ``[T, F]``.
+        r"""Features for a network: :math:`\Delta / \sigma`, clipped, ``[T, F]``.
 
         0 for what was not measured or never changes.
 
@@ -136,7 +136,7 @@ class _PairMean:
     """Sums from which mean differences and deviations follow, slide by slide."""
 
     def __init__(self, transitions: pd.Series, num_features: int):
-        self.tags = transitions.unique().tolist()  # in the order asked for
+        self.tags = transitions.unique().tolist()  # in the requested order
         self.total, self.weight = np.zeros((2, len(self.tags), num_features))
         self.moments = np.zeros((3, num_features))
         self.num_pairs, self.num_left_out = np.zeros((2, len(self.tags)), dtype=np.int64)

@@ -91,12 +91,12 @@ def column(slide: Slide, key: str) -> pd.Series:
 
 
 def in_state(states: pd.Series, name: str) -> NDArray[np.bool_]:
-    """Which cells are in a state, ``[N]``; those of no known state are not."""
+    """Mask of the cells in a state, ``[N]``; those of no known state are not."""
     return (states == name).fillna(False).to_numpy(bool)
 
 
 def cells_among(slide: Slide, among: Mapping[str, NDArray[np.bool_]] | None) -> NDArray[np.bool_]:
-    """Which cells of a slide count, ``[N]``; all of slides that are not named.
+    """Mask of the cells of a slide that count, ``[N]``; all of slides that are not named.
 
     Args:
         slide: Cells.
@@ -119,7 +119,7 @@ def check_states(states: Sequence[pd.Series], transitions: Sequence[Transition],
 
     Args:
         states: State of each cell, per slide.
-        transitions: What is asked for.
+        transitions: The requested transitions.
         key: Where states come from, for the message.
 
     Raises:
