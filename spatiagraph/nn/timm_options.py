@@ -1,4 +1,4 @@
-"""Which arguments of timm models may be chosen: shapes and layers, no source of weights."""
+"""Arguments of timm models that may be chosen: shapes and layers, no source of weights."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -77,8 +77,11 @@ class GraphTransformerLayer(Configurable):
         dropout = self.dropout if self.training else 0.0
         message = neighbor_self_attention(qkv, edge_index, bias, dropout=dropout)
         h = add_scaled(h, message.flatten(1), self.out, self.scale_attention)
-        expand, gelu, drop, last = self.mlp
-        hidden = drop(gelu(expand(self.norm_mlp(h))))
+        *inner, last = self.mlp
+        assert isinstance(last, nn.Linear)  # as built above
+        hidden = self.norm_mlp(h)
+        for step in inner:
+            hidden = step(hidden)
         return add_scaled(h, hidden, last, self.scale_mlp)
 
 

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from spatiagraph.nn import GraphTransformer
+from spatiagraph.kernels import neighbor_attention
+from spatiagraph.nn import GraphTransformer, GraphTransformerLayer
 
 EDGES = torch.tensor([[1, 2, 0, 3, 1], [0, 0, 1, 2, 3]])
 
@@ -76,3 +78,36 @@ def test_dropout_follows_the_seed_and_stops_in_evaluation():
 def test_heads_must_divide_channels():
     with pytest.raises(ValueError, match="divide 8 channels, got 3"):
         GraphTransformer(8, heads=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layer_is_the_formula_with_scales_over_the_nodes(dtype):
+    """Value and gradients of every weight, of the formula written out."""
+    torch.manual_seed(0)
+    layer = GraphTransformerLayer(8, 2, edge_dim=3).to(dtype)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    h = torch.randn(20, 8, dtype=dtype, requires_grad=True)
+    edge_index, edge_attr = torch.randint(20, (2, 90)), torch.randn(90, 3, dtype=dtype)
+    weights = [h, *layer.parameters()]
+
+    q, k, v = layer.qkv(layer.norm_attention(h)).view(-1, 3, 2, 4).unbind(1)
+    message = neighbor_attention(q, k, v, edge_index, layer.bias(edge_attr)).flatten(1)
+    middle = h + layer.scale_attention * layer.out(message)
+    expected = middle + layer.scale_mlp * layer.mlp(layer.norm_mlp(middle))
+
+    got = layer(h, edge_index, edge_attr)
+    assert_close(got, expected)
+    weight = torch.randn_like(got)
+    grads = (torch.autograd.grad((out * weight).sum(), weights) for out in (got, expected))
+    for one, other in zip(*grads, strict=True):
+        assert_close(one, other)
+
+
+def test_residual_stream_keeps_its_precision_under_autocast():
+    layer = GraphTransformerLayer(8, 2)
+    h, edge_index = torch.randn(20, 8), torch.randint(20, (2, 90))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(h, edge_index)
+    assert out.dtype == torch.float32
+    assert_close(out, layer(h, edge_index), atol=0.1, rtol=0.05)
