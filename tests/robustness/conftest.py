@@ -173,10 +173,10 @@ def _values(path: Path) -> bytes:
     found = []
 
     def add(name, item):
-        value = item[()].tobytes() if isinstance(item, h5py.Dataset) else b""
-        if isinstance(item, h5py.Dataset) and item.dtype.kind == "O":
-            value = repr(item[()]).encode()
-        found.append(name.encode() + b"\0" + value)
+        value = item[()] if isinstance(item, h5py.Dataset) else None
+        numbers = hasattr(value, "tobytes") and value.dtype.kind != "O"
+        content = value.tobytes() if numbers else repr(value).encode()
+        found.append(name.encode() + b"\0" + content)
 
     with h5py.File(path) as file:
         file.visititems(add)

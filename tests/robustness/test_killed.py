@@ -30,29 +30,45 @@ def elsewhere():
         yield Path(folder)
 
 
+def until(condition):
+    """Seconds until something is so."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() < begun + 600
+        time.sleep(0.001)
+    return time.monotonic() - begun
+
+
 @pytest.mark.parametrize("name", ["fit", "embed", "search", "morphology", "generate"])
 def test_a_command_killed_at_any_moment_ends_as_one_that_was_not(
     commands, material, lines, contents_of, elsewhere, name
 ):
-    begun = time.monotonic()
     whole = elsewhere / "whole"
-    done = commands(*lines(material, whole)[name])
+    commands.start(*lines(material, whole)[name])
+    working = until(whole.exists)
+    begun = time.monotonic()
+    done = commands.wait()
     assert done.code == 0, done.said
-    seconds = time.monotonic() - begun
+    writing = time.monotonic() - begun
     expected = contents_of(whole)
     random = np.random.default_rng(0)
-    killed, remained = 0, 0
+    killed = remained = 0
     for moment in range(MOMENTS):
         out = elsewhere / f"killed{moment}"
         line = lines(material, out)[name]
         process = commands.start(*line)
-        time.sleep(seconds * random.uniform(0.1, 1.0))
+        if moment % 5:
+            until(out.exists)
+            time.sleep(writing * random.uniform(0, 1))
+        else:
+            time.sleep(working * random.uniform(0, 1))
         os.kill(process, signal.SIGKILL)
-        killed += commands.wait().code == -signal.SIGKILL
-        remained += out.exists()
+        ended_by_us = commands.wait().code == -signal.SIGKILL
+        killed += ended_by_us
+        remained += ended_by_us and out.exists()
         again = commands(*line)
         assert again.code == 0, again.said
         assert contents_of(out) == expected, f"moment {moment}"
         assert not [path for path in out.rglob(".*") if ".new" in path.name]
-    print(f"{name}: {killed} of {MOMENTS} killed, {remained} had written; {seconds:.1f} s each")
+    print(f"{name}: {killed} of {MOMENTS} killed, {remained} of them had begun to write")
     assert killed > 0
