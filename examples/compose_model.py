@@ -18,7 +18,7 @@ from torch_geometric.nn import GATv2Conv
 
 import spatiagraph as sg
 from spatiagraph.data import TileLoader
-from spatiagraph.data.convert import SlideToGraph
+from spatiagraph.data.recipe import KNN, Crop, Recipe
 from spatiagraph.models import ContextEncoder, ContextModel
 from spatiagraph.nn import (
     CellEncoder,
@@ -28,6 +28,7 @@ from spatiagraph.nn import (
     GateFusion,
     GeneEncoder,
     ImageEncoder,
+    Level,
     PyGPool,
 )
 from spatiagraph.nn.config import Configurable
@@ -53,7 +54,7 @@ def compose(slide: sg.Slide, fusion: str, channels: int = 32) -> ContextModel:
     panel = sg.GenePanel.from_slides([slide], num_genes=100)
     edges = EdgeEncoding(num_rbf=8)
     model = ContextModel(
-        SlideToGraph(panel, num_neighbors=8, window_um=16.0, size_px=32),
+        Recipe(panel, graph=KNN(8), crops=(Crop(16.0, 32),)),
         CellEncoder(
             genes=GeneEncoder(len(panel), channels),
             image=ImageEncoder("test_convnext", channels),  # any timm model
@@ -63,7 +64,10 @@ def compose(slide: sg.Slide, fusion: str, channels: int = 32) -> ContextModel:
             channels,
             conv=GATv2(channels, heads=4, edge_dim=edges.out_channels),
             edge_encoding=edges,
-            niche_pool=PyGPool("DMoNPooling", channels=[channels, channels], k=16),
+            levels=[
+                Level(channels, pool=PyGPool("DMoNPooling", channels=[channels, channels], k=16)),
+                Level(channels),
+            ],
         ),
     )
     model.initialize([slide])  # from principal components and the mean profile
@@ -74,7 +78,7 @@ def compose(slide: sg.Slide, fusion: str, channels: int = 32) -> ContextModel:
 def score(task: MaskedGenes, slide: sg.Slide) -> float:
     """Loss of genes hidden from each cell of a slide; the same genes at every call."""
     generator = torch.Generator().manual_seed(0)
-    tiles = TileLoader([task.model.prepare(slide)], 500, task.model.num_hops)
+    tiles = TileLoader([task.model.recipe(slide)], 500, task.model.num_hops)
     outputs = [task.eval().loss(tile, generator) for tile in tiles]
     return sum(float(o.parts["cell"]) * o.n for o in outputs) / sum(o.n for o in outputs)
 

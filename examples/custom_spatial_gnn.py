@@ -1,8 +1,8 @@
 """Your own spatial layer on the library's attention kernel.
 
 The label of a cell says what most of its seven neighbours are; the cell itself gives it away only
-in the few genes that sense neighbours. The layer below is ordinary PyTorch; its one special line
-calls ``sg.kernels.neighbor_attention``, which stores nothing of size edges × channels::
+in the few genes that sense neighbours. The layer below is ordinary PyTorch; one line calls
+``sg.kernels.neighbor_attention``, which stores nothing of size edges × channels::
 
     python examples/custom_spatial_gnn.py
 
@@ -53,7 +53,7 @@ class Net(nn.Module):
 def load(num_cells: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features, edges and labels of a tissue; seeds share their biology, not their layout."""
     slide = sg.make_tissue(num_cells, seed=seed)
-    data = sg.to_data(slide, graph=lambda pos: sg.graph.knn_graph(pos, k=7))
+    data = sg.to_data(slide, graph=sg.data.recipe.KNN(7))
     x = torch.log1p(data.x * (100.0 / data.depth)[:, None])
     y = torch.tensor(slide.adata.obs["neighbor_label"].cat.codes.to_numpy(), dtype=torch.long)
     return x, data.edge_index, y

@@ -27,7 +27,7 @@ def train(model: ContextModel, slide: sg.Slide, epochs: int, lr: float, seed: in
     """Any other task, or loss of your own, goes into this loop in the same way."""
     task = MaskedGenes(model, mask_ratio=0.3)
     tiles = TileLoader(
-        [model.prepare(slide)], tile_size=4096, num_hops=model.num_hops, shuffle=True, seed=seed
+        [model.recipe(slide)], tile_size=4096, num_hops=model.num_hops, shuffle=True, seed=seed
     )
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.01)

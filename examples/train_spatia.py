@@ -19,7 +19,7 @@ from pathlib import Path
 import spatiagraph as sg
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import domain_baselines, score_probe
-from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
+from spatiagraph.tasks import Corruption, SpatiaPretraining, SpatiaWeights
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     cells = SpatiaPretraining(model, SpatiaWeights(masked_image=0.5))
     first = sg.fit(model, [slide], task=cells, max_epochs=args.epochs, seed=args.seed)
     # its context: cells hidden from their niche, niches hidden from their region
-    context = SpatiaPretraining(model, hidden_ratio=0.3)
+    context = SpatiaPretraining(model, corruption=Corruption(hidden_ratio=0.3))
     second = sg.fit(
         model,
         [slide],

@@ -5,24 +5,19 @@ One that has moved since is listed in ``MOVED``.
 """
 
 import importlib
+import pkgutil
+import re
 from typing import TypeVar
 
-MODULES = frozenset(
-    f"spatiagraph.{name}"
-    for name in (
-        "data.convert.recipe", "data.labels", "data.panel", "heads.expression",
-        "heads.image.generator", "heads.label", "heads.token_expression", "models.context",
-        "models.context_encoder", "models.spatia.model", "nn.cell", "nn.condition",
-        "nn.cross_attention", "nn.encoding", "nn.fusion", "nn.gene_tokens", "nn.genes",
-        "nn.genomic_position", "nn.image", "nn.image_statistics", "nn.masked_image",
-        "nn.morphology", "nn.pool", "nn.token_cell", "nn.token_fusion", "nn.token_transformer",
-        "nn.top_down", "nn.transformer", "nn.unet",
-    )
-)  # fmt: skip
-"""Modules that define savable classes: no other is imported because a file names it."""
-MOVED: dict[str, str] = {}
+ROOMS = ("data", "heads", "models", "nn")
+"""Sub-packages that define savable classes: no other is imported because a file names it."""
+MOVED: dict[str, str] = {
+    "spatiagraph.data.convert.recipe.SlideToGraph": "spatiagraph.data.recipe.recipe.Recipe",
+}
 """Full name under which a class was saved → its name today."""
 _CLASSES: dict[str, type] = {}
+_OWN: dict[str, type] = {}
+_MODULE = re.compile(rf"spatiagraph\.({'|'.join(ROOMS)})(\.[a-z_][a-z0-9_]*)+", re.ASCII)
 
 C = TypeVar("C", bound=type)
 
@@ -38,10 +33,22 @@ def savable(cls: C) -> C:
     return cls
 
 
+def extension(cls: C) -> C:
+    """Register a model or rule, of this package or of the program that runs.
+
+    Those of a program are known once it has defined them itself: nothing is imported for a file.
+    """
+    if cls.__module__.partition(".")[0] != "spatiagraph":
+        _OWN[full_name(cls)] = cls
+    return savable(cls)
+
+
 def savable_classes() -> dict[str, type]:
-    """Every class that may stand in a saved configuration, by full name."""
-    for module in sorted(MODULES):
-        importlib.import_module(module)
+    """Every class of this package that may stand in a saved configuration, by full name."""
+    for room in ROOMS:
+        package = importlib.import_module(f"spatiagraph.{room}")
+        for module in pkgutil.walk_packages(package.__path__, f"spatiagraph.{room}."):
+            importlib.import_module(module.name)
     return dict(_CLASSES)
 
 
@@ -57,12 +64,24 @@ def is_savable(cls: type) -> bool:
 
 def find_class(name: str) -> type | None:
     """The savable class of a full name of today or of before, or ``None``."""
+    if name in _OWN:
+        return _OWN[name]
     today = MOVED.get(name, name)
     module = today.rpartition(".")[0]
-    if module not in MODULES:
-        return None
-    importlib.import_module(module)
+    if today not in _CLASSES and _MODULE.fullmatch(module) and _exists(module):
+        importlib.import_module(module)
     return _CLASSES.get(today)
+
+
+def _exists(module: str) -> bool:
+    """Whether a module of this package is there."""
+    package = "spatiagraph"
+    for part in module.split(".")[1:]:
+        found = importlib.import_module(package)
+        if part not in {info.name for info in pkgutil.iter_modules(getattr(found, "__path__", []))}:
+            return False
+        package = f"{package}.{part}"
+    return True
 
 
 def nearest_class(name: str) -> str | None:

@@ -6,6 +6,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import spatiagraph as sg
+from spatiagraph.data.recipe import Crop
 from spatiagraph.evaluate.baselines import domain_baselines
 from spatiagraph.models import ContextModel
 
@@ -55,7 +56,7 @@ def test_xenium_cells_are_embedded_with_their_nuclei_and_searched(real_data):
     folder = real_data / "xenium_breast_crop"
     slide = sg.read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
     model = ContextModel.for_slides([slide])
-    assert (model.prepare.window_um, model.prepare.size_px) == (13.6, 32)
+    assert model.recipe.crop() == Crop(13.6, 32)
     sg.fit(model, [slide], max_epochs=3, accelerator="cpu", progress=False)
     adata = sg.embed(model, slide, progress=False)
     index = sg.NicheIndex.build(adata.obsm["X_context_niche"], adata.obs)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _ENOUGH = 1000  # cells, of which some of each state are held out
 _MAX_PAIRS = 1000  # of a transition
-_IMAGE_EPOCHS = 12
 _SYNTHETIC = ("type0:type3:larger nuclei", "type0:type4:smaller nuclei")
 
 
@@ -37,9 +36,7 @@ def demo(
     labels: Labels = None,
     unlabelled: Unlabelled = None,
     cells: Annotated[int, typer.Option(help="Cells of the synthetic tissue.", min=100)] = 5000,
-    epochs: Annotated[
-        int, typer.Option(help="Passes over all cells; at most 12 over those of images.", min=1)
-    ] = 30,
+    epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
     states: Annotated[
         str | None, typer.Option(help="Column of obs with states of cells, for --transition.")
     ] = None,
@@ -89,7 +86,7 @@ def demo(
     result = training.fit(model, [section], max_epochs=epochs, seed=seed, out=run)
     training.embed(model, section)
     results = find_domains(section, truth, seed=seed)
-    scores = _generate(section, states, asked, nuclei, epochs, seed, out)
+    scores = _generate(section, states, asked, nuclei, seed, out)
     write_h5ad(section.adata, out / "embeddings.h5ad")
     results.index.save(out / "index")
     page = write_page(
@@ -114,8 +111,8 @@ def demo(
     say(f"\n{page}\n{out / 'embeddings.h5ad'}\n{out / 'index'}")
 
 
-def obstacle(section: "Slide") -> str | None:
-    """Reason why images of cells in another state cannot be learned from a slide, if any."""
+def _obstacle(section: "Slide") -> str | None:
+    """Why images of single cells in another state cannot be learned from a slide, if so."""
     from spatiagraph.data.cohort import spot_pitch_um
 
     if section.image is None:
@@ -132,7 +129,6 @@ def _generate(
     states: str | None,
     asked: Sequence[Sequence[str]],
     nuclei: Foreground | None,
-    epochs: int,
     seed: int,
     out: Path,
 ) -> "TransitionScores | None":
@@ -144,8 +140,8 @@ def _generate(
     name = model_name(section.adata)
     rows = asked
     if not asked:
-        if reason := obstacle(section):
-            say(f"No images of other states: {reason}")
+        if obstacle := _obstacle(section):
+            say(f"No images of other states: {obstacle}")
             return None
         states, rows = cluster_states(section, name, seed)
         say(f"States of cells are clusters of their embeddings, obs[{states!r}]")
@@ -162,7 +158,7 @@ def _generate(
             pairing={"max_cells": _MAX_PAIRS},
             size_px=24,
             use_morphology=False,
-            max_epochs=min(epochs, _IMAGE_EPOCHS),
+            max_epochs=12,
             lr=2e-3,
             out=out,
         )[1]

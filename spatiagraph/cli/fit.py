@@ -2,18 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_options
-
-
-class Model(StrEnum):
-    """Models that can be trained."""
-
-    context = "context"
-    spatia = "spatia"
 
 
 class Preset(StrEnum):
@@ -22,9 +15,6 @@ class Preset(StrEnum):
     tiny = "tiny"
     small = "small"
     base = "base"
-
-
-_FLAGS = {"num_neighbors": "--neighbors", "labels": "--classify"}  # argument → its option
 
 
 @with_slide_options
@@ -36,8 +26,12 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     slide_options: SlideOptions,
     model: Annotated[
-        Model, typer.Option(help="context: minutes on a laptop; spatia: tokens of genes and image.")
-    ] = Model.context,
+        str,
+        typer.Option(
+            help="context: minutes on a laptop; spatia: tokens of genes and image; or a model of "
+            "your own by its name, see --import."
+        ),
+    ] = "context",
     epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
     genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
     channels: Annotated[
@@ -62,6 +56,10 @@ def fit(
         list[str] | None,
         typer.Option(help="spatia: column of obs to learn to classify; may be repeated."),
     ] = None,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", help="Python module that defines a model; may be repeated."),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
     seed: Annotated[int, seed_option("Same seed, same weights.")] = 0,
@@ -75,24 +73,28 @@ def fit(
 
     quiet_libraries()
     from spatiagraph import training
-    from spatiagraph.models import ContextModel, Spatia
+    from spatiagraph.cli.models import import_modules, options_for
+    from spatiagraph.models import model_class
 
+    import_modules(modules)
+    family = model_class(model)
+    given = options_for(
+        family,
+        channels=channels,
+        num_genes=genes,
+        window_um=window_um,
+        num_neighbors=neighbors,
+        niche_size=niche_size,
+        preset=None if preset is None else preset.value,
+        niche_um=niche_um,
+        labels=classify or None,
+        seed=seed,
+    )
     check_accelerator(accelerator)
     sections = slide_options.read_all(slides, molecules=False)
     for slide in sections:
         say(repr(slide))
-    chosen = {"channels": channels, "num_genes": genes, "window_um": window_um, "seed": seed}
-    options: dict[Model, dict[str, Any]] = {
-        Model.context: {"num_neighbors": neighbors, "niche_size": niche_size},
-        Model.spatia: {"preset": preset, "niche_um": niche_um, "labels": classify or None},
-    }
-    for other, given in options.items():
-        wrong = [name for name, value in given.items() if value is not None and other != model]
-        if wrong:
-            flags = ", ".join(_FLAGS.get(name, f"--{name.replace('_', '-')}") for name in wrong)
-            raise ValueError(f"Expected options of --model {model}, got {flags} of --model {other}")
-    given = {k: v for k, v in {**chosen, **options[model]}.items() if v is not None}
-    built = (ContextModel if model == Model.context else Spatia).for_slides(sections, **given)
+    built = family.from_options(sections, **given)
     try:
         result = training.fit(
             built, sections, max_epochs=epochs, lr=lr, accelerator=accelerator, seed=seed, out=out

@@ -4,6 +4,7 @@ A tile answers for its *core* cells. :func:`tile_context` adds the cells that co
 on, exactly: nothing missing, nothing to spare.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,17 +17,18 @@ from spatiagraph.graph.hierarchy.parts import kd_parts
 
 
 class TileContext(NamedTuple):
-    """Cells and niches needed to answer for the core cells of a tile.
+    """Cells and groups needed to answer for the core cells of a tile.
 
     Attributes:
         nodes: Rows of all cells needed, ascending, ``[C]``.
         core_mask: Which of ``nodes`` are core, ``[C]``.
-        niches: Numbers of all niches needed, ascending, ``[K]``; each with all its members.
+        groups: Numbers of the groups needed at each level, ascending; those that are handed down,
+            and those of the same group above.
     """
 
     nodes: Tensor
     core_mask: Tensor
-    niches: Tensor
+    groups: tuple[Tensor, ...]
 
 
 def k_hop(edge_index: Tensor, nodes: Tensor, num_hops: int) -> Tensor:
@@ -105,71 +107,60 @@ def tissue_tiles(tissue: Tensor, tile_size: int) -> list[Tensor]:
     return _members(torch.tensor(tile_of, dtype=torch.long)[own]) if sizes else []
 
 
+class LevelEdges(NamedTuple):
+    """Groups of one level, as far as a tile must know them.
+
+    Attributes:
+        own: Group that each member hears from, ``[n]``; -1 for none.
+        members: Members → groups, ``[2, P]``, best an ``EdgeIndex`` sorted by group; ``None`` where
+            a group consists of those that hear from it.
+    """
+
+    own: Tensor
+    members: Tensor | None = None
+
+
 def tile_context(
-    core: Tensor,
-    edge_index: Tensor,
-    num_hops: int,
-    *,
-    niche: Tensor | None = None,
-    niche_index: Tensor | None = None,
-    tissue: Tensor | None = None,
+    core: Tensor, edge_index: Tensor, num_hops: int, levels: Sequence[LevelEdges] = ()
 ) -> TileContext:
     """Everything that the embeddings of core cells depend on.
 
-    The model passes messages between cells ``num_hops`` times, pools cells into niches and niches
-    into tissues, and hands both back to the cells. So the core cells need their niches, these need
-    the other niches of their tissues, all of these need their members, and all of those the cells
-    ``num_hops`` around.
+    The model passes messages between cells ``num_hops`` times, pools cells into the groups of the
+    first level, these into those of the next, lets groups of one group see each other, and hands
+    all of it back to the cells. So the core cells need their groups up to the top, these need all
+    their members down to the cells, and all of those the cells ``num_hops`` around.
 
     Args:
         core: Rows the tile answers for, ``[C]``.
         edge_index: Messages between cells, ``[2, E]``, best an ``EdgeIndex`` sorted by target.
         num_hops: Message-passing steps of the model, ``L``.
-        niche: Niche that each cell hears from, ``[N]``, with -1 for none. By default every niche
-            that it is a member of.
-        niche_index: Members → niches, ``[2, P]``, best an ``EdgeIndex`` sorted by niche. By default
-            a niche consists of the cells that hear from it.
-        tissue: Tissue of each niche, ``[M]``, with -1 for none; ``None`` when there is no such
-            level.
-
-    Raises:
-        ValueError: ``tissue`` is given without niches.
+        levels: Groups of each level, from cells upwards.
 
     Examples:
         >>> chain = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
-        >>> tile_context(torch.tensor([4]), chain, 1, niche=torch.tensor([0, 0, 1, 1, 1])).nodes
+        >>> pairs = LevelEdges(torch.tensor([0, 0, 1, 1, 1]))
+        >>> tile_context(torch.tensor([4]), chain, 1, [pairs]).nodes
         tensor([1, 2, 3, 4])
     """
-    if niche is None and niche_index is None:
-        if tissue is not None:
-            raise ValueError("Expected 'niche' or 'niche_index' with 'tissue', got neither")
-        nodes, niches = k_hop(edge_index, core, num_hops), torch.empty(0, dtype=torch.long)
-        return TileContext(nodes, torch.isin(nodes, core), niches)
-    niches = _niches_of(core, niche, niche_index)
-    if tissue is not None:
-        regions = tissue[niches].unique()
-        # A niche without tissue stands alone; the others bring all niches of their tissue.
-        together = torch.isin(tissue, regions[regions >= 0]).nonzero().flatten()
-        niches = torch.cat([niches, together]).unique()
-    if niche_index is None:
-        assert niche is not None  # one of the two is there
-        members = torch.isin(niche, niches).nonzero().flatten()
-    else:
-        members = _sources_of(
-            *_by_target(niche_index, int(niches[-1]) + 1 if len(niches) else 0), niches
-        )
-    nodes = k_hop(edge_index, torch.cat([core, members]).unique(), num_hops)
-    return TileContext(nodes, torch.isin(nodes, core), niches)
+    path = [core]  # groups that hand something down to core cells, level by level
+    for level in levels:
+        own = level.own[path[-1]].unique()
+        path.append(own[own >= 0])
+    groups: list[Tensor] = []
+    needed = torch.empty(0, dtype=torch.long)
+    for level, own in zip(reversed(levels), reversed(path[1:]), strict=True):
+        groups.append(torch.cat([own, needed]).unique())
+        needed = _members_of(level, groups[-1])
+    nodes = k_hop(edge_index, torch.cat([core, needed]).unique(), num_hops)
+    return TileContext(nodes, torch.isin(nodes, core), tuple(reversed(groups)))
 
 
-def _niches_of(core: Tensor, niche: Tensor | None, niche_index: Tensor | None) -> Tensor:
-    """Niches that the core cells hear from, ascending."""
-    if niche is not None:
-        niches = niche[core].unique()
-        return niches[niches >= 0]
-    assert niche_index is not None  # one of the two is there
-    member, group = plain_edges(niche_index)
-    return group[torch.isin(member, core)].unique()
+def _members_of(level: LevelEdges, groups: Tensor) -> Tensor:
+    """Members of some groups, with repeats."""
+    if level.members is None:
+        return torch.isin(level.own, groups).nonzero().flatten()
+    last = int(groups[-1]) + 1 if len(groups) else 0
+    return _sources_of(*_by_target(level.members, last), groups)
 
 
 def _by_target(edge_index: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:

@@ -1,81 +1,194 @@
-"""What every model of slides shares: how a slide gets in, and what comes out."""
+"""``SlideModel``: the contract between a model and ``fit``, ``embed`` and the command line."""
 
-from typing import Any, NamedTuple
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
-from spatiagraph.data.convert import SlideToGraph
+from spatiagraph._savable import extension
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.crops import CropSource
+from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
+from spatiagraph.nn.cell_graph import CellGraph, Cells, Embeddings, Hidden, LevelGraph
 from spatiagraph.nn.hub import PretrainedModel
+from spatiagraph.nn.renaming import renamed
 
-
-class Embeddings(NamedTuple):
-    """Embeddings of the three levels.
-
-    Attributes:
-        cell: Cells in context, ``[N, D]``.
-        niche: Niches, ``[M, D]``.
-        tissue: Tissue regions, ``[R, D]``.
-        niche_of_cell: Niche of each cell, ``[N]``; -1 for none.
-        tissue_of_niche: Region of each niche, ``[M]``; -1 for none.
-        loss: Auxiliary loss of learned poolings, or ``None``.
-        context: Cells after messages from their neighbours, before any gate, ``[N, D]``.
-        alone: Niches before they saw the others of their region, ``[M, D]``.
-    """
-
-    cell: Tensor
-    niche: Tensor
-    tissue: Tensor
-    niche_of_cell: Tensor
-    tissue_of_niche: Tensor
-    loss: Tensor | None = None
-    context: Tensor | None = None
-    alone: Tensor | None = None
+if TYPE_CHECKING:
+    from spatiagraph.tasks.base import Task
 
 
 class SlideModel(PretrainedModel, abstract=True):
-    """A model that ``fit``, ``embed`` and the command line can work with.
+    """Model of slides that ``fit``, ``embed`` and the command line can work with.
 
-    A sub-class has the attributes below, and a ``forward`` whose arguments :meth:`inputs` takes
-    from a batch and whose result is :class:`Embeddings`.
+    A sub-class says what it is: its ``name`` and ``recipe``, how a batch becomes arguments of
+    ``forward`` (:meth:`inputs`), and where needed how slides become batches (:meth:`batches`) and
+    what it learns (:meth:`task`). Being defined makes it known by name: nothing else is to be
+    touched.
 
     Attributes:
-        name: Short name: embeddings land in ``obsm["X_{name}"]``.
-        prepare: How a slide becomes a graph; saved with the model.
-        cell_encoder: Genes and image of a cell → ``[N, D]``.
-        context_encoder: Cells → :class:`Embeddings`.
+        name: Short name: embeddings land in ``obsm["X_{name}"]``, ``obsm["X_{name}_{level}"]``.
+        recipe: How a slide becomes a graph; saved with the model.
         tile_size: Core cells of a mini-batch that a laptop can train on.
+        num_hops: Hops over the cell graph that a cell embedding depends on.
+        known: Classes by name.
+        pretraining: Task that says it ``pretrains`` the class, ``(model, seed=…) → task``.
     """
 
-    name: str
-    prepare: SlideToGraph
-    cell_encoder: Any
-    context_encoder: Any
-    tile_size = 4096
+    name: ClassVar[str]
+    tile_size: ClassVar[int] = 4096
+    known: ClassVar[dict[str, type["SlideModel"]]] = {}
+    pretraining: ClassVar[Callable[..., "Task"] | None] = None
+    recipe: Recipe
+    num_hops: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            SlideModel.known[cls.name] = extension(cls)
 
     @property
     def panel(self) -> GenePanel:
-        """The genes the model reads."""
-        return self.prepare.panel
+        """Genes the model reads."""
+        return self.recipe.panel
+
+    @classmethod
+    def from_options(cls, slides: Sequence[Slide], **options: Any) -> Self:
+        """Model that fits some slides, by the options of the command line.
+
+        The command line offers a model the options that this method names.
+
+        Args:
+            slides: The slides to be trained on.
+            **options: Plain values.
+
+        Raises:
+            ValueError: If the model cannot be built from slides alone.
+        """
+        raise ValueError(f"Expected a model that is built from slides, {cls.__name__} is not")
+
+    @abstractmethod
+    def forward(self, *inputs: Any) -> Embeddings:
+        """Embeddings of the cells of a batch and of the levels of the recipe."""
+
+    @abstractmethod
+    def inputs(self, batch: Data) -> tuple[Any, ...]:
+        """Arguments of ``forward`` from a batch."""
+
+    def batches(
+        self,
+        slides: Sequence[TissueData],
+        tile_size: int | None = None,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> DataLoader[TissueData]:
+        """Mini-batches of prepared slides, each with the context that its core cells need.
+
+        Args:
+            slides: Whole slides, as the recipe makes them.
+            tile_size: Core cells of a batch, at most; the model's own when not given.
+            shuffle: New order in every epoch, for training.
+            seed: Seed of the order.
+            num_workers: Worker processes.
+        """
+        size = self.tile_size if tile_size is None else tile_size
+        return TileLoader(
+            slides, size, self.num_hops, shuffle=shuffle, seed=seed, num_workers=num_workers
+        )
+
+    def task(self, *, seed: int = 0) -> "Task":
+        """Task of pre-training: the one that was defined with ``pretrains=`` this class.
+
+        Tasks lie right of models, so a model does not import its own:
+        :func:`~spatiagraph.tasks.pretraining` looks at all of ours first.
+
+        Args:
+            seed: Seed of what the task itself learns.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.pretraining is None:
+            raise ValueError(f"Expected a 'task' for a {type(self).__name__}, got None")
+        return self.pretraining(self, seed=seed)
+
+
+class HierarchicalModel(SlideModel, abstract=True):
+    """Model of a cell encoder and a context encoder: cells, then the levels above them.
+
+    Attributes:
+        cell_encoder: Genes and image of a cell → ``[N, D]``.
+        context_encoder: Cells in their graph → :class:`~spatiagraph.nn.Embeddings`.
+
+    Shapes:
+        - **cells**: :class:`~spatiagraph.nn.Cells`
+        - **graph**: :class:`~spatiagraph.nn.CellGraph`
+        - **hidden**: :class:`~spatiagraph.nn.Hidden`, or ``None``
+        - **output**: :class:`~spatiagraph.nn.Embeddings`
+    """
+
+    cell_encoder: Any
+    context_encoder: Any
 
     @property
-    def num_hops(self) -> int:
+    def num_hops(self) -> int:  # type: ignore[override]
         """Hops over the cell graph that a cell embedding depends on."""
         return self.context_encoder.num_hops
 
-    @staticmethod
-    def gene_mask(batch: Data) -> Tensor:
-        """Measured genes of each cell, ``[N, G]``."""
-        mask = batch.gene_mask
-        if mask.dim() == 2 and mask.size(0) != batch.num_nodes:
-            mask = mask[batch.batch]  # one row per slide → one per cell
-        return mask.expand(batch.num_nodes, -1)
+    def forward(self, cells: Cells, graph: CellGraph, hidden: Hidden | None = None) -> Embeddings:
+        z = self.encode(cells) if cells.z is None else cells.z
+        return self.context(z, graph, hidden)
 
-    def cell_inputs(self, batch: Data, visible: Tensor | None = None) -> dict[str, Any]:
-        """Arguments of ``cell_encoder`` from a batch, with only ``visible`` genes ``[N, G]`` shown.
+    def encode(self, cells: Cells) -> Tensor:
+        """Cells before any context, ``[N, D]``."""
+        given = cells._asdict()
+        del given["z"]
+        if not self.cell_encoder.reads_window:
+            del given["window_um"]
+        return self.cell_encoder(**given)
+
+    def context(self, z: Tensor, graph: CellGraph, hidden: Hidden | None = None) -> Embeddings:
+        """Cells that are encoded already, in context.
+
+        Args:
+            z: Cell embeddings, ``[N, D]``.
+            graph: Where the cells are.
+            hidden: Cells and groups to hide from their groups.
+        """
+        tokens = [
+            self.image_tokens(level.image, name)
+            for level, name in zip(graph.levels, self.recipe.level_names, strict=False)
+        ]
+        return self.context_encoder(z, graph, hidden, tokens=tokens)
+
+    def image_tokens(self, image: Tensor | None, level: str) -> Tensor | None:
+        """Tokens of crops of the groups of a level, ``[M, S, I]``, for a look at them.
+
+        Args:
+            image: Crops in ``[0, 1]``, ``[M, C, H, W]``.
+            level: Name of the level.
+        """
+        return None
+
+    def inputs(self, batch: Data, visible: Tensor | None = None) -> tuple[Cells, CellGraph]:
+        """Arguments of ``forward`` from a batch, with only ``visible`` genes ``[N, G]`` shown.
+
+        Where the batch carries embeddings of its cells (``batch.z``), they are used as they are.
+        """
+        if batch.get("z") is not None:
+            return Cells(z=batch.z), self.graph(batch)
+        return self.cells(batch, visible), self.graph(batch)
+
+    def cells(self, batch: Data, visible: Tensor | None = None) -> Cells:
+        """Measurements of the cells of a batch that the model reads.
 
         Raises:
             ValueError: If the batch has nothing that the model reads.
@@ -83,25 +196,92 @@ class SlideModel(PretrainedModel, abstract=True):
         image = batch.get("image") if self.cell_encoder.image is not None else None
         if image is None and self.cell_encoder.genes is None:
             raise ValueError("Expected a slide with an image: the model reads images alone")
-        return {
-            "x": batch.x if self.cell_encoder.genes is not None else None,
-            "gene_mask": self.gene_mask(batch) if visible is None else visible,
-            "depth": batch.depth,
-            "image": image,
-            "image_mask": None if image is None else batch.image_mask,
-        }
+        return Cells(
+            x=batch.x if self.cell_encoder.genes is not None else None,
+            image=image,
+            gene_mask=gene_mask(batch) if visible is None else visible,
+            depth=batch.depth,
+            image_mask=None if image is None else batch.image_mask,
+            window_um=batch.get("window_um") if self.cell_encoder.reads_window else None,
+        )
 
-    def encode(self, batch: Data) -> Tensor:
-        """Cells before any context, ``[N, D]``."""
-        return self.cell_encoder(**self.cell_inputs(batch))
+    @classmethod
+    def upgrade_weights(cls, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights by the names of today, from those of version 0.1.0."""
+        return renamed(tensors, {f"context_encoder.{k}": f"context_encoder.{v}" for k, v in LEVELS})
 
-    def inputs(self, batch: Data, visible: Tensor | None = None) -> dict[str, Any]:
-        """Arguments of ``forward`` from a batch, with only ``visible`` genes ``[N, G]`` shown."""
-        raise NotImplementedError
+    def graph(self, batch: Data) -> CellGraph:
+        """Graph and levels of a batch."""
+        return cell_graph(batch, self.recipe.level_names)
+
+    def sample_crops(
+        self, slides: Sequence[Slide], *, num_cells: int = 1000, seed: int = 0
+    ) -> Tensor:
+        """Crops of random cells of each slide, ``[n, C, H, W]``.
+
+        Args:
+            slides: The slides; those without image give none.
+            num_cells: Cells drawn from each, at most.
+            seed: Seed of the draw.
+
+        Raises:
+            ValueError: If the recipe crops no cells.
+        """
+        crop = self.recipe.crop()
+        if crop is None:
+            raise ValueError("Expected a recipe with crops of cells, got none")
+        found = []
+        for slide in slides:
+            if slide.image is None:
+                continue
+            generator = torch.Generator().manual_seed(seed)
+            rows = torch.randperm(slide.num_cells, generator=generator)[:num_cells].sort().values
+            source = CropSource(slide, slide.pos, crop.windows_um(slide), crop.size_px)
+            crops, inside = source.select(rows).read()
+            found.append(crops[inside])
+        return torch.cat(found)
+
+
+LEVELS = (
+    ("niche_pool.", "levels.0.pool."),
+    ("niche_place.", "levels.0.position."),
+    ("niche_conv.", "levels.0.conv."),
+    ("niche_fusion.", "levels.0.look."),
+    ("from_niche.", "levels.0.top_down."),
+    ("hidden_niche", "levels.0.hidden"),
+    ("tissue_pool.", "levels.1.pool."),
+    ("tissue_fusion.", "levels.1.look."),
+    ("from_tissue.", "levels.1.top_down."),
+)
+"""Weights of a context encoder: start of their names in version 0.1.0, and today."""
+
+
+def gene_mask(batch: Data) -> Tensor:
+    """Measured genes of each cell, ``[N, G]``."""
+    mask = batch.gene_mask
+    if mask.dim() == 2 and mask.size(0) != batch.num_nodes:
+        mask = mask[batch.batch]  # one row per slide → one per cell
+    return mask.expand(batch.num_nodes, -1)
+
+
+def cell_graph(batch: Data, levels: Sequence[str]) -> CellGraph:
+    """Graph and levels of a batch as a named tuple.
+
+    Args:
+        batch: The batch.
+        levels: Names of its levels, from cells upwards.
+    """
+    groups = [
+        LevelGraph(
+            batch[name], batch[f"{name}_index"], batch[f"{name}_pos"], batch.get(f"{name}_image")
+        )
+        for name in levels
+    ]
+    return CellGraph(batch.pos, batch.edge_index, tuple(groups), batch.get("batch"))
 
 
 def sample_of_cells(
-    panel: GenePanel, slides: list[Slide], max_cells: int, seed: int
+    panel: GenePanel, slides: Sequence[Slide], max_cells: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Counts ``[N, G]``, measured genes ``[N, G]`` and depth ``[N]`` of random cells of each slide.
 

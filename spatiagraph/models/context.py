@@ -3,52 +3,54 @@
 Shape letters: ``N`` cells, ``E`` edges, ``M`` niches, ``R`` tissue regions, ``D`` channels.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
-from torch_geometric.data import Data
 
 from spatiagraph.data.cohort import one_channel_number, one_expression, spot_pitch_um
-from spatiagraph.data.convert import SlideToGraph
 from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.models.base import Embeddings, SlideModel, sample_of_cells
+from spatiagraph.models.base import HierarchicalModel, sample_of_cells
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.nn.cell import CellEncoder
 from spatiagraph.nn.encoding import EdgeEncoding
 from spatiagraph.nn.fusion import CrossModalFusion
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
-from spatiagraph.nn.pool import NichePool, TissuePool
+from spatiagraph.nn.level import Level
+from spatiagraph.nn.pool import AttentionPool
 from spatiagraph.nn.transformer import GraphTransformer
 
 CELL_WINDOW_UM = 13.6
 """Side of the crop around a cell: 64 px of Xenium."""
 
 
-class ContextModel(SlideModel):
-    """Small complete model: cell encoder, context encoder and an expression decoder per level.
+class ContextModel(HierarchicalModel):
+    """Small complete model: cell encoder, context encoder and expression decoders.
 
     Build it from parts, or with :meth:`for_slides`, which chooses the genes, builds the parts
     and starts them from the principal components of the slides.
 
     Args:
-        prepare: How a slide becomes a graph; saved with the model.
+        recipe: How a slide becomes a graph; saved with the model.
         cell_encoder: Genes and image → ``[N, D]``, such as :class:`~spatiagraph.nn.CellEncoder`.
-        context_encoder: Cells → :class:`Embeddings`, such as :class:`ContextEncoder`.
+        context_encoder: Cells → :class:`~spatiagraph.nn.Embeddings`, such as
+            :class:`ContextEncoder`, with as many levels as the recipe.
         likelihood: ``"nb"`` for counts, ``"gaussian"`` for values that are normalised already.
 
-    Shapes:
-        As :class:`~spatiagraph.nn.CellEncoder` and :class:`ContextEncoder`.
+    Raises:
+        ValueError: If the likelihood is unknown.
     """
 
     name = "context"
 
     def __init__(
         self,
-        prepare: SlideToGraph,
+        recipe: Recipe,
         cell_encoder: CellEncoder,
         context_encoder: ContextEncoder,
         *,
@@ -57,82 +59,76 @@ class ContextModel(SlideModel):
         super().__init__()
         if likelihood not in ("nb", "gaussian"):
             raise ValueError(f"Expected 'likelihood' nb or gaussian, got {likelihood!r}")
-        self.prepare = prepare
+        self.recipe = recipe
         self.likelihood = likelihood
         self.cell_encoder = cell_encoder
         self.context_encoder = context_encoder
-        channels, num_genes = context_encoder.channels, len(prepare.panel)
+        channels, num_genes = context_encoder.channels, len(recipe.panel)
         self.head = ExpressionHead(channels, num_genes)
         self.niche_head = ExpressionHead(channels, num_genes)
 
     @classmethod
     def for_slides(
         cls,
-        slides: list[Slide],
+        slides: Sequence[Slide],
+        recipe: Recipe | None = None,
         *,
         channels: int = 32,
-        num_genes: int | None = 1000,
         num_layers: int = 1,
         heads: int = 4,
-        num_neighbors: int = 8,
-        niche_size: int = 15,
-        tissue_size: int = 256,
         image: str | None = "auto",
-        window_um: float | None = None,
-        size_px: int = 32,
+        num_genes: int | None = 1000,
         seed: int = 0,
     ) -> Self:
         """A model that fits the slides: their genes, their image channels, their components.
 
         Args:
             slides: The slides to be trained on.
+            recipe: How a slide becomes a graph; :func:`default_recipe` when not given.
             channels: Size of every embedding, :math:`D`.
-            num_genes: Most variable genes to read; all of them when ``None``.
             num_layers: Layers of the graph transformer.
             heads: Attention heads.
-            num_neighbors: Neighbours of a cell in the graph.
-            niche_size: A niche is a cell and this many nearest others.
-            tissue_size: Most cells of a tissue region.
             image: timm model of the crops; ``"auto"`` is a small ViT where every slide has an
                 image, and none elsewhere; ``None`` reads genes alone.
-            window_um: Side of the crop around a cell; 13.6 µm for cells, and the distance
-                between spots for spots, when not given.
-            size_px: Side of the crop in pixels.
+            num_genes: Most variable genes to read, of the default recipe; all of them when
+                ``None``.
             seed: Seed of the starting weights.
+
+        Raises:
+            ValueError: If the slides do not go together, or an image is asked for that none has.
         """
-        panel = GenePanel.from_slides(slides, num_genes=num_genes)
+        slides = list(slides)
         counts = one_expression(slides) == "counts"
-        with_image = [slide.image is not None for slide in slides]
-        use_image = image is not None and (all(with_image) if image == "auto" else True)
-        if use_image and not any(with_image):
-            raise ValueError("Expected an image with the slides, got none: pass image=None")
-        prepare = SlideToGraph(
-            panel,
-            num_neighbors=num_neighbors,
-            niche_size=niche_size,
-            tissue_size=tissue_size,
-            window_um=(window_um or spot_pitch_um(slides) or CELL_WINDOW_UM) if use_image else None,
-            size_px=size_px,
-        )
+        use_image = _use_image(slides, recipe, image)
+        if recipe is None:
+            recipe = default_recipe(slides, num_genes=num_genes, image=use_image)
+        elif not use_image:
+            recipe = replace(recipe, crops=tuple(c for c in recipe.crops if c.of != CELL))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            genes = GeneEncoder(len(panel), channels, normalize_depth=counts, fixed_basis=True)
+            genes = GeneEncoder(
+                len(recipe.panel), channels, normalize_depth=counts, fixed_basis=True
+            )
             encoder = fusion = None
-            if use_image:
-                encoder = _image_encoder(str(image), channels, one_channel_number(slides), size_px)
+            crop = recipe.crop()
+            if use_image and crop is not None:
+                bands = one_channel_number(slides)
+                encoder = _image_encoder(str(image), channels, bands, crop.size_px)
                 fusion = CrossModalFusion(channels, heads=heads)
             edge_encoding = EdgeEncoding(8)
+            edge_dim = edge_encoding.out_channels
             context = ContextEncoder(
                 channels,
                 conv=GraphTransformer(
-                    channels, num_layers, heads, edge_dim=edge_encoding.out_channels, init_scale=0.0
+                    channels, num_layers, heads, edge_dim=edge_dim, init_scale=0.0
                 ),
                 edge_encoding=edge_encoding,
-                niche_pool=NichePool(channels, heads),
-                tissue_pool=TissuePool(channels, heads),
+                levels=[
+                    Level(channels, pool=AttentionPool(channels, heads)) for _ in recipe.levels
+                ],
             )
             model = cls(
-                prepare,
+                recipe,
                 CellEncoder(genes, encoder, fusion),
                 context,
                 likelihood="nb" if counts else "gaussian",
@@ -140,7 +136,42 @@ class ContextModel(SlideModel):
         model.initialize(slides, seed=seed)
         return model
 
-    def initialize(self, slides: list[Slide], *, max_cells: int = 20_000, seed: int = 0) -> None:
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls,
+        slides: Sequence[Slide],
+        *,
+        channels: int = 32,
+        num_genes: int | None = 1000,
+        window_um: float | None = None,
+        num_neighbors: int = 8,
+        niche_size: int = 15,
+        seed: int = 0,
+    ) -> Self:
+        """Model that fits some slides, by the options of the command line.
+
+        Args:
+            slides: The slides to be trained on.
+            channels: Size of every embedding, :math:`D`.
+            num_genes: Most variable genes to read; all of them when ``None``.
+            window_um: Side of the crop around a cell.
+            num_neighbors: Neighbours of a cell in the graph.
+            niche_size: A niche is a cell and this many nearest others.
+            seed: Seed of the starting weights.
+        """
+        rules: dict[str, Any] = {
+            "graph": KNN(num_neighbors),
+            "levels": (Neighborhoods(niche_size), Parts(256)),
+        }
+        image = all(slide.image is not None for slide in slides)
+        if image and window_um is not None:
+            rules["crops"] = (Crop(window_um, 32),)
+        recipe = default_recipe(slides, num_genes=num_genes, image=image, **rules)
+        return cls.for_slides(slides, recipe, channels=channels, seed=seed)
+
+    def initialize(
+        self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
+    ) -> None:
         """Start genes from principal components and decoders from the mean profile.
 
         Args:
@@ -155,34 +186,36 @@ class ContextModel(SlideModel):
             self.head.initialize(x)
             self.niche_head.initialize(x)
 
-    def forward(
-        self,
-        x: Tensor | None,
-        pos: Tensor,
-        edge_index: Tensor,
-        niche: Tensor,
-        tissue: Tensor,
-        *,
-        niche_index: Tensor | None = None,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        image: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        batch: Tensor | None = None,
-    ) -> Embeddings:
-        z = self.cell_encoder(x, image, gene_mask=gene_mask, depth=depth, image_mask=image_mask)
-        return self.context_encoder(
-            z, pos, edge_index, niche, tissue, niche_index=niche_index, batch=batch
-        )
+    @classmethod
+    def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arguments of version 0.1.0 as those of today."""
+        return {("recipe" if key == "prepare" else key): value for key, value in config.items()}
 
-    def inputs(self, batch: Data, visible: Tensor | None = None) -> dict[str, Any]:
-        """Arguments of :meth:`forward` from a batch, with only ``visible`` genes shown."""
-        keys = ("pos", "edge_index", "niche", "tissue", "niche_index")
-        return {
-            **self.cell_inputs(batch, visible),
-            **{key: batch[key] for key in keys},
-            "batch": batch.get("batch"),
-        }
+
+def default_recipe(
+    slides: Sequence[Slide], *, num_genes: int | None = 1000, image: bool = True, **rules: Any
+) -> Recipe:
+    """Recipe that fits the slides: variable genes, 8 neighbours, 16 cells a niche, crops.
+
+    Args:
+        slides: The slides to be trained on.
+        num_genes: Most variable genes; all of them when ``None``.
+        image: Whether to crop around cells: 13.6 µm, and the distance between spots for spots.
+        **rules: Arguments of :class:`~spatiagraph.data.Recipe` that are to differ.
+    """
+    panel = GenePanel.from_slides(list(slides), num_genes=num_genes)
+    if image and "crops" not in rules:
+        rules["crops"] = (Crop(spot_pitch_um(list(slides)) or CELL_WINDOW_UM, 32),)
+    return Recipe(panel, **rules)
+
+
+def _use_image(slides: Sequence[Slide], recipe: Recipe | None, image: str | None) -> bool:
+    with_image = [slide.image is not None for slide in slides]
+    wanted = image is not None and (recipe is None or recipe.crop() is not None)
+    use = wanted and (all(with_image) if image == "auto" else True)
+    if use and not any(with_image):
+        raise ValueError("Expected an image with the slides, got none: pass image=None")
+    return use
 
 
 def _image_encoder(name: str, channels: int, bands: int, size_px: int) -> ImageEncoder:

@@ -1,34 +1,30 @@
-"""Context encoder: cell → niche → tissue and back, composed from any convolutions and poolings.
+"""Context encoder: cell → level → level … and back, composed from any convolutions and poolings.
 
-Shape letters: ``N`` cells, ``E`` edges, ``M`` niches, ``R`` tissue regions, ``D`` channels.
+Shape letters: ``N`` cells, ``E`` edges, ``M`` groups of a level, ``D`` channels.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.utils import coalesce
 
-from spatiagraph.graph.build import group_graph
 from spatiagraph.graph.edges import plain_edges
-from spatiagraph.graph.hierarchy import niche_positions, region_of
-from spatiagraph.models.base import Embeddings
+from spatiagraph.graph.hierarchy import region_of
+from spatiagraph.nn.cell_graph import CellGraph, Embeddings, Hidden, LevelEmbeddings, LevelGraph
 from spatiagraph.nn.config import Configurable
-from spatiagraph.nn.pool import NichePool, TissuePool
-from spatiagraph.nn.protocols import Pooling
-from spatiagraph.nn.top_down import TopDown
-
-MAX_NICHES = 256
-"""Niches of its region that a niche sees at most."""
+from spatiagraph.nn.level import Level, hide
 
 
 class ContextEncoder(Configurable):
-    r"""Cells talk to their neighbours, are pooled into niches and tissue, and hear back.
+    r"""Cells exchange messages with their neighbours, are pooled level by level, and hear back.
 
     .. math::
-        \mathbf{h} = \mathrm{Conv}(\mathbf{z}), \quad
-        \mathbf{n} = \mathrm{Pool}(\mathbf{h}), \quad
-        \mathbf{t} = \mathrm{Pool}(\mathbf{n}), \quad
-        \mathbf{z}' = \mathbf{z} + \boldsymbol\gamma_h (\mathbf{h} - \mathbf{z})
-        + \boldsymbol\gamma_n \mathbf{W}_n \mathbf{n} + \boldsymbol\gamma_t \mathbf{W}_t \mathbf{t}
+        \mathbf{h} = \mathrm{Conv}(\mathbf{z}), \qquad
+        \mathbf{h}^{(l)} = \mathrm{Level}_l(\mathbf{h}^{(l-1)}), \qquad
+        \mathbf{z}' = \mathbf{z} + \boldsymbol\gamma (\mathbf{h} - \mathbf{z})
+        + \sum_l \boldsymbol\gamma_l \mathbf{W}_l \mathbf{h}^{(l)}
 
     with gates :math:`\boldsymbol\gamma` that start at zero: context never replaces the cell
     unasked.
@@ -37,45 +33,27 @@ class ContextEncoder(Configurable):
         channels: Size of every embedding, :math:`D`.
         conv: Module ``(h, edge_index, edge_attr) → h`` over cells; ``None`` for no cell-cell
             messages. Any PyG convolution with these arguments will do.
-        niche_pool: Pooling of cells, such as :class:`~spatiagraph.nn.NichePool`.
-        tissue_pool: Pooling of niches. One of the two that ``assigns`` makes its own groups in
-            place of the given ones: no image is known of them, and niches made by ``niche_pool``
-            lie in one region per slide.
+        levels: A :class:`~spatiagraph.nn.Level` for each level of the recipe, from cells upwards;
+            none for cells alone.
         edge_encoding: Module ``(pos, edge_index) → [E, F]`` whose output ``conv`` gets as
             ``edge_attr``; ``None`` to call ``conv(h, edge_index)``.
-        place: Module ``(pos, center, group) → [N, D]``, such as
+        position: Module ``(pos, center, group) → [N, D]``, such as
             :class:`~spatiagraph.nn.PlaceEncoding`, added to cells before ``conv``: where they lie
-            in their niche. For graphs whose edges stay inside niches; tiles are not exact
+            in their group. For graphs whose edges stay inside groups; tiles are not exact
             otherwise.
-        niche_place: The same for niches before ``niche_conv``: where they lie in their region.
-        niche_conv: Module ``(h, edge_index) → h`` over the niches of a region, each of which sees
-            the others; ``None`` for niches that do not see each other.
-        niche_fusion: Module ``(niche [M, 1, D], image tokens [M, S, D]) → change``, such as
-            :class:`~spatiagraph.nn.CrossAttention`, through which niches look at their image.
-        tissue_fusion: The same for regions.
-        maskable: Have the learned vectors that stand for hidden cells and niches.
-        use_niche: Send niches back to their cells.
-        use_tissue: Send tissue regions back to their cells.
+        maskable: Have the learned vector that stands for hidden cells.
         num_hops: Hops over ``edge_index`` that ``conv`` looks; its ``num_layers`` when not given.
 
     Shapes:
         - **z**: cells before context, ``[N, D]``
-        - **pos**: µm, ``[N, 2]``
-        - **edge_index**: ``[2, E]``
-        - **niche**: own niche of each cell, ``[N]``, -1 for none
-        - **tissue**: region of each niche, ``[M]``
-        - **niche_index**: cells → niches they are part of, ``[2, P]``; ``niche`` itself when
-          ``None``
-        - **niche_pos**, **tissue_pos**: centres in µm, ``[M, 2]`` and ``[R, 2]``; the mean of the
-          members when ``None``
-        - **niche_tokens**, **tissue_tokens**: image tokens, ``[M, S, D]`` and ``[R, S, D]``
-        - **batch**: slide of each cell, ``[N]``; one slide when ``None``
-        - **hidden_cells**, **hidden_niches**: replaced by a learned vector, bool ``[N]``, ``[M]``
-        - **output**: :class:`Embeddings`
+        - **graph**: :class:`~spatiagraph.nn.CellGraph`
+        - **hidden**: :class:`~spatiagraph.nn.Hidden`, or ``None``
+        - **tokens**: image tokens of each level, ``[M, S, I]`` or ``None``
+        - **output**: :class:`~spatiagraph.nn.Embeddings`
 
     Raises:
-        TypeError: If a pooling does not say whether it ``assigns``.
-        ValueError: If groups that a pooling makes are to look at an image, or to be hidden.
+        ValueError: If the graph has another number of levels, or groups that a pooling makes are to
+            be hidden.
     """
 
     def __init__(
@@ -83,137 +61,155 @@ class ContextEncoder(Configurable):
         channels: int,
         *,
         conv: nn.Module | None = None,
-        niche_pool: Pooling | None = None,
-        tissue_pool: Pooling | None = None,
+        levels: Sequence[Level] | None = None,
         edge_encoding: nn.Module | None = None,
-        place: nn.Module | None = None,
-        niche_place: nn.Module | None = None,
-        niche_conv: nn.Module | None = None,
-        niche_fusion: nn.Module | None = None,
-        tissue_fusion: nn.Module | None = None,
+        position: nn.Module | None = None,
         maskable: bool = False,
-        use_niche: bool = True,
-        use_tissue: bool = True,
         num_hops: int | None = None,
     ):
         super().__init__()
         self.channels = channels
         self.conv = conv
         self.edge_encoding = edge_encoding
-        self.place = place
-        self.niche_place = niche_place
-        self.niche_conv = niche_conv
-        self.niche_fusion = niche_fusion
-        self.tissue_fusion = tissue_fusion
+        self.position = position
         self.hidden_cell = nn.Parameter(torch.randn(channels) * 0.02) if maskable else None
-        self.hidden_niche = nn.Parameter(torch.randn(channels) * 0.02) if maskable else None
-        niche_pool = NichePool(channels) if niche_pool is None else niche_pool
-        tissue_pool = TissuePool(channels) if tissue_pool is None else tissue_pool
-        self.niche_pool = _checked(niche_pool, niche_fusion)
-        self.tissue_pool = _checked(tissue_pool, tissue_fusion)
+        self.levels = nn.ModuleList(
+            [Level(channels), Level(channels)] if levels is None else levels
+        )
         default_hops = 0 if conv is None else int(getattr(conv, "num_layers", 1))
         self.num_hops = default_hops if num_hops is None else num_hops
         self.gate = nn.Parameter(torch.zeros(channels)) if conv is not None else None
-        self.from_niche = TopDown(channels) if use_niche else None
-        self.from_tissue = TopDown(channels) if use_tissue else None
 
     def forward(
         self,
         z: Tensor,
-        pos: Tensor,
-        edge_index: Tensor,
-        niche: Tensor,
-        tissue: Tensor,
+        graph: CellGraph,
+        hidden: Hidden | None = None,
         *,
-        niche_index: Tensor | None = None,
-        niche_pos: Tensor | None = None,
-        tissue_pos: Tensor | None = None,
-        niche_tokens: Tensor | None = None,
-        tissue_tokens: Tensor | None = None,
-        batch: Tensor | None = None,
-        hidden_cells: Tensor | None = None,
-        hidden_niches: Tensor | None = None,
+        tokens: Sequence[Tensor | None] = (),
     ) -> Embeddings:
-        members = niche if niche_index is None else niche_index
-        seen = _hide(z, hidden_cells, self.hidden_cell)
-        if niche_pos is None and (self.place is not None or self.niche_place is not None):
-            niche_pos = niche_positions(pos, members)
-        if self.place is not None:
-            seen = seen + self.place(pos, niche_pos, niche)
-        h = self._converse(seen, pos, edge_index)
-        niches = self.niche_pool(h, members, tissue.numel(), edge_index=edge_index, batch=batch)
-        own = niche if niches.assignment is None else niches.assignment
-        slide: Tensor | None
-        if niches.batch is None:
-            slide = _slide_of_group(members, batch, tissue.numel())
-        elif hidden_niches is None:  # made by the pooling: one region per slide
-            slide = tissue = niches.batch
-            niche_pos, tissue_pos = niche_positions(pos, own, niches.h.size(0)), None
-        else:
-            raise ValueError("Expected no 'hidden_niches' where the pooling makes the niches")
-        alone = niches.h
-        if self.niche_fusion is not None and niche_tokens is not None:
-            alone = alone + self.niche_fusion(alone.unsqueeze(1), niche_tokens).squeeze(1)
-        h_niche = _hide(alone, hidden_niches, self.hidden_niche)
-        if self.niche_conv is not None:
-            if self.niche_place is not None:
-                assert niche_pos is not None  # set above
-                if tissue_pos is None:
-                    tissue_pos = niche_positions(niche_pos, tissue)
-                h_niche = h_niche + self.niche_place(niche_pos, tissue_pos, tissue)
-            h_niche = self.niche_conv(h_niche, group_graph(tissue, MAX_NICHES))
-        edges = _niche_graph(edge_index, own)
-        regions = self.tissue_pool(h_niche, tissue, edge_index=edges, batch=slide)
-        region = tissue if regions.assignment is None else regions.assignment
-        h_region = regions.h
-        if self.tissue_fusion is not None and tissue_tokens is not None:
-            h_region = h_region + self.tissue_fusion(h_region.unsqueeze(1), tissue_tokens).squeeze(
-                1
+        if len(graph.levels) != len(self.levels):
+            raise ValueError(
+                f"Expected a graph of {len(self.levels)} levels, as the encoder has, got "
+                f"{len(graph.levels)}: give the recipe and the encoder as many"
             )
-
+        hidden = Hidden() if hidden is None else hidden
+        seen = hide(z, hidden.cells, self.hidden_cell)
+        if self.position is not None:
+            seen = seen + self.position(graph.pos, graph.levels[0].pos, graph.levels[0].own)
+        h = self._converse(seen, graph)
+        found, losses = self._climb(h, graph, hidden, tokens)
         cell = z if self.gate is None else z + self.gate * (h - z)
-        if self.from_niche is not None:
-            cell = self.from_niche(cell, h_niche, own)
-        if self.from_tissue is not None:
-            cell = self.from_tissue(cell, h_region, region_of(own, region))
-        losses = [x for x in (niches.loss, regions.loss) if x is not None]
+        own = None
+        for level, groups in zip(self._levels, found, strict=True):
+            own = groups.own if own is None else region_of(own, groups.own)
+            if level.top_down is not None:
+                cell = level.top_down(cell, groups.h, own)
         loss = torch.stack(losses).sum() if losses else None
-        return Embeddings(cell, h_niche, h_region, own, region, loss, h, alone)
+        return Embeddings(cell, tuple(found), loss, h)
 
-    def _converse(self, h: Tensor, pos: Tensor, edge_index: Tensor) -> Tensor:
+    @property
+    def _levels(self) -> list[Level]:
+        """Levels by their type, which a list of modules forgets."""
+        return list(self.levels)  # type: ignore[arg-type]
+
+    def _climb(
+        self, h: Tensor, graph: CellGraph, hidden: Hidden, tokens: Sequence[Tensor | None]
+    ) -> tuple[list[LevelEmbeddings], list[Tensor]]:
+        """Embeddings of each level, and the losses of learned poolings."""
+        given = list(graph.levels)
+        members, pos, slide, edges = h, graph.pos, graph.batch, graph.edge_index
+        found: list[LevelEmbeddings] = []
+        losses = []
+        for i, level in enumerate(self._levels):
+            groups = given[i]
+            masked = hidden.levels[i] if i < len(hidden.levels) else None
+            index = groups.own if groups.members is None else groups.members
+            num = len(groups.pos)
+            pooled = level.pool(members, index, num, edge_index=edges, batch=slide)
+            if level.pool.assigns:
+                if masked is not None:
+                    raise ValueError("Expected no hidden groups where a pooling makes the groups")
+                assert pooled.assignment is not None  # a pooling that assigns says both
+                assert pooled.batch is not None
+                groups = made_by_pooling(pos, pooled.assignment, len(pooled.h))
+                slide = pooled.batch
+                if i + 1 < len(given):  # what lies above was planned for other groups
+                    given[i + 1] = one_group_per_slide(groups.pos, pooled.batch)
+            else:
+                slide = slide_of_groups(index, slide, num)
+            alone = level.see_image(pooled.h, tokens[i] if i < len(tokens) else None)
+            above = given[i + 1] if i + 1 < len(given) else None
+            members = level.see_each_other(hide(alone, masked, level.hidden), groups.pos, above)
+            found.append(LevelEmbeddings(members, groups.own, alone))
+            pos = groups.pos
+            if any(later.pool.assigns for later in self._levels[i + 1 :]):
+                edges = _edges_between_groups(edges, groups.own)
+            losses += [] if pooled.loss is None else [pooled.loss]
+        return found, losses
+
+    def _converse(self, h: Tensor, graph: CellGraph) -> Tensor:
         """Cells after messages from their neighbours."""
         if self.conv is None:
             return h
         if self.edge_encoding is None:
-            return self.conv(h, edge_index)
-        return self.conv(h, edge_index, self.edge_encoding(pos, edge_index))
+            return self.conv(h, graph.edge_index)
+        return self.conv(h, graph.edge_index, self.edge_encoding(graph.pos, graph.edge_index))
+
+    @classmethod
+    def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arguments in which version 0.1.0 described two levels, as those of today."""
+        if not {"niche_pool", "tissue_pool"} & set(config):
+            return config
+        channels, maskable = config["channels"], config.get("maskable", False)
+        name = f"{Level.__module__}.{Level.__qualname__}"
+        levels = []
+        for key, level in (("niche", "niche"), ("tissue", "tissue")):
+            args = {
+                "channels": channels,
+                "pool": config.get(f"{key}_pool"),
+                "conv": config.get(f"{key}_conv"),
+                "position": config.get(f"{key}_place"),
+                "look": config.get(f"{key}_fusion"),
+                "top_down": config.get(f"use_{level}", True),
+                "maskable": maskable and level == "niche",
+            }
+            levels.append({"class": name, "args": args})
+        kept = ("channels", "conv", "edge_encoding", "maskable", "num_hops")
+        new = {key: config[key] for key in kept if key in config}
+        return {**new, "position": config.get("place"), "levels": levels}
 
 
-def _hide(h: Tensor, hidden: Tensor | None, token: Tensor | None) -> Tensor:
-    if hidden is None:
-        return h
-    if token is None:
-        raise ValueError("Expected a context encoder built with maskable=True to hide parts from")
-    return torch.where(hidden.unsqueeze(1), token.to(h.dtype), h)
+def made_by_pooling(pos: Tensor, assignment: Tensor, num_groups: int) -> LevelGraph:
+    """Groups that a pooling made, where their members lie.
+
+    Args:
+        pos: Members in µm, ``[n, 2]``.
+        assignment: Group of each member, ``[n]``; -1 for none.
+        num_groups: Number of groups, :math:`M`.
+    """
+    return LevelGraph(assignment, None, _centres(pos, assignment, num_groups))
 
 
-def _checked(pool: Pooling, fusion: nn.Module | None) -> Pooling:
-    """The pooling, if it says whether it assigns, and no image is looked at where it does."""
-    if not isinstance(pool, Pooling):
-        raise TypeError(
-            f"Expected a pooling with an attribute 'assigns', got {type(pool).__name__}: set it to "
-            "True if the pooling makes its own groups, else to False"
-        )
-    if pool.assigns and fusion is not None:
-        raise ValueError(
-            f"Expected given groups for a fusion with their image, but {type(pool).__name__} makes "
-            "its own: leave out one of the two"
-        )
-    return pool
+def one_group_per_slide(pos: Tensor, slide: Tensor) -> LevelGraph:
+    """All groups of a slide as one group above.
+
+    Args:
+        pos: Groups in µm, ``[M, 2]``.
+        slide: Slide of each, ``[M]``.
+    """
+    num = int(slide.max()) + 1 if slide.numel() else 0
+    return LevelGraph(slide, None, _centres(pos, slide, num))
 
 
-def _slide_of_group(index: Tensor, batch: Tensor | None, num_groups: int) -> Tensor | None:
-    """Slide of each group, ``[M]``, by its members; -1 for a group without any."""
+def slide_of_groups(index: Tensor, batch: Tensor | None, num_groups: int) -> Tensor | None:
+    """Slide of each group, ``[M]``, by its members; -1 for a group without any.
+
+    Args:
+        index: Group of each member ``[n]``, or members → groups ``[2, P]``.
+        batch: Slide of each member, ``[n]``; ``None`` for one slide.
+        num_groups: Number of groups, :math:`M`.
+    """
     if batch is None:
         return None
     if index.dim() == 2:
@@ -224,7 +220,15 @@ def _slide_of_group(index: Tensor, batch: Tensor | None, num_groups: int) -> Ten
     return batch.new_full((num_groups,), -1).scatter(0, group, batch[member])
 
 
-def _niche_graph(edge_index: Tensor, niche: Tensor) -> Tensor:
-    """Niches are joined where cells of theirs are, for poolings that look at edges."""
-    edges = niche[plain_edges(edge_index)]
+def _centres(pos: Tensor, own: Tensor, num_groups: int) -> Tensor:
+    """Mean position of the members of each group, ``[M, 2]``; 0 for a group without any."""
+    member = (own >= 0).nonzero().squeeze(1)
+    total = pos.new_zeros(num_groups, 2).index_add(0, own[member], pos[member])
+    size = torch.bincount(own[member], minlength=num_groups).clamp(min=1)
+    return total / size.unsqueeze(1)
+
+
+def _edges_between_groups(edge_index: Tensor, own: Tensor) -> Tensor:
+    """Groups are connected where members of theirs are."""
+    edges = own[plain_edges(edge_index)]
     return coalesce(edges[:, (edges >= 0).all(0) & (edges[0] != edges[1])])

@@ -32,6 +32,8 @@ class CellEncoder(Configurable):
     genes: Any
     image: Any
     fusion: Any
+    reads_window = False
+    """Whether crops are told the size of their window."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Shape letters: ``N`` cells, ``G`` genes, ``L`` gene tokens, ``T`` cell tokens, `
 ``d`` channels of genes, ``I`` of images, ``D`` of the embedding.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -49,18 +50,6 @@ class TokenCellEncoder(Configurable):
     Fits wherever a :class:`~spatiagraph.nn.CellEncoder` does. What is kept of the streams beside
     the embedding (:meth:`streams`) feeds decoders and losses on tokens.
 
-    With a ``profile`` encoder, a linear map of the whole profile of the cell is added to its
-    embedding, and the fused tokens through a gate that starts at zero:
-
-    .. math::
-        \mathbf{z} = \mathrm{profile}(\mathbf{x}) + \boldsymbol\gamma \odot \mathrm{fused}, \qquad
-        \boldsymbol\gamma = 0 \text{ at the start},
-
-    so that training starts from the principal components and not from noise; with an
-    ``image_profile``, a linear map of image statistics joins them in the same way, through a gate
-    that starts at zero beside a gene profile and at one without. The published model
-    (`arXiv:2507.04704 <https://arxiv.org/abs/2507.04704>`_) has none.
-
     Args:
         channels: Size of the embedding, :math:`D`.
         genes: Encoder of gene tokens; ``None`` reads images alone.
@@ -68,8 +57,6 @@ class TokenCellEncoder(Configurable):
             :class:`~spatiagraph.nn.ImageEncoder` with ``tokens=True``, CNNs included, whose mean
             stands for the class token; ``None`` reads genes alone.
         fusion: Fusion of both; needed with an image encoder.
-        profile: Encoder of the whole profile, ``(x, gene_mask, depth) → [N, D]``, or ``None``.
-        image_profile: Encoder of simple statistics of the crop, ``(image) → [N, D]``, or ``None``.
         num_tokens: Genes of each cell that become tokens; ``None`` for all measured ones. In
             training a random draw, in ``eval()`` always the same.
         tokenizer: ``"counts"``, zeros included, or ``"bins"``: expressed genes alone, each as the
@@ -93,8 +80,6 @@ class TokenCellEncoder(Configurable):
 
     genes: Any
     image: Any
-    profile: Any
-    image_profile: Any
     order: Tensor
 
     def __init__(
@@ -104,8 +89,6 @@ class TokenCellEncoder(Configurable):
         image: nn.Module | None = None,
         fusion: TokenFusion | None = None,
         *,
-        profile: nn.Module | None = None,
-        image_profile: nn.Module | None = None,
         num_tokens: int | None = 1000,
         tokenizer: Tokenizer = "counts",
     ):
@@ -120,15 +103,9 @@ class TokenCellEncoder(Configurable):
         self.genes = genes
         self.image = image
         self.fusion = fusion
-        self.profile = profile
-        self.image_profile = image_profile
         self.num_tokens = num_tokens
         self.tokenizer = tokenizer
         self.project = nn.Linear(genes.channels, channels) if genes and fusion is None else None
-        starts = profile is not None or image_profile is not None
-        self.gate = nn.Parameter(torch.zeros(channels)) if starts else None
-        open_gate = torch.full((channels,), float(profile is None))
-        self.image_gate = None if image_profile is None else nn.Parameter(open_gate)
         if genes is not None:
             generator = torch.Generator().manual_seed(0)
             order = torch.randperm(genes.num_genes, generator=generator).float()
@@ -146,26 +123,23 @@ class TokenCellEncoder(Configurable):
         window_um: Tensor | None = None,
         chunk_size: int = 512,
     ) -> Tensor:
-        given: dict[str, Any] = {
-            "x": x,
-            "image": image,
-            "gene_mask": gene_mask,
-            "depth": depth,
-            "gene_present": gene_present,
-            "image_mask": image_mask,
-            "window_um": window_um,
-        }
-        num_cells = self._num_cells(x, image)
-        if torch.is_grad_enabled() or num_cells <= chunk_size:
-            return self.streams(**given).cell
-        if gene_mask is not None:
-            given["gene_mask"] = gene_mask.expand(num_cells, -1)
-        parts = []
-        for start in range(0, num_cells, chunk_size):
-            rows = slice(start, start + chunk_size)
-            part = {name: t if t is None else t[rows] for name, t in given.items()}
-            parts.append(self.streams(**part).cell)
-        return torch.cat(parts)
+        return in_chunks(
+            lambda **given: self.streams(**given).cell,
+            self.num_cells(x, image),
+            chunk_size,
+            x=x,
+            image=image,
+            gene_mask=gene_mask,
+            depth=depth,
+            gene_present=gene_present,
+            image_mask=image_mask,
+            window_um=window_um,
+        )
+
+    @property
+    def reads_window(self) -> bool:
+        """Whether the image encoder is told the size of the window of each crop."""
+        return getattr(self.image, "window", None) is not None
 
     def streams(
         self,
@@ -191,7 +165,7 @@ class TokenCellEncoder(Configurable):
             window_um: Side of the window of each crop in µm, ``[N]``.
             generator: Of the draw of genes and of patches.
         """
-        self._num_cells(x, image)
+        self.num_cells(x, image)
         sampled = gene_tokens = image_tokens = None
         if self.genes is not None and x is not None:
             depth = x.sum(1) if depth is None else depth
@@ -200,18 +174,11 @@ class TokenCellEncoder(Configurable):
         if self.image is not None and image is not None:
             image_tokens = self._encode_present(image, image_mask, window_um, generator)
         cell, genes, tokens = self._fuse(gene_tokens, image_tokens, gene_present, image_mask)
-        if self.gate is not None:
-            cell = self.gate * cell
-        if self.profile is not None and x is not None:
-            cell = cell + _where(gene_present, self.profile(x, gene_mask, depth))
-        if self.image_profile is not None and image is not None:
-            own = self.image_profile(image if image_mask is None else _blank(image, image_mask))
-            cell = cell + _where(image_mask, self.image_gate * own)
         return CellStreams(
             cell, genes, tokens, sampled, gene_tokens, image_tokens, gene_present, image_mask
         )
 
-    def ask(self, streams: CellStreams) -> Tensor:
+    def decode(self, streams: CellStreams) -> Tensor:
         """Gene tokens ``[N, L, d]`` from the cell tokens alone: which genes, but not how much.
 
         The bottleneck of SPATIA: the gene encoder gets the fused cell tokens of a first pass and
@@ -322,7 +289,8 @@ class TokenCellEncoder(Configurable):
         patches = torch.arange(tokens.size(1) - 1, device=tokens.device).expand(len(tokens), -1)
         return ImageTokens(tokens, patches, torch.zeros_like(patches, dtype=torch.bool))
 
-    def _num_cells(self, x: Tensor | None, image: Tensor | None) -> int:
+    def num_cells(self, x: Tensor | None, image: Tensor | None) -> int:
+        """Number of cells given, :math:`N`; refuses input that the encoder does not read."""
         usable = [
             given
             for given, encoder in ((x, self.genes), (image, self.image))
@@ -334,9 +302,24 @@ class TokenCellEncoder(Configurable):
         return len(usable[0])
 
 
-def _where(present: Tensor | None, h: Tensor) -> Tensor:
-    return h if present is None else h * present.unsqueeze(1)
+def in_chunks(
+    encode: Callable[..., Tensor], num_cells: int, chunk_size: int, **given: Tensor | None
+) -> Tensor:
+    """Encode cells, a chunk at a time where no gradient is asked for.
 
-
-def _blank(image: Tensor, present: Tensor) -> Tensor:
-    return image.masked_fill(~present[:, None, None, None], 0)
+    Args:
+        encode: Function of ``given``.
+        num_cells: Number of cells, :math:`N`.
+        chunk_size: Cells of a chunk.
+        **given: Arguments with one row per cell each; ``gene_mask`` may be of all cells.
+    """
+    if torch.is_grad_enabled() or num_cells <= chunk_size:
+        return encode(**given)
+    mask = given.get("gene_mask")
+    if mask is not None:
+        given["gene_mask"] = mask.expand(num_cells, -1)
+    parts = []
+    for start in range(0, num_cells, chunk_size):
+        rows = slice(start, start + chunk_size)
+        parts.append(encode(**{name: t if t is None else t[rows] for name, t in given.items()}))
+    return torch.cat(parts)

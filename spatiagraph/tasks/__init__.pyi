@@ -1,33 +1,24 @@
-from . import (
-    annotation as annotation,
-)
-from . import (
-    base as base,
-)
-from . import (
-    defaults as defaults,
-)
-from . import (
-    image_flow as image_flow,
-)
-from . import (
-    masked_genes as masked_genes,
-)
-from . import (
-    morphology as morphology,
-)
-from . import (
-    niches as niches,
-)
-from . import (
-    spatia as spatia,
-)
+from . import annotation as annotation
+from . import base as base
+from . import catalog as catalog
+from . import groups as groups
+from . import image_flow as image_flow
+from . import masked_genes as masked_genes
+from . import morphology as morphology
+from . import objective as objective
+from . import spatia as spatia
+from . import streams as streams
 from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
 from .base import Task as Task
-from .defaults import default_task as default_task
+from .catalog import pretraining as pretraining
 from .image_flow import ImageFlow as ImageFlow
 from .masked_genes import MaskedGenes as MaskedGenes
 from .morphology import MorphologyRegression as MorphologyRegression
+from .objective import Objective as Objective
+from .objective import ObjectiveTask as ObjectiveTask
+from .spatia import Corruption as Corruption
 from .spatia import SpatiaPretraining as SpatiaPretraining
+from .spatia import SpatiaView as SpatiaView
 from .spatia import SpatiaWeights as SpatiaWeights
+from .streams import Streams as Streams

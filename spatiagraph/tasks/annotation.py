@@ -5,14 +5,14 @@ from torch_geometric.data import Data
 
 from spatiagraph.heads.label import LabelHead
 from spatiagraph.losses.hierarchical import hierarchical_bce
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import HierarchicalModel
 from spatiagraph.tasks.base import LossOutput, Task
 
 
 class Annotation(Task):
     """Classify cells from their embedding in context; the whole model is trained along.
 
-    Labels are those of ``model.prepare.labels``. A parent of an ontology is satisfied by any leaf
+    Labels are those of ``model.recipe.labels``. A parent of an ontology is satisfied by any leaf
     below it, and cells without label teach nothing, see
     :func:`~spatiagraph.losses.hierarchical_bce`.
 
@@ -22,17 +22,17 @@ class Annotation(Task):
         seed: Seed of new ones.
 
     Raises:
-        ValueError: If the model prepares no labels.
+        ValueError: If the model's recipe has no labels.
     """
 
-    model: SlideModel
+    model: HierarchicalModel
     takes_cached_cells = True
 
-    def __init__(self, model: SlideModel, head: LabelHead | None = None, *, seed: int = 0):
+    def __init__(self, model: HierarchicalModel, head: LabelHead | None = None, *, seed: int = 0):
         super().__init__()
-        labels = model.prepare.labels
+        labels = model.recipe.labels
         if labels is None:
-            raise ValueError("Expected a model whose 'prepare' reads labels, got none: build it so")
+            raise ValueError("Expected a model whose recipe reads labels, got none: build it so")
         self.model = model
         self.labels = labels
         channels = model.context_encoder.channels
@@ -43,7 +43,7 @@ class Annotation(Task):
         self.head = head
 
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
-        logits = self.head(self.model(**self.model.inputs(batch)).cell)
+        logits = self.head(self.model(*self.model.inputs(batch)).cell)
         known = batch.labels.masked_fill(~batch.core.unsqueeze(1), -1)
         terms = {
             name: hierarchical_bce(logit, label, None if below is None else below.to(logit.device))

@@ -1,11 +1,13 @@
 """The interface between a model and a training loop."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
+
+from spatiagraph.models.base import SlideModel
 
 
 class LossOutput(NamedTuple):
@@ -34,6 +36,17 @@ class Task(nn.Module, ABC):
     model: nn.Module
     takes_cached_cells = False
     """Whether the task can do with cell embeddings computed once, ``batch.z``."""
+
+    def __init_subclass__(cls, *, pretrains: type[SlideModel] | None = None, **kwargs: Any):
+        """Make the task the one that ``fit`` trains a model with, unless told otherwise.
+
+        Args:
+            pretrains: Class of the model; the task is called as ``(model, seed=…)``.
+            **kwargs: Of other bases.
+        """
+        super().__init_subclass__(**kwargs)
+        if pretrains is not None:
+            pretrains.pretraining = cls
 
     @abstractmethod
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:

@@ -1,5 +1,7 @@
 """``embed``: embeddings of every cell, niche and region of a slide, tile by tile."""
 
+from collections.abc import Sequence
+
 import anndata
 import numpy as np
 import torch
@@ -10,7 +12,8 @@ from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.hierarchy import region_of
-from spatiagraph.models.base import Embeddings, SlideModel
+from spatiagraph.models.base import HierarchicalModel, SlideModel
+from spatiagraph.nn.cell_graph import Cells, Embeddings
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.nn.top_down import rows_or_zero
 from spatiagraph.training.devices import as_device
@@ -37,15 +40,15 @@ def embed(
         progress: Show a progress bar.
 
     Returns:
-        ``slide.adata`` with ``obsm["X_{name}"]``, ``obsm["X_{name}_niche"]``,
-        ``obsm["X_{name}_tissue"]`` (one row per cell: its own, its niche's, its region's),
-        ``obs["{name}_tissue"]``, ``obsp["spatial_connectivities"]``, ``obsp["spatial_distances"]``
-        and ``uns["spatiagraph"]``.
+        ``slide.adata`` with ``obsm["X_{name}"]`` and ``obsm["X_{name}_{level}"]`` for every level
+        of the recipe (one row per cell: its own, its niche's, its region's),
+        ``obs["{name}_{level}"]`` where cells share groups, ``obsp["spatial_connectivities"]``,
+        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``.
 
     Raises:
         ValueError: If the slide does not fit the model's panel or is too small for its graph.
     """
-    data = model.prepare(slide, progress=progress)
+    data = model.recipe(slide)
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
     record = run_record(model, [slide], weights_hash=weights_hash(model))
     uns = {"embed": record, "name": model.name}
@@ -68,44 +71,47 @@ def embed_data(
     ``read_genes=False`` the model is told that no cell has genes.
     """
     device = as_device(device)
-    loader = TileLoader([data], tile_size, model.num_hops)
+    loader = model.batches([data], tile_size)
     result: dict[str, NDArray[np.float32]] = {}
     with evaluating(model.to(device)):
         for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
             batch = tile.to(device)
             given = model.inputs(batch)
-            out = model(**(given if read_genes else {**given, "x": None}))
+            if not read_genes:
+                given = tuple(v._replace(x=None) if isinstance(v, Cells) else v for v in given)
+            out = model(*given)
             rows = batch.cell_index[batch.core].cpu().numpy()
-            for level, value in levels_of(out, batch.core).items():
+            for level, value in levels_of(out, batch.core, model.recipe.level_names).items():
                 if level not in result:
                     result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
                 result[level][rows] = value.float().cpu().numpy()
     return result
 
 
-def levels_of(out: Embeddings, core: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Embeddings of the core cells, their niches and their regions: level → ``[C, D]``.
+def levels_of(out: Embeddings, core: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Embeddings of the core cells and of their groups: level → ``[C, D]``.
 
-    A cell without a niche has NaN at the levels above.
+    A cell without a group has NaN at that level and those above.
 
     Args:
-        out: What a model gave.
+        out: Embeddings of a batch.
         core: Cells that count, ``[N]``.
+        names: Names of the levels, from cells upwards.
 
     Raises:
         ValueError: If any is NaN or infinite: slides are finite, so the weights do not fit.
     """
-    niche = out.niche_of_cell[core]
-    return {
-        "cell": _finite(out.cell[core]),
-        "niche": _take(out.niche, niche),
-        "tissue": _take(out.tissue, region_of(niche, out.tissue_of_niche)),
-    }
+    found = {"cell": _finite(out.cell[core])}
+    own = None
+    for name, level in zip(names, out.levels, strict=True):
+        own = level.own[core] if own is None else region_of(own, level.own)
+        found[name] = _take(level.h, own)
+    return found
 
 
 @torch.no_grad()
 def encode_cells(
-    model: SlideModel,
+    model: HierarchicalModel,
     data: TissueData,
     *,
     chunk_size: int = 4096,
@@ -134,7 +140,7 @@ def encode_cells(
                 num_nodes=int(core.sum()),
                 **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
             )
-            z = model.encode(cells.to(device)).float().cpu()
+            z = model.encode(model.cells(cells.to(device))).float().cpu()
             if not len(result):
                 result = z.new_empty(data.num_nodes, z.size(1))
             result[tile.cell_index[core]] = z

@@ -4,18 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import DataLoader
 
 from spatiagraph.data.convert import TissueData
-from spatiagraph.data.loader import HierarchicalLoader, TileLoader, class_weights
+from spatiagraph.data.loader import NicheBatches
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.tasks.base import Task
-from spatiagraph.tasks.defaults import default_task
+from spatiagraph.tasks.catalog import pretraining
 from spatiagraph.training.embedding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.record import run_record, task_record
@@ -30,8 +29,7 @@ def fit(
     max_epochs: int = 30,
     lr: float = 1e-3,
     tile_size: int | None = None,
-    loader: Literal["tiles", "niches"] = "tiles",
-    balance: str | None = None,
+    batches: NicheBatches | None = None,
     cache_cells: bool = False,
     average: float | None = None,
     accelerator: str = "auto",
@@ -53,15 +51,13 @@ def fit(
     Args:
         model: The model.
         slides: The slides; their ids must differ.
-        task: What to learn; that of :func:`~spatiagraph.tasks.default_task` when not given.
+        task: Objective; that which pre-trains the model when not given.
         max_epochs: Passes over all cells.
         lr: Peak learning rate.
         tile_size: Core cells of a mini-batch, at most; ``model.tile_size`` when not given.
-        loader: Mini-batches of ``"tiles"`` with all the context of their cells, or of whole
-            ``"niches"`` from all over the slides, see
-            :class:`~spatiagraph.data.HierarchicalLoader`.
-        balance: Label of the model whose classes are to come up equally often; needs
-            ``loader="niches"``.
+        batches: How slides become mini-batches, such as
+            :class:`~spatiagraph.data.loader.NicheBatches`; ``model.batches`` when not given: tiles
+            with all the context of their cells.
         cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
             after it: the second of two stages, on whole regions of any size.
         average: Decay of an exponential moving average of the weights, which the model ends with;
@@ -87,16 +83,11 @@ def fit(
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated or not ids:
         raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
-    task = default_task(model, seed=seed) if task is None else task
+    task = pretraining(model, seed=seed) if task is None else task
     if cache_cells and not task.takes_cached_cells:
         raise ValueError(
             f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "
             "the cells themselves: train with cache_cells=False"
-        )
-    if loader not in ("tiles", "niches") or (balance is not None and loader == "tiles"):
-        raise ValueError(
-            f"Expected 'loader' tiles, or niches with or without 'balance', got {loader!r} with "
-            f"balance={balance!r}"
         )
     tile_size = model.tile_size if tile_size is None else tile_size
     record = run_record(
@@ -106,8 +97,7 @@ def fit(
         max_epochs=max_epochs,
         lr=lr,
         tile_size=tile_size,
-        loader=loader,
-        balance=balance,
+        batches=None if batches is None else repr(batches),
         cache_cells=cache_cells,
         average=average,
         precision=str(precision),
@@ -115,14 +105,20 @@ def fit(
     )
     if out is not None:
         check_folder(Path(out), record, resume)  # before hours of preparing slides
-    prepared = [model.prepare(slide, progress=progress) for slide in slides]
+    prepared = [model.recipe(slide) for slide in slides]
     if cache_cells:
+        if not isinstance(model, HierarchicalModel):
+            raise ValueError(
+                f"Expected a model with a cell encoder, {type(model).__name__} has none"
+            )
         device = "cpu" if accelerator == "cpu" else "auto"
         prepared = [_with_cached_cells(model, data, device, progress) for data in prepared]
-    with _frozen(model.cell_encoder if cache_cells else None):
+    with _frozen(getattr(model, "cell_encoder", None) if cache_cells else None):
         return train(
             task,
-            _loader(model, prepared, loader, balance, tile_size, seed),
+            model.batches(prepared, tile_size, shuffle=True, seed=seed)
+            if batches is None
+            else batches(prepared, model.recipe, tile_size, seed=seed),
             record=record,
             max_epochs=max_epochs,
             lr=lr,
@@ -139,33 +135,12 @@ def fit(
         )
 
 
-def _loader(
-    model: SlideModel,
-    slides: list[TissueData],
-    kind: str,
-    balance: str | None,
-    tile_size: int,
-    seed: int,
-) -> DataLoader[TissueData]:
-    if kind == "tiles":
-        return TileLoader(slides, tile_size, model.num_hops, shuffle=True, seed=seed)
-    weights = None
-    if balance is not None:
-        names = [] if model.prepare.labels is None else list(model.prepare.labels.classes)
-        if balance not in names:
-            raise ValueError(f"Expected 'balance' among the labels {names}, got {balance!r}")
-        weights = class_weights([data.labels[:, names.index(balance)] for data in slides])
-    return HierarchicalLoader(slides, tile_size, weights=weights, seed=seed)
-
-
 def _with_cached_cells(
-    model: SlideModel, data: TissueData, device: str, progress: bool
+    model: HierarchicalModel, data: TissueData, device: str, progress: bool
 ) -> TissueData:
     """The slide with the embeddings of its cells in place of their images."""
-    data.z = encode_cells(model, data, device=device, progress=progress)
-    for key in ("image", "image_mask", "window_um"):
-        if key in data:
-            del data[key]
+    data.put("cell", z=encode_cells(model, data, device=device, progress=progress))
+    data.drop("image", "window_um")
     return data
 
 

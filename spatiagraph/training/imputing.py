@@ -44,11 +44,11 @@ def impute(
     head = getattr(model, "head", None)
     if not isinstance(head, ExpressionHead) or getattr(model, "likelihood", "") == "gaussian":
         raise ValueError(f"Expected a model of counts, got {type(model).__name__} without")
-    data = model.prepare(slide, progress=progress)
+    data = model.recipe(slide)
     share = softmax(head.linear.bias.cpu(), 0)
     counts, measured = model.panel.counts(slide)
     seen = torch.as_tensor(counts.sum(1)).flatten().float()
-    data.depth = seen / share[torch.as_tensor(measured)].sum()
+    data.put("cell", depth=seen / share[torch.as_tensor(measured)].sum())
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
     values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()
     return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.training.embedding import embed_data
 
 Modality = Literal["genes", "image"]
@@ -52,24 +52,33 @@ def embed_query(
     """
     if modality not in ("genes", "image", None):
         raise ValueError(f"Expected 'modality' genes, image or None, got {modality!r}")
-    if modality == "genes":
-        if model.cell_encoder.genes is None:
-            raise ValueError("Expected a model that reads genes, this one reads images alone")
-        slide = _without_image(slide)
-    elif modality == "image":
-        if model.cell_encoder.image is None:
-            raise ValueError("Expected a model that reads images, this one reads genes alone")
-        if slide.image is None:
-            raise ValueError(f"Expected an image with slide {slide.slide_id!r}, got none")
-        slide = _without_genes(slide, model.panel)
+    if modality is not None:
+        slide = _with_one_modality(model, slide, modality)
     return embed_data(
         model,
-        model.prepare(slide, progress=progress),
+        model.recipe(slide),
         tile_size=tile_size,
         device=device,
         progress=progress,
         read_genes=modality != "image",
     )
+
+
+def _with_one_modality(model: SlideModel, slide: Slide, modality: Modality) -> Slide:
+    """The slide without the other modality."""
+    if not isinstance(model, HierarchicalModel):
+        raise ValueError(
+            f"Expected a model of genes and images with 'modality', got a {type(model).__name__}"
+        )
+    if modality == "genes":
+        if model.cell_encoder.genes is None:
+            raise ValueError("Expected a model that reads genes, this one reads images alone")
+        return _without_image(slide)
+    if model.cell_encoder.image is None:
+        raise ValueError("Expected a model that reads images, this one reads genes alone")
+    if slide.image is None:
+        raise ValueError(f"Expected an image with slide {slide.slide_id!r}, got none")
+    return _without_genes(slide, model.panel)
 
 
 def _without_image(slide: Slide) -> Slide:

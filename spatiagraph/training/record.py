@@ -16,6 +16,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks.base import Task
+from spatiagraph.tasks.objective import ObjectiveTask
 
 _LENGTH = 16  # digits of a hash
 _LOOKS, _SIDE_PX = 64, 16  # at how much of an image a hash looks: all of it may not fit in memory
@@ -87,7 +88,10 @@ def task_record(task: Task) -> dict[str, Any]:
         for name, value in vars(task).items()
         if not name.startswith("_") and (isinstance(value, plain) or is_dataclass(value))
     }
-    return {"class": type(task).__name__, **{k: v for k, v in settings.items() if k != "training"}}
+    settings.pop("training", None)
+    if isinstance(task, ObjectiveTask):
+        settings["objectives"] = dict(task.weights)
+    return {"class": type(task).__name__, **settings}
 
 
 def _short_hash(data: bytes) -> str:

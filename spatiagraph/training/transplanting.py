@@ -67,7 +67,7 @@ def transplant(
             f"Expected a place for each cell, got {len(rows)} cells and {len(targets)} places"
         )
     device = as_device(device)
-    data = model.prepare(slide, progress=progress)
+    data = model.recipe(slide)
     parts: dict[str, list[NDArray[np.float32]]] = {}
     starts = range(0, len(rows), batch_size)
     with evaluating(model.to(device)):
@@ -76,8 +76,8 @@ def transplant(
             pairs = zip(rows[part].tolist(), targets[part].tolist(), strict=True)
             tiles = [_exchanged(data, i, j, model.num_hops) for i, j in pairs]
             batch = batched(tiles).to(device)
-            out = model(**model.inputs(batch))
-            for level, value in levels_of(out, batch.core).items():
+            out = model(*model.inputs(batch))
+            for level, value in levels_of(out, batch.core, model.recipe.level_names).items():
                 key = keys.embedding_key(model.name, level)
                 parts.setdefault(key, []).append(value.float().cpu().numpy())
     return {key: np.concatenate(values) for key, values in parts.items()}
@@ -86,8 +86,10 @@ def transplant(
 def _exchanged(data: TissueData, cell: int, place: int, num_hops: int) -> TissueData:
     """The surroundings of a place, with another cell in it."""
     tile = cut_tile(data, torch.tensor([place]), num_hops)
-    rows = tile.node_index
-    tile.node_index = rows.where(rows != cell, torch.tensor(place)).where(
-        rows != place, torch.tensor(cell)
-    )
-    return fill_tile(tile, data, 0)
+
+    def exchanged(rows: torch.Tensor) -> torch.Tensor:
+        return rows.where(rows != cell, torch.tensor(place)).where(
+            rows != place, torch.tensor(cell)
+        )
+
+    return fill_tile(tile, data, 0, take_cells=exchanged)

@@ -14,6 +14,7 @@ import pytest
 from scipy import sparse
 
 import spatiagraph as sg
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
     ImputationSplit,
@@ -192,10 +193,15 @@ def test_images_to_genes(real_data):
     tables = []
     for seed in SEEDS:
         # images of all sections, no gene
-        model = Spatia.for_slides(slides, use_gene=False, size_px=64, window_um=160.0, seed=seed)
+        model = Spatia.for_slides(
+            slides,
+            recipe=Spatia.default_recipe(slides, crops=(Crop(160.0, 64),)),
+            genes=False,
+            seed=seed,
+        )
         task = SpatiaPretraining(model, SpatiaWeights(**IMAGES_ONLY), seed=seed)
         fit(model, slides, task=task, max_epochs=30, seed=seed, **RUN)
-        found = [embed_data(model, model.prepare(slide)) for slide in slides]
+        found = [embed_data(model, model.recipe(slide)) for slide in slides]
         cell, niche = (np.concatenate([z[k] for z in found]) for k in ("cell", "niche"))
         features = {
             "spatia": cell,

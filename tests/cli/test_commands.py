@@ -10,7 +10,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 import spatiagraph
-from spatiagraph.cli.demo import obstacle
 from spatiagraph.data import make_tissue, write
 
 
@@ -93,30 +92,24 @@ def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
     assert 'src="http' not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def shown(run, tmp_path_factory):
-    """What the demo on synthetic tissue wrote, and said."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    done = run("demo", "--cells", 1000, "--epochs", 1, "--out", out)
+def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path):
+    out = tmp_path / "demo"
+    done = run("demo", "--cells", 300, "--epochs", 2, "--out", out)
     assert done.exit_code == 0, done.output
-    return out, done.stdout
-
-
-def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(shown):
-    out, said = shown
     for name in ("spatiagraph", "pca30", "pca30_nbr15"):
-        assert name in said
+        assert name in done.stdout
     for file in ("report.html", "embeddings.h5ad", "index/index.faiss", "run/model/config.json"):
         assert (out / file).is_file()
     adata = anndata.read_h5ad(out / "embeddings.h5ad")
     assert {"context_domain_niche", "context_domain_tissue"} <= set(adata.obs)
 
 
-def test_demo_shows_cells_in_another_state(shown):
-    out, said = shown
-    assert "random_target" in said
-    assert (out / "generator" / "model" / "model.safetensors").is_file()
-    assert "Generation: larger nuclei" in (out / "report.html").read_text()
+def test_demo_shows_cells_in_another_state(run, tmp_path):
+    done = run("demo", "--cells", 1000, "--epochs", 1, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "random_target" in done.stdout
+    assert (tmp_path / "generator" / "model" / "model.safetensors").is_file()
+    assert "Generation: larger nuclei" in (tmp_path / "report.html").read_text()
 
 
 def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tmp_path):
@@ -131,22 +124,24 @@ def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tm
     assert sizes.index.tolist() == ["state1", "state2", "state3", "state4"]
 
 
-def test_demo_on_genes_alone_without_labels_shows_no_images_and_no_score(run, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [({}, "there is no image"), ({"image": "dapi"}, "1,000 cells, this is 300")],
+)
+def test_demo_says_why_it_shows_no_other_states(run, tmp_path, arguments, reason):
+    pytest.importorskip("spatialdata")
+    write(make_tissue(300, num_genes=40, seed=0, **arguments), tmp_path / "slide.zarr")
+    done = run("demo", tmp_path / "slide.zarr", "--epochs", 1, "--out", tmp_path / "demo")
+    assert done.exit_code == 0, done.output
+    assert reason in done.stdout
+
+
+def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
     slide = run.tissue(tmp_path / "a.h5ad")
     done = run("demo", slide, "--epochs", 1, "--out", tmp_path / "demo")
     assert done.exit_code == 0, done.output
-    assert "No images of other states: there is no image" in done.stdout
     assert "ARI" not in done.stdout
     assert (tmp_path / "demo" / "report.html").is_file()
-
-
-@pytest.mark.parametrize(
-    ("num_cells", "image", "reason"),
-    [(300, None, "no image"), (300, "dapi", "1,000 cells, this is 300"), (1000, "dapi", None)],
-)
-def test_demo_knows_what_stands_against_other_states(num_cells, image, reason):
-    found = obstacle(make_tissue(num_cells, num_genes=40, image=image))
-    assert found is None if reason is None else reason in found
 
 
 def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):

@@ -87,12 +87,12 @@ def test_crops_larger_than_the_image_are_refused(run, tmp_path):
 
 def test_a_slide_with_nothing_to_read_is_refused():
     genes_alone = make_tissue(300, num_genes=40, image=None)
-    model = Spatia.for_slides([make_tissue(300, num_genes=40, image="dapi")], use_gene=False)
-    batch = model.prepare(genes_alone)
+    model = Spatia.for_slides([make_tissue(300, num_genes=40, image="dapi")], genes=False)
+    batch = model.recipe(genes_alone)
     with pytest.raises(ValueError, match="Expected a slide with an image: the model reads images"):
         model.inputs(batch)
     with pytest.raises(ValueError, match="would read nothing"):
-        Spatia.for_slides([genes_alone], use_gene=False)
+        Spatia.for_slides([genes_alone], genes=False)
     empty = genes_alone.adata.copy()
     empty.X = empty.layers["counts"] = empty.X * 0
     with pytest.raises(ValueError, match="at least one count in each cell"):

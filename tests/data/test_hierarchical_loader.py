@@ -1,12 +1,22 @@
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import GenePanel, HierarchicalLoader, LabelSet, make_tissue, to_data
-from spatiagraph.data.convert import SlideToGraph
+from spatiagraph.data import GenePanel, HierarchicalLoader, LabelSet, make_tissue
 from spatiagraph.data.loader import class_weights
+from spatiagraph.data.recipe import (
+    KNN,
+    Annotated,
+    Crop,
+    Grid,
+    InGroups,
+    Neighborhoods,
+    Parts,
+    Recipe,
+)
 from spatiagraph.graph import grid_niches, label_niches
 from spatiagraph.nn import NichePool
 
@@ -14,24 +24,27 @@ SLIDES = [
     make_tissue(400, num_genes=30, image="dapi", seed=0, slide_id="a"),
     make_tissue(250, num_genes=30, image=None, seed=1, slide_id="b"),
 ]
-RECIPE = SlideToGraph(
-    GenePanel(SLIDES[0].symbols),
-    graph="niche",
-    niche="grid",
-    niche_um=25.0,
-    tissue="grid",
-    tissue_um=75.0,
-    window_um=16.0,
-    size_px=8,
-    niche_image=True,
-    tissue_image=True,
+PANEL = GenePanel(SLIDES[0].symbols)
+RECIPE = Recipe(
+    PANEL,
+    graph=InGroups(),
+    levels=(Grid(25.0), Grid(75.0)),
+    crops=(Crop(16.0, 8), Crop(25.0, 8, of="niche"), Crop(75.0, 8, of="tissue")),
     labels=LabelSet.from_slides(SLIDES, ["cell_type"]),
 )
 DATA = [RECIPE(slide) for slide in SLIDES]
 
 
-def whole_slides(slides, **options):
-    return to_data(slides, sparse_counts=True, **options)
+def whole_slide(slide, niche=Neighborhoods(15)):  # noqa: B008  # a rule is frozen
+    return Recipe(PANEL, levels=(niche, Parts(256)))(slide)
+
+
+def annotated(slide, niche):
+    """The slide with the niche of each cell, -1 for none, in its obs."""
+    slide = slide[:]
+    names = [None if n < 0 else f"n{n:04d}" for n in niche.tolist()]
+    slide.adata.obs["own"] = pd.Series(names, slide.adata.obs_names, dtype=object)
+    return whole_slide(slide, Annotated("own"))
 
 
 def core_cells(batch):
@@ -42,6 +55,11 @@ def core_cells(batch):
 
 def all_cells(slides):
     return [(i, row) for i, data in enumerate(slides) for row in range(data.num_nodes)]
+
+
+def region_of(graph):
+    """Region of each cell of a graph, on its slide."""
+    return DATA[graph.slide].group_of_cell("tissue")[graph.cell_index]
 
 
 def epoch(loader, number=0):
@@ -73,28 +91,31 @@ def test_a_step_mixes_regions_of_all_slides():
     first = epoch(HierarchicalLoader(DATA, 200, seed=1))[0]
     assert first.num_graphs == 2
     assert first.gene_mask.shape == (2, 30)
-    drawn = [torch.unique(DATA[g.slide].tissue_of_cell[g.cell_index]) for g in graphs_of([first])]
-    assert first.num_tissues == sum(map(len, drawn))
+    drawn = [
+        torch.unique(DATA[g.slide].group_of_cell("tissue")[g.cell_index])
+        for g in graphs_of([first])
+    ]
+    assert first.num_items("tissue") == sum(map(len, drawn))
     assert sum(map(len, drawn)) > 3
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, graph="knn")], ids=["niche", "knn"])
+@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, graph=KNN(8))], ids=["niche", "knn"])
 def test_a_graph_is_whole_niches_in_their_regions_and_nothing_else(recipe):
     slides = [recipe(slide) for slide in SLIDES]
     for graph in graphs_of(epoch(HierarchicalLoader(slides, 150))):
         whole, rows = slides[graph.slide], graph.cell_index
         drawn = whole.niche[rows].unique()
         assert_close(torch.isin(whole.niche, drawn).nonzero().squeeze(1), rows.sort().values)
-        assert graph.num_niches == len(drawn)
+        assert graph.num_items("niche") == len(drawn)
         assert_close(graph.niche_pos[graph.niche], whole.niche_pos[whole.niche[rows]])
-        region = whole.tissue_of_cell[rows]
-        assert_close(graph.tissue_pos[graph.tissue_of_cell], whole.tissue_pos[region])
-        assert graph.num_tissues == len(region.unique())
+        region = whole.group_of_cell("tissue")[rows]
+        assert_close(graph.tissue_pos[graph.group_of_cell("tissue")], whole.tissue_pos[region])
+        assert graph.num_items("tissue") == len(region.unique())
 
         graph.edge_index.validate()
         source, target = whole.edge_index.as_tensor()
         inside = torch.isin(source, rows) & torch.isin(target, rows)
-        inside &= whole.tissue_of_cell[source] == whole.tissue_of_cell[target]
+        inside &= whole.group_of_cell("tissue")[source] == whole.group_of_cell("tissue")[target]
         assert pairs(rows[graph.edge_index.as_tensor()]) == pairs(
             torch.stack([source, target])[:, inside]
         )
@@ -108,15 +129,18 @@ def test_a_graph_is_whole_niches_in_their_regions_and_nothing_else(recipe):
 def test_regions_stay_whole_where_a_step_has_room_for_two():
     graphs = graphs_of(epoch(HierarchicalLoader(DATA, 400)))
     drawn = [
-        (g.slide, r) for g in graphs for r in DATA[g.slide].tissue_of_cell[g.cell_index].unique()
+        (g.slide, r)
+        for g in graphs
+        for r in DATA[g.slide].group_of_cell("tissue")[g.cell_index].unique()
     ]
-    assert len(drawn) == sum(data.num_tissues for data in DATA)  # each in one step only
+    assert len(drawn) == sum(data.num_items("tissue") for data in DATA)  # each in one step only
 
 
 def test_features_of_every_level_come_along_and_missing_ones_are_masked():
+    full = [data.dense() for data in DATA]
     for graph in graphs_of(epoch(HierarchicalLoader(DATA, 150))):
-        whole, rows = DATA[graph.slide], graph.cell_index
-        assert_close(graph.x, whole.x.to_dense()[rows])
+        whole, rows = full[graph.slide], graph.cell_index
+        assert_close(graph.x, whole.x[rows])
         assert_close(graph.labels, whole.labels[rows])
         assert_close(graph.depth, whole.depth[rows])
         if graph.slide == 1:
@@ -127,9 +151,9 @@ def test_features_of_every_level_come_along_and_missing_ones_are_masked():
             continue
         assert_close(graph.image, whole.image[rows])
         assert_close(graph.window_um, whole.window_um[rows])
-        niche, region = whole.niche[rows], whole.tissue_of_cell[rows]
+        niche, region = whole.niche[rows], whole.group_of_cell("tissue")[rows]
         assert_close(graph.niche_image[graph.niche], whole.niche_image[niche])
-        assert_close(graph.tissue_image[graph.tissue_of_cell], whole.tissue_image[region])
+        assert_close(graph.tissue_image[graph.group_of_cell("tissue")], whole.tissue_image[region])
 
 
 def test_two_slides_in_one_batch_equal_two_separate_runs():
@@ -138,23 +162,23 @@ def test_two_slides_in_one_batch_equal_two_separate_runs():
     pool = NichePool(30, heads=2)
     torch.nn.init.normal_(pool.query)
     for batch in epoch(HierarchicalLoader(DATA, 150)):
-        together = pool(batch.x, batch.niche_index, batch.num_niches).h
+        together = pool(batch.x, batch.niche_index, batch.num_items("niche")).h
         graphs = graphs_of([batch])
-        alone = [pool(graph.x, graph.niche_index, graph.num_niches).h for graph in graphs]
+        alone = [pool(graph.x, graph.niche_index, graph.num_items("niche")).h for graph in graphs]
         assert_close(together, torch.cat(alone))
 
 
 def test_a_niche_of_one_cell_is_a_niche():
     """SPATIA fact 19."""
-    data = replace(RECIPE, niche_um=1.0, niche_image=False, tissue_um=75.0)(SLIDES[1])
+    data = replace(RECIPE, levels=(Grid(1.0), Grid(75.0)), crops=())(SLIDES[1])
     batches = epoch(HierarchicalLoader([data], 50))
     assert sorted(cell for b in batches for cell in core_cells(b)) == all_cells([data])
-    assert all(batch.num_niches == batch.num_nodes for batch in batches)
+    assert all(batch.num_items("niche") == batch.num_nodes for batch in batches)
 
 
 def test_large_niches_and_regions_come_up_in_random_portions():
     slide = SLIDES[0]
-    data = whole_slides(slide, niche=label_niches(slide.adata.obs["niche"]))
+    data = whole_slide(slide, Annotated("niche"))
     loader = HierarchicalLoader([data], 80, max_cells=20, max_niches=3)
     sizes = torch.bincount(data.niche)
     assert sizes.max() > 40
@@ -166,7 +190,7 @@ def test_large_niches_and_regions_come_up_in_random_portions():
         found = set()
         for graph in graphs_of(batches):
             assert torch.bincount(graph.tissue).max() <= 3
-            for m in range(graph.num_niches):
+            for m in range(graph.num_items("niche")):
                 rows = graph.cell_index[graph.niche == m]
                 assert len(data.niche[rows].unique()) == 1
                 found.add(frozenset(rows.tolist()))
@@ -178,27 +202,29 @@ def test_large_niches_and_regions_come_up_in_random_portions():
 
 
 def test_where_niches_overlap_a_cell_is_core_with_its_own():
-    data = whole_slides(SLIDES[0])  # a cell and its 15 nearest
+    data = whole_slide(SLIDES[0])  # a cell and its 15 nearest
     batches = epoch(HierarchicalLoader([data], 120))
     assert sorted(cell for b in batches for cell in core_cells(b)) == all_cells([data])
     whole = pairs(data.niche_index.as_tensor())
     for graph in graphs_of(batches):
-        assert graph.core.sum() == graph.num_niches < graph.num_nodes
+        assert graph.core.sum() == graph.num_items("niche") < graph.num_nodes
         graph.niche_index.validate()
         member, niche = graph.niche_index.as_tensor()
         assert (torch.bincount(niche) == 16).all()
-        centre = torch.empty(graph.num_niches, dtype=torch.long)
+        centre = torch.empty(graph.num_items("niche"), dtype=torch.long)
         centre[graph.niche[graph.core]] = graph.cell_index[graph.core]
         assert pairs(torch.stack([graph.cell_index[member], centre[niche]])) <= whole
     small = epoch(HierarchicalLoader([data], 120, max_cells=5))
     for batch in small:
         member, niche = batch.niche_index.as_tensor()
         assert (torch.bincount(niche) == 5).all()
-        assert (batch.niche[member] == niche).sum() == batch.num_niches  # its own cell stays
+        assert (batch.niche[member] == niche).sum() == batch.num_items(
+            "niche"
+        )  # its own cell stays
 
 
 def test_context_without_a_niche_has_none_of_another_slide_either():
-    slides = [whole_slides(slide) for slide in SLIDES]
+    slides = [whole_slide(slide) for slide in SLIDES]
     batches = epoch(HierarchicalLoader(slides, 200))
     assert any(len(batch.slide) == 2 for batch in batches)
     for batch in batches:
@@ -208,7 +234,7 @@ def test_context_without_a_niche_has_none_of_another_slide_either():
 def test_cells_without_niche_never_come_up():
     niche = grid_niches(SLIDES[0].pos, 25.0)
     niche = label_niches(torch.where(niche % 3 == 0, -1, niche))
-    data = whole_slides(SLIDES[0], niche=niche)
+    data = annotated(SLIDES[0], niche)
     batches = epoch(HierarchicalLoader([data], 100))
     rows = sorted(row for b in batches for _, row in core_cells(b))
     assert rows == (niche >= 0).nonzero().squeeze(1).tolist()
@@ -239,7 +265,7 @@ def test_loader_leaves_the_slides_and_the_global_random_state_alone():
 
 def rare_type_in_a_corner():
     """One cell in ten is of a type that lives in one corner, as tissue has it."""
-    data = whole_slides(SLIDES[0], niche=grid_niches(SLIDES[0].pos, 25.0))
+    data = whole_slide(SLIDES[0], Grid(25.0))
     far = (data.pos - data.pos.min(0).values).norm(dim=1)
     label = torch.full((400,), 0)
     label[far.argsort()[:40]] = 1
@@ -260,7 +286,7 @@ def test_weighted_niches_bring_classes_closer_to_equal():
 
     assert share_of_rare(HierarchicalLoader([data], 100)) == pytest.approx(34 / 342, abs=1e-6)
     # what drawing niches by the mean weight of their cells gives
-    mean = torch.zeros(data.num_niches).index_add_(0, data.niche, weights[0])
+    mean = torch.zeros(data.num_items("niche")).index_add_(0, data.niche, weights[0])
     mean /= torch.bincount(data.niche)
     rare, known = mean[data.niche][label == 1].sum(), mean[data.niche][label >= 0].sum()
     expected = float(rare / known)
@@ -278,7 +304,7 @@ def test_weighted_epochs_are_as_long_and_niches_stay_whole():
     assert all(batch.num_nodes <= 100 for batch in batches)
     for graph in graphs_of(batches):
         drawn = data.niche[graph.cell_index]
-        for m in range(graph.num_niches):  # whole, and a niche that is drawn twice is two
+        for m in range(graph.num_items("niche")):  # whole, and a niche that is drawn twice is two
             rows = drawn[graph.niche == m]
             assert len(rows.unique()) == 1
             assert len(rows) == sizes[rows[0]]
@@ -318,7 +344,7 @@ def test_slides_that_were_prepared_in_other_ways_are_refused():
     with pytest.raises(ValueError, match=r"'labels' of \[2\] per item for slide 1 and of \[1\]"):
         HierarchicalLoader([DATA[0], other])
     cached = DATA[1].clone()
-    cached.z = torch.zeros(250, 4)
+    cached.put("cell", z=torch.zeros(250, 4))
     with pytest.raises(ValueError, match=r"Expected \['z'\] in all slides or in none"):
         HierarchicalLoader([DATA[0], cached])
     with pytest.raises(ValueError, match="at least one slide"):

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import GenePanel, LabelSet, TileLoader, make_tissue, to_data
-from spatiagraph.data.convert import SlideToGraph
+from spatiagraph.data import GenePanel, LabelSet, TileLoader, make_tissue
 from spatiagraph.data.loader import in_hilbert_order
-from spatiagraph.graph import kd_parts
+from spatiagraph.data.recipe import Crop, Grid, InGroups, Neighborhoods, Parts, Ranks, Recipe
 
 SLIDE = make_tissue(400, num_genes=30, image="dapi", seed=0)
-DATA = to_data(SLIDE, tissue=lambda pos: kd_parts(pos, 50), image=(16.0, 8), sparse_counts=True)
+PANEL = GenePanel(SLIDE.symbols)
+DATA = Recipe(PANEL, levels=(Neighborhoods(15), Parts(50)), crops=(Crop(16.0, 8),))(SLIDE)
 
 
 def test_every_cell_is_core_once():
@@ -23,12 +23,12 @@ def test_tiles_carry_the_features_and_edges_of_their_cells():
         rows = tile.cell_index
         assert_close(tile.x, DATA.x.to_dense()[rows])
         assert_close(tile.pos, DATA.pos[rows])
-        assert_close(tile.image, DATA.image[rows])
+        assert_close(tile.image, DATA.take("cell", rows)["image"])
         source, target = tile.edge_index.as_tensor()
         degree = torch.bincount(target, minlength=tile.num_nodes)
         assert (degree[tile.core] == 8).all()
         member, niche = tile.niche_index.as_tensor()
-        assert (torch.bincount(niche, minlength=tile.num_niches) == 16).all()
+        assert (torch.bincount(niche, minlength=tile.num_items("niche")) == 16).all()
         whole = set(map(tuple, DATA.edge_index.as_tensor().t().tolist()))
         assert set(zip(rows[source].tolist(), rows[target].tolist(), strict=True)) <= whole
 
@@ -45,7 +45,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 def test_tiles_never_mix_slides():
-    other = to_data(make_tissue(90, num_genes=30, image=None, seed=1), sparse_counts=True)
+    other = Recipe(PANEL)(make_tissue(90, num_genes=30, image=None, seed=1))
     tiles = list(TileLoader([DATA, other], tile_size=1000))
     assert [tile.slide for tile in tiles] == [0, 1]
     assert [tile.num_nodes for tile in tiles] == [400, 90]
@@ -76,7 +76,7 @@ def test_hilbert_order_moves_cells_and_nothing_else():
         return set(zip(data.cell_index[source].tolist(), targets[target].tolist(), strict=True))
 
     assert edges(moved, "edge_index", rows) == edges(DATA, "edge_index", DATA.cell_index)
-    niches = torch.arange(DATA.num_niches)
+    niches = torch.arange(DATA.num_items("niche"))
     assert edges(moved, "niche_index", niches) == edges(DATA, "niche_index", niches)
     assert_close(moved.niche, DATA.niche[rows])
     step = (moved.pos[1:] - moved.pos[:-1]).norm(dim=1).mean()
@@ -85,25 +85,20 @@ def test_hilbert_order_moves_cells_and_nothing_else():
 
 def with_all_features():
     slide = make_tissue(300, num_genes=30, image="dapi", seed=2)
-    recipe = SlideToGraph(
+    recipe = Recipe(
         GenePanel(slide.symbols),
-        graph="niche",
-        niche="grid",
-        niche_um=25.0,
-        tissue="grid",
-        tissue_um=50.0,
-        window_um=16.0,
-        size_px=8,
-        niche_image=True,
-        tissue_image=True,
+        graph=InGroups(),
+        levels=(Grid(25.0), Grid(50.0)),
+        crops=(Crop(16.0, 8), Crop(25.0, 8, of="niche"), Crop(50.0, 8, of="tissue")),
         labels=LabelSet.from_slides([slide], ["cell_type", "niche"]),
     )
     data = recipe(slide)
-    data.z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    data.put("cell", z=torch.randn(300, 4, generator=torch.Generator().manual_seed(0)))
     return data
 
 
-FULL = with_all_features()
+SPARSE = with_all_features()
+FULL = SPARSE.dense()
 
 
 def assert_same_features(part, whole):
@@ -111,29 +106,55 @@ def assert_same_features(part, whole):
     rows = part.cell_index
     for key in ("image", "image_mask", "window_um", "labels", "z", "depth", "pos"):
         assert_close(part[key], whole[key][rows])
-    assert_close(part.x, whole.x.to_dense()[rows])
+    assert_close(part.x, whole.x[rows])
     own = part.niche >= 0
-    niches, regions = whole.niche[rows[own]], whole.tissue_of_cell[rows[own]]
+    niches, regions = whole.niche[rows[own]], whole.group_of_cell("tissue")[rows[own]]
     for key in ("niche_image", "niche_image_mask", "niche_pos"):
-        assert part[key].size(0) == part.num_niches
+        assert part[key].size(0) == part.num_items("niche")
         assert_close(part[key][part.niche[own]], whole[key][niches])
     for key in ("tissue_image", "tissue_image_mask", "tissue_pos"):
-        assert part[key].size(0) == part.num_tissues
-        assert_close(part[key][part.tissue_of_cell[own]], whole[key][regions])
+        assert part[key].size(0) == part.num_items("tissue")
+        assert_close(part[key][part.group_of_cell("tissue")[own]], whole[key][regions])
 
 
 def test_tiles_carry_crops_labels_and_features_of_every_level():
-    tiles = list(TileLoader([FULL], tile_size=60, num_hops=1))
+    tiles = list(TileLoader([SPARSE], tile_size=60, num_hops=1))
     assert len(tiles) > 3
     for tile in tiles:
         assert_same_features(tile, FULL)
-        assert not {"node_index", "niche_row", "tissue_row"} & set(tile.keys())
 
 
 def test_hilbert_order_moves_the_features_of_cells_and_of_nothing_else():
-    moved = in_hilbert_order(FULL)
+    moved = in_hilbert_order(SPARSE)
     assert moved.cell_index.tolist() != list(range(300))
-    moved.x = moved.x.to_dense()
+    moved = moved.dense()
     assert_same_features(moved, FULL)
     assert_close(moved.niche_image, FULL.niche_image)
     assert_close(moved.tissue_image, FULL.tissue_image)
+
+
+def test_tiles_need_no_levels_and_carry_tokens_in_place_of_counts():
+    data = Recipe(PANEL, levels=(), tokens=Ranks(6))(SLIDE)
+    tiles = list(TileLoader([data], tile_size=150, num_hops=1))
+    assert [int(tile.core.sum()) for tile in tiles] == [150, 150, 100]
+    whole = data.dense().gene_ids
+    for tile in tiles:
+        assert "x" not in tile
+        assert tile.num_nodes < 400
+        assert_close(tile.gene_ids, whole[tile.cell_index][:, : tile.gene_ids.size(1)])
+
+
+def test_tiles_of_three_levels_hold_all_members_of_what_they_hold():
+    recipe = Recipe(PANEL, levels=(Grid(20.0), Grid(40.0), Grid(80.0, "block")))
+    data = recipe(SLIDE)
+    tiles = list(TileLoader([data], tile_size=60, num_hops=0))
+    assert len(tiles) > 2
+    for tile in tiles:
+        block = data.group_of_cell("block")[tile.cell_index]
+        assert_close(
+            torch.bincount(block)[block.unique()],
+            torch.bincount(data.group_of_cell("block"))[block.unique()],
+        )
+        own = tile.group_of_cell("block")
+        assert (own >= 0).all()
+        assert len(own.unique()) == tile.num_items("block") == len(block.unique())

@@ -14,7 +14,7 @@ from spatiagraph.graph import (
     tile_context,
     tissue_tiles,
 )
-from spatiagraph.graph.tiles import tiles
+from spatiagraph.graph.tiles import LevelEdges, tiles
 
 NUM, HOPS = 400, 2
 
@@ -59,15 +59,15 @@ def on_tile(model, x, edges, member, own, tissue, context):
     cell = torch.full((len(x),), -1)
     cell[context.nodes] = torch.arange(len(context.nodes))
     niche = torch.full((len(tissue) + 1,), -1)  # the last stands for "none"
-    niche[context.niches] = torch.arange(len(context.niches))
+    niche[context.groups[0]] = torch.arange(len(context.groups[0]))
     edges, member = cell[edges], torch.stack([cell[member[0]], niche[member[1]]])
     out = model(
         x[context.nodes],
         edges[:, (edges >= 0).all(0)],
         member[:, (member >= 0).all(0)],
         niche[own[context.nodes]],
-        tissue[context.niches],
-        len(context.niches),
+        tissue[context.groups[0]],
+        len(context.groups[0]),
         int(tissue.max()) + 1,
     )
     return out[context.core_mask]
@@ -107,9 +107,7 @@ def test_tiles_with_context_equal_the_whole_slide(kind, with_tissue):
             core,
             edge_index,
             HOPS,
-            niche=own,
-            niche_index=index,
-            tissue=tissue if with_tissue else None,
+            [LevelEdges(own, index), *([LevelEdges(tissue)] if with_tissue else [])],
         )
         assert torch.equal(context.nodes[context.core_mask], core)
         assert_close(on_tile(model, x, edges, member, own, tissue, context), whole[core])
@@ -120,7 +118,7 @@ def test_every_cell_of_a_context_matters():
     edge_index, own = knn_graph(pos, 3), grid_niches(pos, 120)
     tissue = torch.arange(int(own.max()) + 1) % 4
     core = tiles(pos, 10)[0]
-    context = tile_context(core, edge_index, 1, niche=own, tissue=tissue)
+    context = tile_context(core, edge_index, 1, [LevelEdges(own), LevelEdges(tissue)])
     x = torch.rand(150, 3, dtype=torch.float64, requires_grad=True)
     member = torch.stack([torch.arange(150), own])
     Model(hops=1)(x, edge_index.as_tensor(), member, own, tissue, len(tissue), 4)[
@@ -135,27 +133,16 @@ def test_context_without_niches_is_the_halo():
     edge_index, core = knn_graph(pos, 4), torch.tensor([5, 9])
     context = tile_context(core, edge_index, 2)
     assert torch.equal(context.nodes, k_hop(edge_index, core, 2))
-    assert context.niches.numel() == 0
-
-
-def test_context_with_members_alone_takes_all_niches_of_the_core():
-    edge_index = torch.tensor([[0], [1]])
-    member = torch.tensor([[0, 1, 1, 2, 3], [0, 0, 1, 1, 2]])
-    context = tile_context(torch.tensor([1]), edge_index, 0, niche_index=member)
-    assert context.niches.tolist() == [0, 1]
-    assert context.nodes.tolist() == [0, 1, 2]
+    assert sum(map(len, context.groups)) == 0
 
 
 def test_context_of_cells_without_niche_is_their_halo():
     edge_index, own = torch.tensor([[0, 1], [1, 2]]), torch.tensor([-1, 0, -1])
-    context = tile_context(torch.tensor([2]), edge_index, 1, niche=own, tissue=torch.tensor([0]))
+    context = tile_context(
+        torch.tensor([2]), edge_index, 1, [LevelEdges(own), LevelEdges(torch.tensor([0]))]
+    )
     assert context.nodes.tolist() == [1, 2]
-    assert context.niches.numel() == 0
-
-
-def test_context_refuses_tissue_without_niches():
-    with pytest.raises(ValueError, match="'niche' or 'niche_index' with 'tissue'"):
-        tile_context(torch.tensor([0]), torch.tensor([[0], [1]]), 1, tissue=torch.tensor([0]))
+    assert sum(map(len, context.groups)) == 0
 
 
 @pytest.mark.parametrize("num_hops", [0, 1, 2, 5])

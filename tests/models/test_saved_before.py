@@ -27,7 +27,7 @@ def test_a_model_saved_before_embeds_as_it_did(name):
     cls, image = MODELS[name]
     slide = make_tissue(120, num_genes=24, num_types=4, num_niches=3, image=image, seed=7)
     model = cls.from_pretrained(SAVED / name)
-    got = embed_data(model, model.prepare(slide), tile_size=50, device="cpu")
+    got = embed_data(model, model.recipe(slide), tile_size=50, device="cpu")
     with np.load(SAVED / name / "embeddings.npz") as expected:
         assert sorted(expected) == sorted(got)
         for level in expected:

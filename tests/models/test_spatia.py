@@ -1,5 +1,7 @@
 """SPATIA: what context may and may not do to a cell."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -8,85 +10,105 @@ from torch.testing import assert_close
 
 from spatiagraph.data import GenePanel, make_tissue
 from spatiagraph.data.loader import TileLoader
-from spatiagraph.models import Spatia
+from spatiagraph.data.recipe import (
+    KNN,
+    Annotated,
+    Circles,
+    Crop,
+    Grid,
+    InGroups,
+    Neighborhoods,
+    Radius,
+)
+from spatiagraph.models import Spatia, spatia_base, spatia_recipe, spatia_small, spatia_tiny
+from spatiagraph.models.spatia import TINY
+from spatiagraph.nn import MaskedImageEncoder
+from spatiagraph.tasks import pretraining
 from spatiagraph.training.embedding import embed_data
 
 SLIDE = make_tissue(240, num_genes=30, image="dapi", seed=0)
 PANEL = GenePanel.from_slides([SLIDE])
-SMALL = {"channels": 16, "gene_channels": 16, "gene_layers": 1, "num_tokens": 20, "dropout": 0.0}
+SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
 
 
-def spatia(slide=SLIDE, *, open_gates=True, **arguments):
-    model = Spatia.for_slides([slide], **{**SMALL, **arguments}).eval()
+def spatia(slide=SLIDE, *, open_gates=True, labels=None, options=None, size=SMALL, **rules):
+    """A small model of a slide, its gates open: they hide what context does."""
+    recipe = Spatia.default_recipe([slide], **rules)
+    model = Spatia.for_slides([slide], size, recipe=recipe, labels=labels, **(options or {}))
     if open_gates:
         generator = torch.Generator().manual_seed(0)
         for name, parameter in model.named_parameters():
             if name.endswith("gate"):
                 parameter.data.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-    return model
+    return model.eval()
 
 
 def whole(model, slide=SLIDE):
     """The slide as one batch."""
-    (tile,) = TileLoader([model.prepare(slide)], slide.num_cells, model.num_hops)
+    (tile,) = TileLoader([model.recipe(slide)], slide.num_cells, model.num_hops)
     return tile
 
 
-NICHES = [
-    {"niche": "grid"},
-    {"niche": "knn"},
-    {"niche": "radius", "niche_um": 27.0},
-    {"niche": "labels", "niche_key": "niche"},
-]
+TISSUE = Grid(217.6)
+NICHES = {
+    "grid": {},
+    "knn": {"graph": KNN(16), "levels": (Neighborhoods(16), TISSUE)},
+    "radius": {"graph": Radius(27.0), "levels": (Circles(27.0), TISSUE)},
+    "labels": {"levels": (Annotated("niche"), TISSUE)},
+}
+
+
+def encoded(model, batch):
+    return model.encode(model.cells(batch))
 
 
 def test_context_adds_nothing_before_training():
     """SPATIA fact 16: the gates at the start."""
     model = spatia(open_gates=False)
     batch = whole(model)
-    assert_close(model(**model.inputs(batch)).cell, model.encode(batch), rtol=0, atol=0)
+    assert_close(model(*model.inputs(batch)).cell, encoded(model, batch), rtol=0, atol=0)
 
 
 def test_without_niche_and_tissue_it_is_the_cell_model():
     """SPATIA fact 16: the switches."""
-    model = spatia(use_niche=False, use_tissue=False)
+    model = spatia(options={"top_down": False})
     model.context_encoder.gate.data.zero_()
     batch = whole(model)
-    assert_close(model(**model.inputs(batch)).cell, model.encode(batch), rtol=0, atol=0)
+    assert_close(model(*model.inputs(batch)).cell, encoded(model, batch), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("arguments", NICHES, ids=lambda a: a["niche"])
+@pytest.mark.parametrize("kind", NICHES)
 @torch.no_grad()
-def test_tiles_give_what_the_whole_slide_gives(arguments):
-    model = spatia(**arguments)
-    data = model.prepare(SLIDE)
+def test_tiles_give_what_the_whole_slide_gives(kind):
+    model = spatia(**NICHES[kind])
+    data = model.recipe(SLIDE)
     expected = embed_data(model, data, tile_size=SLIDE.num_cells)
     tiled = embed_data(model, data, tile_size=40)
     for level, value in expected.items():
         assert_close(tiled[level], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("arguments", NICHES[:3], ids=lambda a: a["niche"])
+@pytest.mark.parametrize("kind", ["grid", "knn", "radius"])
 @torch.no_grad()
-def test_where_the_slide_lies_means_nothing(arguments):
+def test_where_the_slide_lies_means_nothing(kind):
     """SPATIA fact 17: translation."""
-    model = spatia(**arguments)
+    model = spatia(**NICHES[kind])
     batch = whole(model)
     moved = batch.clone()
     for key in ("pos", "niche_pos", "tissue_pos"):
         moved[key] = batch[key] + torch.tensor([300.0, -50.0])
-    expected, got = (model(**model.inputs(b)) for b in (batch, moved))
+    expected, got = (model(*model.inputs(b)) for b in (batch, moved))
     assert_close(got.cell, expected.cell, rtol=1e-3, atol=1e-4)
-    assert_close(got.tissue, expected.tissue, rtol=1e-3, atol=1e-4)
+    assert_close(got.levels[1].h, expected.levels[1].h, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
 def test_the_order_of_cells_means_nothing():
     """SPATIA fact 17: permutation."""
     model = spatia()
-    data = model.prepare(SLIDE)
+    data = model.recipe(SLIDE)
     order = torch.randperm(SLIDE.num_cells, generator=torch.Generator().manual_seed(0)).numpy()
-    shuffled = model.prepare(SLIDE[order])
+    shuffled = model.recipe(SLIDE[order])
     a = embed_data(model, data, tile_size=100)
     b = embed_data(model, shuffled, tile_size=100)
     for level in a:
@@ -97,16 +119,16 @@ def test_other_niches_do_not_reach_a_niche_before_the_tissue_does():
     """SPATIA fact 18: by gradient."""
     model = spatia()
     batch = whole(model)
-    z = model.encode(batch).detach().requires_grad_()
-    out = model.context(z, batch)
+    z = encoded(model, batch).detach().requires_grad_()
+    out = model.context(z, model.graph(batch))
     niche = int(batch.niche[0])
-    (gradient,) = torch.autograd.grad(out.alone[niche].sum(), z, retain_graph=True)
+    (gradient,) = torch.autograd.grad(out.levels[0].pooled[niche].sum(), z, retain_graph=True)
     inside = batch.niche == niche
     assert (gradient[inside] != 0).any()
     assert (gradient[~inside] == 0).all()
     region = int(batch.tissue[niche])
-    (gradient,) = torch.autograd.grad(out.niche[niche].sum(), z, retain_graph=True)
-    here = batch.tissue_of_cell == region
+    (gradient,) = torch.autograd.grad(out.levels[0].h[niche].sum(), z, retain_graph=True)
+    here = batch.group_of_cell("tissue") == region
     assert (gradient[here & ~inside] != 0).any()
     assert (gradient[~here] == 0).all()
     (gradient,) = torch.autograd.grad(out.cell[0].sum(), z)
@@ -121,42 +143,39 @@ def test_two_slides_in_one_batch_are_two_runs():
     other = make_tissue(150, num_genes=30, image="dapi", seed=1, slide_id="b")
     model = spatia()
     batches = [whole(model, slide) for slide in (SLIDE, other)]
-    together = model(**model.inputs(Batch.from_data_list(batches)))
-    apart = [model(**model.inputs(batch)) for batch in batches]
-    for level in ("cell", "niche", "tissue"):
-        expected = torch.cat([getattr(out, level) for out in apart])
-        assert_close(getattr(together, level), expected, rtol=1e-4, atol=1e-5)
+    together = model(*model.inputs(Batch.from_data_list(batches)))
+    apart = [model(*model.inputs(batch)) for batch in batches]
+    assert_close(together.cell, torch.cat([o.cell for o in apart]), rtol=1e-4, atol=1e-5)
+    for i, level in enumerate(together.levels):
+        expected = torch.cat([out.levels[i].h for out in apart])
+        assert_close(level.h, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_niche_of_one_cell_works():
     """SPATIA fact 19."""
-    model = spatia(niche_um=2.0)
+    model = spatia(levels=(Grid(2.0), TISSUE))
     batch = whole(model)
-    assert batch.num_niches == SLIDE.num_cells
-    assert model(**model.inputs(batch)).cell.isfinite().all()
+    assert batch.num_items("niche") == SLIDE.num_cells
+    assert model(*model.inputs(batch)).cell.isfinite().all()
 
 
-@pytest.mark.parametrize("use_gene", [True, False])
-@pytest.mark.parametrize("use_image", [True, False])
-@pytest.mark.parametrize("use_niche", [True, False])
-@pytest.mark.parametrize("use_tissue", [True, False])
+@pytest.mark.parametrize("genes", [True, False])
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("top_down", [(True, True), (True, False), (False, True), (False, False)])
 @torch.no_grad()
-def test_every_switch_works_with_every_other(use_gene, use_image, use_niche, use_tissue):
-    switches = {
-        "use_gene": use_gene,
-        "use_image": use_image,
-        "use_niche": use_niche,
-        "use_tissue": use_tissue,
-    }
-    if not (use_gene or use_image):
+def test_every_switch_works_with_every_other(genes, image, top_down):
+    rules = {} if image else {"crops": ()}
+    options = {"genes": genes, "top_down": top_down}
+    if not (genes or image):
         with pytest.raises(ValueError, match="would read nothing"):
-            spatia(**switches)
+            spatia(options=options, **rules)
         return
-    model = spatia(**switches)
+    model = spatia(options=options, **rules)
+    assert [level.top_down is not None for level in model.context_encoder.levels] == [*top_down]
     batch = whole(model)
-    assert model(**model.inputs(batch)).cell.shape == (240, 16)
-    if not use_gene:
+    assert model(*model.inputs(batch)).cell.shape == (240, 16)
+    if not genes:
         del batch.image
         with pytest.raises(ValueError, match="reads images alone"):
             model.inputs(batch)
@@ -164,45 +183,56 @@ def test_every_switch_works_with_every_other(use_gene, use_image, use_niche, use
 
 @torch.no_grad()
 def test_images_of_niches_and_regions_reach_the_cells():
-    model = spatia(niche_image=True, tissue_image=True)
+    crops = (Crop(13.6), Crop(54.4, of="niche"), Crop(217.6, of="tissue"))
+    model = spatia(crops=crops)
     batch = whole(model)
     assert batch.niche_image.shape[1:] == (1, 32, 32)
-    expected = model(**model.inputs(batch))
-    for key, level in (("niche_image", "niche"), ("tissue_image", "tissue")):
+    expected = model(*model.inputs(batch))
+    for i, key in enumerate(("niche_image", "tissue_image")):
         changed = batch.clone()
         changed[key] = 1 - batch[key]
-        got = model(**model.inputs(changed))
-        assert not torch.isclose(getattr(got, level), getattr(expected, level)).all()
+        got = model(*model.inputs(changed))
+        assert not torch.isclose(got.levels[i].h, expected.levels[i].h).all()
 
 
 def test_a_saved_model_is_the_same_model(tmp_path):
-    model = spatia(labels=["cell_type"], niche="knn")
+    model = spatia(labels=["cell_type"], **NICHES["knn"])
     model.save_pretrained(tmp_path)
     again = Spatia.from_pretrained(tmp_path)
     assert again.labels == model.labels
     batch = whole(model)
     with torch.no_grad():
-        assert_close(model(**model.inputs(batch)).cell, again(**again.inputs(batch)).cell)
+        assert_close(model(*model.inputs(batch)).cell, again(*again.inputs(batch)).cell)
 
 
-@pytest.mark.parametrize(
-    ("preset", "low", "high"), [("tiny", 0.1e6, 1e6), ("small", 20e6, 40e6), ("base", 120e6, 180e6)]
-)
-def test_presets_have_the_size_they_say(preset, low, high):
+SIZES = {  # build, parameters without the image decoder, parameters of the image decoder
+    "tiny": (spatia_tiny, (0.1e6, 0.4e6), (0.01e6, 0.05e6)),
+    "small": (spatia_small, (20e6, 35e6), (0.5e6, 3e6)),
+    "base": (spatia_base, (110e6, 140e6), (20e6, 30e6)),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_what_they_say(size):
     """SPATIA §2.2: about 155 million parameters are reported for the published model."""
+    build, (low, high), (decoder_low, decoder_high) = SIZES[size]
     with torch.device("meta"):
-        model = getattr(Spatia, preset)(PANEL)
-    assert low < model.num_parameters < high
+        model = build(PANEL)
+    decoder = sum(p.numel() for p in model.heads.image_decoder.parameters())
+    assert decoder_low < decoder < decoder_high
+    assert low < model.num_parameters - decoder < high
     assert f"{model.num_parameters:,}" in repr(model)
 
 
 def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
     """SPATIA fact 14: nothing initialises its weights anew."""
-    options = {"image_options": {"patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2}}
-    image = {"img_size": 32, "in_chans": 1, "num_classes": 0, **options["image_options"]}
-    trained = timm.create_model("vit_tiny_patch16_224", **image)
+    options = {"patch_size": 8, "depth": 1, "embed_dim": 32, "num_heads": 2, "img_size": 32}
+    name = "vit_tiny_patch16_224"
+    trained = timm.create_model(name, in_chans=1, num_classes=0, **options)
     save_file(trained.state_dict(), tmp_path / "vit.safetensors")
-    model = spatia(checkpoint=str(tmp_path / "vit.safetensors"), **options)
+    source = str(tmp_path / "vit.safetensors")
+    image = MaskedImageEncoder(name, in_channels=1, checkpoint=source, **options)
+    model = spatia(options={"image": image})
     own = model.cell_encoder.image.backbone.state_dict()
     for name, value in trained.state_dict().items():
         assert_close(own[name], value, rtol=0, atol=0)
@@ -214,21 +244,34 @@ def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
 def test_window_sizes_are_told_where_crops_are_zoomed():
     slide = make_tissue(100, num_genes=30, image="dapi", seed=0)
     slide.adata.obs["window_um"] = 10.0 + torch.arange(100).numpy() / 10
-    model = spatia(slide, window_key="window_um")
+    model = spatia(slide, crops=(Crop(window_key="window_um"),))
     batch = whole(model, slide)
     with torch.no_grad():
-        got = model.encode(batch)
+        got = encoded(model, batch)
         batch.window_um = batch.window_um.flip(0)
-        assert not torch.isclose(model.encode(batch), got).all()
+        assert not torch.isclose(encoded(model, batch), got).all()
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="'niche' grid, knn, radius or labels, got 'square'"):
-        Spatia.tiny(PANEL, niche="square")
     with pytest.raises(ValueError, match="'likelihood' zinb or gaussian"):
-        Spatia.tiny(PANEL, likelihood="poisson")
-    with pytest.raises(ValueError, match="'preset' tiny, small, base, got 'huge'"):
+        spatia_tiny(PANEL, likelihood="poisson")
+    with pytest.raises(ValueError, match="'size' tiny, small, base, got 'huge'"):
         Spatia.for_slides([SLIDE], "huge")
-    genes = make_tissue(100, image=None)
-    with pytest.raises(ValueError, match="an image with the slides, got none"):
-        Spatia.for_slides([genes], use_image=True)
+    with pytest.raises(ValueError, match="'top_down' of 2 levels, got 3"):
+        spatia_tiny(PANEL, top_down=(True, True, False))
+
+
+def test_one_level_or_three_make_a_model_too():
+    for levels in ((), (Grid(54.4),), (Grid(27.2), Grid(54.4), Grid(217.6, "block"))):
+        model = spatia(levels=levels, **({} if levels else {"graph": KNN(8)}))
+        found = embed_data(model, model.recipe(SLIDE), tile_size=100)
+        assert list(found) == ["cell", *model.recipe.level_names]
+        batch = whole(model)
+        assert pretraining(model).loss(batch).loss.isfinite()
+
+
+def test_the_published_recipe_is_of_squares():
+    recipe = spatia_recipe(PANEL)
+    assert recipe.graph == InGroups("niche")
+    assert [level.size_um for level in recipe.levels] == [54.4, 217.6]
+    assert recipe.crop() == Crop(13.6, 224)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import spatiagraph
 from spatiagraph._config import from_config
-from spatiagraph._savable import MODULES, savable_classes
+from spatiagraph._savable import ROOMS, savable_classes
+from spatiagraph.data.recipe import Rule
 from spatiagraph.models import ContextModel, Spatia
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.hub import PretrainedModel
 
@@ -47,17 +48,23 @@ def test_the_closed_set_is_every_concrete_module_and_nothing_that_is_not():
         return {cls}.union(*(below(sub) for sub in cls.__subclasses__()))
 
     ours = {cls for cls in below(Configurable) if cls.__module__.startswith("spatiagraph.")}
-    abstract = {Configurable, PretrainedModel, SlideModel}
+    abstract = {Configurable, PretrainedModel, SlideModel, HierarchicalModel}
     modules = {cls for cls in savable_classes().values() if issubclass(cls, torch.nn.Module)}
     assert modules == {c for c in ours - abstract if c.__name__ not in ("_Fusion", "TimmEncoder")}
-    others = {cls.__name__ for cls in savable_classes().values()} - {c.__name__ for c in modules}
-    assert others == {"GenePanel", "LabelSet", "SlideToGraph"}
-    assert {cls.__module__ for cls in savable_classes().values()} == MODULES
+    rules = {cls for cls in savable_classes().values() if issubclass(cls, Rule)}
+    assert rules == {c for c in below(Rule) if c.__module__.startswith("spatiagraph.")} - {Rule}
+    others = {cls.__name__ for cls in {*savable_classes().values()} - modules - rules}
+    assert others == {"GenePanel", "LabelSet", "Recipe"}
+    rooms = {cls.__module__.split(".")[1] for cls in savable_classes().values()}
+    assert rooms == set(ROOMS)
 
 
 def stranger(folder, name, change):
     """A copy of a saved model with another configuration."""
-    shutil.copytree(SAVED / name, folder)
+    if name == "spatia_today":
+        Spatia.from_pretrained(SAVED / "spatia").save_pretrained(folder)
+    else:
+        shutil.copytree(SAVED / name, folder)
     config = json.loads((folder / "config.json").read_text())
     change(config)
     (folder / "config.json").write_text(json.dumps(config))
@@ -107,7 +114,7 @@ TIMM = {
 
 
 @pytest.mark.parametrize("option", TIMM)
-@pytest.mark.parametrize("name", ["context_image", "spatia"])
+@pytest.mark.parametrize("name", ["context_image", "spatia", "spatia_today"])
 def test_no_option_of_timm_names_a_file_or_an_address(tmp_path, monkeypatch, option, name):
     def refuse(*args, **kwargs):
         raise AssertionError("the network was asked")
@@ -118,6 +125,8 @@ def test_no_option_of_timm_names_a_file_or_an_address(tmp_path, monkeypatch, opt
         args = config["model"]["args"]
         if name == "spatia":
             args = args if option in args else args["image_options"]
+        elif name == "spatia_today":
+            args = args["cell_encoder"]["args"]["encoder"]["args"]["image"]["args"]
         else:
             args = args["cell_encoder"]["args"]["image"]["args"]
         args[option] = TIMM[option]
@@ -160,14 +169,14 @@ def test_an_argument_of_another_kind_or_size_is_one_line(tmp_path, argument):
 
 
 def weights(folder, change):
-    shutil.copytree(SAVED / "context", folder)
+    ContextModel.from_pretrained(SAVED / "context").save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
     return folder
 
 
-GATE = "context_encoder.from_niche.gate"
+GATE = "context_encoder.levels.0.top_down.gate"
 WEIGHTS = {
     "expected finite": (lambda t: t[GATE][2:4].fill_(torch.nan), "got 2 NaN or infinite.* of 'con"),
     "infinite": (lambda t: t[GATE].div_(0.0), f"got 8 NaN or infinite.* the 8 of '{GATE}'"),
@@ -188,4 +197,5 @@ def test_weights_that_are_not_of_the_model_are_named(tmp_path, case):
 
 def test_weights_in_half_precision_are_read_as_they_were(tmp_path):
     folder = weights(tmp_path / "model", lambda t: t.update({GATE: t[GATE].bfloat16()}))
-    assert ContextModel.from_pretrained(folder).context_encoder.from_niche.gate.dtype == torch.float
+    model = ContextModel.from_pretrained(folder)
+    assert model.context_encoder.levels[0].top_down.gate.dtype == torch.float

@@ -12,6 +12,7 @@ from spatiagraph.nn import (
     ImageEncoder,
     MaskedImageDecoder,
     MaskedImageEncoder,
+    ProfileStart,
     TokenCellEncoder,
     TokenFusion,
 )
@@ -34,10 +35,8 @@ def encoder(*, image=None, weight=1.0, profile=False, num_tokens=None, tokenizer
     fusion = TokenFusion(
         D, image.channels, C, num_cell_tokens=2 + LABELS, weight=weight, dropout=0.0
     )
-    own = GeneEncoder(G, C) if profile else None
-    return TokenCellEncoder(
-        C, genes, image, fusion, profile=own, num_tokens=num_tokens, tokenizer=tokenizer
-    )
+    tokens = TokenCellEncoder(C, genes, image, fusion, num_tokens=num_tokens, tokenizer=tokenizer)
+    return ProfileStart(tokens, GeneEncoder(G, C)) if profile else tokens
 
 
 @pytest.fixture
@@ -161,12 +160,12 @@ def test_the_bottleneck_knows_counts_from_cell_tokens_alone(cells):
     x, image = cells
     model = encoder().eval()
     streams = model.streams(x, image)
-    asked = model.ask(streams)
+    asked = model.decode(streams)
     assert asked.shape == (6, G, D)
     other = streams._replace(sampled=streams.sampled._replace(values=x.roll(1, 0)))
-    assert_close(model.ask(other), asked)  # counts are not read again
+    assert_close(model.decode(other), asked)  # counts are not read again
     cells_swapped = streams._replace(genes=streams.genes.roll(1, 0))
-    assert not torch.isclose(model.ask(cells_swapped), asked).all()
+    assert not torch.isclose(model.decode(cells_swapped), asked).all()
 
 
 def test_a_profile_starts_as_the_embedding(cells):

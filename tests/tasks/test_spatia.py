@@ -9,22 +9,24 @@ from torch.testing import assert_close
 from spatiagraph.data import make_tissue
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.models import Spatia
-from spatiagraph.tasks import Annotation, SpatiaPretraining, SpatiaWeights
+from spatiagraph.models.spatia import TINY
+from spatiagraph.tasks import Annotation, Corruption, SpatiaPretraining, SpatiaWeights
 
 SLIDE = make_tissue(200, num_genes=30, image="dapi", seed=0)
-SMALL = {"channels": 16, "gene_channels": 16, "gene_layers": 1, "num_tokens": 20, "dropout": 0.0}
+SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
+HIDING = Corruption(hidden_ratio=0.4)
 ALL = SpatiaWeights(label_adversary=0.1, source_adversary=0.1)
 NAMES = list(asdict(ALL))
 
 
 def task(weights=ALL, labels=("cell_type", "region"), slide=SLIDE, **arguments):
     torch.manual_seed(0)
-    model = Spatia.for_slides([slide], labels=list(labels), **{**SMALL, **arguments})
-    return SpatiaPretraining(model, weights, hidden_ratio=0.4, num_sources=2)
+    model = Spatia.for_slides([slide], SMALL, labels=list(labels), **arguments)
+    return SpatiaPretraining(model, weights, corruption=HIDING, num_sources=2)
 
 
 def batch_of(task, slide=SLIDE):
-    (tile,) = TileLoader([task.model.prepare(slide)], slide.num_cells, task.model.num_hops)
+    (tile,) = TileLoader([task.model.recipe(slide)], slide.num_cells, task.model.num_hops)
     return tile
 
 
@@ -39,7 +41,8 @@ def test_a_switched_on_loss_adds_its_weight_times_its_value(name):
     batch = batch_of(on)
     with_it = on.loss(batch, generator())
     assert set(with_it.parts) == set(NAMES)
-    on.weights = replace(ALL, **{name: 0.0})
+    objective = next(o for o in on.objectives if o.name == name)
+    objective.weight = 0.0
     without = on.loss(batch, generator())
     if name in ("masked_cells", "masked_niches"):  # then nothing is hidden from the others either
         assert name not in without.parts
@@ -49,7 +52,7 @@ def test_a_switched_on_loss_adds_its_weight_times_its_value(name):
     weight = getattr(ALL, name)
     assert with_it.parts[name] > 0
     assert_close(with_it.loss - without.loss, weight * with_it.parts[name], rtol=1e-3, atol=1e-4)
-    on.weights = replace(ALL, **{name: 3 * weight})
+    objective.weight = 3 * weight
     assert_close(
         on.loss(batch, generator()).loss - with_it.loss,
         2 * weight * with_it.parts[name],
@@ -95,7 +98,8 @@ def test_unknown_labels_teach_nothing():
     assert out.loss == 0
     out.loss.backward()
     assert all(
-        p.grad is None or (p.grad == 0).all() for p in unlabelled.model.classifiers.parameters()
+        p.grad is None or (p.grad == 0).all()
+        for p in unlabelled.model.heads.classifiers.parameters()
     )
 
 
@@ -104,7 +108,7 @@ def test_what_is_not_there_is_left_out():
     parts = set(_parts(task(SpatiaWeights(), labels=(), slide=genes), genes))
     left_out = {"masked_image", "cross_modal", "classification", "diversity"}
     assert parts == set(NAMES) - left_out - {"label_adversary", "source_adversary"}
-    images = task(SpatiaWeights(), labels=(), use_gene=False)
+    images = task(SpatiaWeights(), labels=(), genes=False)
     assert set(_parts(images, SLIDE)) == {
         "masked_image",
         "expression",
@@ -121,7 +125,7 @@ def _parts(task, slide):
 def test_a_cached_batch_trains_context_alone():
     cached = task(SpatiaWeights())
     batch = batch_of(cached)
-    batch.z = cached.model.encode(batch).detach()
+    batch.z = cached.model.encode(cached.model.cells(batch)).detach()
     del batch.image
     out = cached.loss(batch, generator())
     assert set(out.parts) == {"expression", "niche_profile", "masked_cells", "masked_niches"}
@@ -133,12 +137,12 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="0 or more, got less for denoise"):
         SpatiaWeights(denoise=-1.0)
     with pytest.raises(ValueError, match="'thin_rate' from 0 to below 1, got 1.0"):
-        SpatiaPretraining(task().model, thin_rate=1.0)
+        Corruption(thin_rate=1.0)
     with pytest.raises(ValueError, match="num_sources of 2 or more, got 0"):
         SpatiaPretraining(task().model, ALL)
     with pytest.raises(ValueError, match="labels with genes to hide"):
         SpatiaPretraining(task(SpatiaWeights(), labels=()).model, ALL, num_sources=2)
-    with pytest.raises(ValueError, match="'prepare' reads labels"):
+    with pytest.raises(ValueError, match="recipe reads labels"):
         Annotation(task(SpatiaWeights(), labels=()).model)
 
 

@@ -5,6 +5,7 @@ on the neighbours of a cell alone, the other on the cell alone.
 """
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from spatiagraph.data import make_tissue
+from spatiagraph.data.recipe import KNN, Grid, Neighborhoods
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.heads import LabelHead
 from spatiagraph.models import Spatia
+from spatiagraph.models.spatia import TINY
 from spatiagraph.tasks import Annotation
 from spatiagraph.training import embed, fit
 
@@ -34,8 +37,17 @@ def scores(num_cells: int, pretrain_epochs: int, epochs: int, choices) -> pd.Dat
     rows = []
     for choice in choices:
         switches = dict(zip(SWITCHES, choice, strict=True))
-        arguments = {"channels": 32, "num_tokens": 60, "niche": "knn", "niche_size": 7}
-        model = Spatia.for_slides([slide], labels=LABELS, **arguments, **switches)
+        crops = {} if switches["use_image"] else {"crops": ()}
+        levels = (Neighborhoods(7), Grid(217.6))
+        recipe = Spatia.default_recipe([slide], graph=KNN(7), levels=levels, **crops)
+        model = Spatia.for_slides(
+            [slide],
+            replace(TINY, num_tokens=60),
+            recipe=recipe,
+            labels=LABELS,
+            genes=switches["use_gene"],
+            top_down=(switches["use_niche"], switches["use_tissue"]),
+        )
         if not switches["use_niche"]:  # neither do cells hear each other then
             model.context_encoder.gate.requires_grad_(False)
         if pretrain_epochs:

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 from spatiagraph._files import DiskFullError
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel
+from spatiagraph.data.recipe import Neighborhoods, Parts
+from spatiagraph.models import ContextModel, default_recipe
 from spatiagraph.training import fit
 
 SLIDE = make_tissue(120, num_genes=20, image=None, seed=0)
@@ -23,7 +24,9 @@ RUN = {"max_epochs": 4, "accelerator": "cpu", "progress": False, "seed": 3}
 
 
 def model():
-    return ContextModel.for_slides([SLIDE], channels=8, tissue_size=60)
+    levels = (Neighborhoods(15), Parts(60))
+    recipe = default_recipe([SLIDE], image=False, levels=levels)
+    return ContextModel.for_slides([SLIDE], recipe, channels=8)
 
 
 def weights_after(out, **changed):

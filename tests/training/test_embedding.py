@@ -4,14 +4,16 @@ import torch
 
 from spatiagraph import keys
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel, Spatia
+from spatiagraph.data.recipe import Annotated, Grid, Neighborhoods, Parts
+from spatiagraph.models import ContextModel, Spatia, default_recipe
 from spatiagraph.training import embed
 from spatiagraph.training.embedding import embed_data
 
 
-def perturbed(slide, **options: object) -> ContextModel:
+def perturbed(slide, tissue=Parts(256)) -> ContextModel:  # noqa: B008  # a rule is frozen
     """A model with every gate open, as training would leave it."""
-    model = ContextModel.for_slides([slide], channels=16, num_layers=2, **options)
+    recipe = default_recipe([slide], image=False, levels=(Neighborhoods(15), tissue))
+    model = ContextModel.for_slides([slide], recipe, channels=16, num_layers=2)
     torch.manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -22,8 +24,8 @@ def perturbed(slide, **options: object) -> ContextModel:
 @pytest.mark.parametrize("num_cells", [1500, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_tiles_with_halo_equal_the_whole_slide(num_cells):
     slide = make_tissue(num_cells, num_genes=60, image=None, seed=0)
-    model = perturbed(slide, tissue_size=100)
-    data = model.prepare(slide)
+    model = perturbed(slide, Parts(100))
+    data = model.recipe(slide)
     tiled = embed_data(model, data, tile_size=max(200, num_cells // 10))
     whole = embed_data(model, data, tile_size=num_cells)
     for level in ("cell", "niche", "tissue"):
@@ -37,7 +39,7 @@ def test_embed_writes_where_the_ecosystem_looks():
     for key in ("X_context", "X_context_niche", "X_context_tissue"):
         assert adata.obsm[key].shape == (200, 16)
         assert np.isfinite(adata.obsm[key]).all()
-    assert adata.obsp[keys.CONNECTIVITIES].sum() == 200 * model.prepare.num_neighbors
+    assert adata.obsp[keys.CONNECTIVITIES].sum() == 200 * model.recipe.graph.k
     row = adata.obsp[keys.DISTANCES][7]
     expected = np.linalg.norm(slide.pos[row.indices] - slide.pos[7], axis=1)
     np.testing.assert_allclose(row.data, expected, rtol=1e-3)
@@ -48,7 +50,7 @@ def test_embed_writes_where_the_ecosystem_looks():
 def test_embed_is_deterministic():
     slide = make_tissue(200, num_genes=40, image=None, seed=0)
     model = perturbed(slide)
-    first, second = (embed_data(model, model.prepare(slide)) for _ in range(2))
+    first, second = (embed_data(model, model.recipe(slide)) for _ in range(2))
     np.testing.assert_array_equal(first["niche"], second["niche"])
 
 
@@ -56,8 +58,11 @@ def test_cells_without_a_niche_may_fill_a_tile():
     slide = make_tissue(200, num_genes=40, image=None, seed=0)
     alone = np.arange(200) % 4 == 0
     slide.adata.obs["area"] = np.where(alone, None, slide.adata.obs["niche"].astype(str))
-    model = Spatia.for_slides([slide], niche="labels", niche_key="area", image=None, seed=0)
-    data = model.prepare(slide)
+    model = Spatia.for_slides(
+        [slide],
+        recipe=Spatia.default_recipe([slide], levels=(Annotated("area"), Grid(217.6))),
+    )
+    data = model.recipe(slide)
     whole, tiled = (embed_data(model, data, tile_size=size) for size in (8192, 20))
     for level, value in whole.items():
         assert np.isnan(value).any(axis=1).tolist() == (alone & (level != "cell")).tolist()
@@ -79,7 +84,9 @@ def test_embed_refuses_a_slide_smaller_than_a_niche():
         embed(perturbed(slide), slide[:5], progress=False)
 
 
-@pytest.mark.parametrize("part", ["cell_encoder.genes.mean", "context_encoder.from_niche.gate"])
+@pytest.mark.parametrize(
+    "part", ["cell_encoder.genes.mean", "context_encoder.levels.0.top_down.gate"]
+)
 def test_embeddings_that_are_not_finite_are_not_written(part):
     slide = make_tissue(200, num_genes=30, image=None, seed=0)
     model = perturbed(slide)

@@ -7,7 +7,8 @@ from lightning.pytorch.callbacks import Callback
 from torch.testing import assert_close
 
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel
+from spatiagraph.data.recipe import Neighborhoods, Parts
+from spatiagraph.models import ContextModel, default_recipe
 from spatiagraph.tasks import MaskedGenes
 from spatiagraph.training import fit
 
@@ -16,7 +17,9 @@ RUN = {"max_epochs": 4, "tile_size": 120, "accelerator": "cpu", "progress": Fals
 
 
 def model(**options: object) -> ContextModel:
-    return ContextModel.for_slides([SLIDE], channels=8, tissue_size=60, **options)
+    levels = (Neighborhoods(15), Parts(60))
+    recipe = default_recipe([SLIDE], image=False, levels=levels)
+    return ContextModel.for_slides([SLIDE], recipe, channels=8, **options)
 
 
 class StopIn(Callback):
@@ -31,7 +34,7 @@ class StopIn(Callback):
 
 
 def test_fit_lowers_the_loss_and_reports_every_epoch(tmp_path):
-    result = fit(model(), [SLIDE], **{**RUN, "max_epochs": 12}, out=tmp_path / "run")
+    result = fit(model(), [SLIDE], **{**RUN, "max_epochs": 12}, lr=1e-2, out=tmp_path / "run")
     loss = result.history["loss"]
     assert loss.iloc[-1] < loss.iloc[0]
     assert result.history["cells"].eq(300).all()
@@ -94,7 +97,7 @@ def test_task_works_in_a_loop_of_ones_own():
     mine = model()
     task = MaskedGenes(mine)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-2)
-    loader = TileLoader([mine.prepare(SLIDE)], 120, mine.num_hops)
+    loader = TileLoader([mine.recipe(SLIDE)], 120, mine.num_hops)
     losses = []
     for _ in range(6):
         for batch in loader:

@@ -69,7 +69,7 @@ class Flat(MaskedGenes):
     """Pulls all cells to one point, as a loss without a counterweight does."""
 
     def loss(self, batch, generator=None):
-        out = self.model(**self.model.inputs(batch))
+        out = self.model(*self.model.inputs(batch))
         loss = (out.cell - 20).square().mean()
         return LossOutput(loss, {}, int(batch.core.sum()))
 

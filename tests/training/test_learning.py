@@ -8,14 +8,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel
+from spatiagraph.data.recipe import Neighborhoods, Parts
+from spatiagraph.models import ContextModel, default_recipe
 from spatiagraph.training import embed, fit
 
 
 @pytest.fixture(scope="module")
 def adata():
     slide = make_tissue(2000, num_genes=100, image=None, seed=0)
-    model = ContextModel.for_slides([slide], niche_size=7)  # as far as the label looks
+    levels = (Neighborhoods(7), Parts(256))  # as far as the label looks
+    model = ContextModel.for_slides([slide], default_recipe([slide], image=False, levels=levels))
     # before training the gates are closed: the cell alone, without any context
     initial = embed(model, slide, progress=False).obsm["X_context"]
     fit(model, [slide], max_epochs=20, tile_size=512, accelerator="cpu", progress=False)

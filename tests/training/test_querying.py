@@ -59,7 +59,8 @@ def test_a_missing_modality_is_a_learned_null_and_not_zeros(tissue):
     model, slide = tissue
     before = {by: embed_query(model, slide, by)["cell"] for by in ("genes", "image")}
     changed = copy.deepcopy(model)
-    changed.cell_encoder.fusion.gene_null.data += 1
+    encoder = changed.cell_encoder
+    getattr(encoder, "encoder", encoder).fusion.gene_null.data += 1
     assert np.abs(embed_query(changed, slide, "image")["cell"] - before["image"]).max() > 1e-3
     assert_array_equal(embed_query(changed, slide, "genes")["cell"], before["genes"])
 
@@ -99,7 +100,7 @@ def test_a_modality_that_is_not_there_is_refused():
     seeing = ContextModel.for_slides([pictured], channels=8)
     with pytest.raises(ValueError, match="an image with slide 'synthetic', got none"):
         embed_query(seeing, slide, "image")
-    blind = Spatia.for_slides([pictured], "tiny", use_gene=False)
+    blind = Spatia.for_slides([pictured], "tiny", genes=False)
     with pytest.raises(ValueError, match="reads genes, this one reads images alone"):
         embed_query(blind, pictured, "genes")
 

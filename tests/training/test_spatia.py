@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,19 +11,27 @@ from lightning.pytorch.callbacks import Callback
 from torch.testing import assert_close
 
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel, Spatia
-from spatiagraph.nn import Configurable
-from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights, default_task
+from spatiagraph.data.loader import NicheBatches
+from spatiagraph.data.recipe import KNN, Crop, Grid, Neighborhoods
+from spatiagraph.models import ContextModel, SlideModel, Spatia
+from spatiagraph.models.spatia import TINY
+from spatiagraph.nn import GeneTokenEncoder, ImageEncoder, ProfileStart, TokenFusion
+from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
 from spatiagraph.training import embed, encode_cells, fit, impute
 from spatiagraph.training.devices import as_device
 
 SLIDE = make_tissue(260, num_genes=30, image="dapi", seed=0)
 RUN = {"max_epochs": 2, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
-SMALL = {"channels": 16, "gene_channels": 16, "gene_layers": 1, "num_tokens": 20}
+SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
+DROPPING = replace(SMALL, dropout=0.1)
 
 
-def spatia(**arguments) -> Spatia:
-    return Spatia.for_slides([SLIDE], **{**SMALL, **arguments})
+def spatia(size=SMALL, recipe=None, **options) -> Spatia:
+    return Spatia.for_slides([SLIDE], size, recipe=recipe, **options)
+
+
+def genes_alone() -> Spatia:
+    return spatia(recipe=Spatia.default_recipe([SLIDE], crops=()))
 
 
 class StopInSecondEpoch(Callback):
@@ -34,34 +43,65 @@ class StopInSecondEpoch(Callback):
 
 
 def test_it_trains_and_resumes_to_the_same_bits(tmp_path):
-    whole, broken = spatia(dropout=0.1), spatia(dropout=0.1)
+    whole, broken = spatia(DROPPING), spatia(DROPPING)
     fit(whole, [SLIDE], **RUN, out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         fit(broken, [SLIDE], **RUN, out=tmp_path / "broken", callbacks=[StopInSecondEpoch()])
-    again = spatia(dropout=0.1)
+    again = spatia(DROPPING)
     fit(again, [SLIDE], **RUN, out=tmp_path / "broken")
     for name, value in whole.state_dict().items():
         assert_close(again.state_dict()[name], value, rtol=0, atol=0)
-    task = SpatiaPretraining(spatia(dropout=0.1), SpatiaWeights(denoise=0.5))
+    task = SpatiaPretraining(spatia(DROPPING), SpatiaWeights(denoise=0.5))
     with pytest.raises(ValueError, match=r"different: task"):
         fit(task.model, [SLIDE], **RUN, task=task, out=tmp_path / "broken")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"tokenizer": "bins"},
-        {"profile": False, "normalization": "sum", "fusion_residual": "double"},
-        {"likelihood": "gaussian", "use_image": False},
-        {"image": "test_convnext", "niche": "knn", "image_options": {}},
-        {"niche_image": True, "tissue_image": True},
-    ],
-    ids=["bins", "published", "normalised", "cnn", "images of every level"],
-)
-def test_every_variant_trains_and_embeds(arguments):
-    model = spatia(**arguments)
+def binned() -> Spatia:
+    genes = GeneTokenEncoder(30, 16, num_layers=1, heads=2, normalization="none")
+    fusion = TokenFusion(16, 64, 16, num_cell_tokens=2, heads=2)
+    model = spatia(genes=genes, fusion=fusion)
+    model.cell_encoder.encoder.tokenizer = "bins"
+    return model
+
+
+def published() -> Spatia:
+    fusion = TokenFusion(16, 64, 16, num_cell_tokens=2, heads=2, residual="double")
+    return spatia(replace(SMALL, normalization="sum"), fusion=fusion, start=False)
+
+
+def of_spots() -> Spatia:
+    recipe = Spatia.default_recipe([SLIDE], graph=KNN(8), levels=(Neighborhoods(8), Grid(200.0)))
+    return spatia(replace(SMALL, image="test_convnext", image_options={}), recipe)
+
+
+def with_images() -> Spatia:
+    crops = (Crop(13.6), Crop(54.4, of="niche"), Crop(217.6, of="tissue"))
+    return spatia(recipe=Spatia.default_recipe([SLIDE], crops=crops))
+
+
+def normalised() -> Spatia:
+    recipe = Spatia.default_recipe([SLIDE], crops=())
+    return spatia(recipe=recipe, likelihood="gaussian")
+
+
+VARIANTS = {  # how to build it → what must be so of the model, and its terms beside the common ones
+    binned: (lambda m: m.cell_encoder.encoder.tokenizer == "bins", {"denoise", "masked_image"}),
+    published: (lambda m: not isinstance(m.cell_encoder, ProfileStart), {"denoise"}),
+    normalised: (lambda m: m.cell_encoder.image is None, set()),
+    of_spots: (lambda m: isinstance(m.cell_encoder.image, ImageEncoder), {"denoise"}),
+    with_images: (lambda m: all(x.look for x in m.context_encoder.levels), {"masked_image"}),
+}
+
+
+@pytest.mark.parametrize("build", VARIANTS, ids=lambda build: build.__name__)
+def test_every_variant_is_what_it_says_trains_and_embeds(build):
+    is_so, terms = VARIANTS[build]
+    model = build()
+    assert is_so(model)
     result = fit(model, [SLIDE], **{**RUN, "max_epochs": 1})
     assert result.history["loss"].notna().all()
+    assert terms <= set(result.history)
+    assert ("denoise" in result.history) == (model.likelihood == "zinb")
     assert embed(model, SLIDE, progress=False).obsm["X_spatia"].shape == (260, 16)
 
 
@@ -75,7 +115,7 @@ def test_cells_are_cached_where_the_model_will_train(monkeypatch):
     monkeypatch.setattr("spatiagraph.training.fitting.encode_cells", encode)
     for accelerator in ("cpu", "auto"):
         run = {**RUN, "max_epochs": 1, "accelerator": accelerator}
-        fit(spatia(use_image=False), [SLIDE], **run, cache_cells=True)
+        fit(genes_alone(), [SLIDE], **run, cache_cells=True)
     assert asked == ["cpu", "auto"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert as_device("auto") == torch.device("cuda")
@@ -98,11 +138,11 @@ def test_the_second_stage_leaves_the_cells_as_they_are():
 
 def test_cached_cells_are_those_of_the_model():
     model = spatia().eval()
-    data = model.prepare(SLIDE)
+    data = model.recipe(SLIDE)
     z = encode_cells(model, data, chunk_size=100)
     with torch.no_grad():
-        data.x = data.x.to_dense()
-        assert_close(z, model.encode(data), rtol=1e-4, atol=1e-5)
+        data = data.dense()
+        assert_close(z, model.encode(model.cells(data)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_task_that_hides_genes_refuses_cached_cells():
@@ -114,14 +154,12 @@ def test_a_task_that_hides_genes_refuses_cached_cells():
 def test_niches_from_all_slides_share_a_batch():
     other = make_tissue(200, num_genes=30, image="dapi", seed=1, slide_id="b")
     weights = SpatiaWeights(source_adversary=0.1)
-    model = Spatia.for_slides([SLIDE, other], labels=["cell_type"], **SMALL)
+    model = Spatia.for_slides([SLIDE, other], SMALL, labels=["cell_type"])
     task = SpatiaPretraining(model, weights, num_sources=2)
-    result = fit(model, [SLIDE, other], **RUN, task=task, loader="niches", balance="cell_type")
+    result = fit(model, [SLIDE, other], **RUN, task=task, batches=NicheBatches("cell_type"))
     assert {"denoise", "classification", "source_adversary"} <= set(result.history)
     with pytest.raises(ValueError, match=r"among the labels \['cell_type'\], got 'region'"):
-        fit(model, [SLIDE], **RUN, loader="niches", balance="region")
-    with pytest.raises(ValueError, match="'loader' tiles, or niches"):
-        fit(model, [SLIDE], **RUN, balance="cell_type")
+        fit(model, [SLIDE], **RUN, batches=NicheBatches("region"))
 
 
 def test_embeddings_of_all_levels_are_written():
@@ -131,7 +169,7 @@ def test_embeddings_of_all_levels_are_written():
 
 
 def test_unmeasured_genes_are_imputed():
-    model = spatia(use_image=False)
+    model = genes_alone()
     fit(model, [SLIDE], **{**RUN, "max_epochs": 8})
     visible = SLIDE.adata[:, :24].copy()
     fewer = type(SLIDE)(visible, slide_id="fewer")
@@ -146,9 +184,9 @@ def test_unmeasured_genes_are_imputed():
         impute(spatia(likelihood="gaussian"), fewer)
 
 
-def test_a_model_that_nobody_knows_needs_a_task():
-    class Unknown(Configurable):
-        pass
+def test_a_model_without_an_objective_needs_a_task():
+    class Unknown(SlideModel):
+        recipe = spatia().recipe
 
     with pytest.raises(ValueError, match="Expected a 'task' for a Unknown, got None"):
-        default_task(Unknown())
+        fit(Unknown(), [SLIDE], **RUN)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from spatiagraph.data import Slide, make_tissue
+from spatiagraph.data.recipe import Annotated, Grid
 from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.training import embed, transplant
 
@@ -55,7 +56,8 @@ def test_a_place_without_a_niche_has_no_embedding_of_one():
     adata = SLIDE.adata.copy()
     adata.obs["area"] = np.where(np.arange(250) == 7, None, adata.obs["niche"].astype(str))
     slide = Slide(adata, slide_id="labelled")
-    model = opened(Spatia.for_slides([slide], image=None, niche="labels", niche_key="area", seed=0))
+    recipe = Spatia.default_recipe([slide], levels=(Annotated("area"), Grid(217.6)))
+    model = opened(Spatia.for_slides([slide], recipe=recipe))
     embed(model, slide, progress=False)
     for key, value in transplant(model, slide, [9, 7], [9, 7]).items():
         np.testing.assert_allclose(value, slide.adata.obsm[key][[9, 7]], rtol=1e-4, atol=1e-4)

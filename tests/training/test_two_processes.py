@@ -7,15 +7,18 @@ import torch
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import spatiagraph as sg
+from spatiagraph.models.spatia import TINY
 
 if __name__ == "__main__":
     slide = sg.make_tissue(400, num_genes=30, image=None, seed=0)
-    model = sg.models.Spatia.for_slides([slide], channels=8, gene_channels=8, gene_layers=1)
+    size = replace(TINY, channels=8, gene_channels=8, gene_layers=1)
+    model = sg.models.Spatia.for_slides([slide], size)
     result = sg.fit(
         model,
         [slide],

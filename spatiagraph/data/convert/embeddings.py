@@ -43,8 +43,8 @@ def write_embeddings(
     adata.obsp[keys.DISTANCES] = sparse.csr_matrix((distance.astype(np.float32), place), shape)
     ones = np.ones(len(distance), dtype=np.float32)
     adata.obsp[keys.CONNECTIVITIES] = sparse.csr_matrix((ones, place), shape)
-    adata.obs[keys.group_key(name, "tissue")] = data.tissue_of_cell.numpy()
-    if data.num_niches < data.num_nodes:  # else every cell has a niche of its own
-        adata.obs[keys.group_key(name, "niche")] = data.niche.numpy()
+    for level in data.level_names:
+        if data.num_items(level) < data.num_nodes:  # else every cell has a group of its own
+            adata.obs[keys.group_key(name, level)] = data.group_of_cell(level).numpy()
     adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **uns}
     return adata

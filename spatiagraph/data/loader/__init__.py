@@ -1,7 +1,7 @@
 """Mini-batches of tissue: tiles with all their context, whole niches of a cohort, pairs."""
 
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
-from spatiagraph.data.loader.hierarchical import HierarchicalLoader, RegionDataset
+from spatiagraph.data.loader.hierarchical import HierarchicalLoader, NicheBatches, RegionDataset
 from spatiagraph.data.loader.pairs import PairLoader, inside_image, pairs_of_cells, read_crops
 from spatiagraph.data.loader.portions import class_weights
 from spatiagraph.data.loader.region_sampler import RegionSampler
@@ -11,6 +11,7 @@ from spatiagraph.data.loader.tiles import TileDataset, TileLoader
 __all__ = [
     "EpochSampler",
     "HierarchicalLoader",
+    "NicheBatches",
     "PairLoader",
     "RegionDataset",
     "RegionSampler",

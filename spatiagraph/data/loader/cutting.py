@@ -1,26 +1,25 @@
 """Parts of a slide: its graph, niches and regions renumbered, its features sliced."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert.counts import take_rows
+from spatiagraph.data.convert.tissue_data import CELL, TissueData
 from spatiagraph.graph.build.group import rank_in_group
 from spatiagraph.graph.order import hilbert_order
-from spatiagraph.graph.tiles import tile_context
+from spatiagraph.graph.tiles import LevelEdges, tile_context
 
-CELL_FEATURES = ("depth", "image", "image_mask", "window_um", "labels", "z")
-"""What a slide may know of each cell, besides ``x``, its place and its groups."""
-NICHE_FEATURES = ("niche_image", "niche_image_mask")
-TISSUE_FEATURES = ("tissue_image", "tissue_image_mask")
-_ROWS = ("node_index", "niche_row", "tissue_row")  # where the features of a tile are found
+_ROWS = "_rows"  # where a tile keeps the rows of its items until it is filled: level → rows
 
 
 def in_hilbert_order(data: TissueData) -> TissueData:
     """The same slide with its cells along a Hilbert curve: neighbours lie close in memory.
 
-    ``cell_index`` still names the row of each cell in the slide. Niches keep their numbers.
+    ``cell_index`` still names the row of each cell in the slide. Groups keep their numbers.
 
     Args:
         data: The whole slide.
@@ -29,71 +28,77 @@ def in_hilbert_order(data: TissueData) -> TissueData:
     if bool((order[1:] > order[:-1]).all()):
         return data
     place = _positions(order, data.num_nodes)
-    num_cells, niches = data.num_nodes, torch.arange(data.num_niches)
     result = data.clone()
-    result.x = _take_rows(data.x, order)
-    result.edge_index = _incoming(data.edge_index, order, place, num_cells)
-    result.niche_index = _incoming(data.niche_index, niches, place, num_cells)
-    for key in ("pos", "niche", "core", "cell_index", *CELL_FEATURES):
-        if key in data:
+    result.x = take_rows(data.x, order)
+    result.edge_index = _incoming(data.edge_index, order, place, data.num_nodes)
+    first = data.level_names[:1]
+    for name in first:  # levels above refer to groups, which stay where they are
+        groups = torch.arange(data.num_items(name))
+        result[f"{name}_index"] = _incoming(data[f"{name}_index"], groups, place, data.num_nodes)
+    for key in ("pos", "core", "cell_index", *first):
+        result[key] = data[key][order]
+    for key, level in data.items_of.items():
+        if level != CELL:
+            continue
+        if key in data.crop_sources:
+            result.crop_sources[key] = data.crop_sources[key].select(order)
+        else:
             result[key] = data[key][order]
     return result
 
 
 def cut_tile(data: TissueData, core: Tensor, num_hops: int) -> TissueData:
-    """Graph, niches and regions of a tile, renumbered; no features yet.
+    """Graph and levels of a tile, renumbered; no features yet.
 
     Args:
         data: The whole slide.
         core: Rows of the cells the tile answers for, ``[C]``.
         num_hops: Hops over ``edge_index`` of the model.
     """
-    nodes, core_mask, niches = tile_context(
-        core,
-        data.edge_index,
-        num_hops,
-        niche=data.niche,
-        niche_index=data.niche_index,
-        tissue=data.tissue,
-    )
-    cell_at = _positions(nodes, data.num_nodes)
-    niche_at = _positions(niches, data.num_niches)
-    regions, region = data.tissue[niches].unique(return_inverse=True)
-    own = data.niche[nodes]
-    return TissueData(
+    names = data.level_names
+    levels = [LevelEdges(data[name], data[f"{name}_index"]) for name in names]
+    nodes, core_mask, groups = tile_context(core, data.edge_index, num_hops, levels)
+    member_at = _positions(nodes, data.num_nodes)
+    tile = TissueData(
         pos=data.pos[nodes],
-        edge_index=_incoming(data.edge_index, nodes, cell_at, nodes.numel()),
-        niche=torch.where(own >= 0, niche_at[own.clamp(min=0)], -1),
-        niche_index=_incoming(data.niche_index, niches, cell_at, nodes.numel()),
-        niche_pos=data.niche_pos[niches],
-        tissue=region,
-        tissue_pos=data.tissue_pos[regions],
+        edge_index=_incoming(data.edge_index, nodes, member_at, nodes.numel()),
         core=core_mask,
         cell_index=data.cell_index[nodes],
-        node_index=nodes,
-        niche_row=niches,
-        tissue_row=regions,
+        levels=names,
     )
+    members, rows = nodes, {CELL: nodes}
+    for name, chosen in zip(names, groups, strict=True):
+        group_at = _positions(chosen, data.num_items(name))
+        own = data[name][members]
+        tile[name] = torch.where(own >= 0, group_at[own.clamp(min=0)], -1)
+        tile[f"{name}_index"] = _incoming(data[f"{name}_index"], chosen, member_at, members.numel())
+        tile[f"{name}_pos"] = data[f"{name}_pos"][chosen]
+        members, member_at, rows[name] = chosen, group_at, chosen
+    tile.__dict__[_ROWS] = rows
+    return tile
 
 
-def fill_tile(tile: TissueData, data: TissueData, slide: int) -> TissueData:
-    """Put the features of its cells, niches and regions into a tile.
+def fill_tile(
+    tile: TissueData,
+    data: TissueData,
+    slide: int,
+    *,
+    take_cells: Callable[[Tensor], Tensor] | None = None,
+) -> TissueData:
+    """Put the features of its cells and groups into a tile.
 
     Args:
         tile: What :func:`cut_tile` returned; changed in place.
         data: The whole slide it was cut from.
         slide: Number of that slide.
+        take_cells: Rows of the cells of the tile → rows of the cells to put in their place.
     """
-    features = (CELL_FEATURES, NICHE_FEATURES, TISSUE_FEATURES)
-    for name, keys in zip(_ROWS, features, strict=True):
-        rows = tile[name]
-        del tile[name]
-        if name == "node_index":
-            counts = _take_rows(data.x, rows)
-            tile.x = counts if counts.layout is torch.strided else counts.to_dense()
-        for key in keys:
-            if key in data:
-                tile[key] = data[key][rows]
+    for level, rows in tile.__dict__[_ROWS].items():
+        if level == CELL and take_cells is not None:
+            rows = take_cells(rows)
+        for key, value in data.take(level, rows).items():
+            tile[key] = value
+            tile.items_of[key] = level
     tile.gene_mask = data.gene_mask
     tile.slide = slide
     return tile
@@ -123,13 +128,15 @@ def cut_niches(
         max_cells: Most cells of a niche.
         generator: Chooses among the context where there is no room for all.
     """
-    num_cells, num_niches = data.num_nodes, data.num_niches
+    first, second = data.level_names
+    num_cells, num_niches = data.num_nodes, data.num_items(first)
+    of_cells = data[first]
     own = region_of_own * num_cells + own  # a cell once more in another visit is another cell
-    (ptr, source), _ = data.niche_index.get_csc()
+    (ptr, source), _ = data[f"{first}_index"].get_csc()
     size = ptr[niches + 1] - ptr[niches]
     group = each(torch.arange(niches.numel()), size)
     member = source[spans(ptr[niches], size)]
-    mine = data.niche[member] == niches[group]
+    mine = of_cells[member] == niches[group]
     member += region[group] * num_cells
     kept = mine & torch.isin(member, own)
     if not bool(mine.all()):
@@ -146,23 +153,29 @@ def cut_niches(
     source = source[spans(ptr[nodes], degree)] + within[target] * num_cells
     source = _place_in(place, source)
     inside, total = source >= 0, nodes.numel()
-    of_cell = data.niche[nodes]
+    of_cell = of_cells[nodes]
     of_cell = torch.where(of_cell >= 0, within * num_niches + of_cell, -1)
-    regions = data.tissue[niches[torch.searchsorted(region, region.unique())]]
-    return TissueData(
+    regions = data[second][niches[torch.searchsorted(region, region.unique())]]
+    num_regions = regions.numel()
+    tile = TissueData(
         pos=data.pos[nodes],
         edge_index=_by_target(source[inside], target[inside], total, total),
-        niche=_place_in(region * num_niches + niches, of_cell),
-        niche_index=_by_target(torch.searchsorted(place, member), group, total, niches.numel()),
-        niche_pos=data.niche_pos[niches],
-        tissue=region,
-        tissue_pos=data.tissue_pos[regions],
         core=torch.isin(place, own),
         cell_index=data.cell_index[nodes],
-        node_index=nodes,
-        niche_row=niches,
-        tissue_row=regions,
+        levels=data.level_names,
     )
+    tile[first] = _place_in(region * num_niches + niches, of_cell)
+    tile[f"{first}_index"] = _by_target(
+        torch.searchsorted(place, member), group, total, niches.numel()
+    )
+    tile[f"{first}_pos"] = data[f"{first}_pos"][niches]
+    tile[second] = region
+    tile[f"{second}_index"] = _by_target(
+        torch.arange(niches.numel()), region, niches.numel(), num_regions
+    )
+    tile[f"{second}_pos"] = data[f"{second}_pos"][regions]
+    tile.__dict__[_ROWS] = {CELL: nodes, first: niches, second: regions}
+    return tile
 
 
 def spans(start: Tensor, size: Tensor) -> Tensor:
@@ -211,17 +224,3 @@ def _by_target(source: Tensor, target: Tensor, num_sources: int, num_targets: in
     """Edges that are sorted by target."""
     size = (num_sources, num_targets)
     return EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order="col")
-
-
-def _take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a dense or sparse CSR matrix, in the layout it has."""
-    if x.layout is torch.strided:
-        return x[rows]
-    ptr, column, value = x.crow_indices(), x.col_indices(), x.values()
-    size = ptr[rows + 1] - ptr[rows]
-    entry = spans(ptr[rows], size)
-    new_ptr = torch.cat([ptr.new_zeros(1), size.cumsum(0)])
-    shape = (rows.numel(), x.size(1))
-    return torch.sparse_csr_tensor(
-        new_ptr, column[entry], value[entry], shape, check_invariants=False
-    )

@@ -1,24 +1,23 @@
 """Mini-batches of whole niches from all over a cohort: regions → niches → cells."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatiagraph.data.convert import TissueData, batched
+from spatiagraph.data.convert.tissue_data import CELL, TissueData, batched
 from spatiagraph.data.loader.cutting import (
-    CELL_FEATURES,
-    NICHE_FEATURES,
-    TISSUE_FEATURES,
     cut_niches,
     each,
     fill_tile,
     in_hilbert_order,
     spans,
 )
-from spatiagraph.data.loader.portions import Portions, portion_start, portions
+from spatiagraph.data.loader.portions import Portions, class_weights, portion_start, portions
 from spatiagraph.data.loader.region_sampler import Draw, RegionSampler
+from spatiagraph.data.recipe import Recipe
 
 _FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have; masks say so
 
@@ -65,7 +64,8 @@ class RegionDataset(Dataset[TissueData]):
         """Portions of the regions of one slide."""
         data, (cells, first) = self.slides[slide], self._deal(deal)[slide]
         _, region = visit.unique(return_inverse=True)
-        order = (region * data.num_niches + self.table.niche[rows]).argsort()
+        num_niches = data.num_items(data.level_names[0])
+        order = (region * num_niches + self.table.niche[rows]).argsort()
         rows, region = rows[order], region[order]
         niches, part = self.table.niche[rows], self.table.part[rows]
         size = first[niches + 1] - first[niches]
@@ -75,13 +75,11 @@ class RegionDataset(Dataset[TissueData]):
         group = each(torch.arange(rows.numel()), self.table.size[rows])
         tile = cut_niches(data, niches, region, own, region[group], self.max_cells, generator)
         tile = fill_tile(tile, data, slide)
-        sizes = (tile.num_nodes, tile.num_niches, tile.num_tissues)
-        features = (CELL_FEATURES, NICHE_FEATURES, TISSUE_FEATURES)
-        for num, keys in zip(sizes, features, strict=True):
-            for key in keys:
-                if key in self.examples and key not in tile:
-                    example = self.examples[key]
-                    tile[key] = example.new_full((num, *example.shape[1:]), _FILL.get(key, 0))
+        for key, (level, example) in self.examples.items():
+            if key not in tile:
+                shape = (tile.num_items(level), *example.shape[1:])
+                tile[key] = example.new_full(shape, _FILL.get(key, 0))
+                tile.items_of[key] = level
         return tile
 
     def _deal(self, seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -91,9 +89,10 @@ class RegionDataset(Dataset[TissueData]):
             dealt = []
             for data in self.slides:
                 cells = torch.randperm(data.num_nodes, generator=generator)
-                cells = cells[data.niche[cells] >= 0]
-                cells = cells[data.niche[cells].argsort(stable=True)]
-                size = torch.bincount(data.niche[cells], minlength=data.num_niches)
+                niche, num_niches = data[data.level_names[0]], data.num_items(data.level_names[0])
+                cells = cells[niche[cells] >= 0]
+                cells = cells[niche[cells].argsort(stable=True)]
+                size = torch.bincount(niche[cells], minlength=num_niches)
                 dealt.append((cells, torch.cat([size.new_zeros(1), size.cumsum(0)])))
             self._dealt = (seed, dealt)
         return self._dealt[1]
@@ -135,8 +134,8 @@ class HierarchicalLoader(DataLoader[TissueData]):
 
     Examples:
         >>> from spatiagraph.data import make_tissue, to_data
-        >>> from spatiagraph.graph import grid_niches
-        >>> data = to_data(make_tissue(500, image=None), niche=grid_niches)
+        >>> from spatiagraph.data.recipe import Grid, Parts
+        >>> data = to_data(make_tissue(500, image=None), levels=(Grid(), Parts()))
         >>> loader = HierarchicalLoader([data], cells_per_step=200)
         >>> sum(int(batch.core.sum()) for batch in loader)
         500
@@ -172,6 +171,53 @@ class HierarchicalLoader(DataLoader[TissueData]):
         )
 
 
+@dataclass(frozen=True)
+class NicheBatches:
+    """Whole niches from all over the slides as mini-batches of a run.
+
+    Attributes:
+        balance: Label whose classes are to come up equally often, one of the recipe's.
+        max_niches: Niches of a region in one batch, at most.
+        max_cells: Cells of a niche in one batch, at most.
+    """
+
+    balance: str | None = None
+    max_niches: int = 256
+    max_cells: int = 64
+
+    def __call__(
+        self, slides: Sequence[TissueData], recipe: Recipe, tile_size: int, *, seed: int = 0
+    ) -> HierarchicalLoader:
+        """Loader of the slides.
+
+        Args:
+            slides: Whole slides, as the recipe makes them.
+            recipe: Names the labels.
+            tile_size: Core cells of a batch, at most.
+            seed: Seed of the draws.
+
+        Raises:
+            ValueError: If the recipe has no label to balance by, or limits do not go together.
+        """
+        weights = None
+        if self.balance is not None:
+            names = [] if recipe.labels is None else list(recipe.labels.classes)
+            if self.balance not in names:
+                raise ValueError(
+                    f"Expected 'balance' among the labels {names}, got {self.balance!r}"
+                )
+            column = names.index(self.balance)
+            weights = class_weights([data.labels[:, column] for data in slides])
+        return HierarchicalLoader(
+            slides,
+            tile_size,
+            max_niches=self.max_niches,
+            max_cells=self.max_cells,
+            weights=weights,
+            seed=seed,
+        )
+
+
 def _check_weights(slides: Sequence[TissueData], weights: Sequence[Tensor]) -> None:
     shapes = [list(weight.shape) for weight in weights]
     wanted = [[data.num_nodes] for data in slides]
@@ -186,21 +232,28 @@ def _check_weights(slides: Sequence[TissueData], weights: Sequence[Tensor]) -> N
             )
 
 
-def _features(slides: Sequence[TissueData]) -> dict[str, Tensor]:
-    """An example of every feature that some slide has; refuse slides that do not fit together."""
-    found: dict[str, Tensor] = {"x": slides[0].x}
+def _features(slides: Sequence[TissueData]) -> dict[str, tuple[str, Tensor]]:
+    """Level and an example of every feature that some slide has; refuse slides that do not fit."""
+    found: dict[str, tuple[str, Tensor]] = {}
     for i, data in enumerate(slides):
-        for key in ("x", *CELL_FEATURES, *NICHE_FEATURES, *TISSUE_FEATURES):
-            if key not in data:
-                continue
-            first = found.setdefault(key, data[key])
-            shape, other = list(data[key].shape[1:]), list(first.shape[1:])
-            if shape != other:
-                raise ValueError(
-                    f"Expected slides that were prepared alike, got {key!r} of {shape} per item "
-                    f"for slide {i} and of {other} before it"
-                )
-    some = [key for key in ("z", "depth") if key in found and any(key not in d for d in slides)]
+        if len(data.level_names) != 2:
+            raise ValueError(
+                f"Expected two levels, niches and regions of them, got {data.level_names} for "
+                f"slide {i}: use a TileLoader"
+            )
+        for level in (CELL, *data.level_names):
+            for key, value in data.take(level, torch.zeros(1, dtype=torch.long)).items():
+                _, first = found.setdefault(key, (level, value))
+                shape, other = list(value.shape[1:]), list(first.shape[1:])
+                if shape != other and key not in ("gene_ids", "gene_values"):
+                    raise ValueError(
+                        f"Expected slides that were prepared alike, got {key!r} of {shape} per "
+                        f"item for slide {i} and of {other} before it"
+                    )
+    every = [set(data.items_of) for data in slides]
+    some = [
+        k for k in ("z", "depth") if any(k in s for s in every) and any(k not in s for s in every)
+    ]
     if some:
         raise ValueError(f"Expected {some} in all slides or in none, got them in some")
     return found

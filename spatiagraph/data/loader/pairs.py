@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spatiagraph.data.checks import name_rows
-from spatiagraph.data.convert import TissueData
-from spatiagraph.data.image import SlideImage
+from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.data.crops import CropSource, image_of
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.data.slide import Slide, check_unique_ids
 
@@ -60,7 +60,10 @@ class PairLoader(DataLoader[TissueData]):
         check_unique_ids(slides)
         self.window_um, self.size_px = window_um, size_px
         self.slides = [slide for slide in slides if (pairs["slide"] == slide.slide_id).any()]
-        images = [crop_source(slide, window_um) for slide in self.slides]
+        self.sources = [
+            CropSource(slide, slide.pos, window_um, size_px, held_bytes=held_bytes)
+            for slide in self.slides
+        ]
         codes = pd.Index([slide.slide_id for slide in self.slides]).get_indexer(
             pd.Index(pairs["slide"])
         )
@@ -75,12 +78,9 @@ class PairLoader(DataLoader[TissueData]):
         self.confidence = torch.from_numpy(pairs["confidence"].to_numpy(np.float32).copy())
         self.transition = _numbers(pairs, transitions) if transitions else None
         self.known = self._look_up(known)
-        self.crops: list[tuple[NDArray[np.int64], Tensor]] | None = None
-        used = [np.union1d(*(rows[codes == i] for rows in (self.control, self.target)))
-                for i in range(len(images))]  # fmt: skip
-        num_bytes = 4 * sum(map(len, used)) * images[0].num_channels * size_px**2
-        if num_bytes <= held_bytes:
-            self.crops = [(rows, self._read(i, rows, progress)) for i, rows in enumerate(used)]
+        for i, source in enumerate(self.sources):
+            for rows in (self.control, self.target):  # refuse cells outside of the image at once
+                self._check_inside(i, source, rows[codes == i])
         super().__init__(
             range(len(pairs)),  # type: ignore[arg-type]  # numbers of pairs; collate makes batches
             batch_size=batch_size,
@@ -104,7 +104,7 @@ class PairLoader(DataLoader[TissueData]):
             place = self.slides[i].pos
             pos[here] = torch.from_numpy(place[self.control[chosen[here]]]).float()
             for key, rows in (("image", self.control), ("target_image", self.target)):
-                crops = self._crops(i, rows[chosen[here]])
+                crops, _ = self.sources[i].read(rows[chosen[here]])
                 if key not in sides:
                     sides[key] = crops.new_empty(len(chosen), *crops.shape[1:])
                 sides[key][here] = crops
@@ -133,31 +133,10 @@ class PairLoader(DataLoader[TissueData]):
                 result[key][torch.from_numpy(here)] = value
         return result
 
-    def _crops(self, slide: int, rows: NDArray[np.int64]) -> Tensor:
-        if self.crops is None:
-            return self._read(slide, rows, False)
-        held, crops = self.crops[slide]
-        return crops[torch.from_numpy(np.searchsorted(held, rows))]
-
-    def _read(self, slide: int, rows: NDArray[np.int64], progress: bool) -> Tensor:
-        return read_crops(self.slides[slide], rows, self.window_um, self.size_px, progress)
-
-
-def crop_source(slide: Slide, window_um: float) -> SlideImage:
-    """The image of a slide, if it can be cropped.
-
-    Raises:
-        ValueError: There is none, or it is smaller than a crop.
-    """
-    if slide.image is None:
-        raise ValueError(f"Expected an image with slide {slide.slide_id!r} to crop from, got none")
-    x0, y0, x1, y1 = slide.image.extent_um
-    if window_um > max(x1 - x0, y1 - y0):
-        raise ValueError(
-            f"Expected crops no larger than the image of slide {slide.slide_id!r} "
-            f"({x1 - x0:g} × {y1 - y0:g} µm), got a window of {window_um:g} µm: lower window_um"
-        )
-    return slide.image
+    def _check_inside(self, slide: int, source: CropSource, rows: NDArray[np.int64]) -> None:
+        outside = rows[~source.image.covers(source.centres[rows])] if len(rows) else rows
+        if len(outside):
+            raise _outside(self.slides[slide], outside)
 
 
 def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
@@ -170,7 +149,7 @@ def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
     Raises:
         ValueError: There is no image, or it is smaller than a window.
     """
-    x0, y0, x1, y1 = crop_source(slide, window_um).extent_um
+    x0, y0, x1, y1 = image_of(slide, window_um).extent_um
     low, high = slide.pos - window_um / 2, slide.pos + window_um / 2
     inside = (low >= (x0, y0)) & (high <= (x1, y1))  # [N, 2]
     return inside[:, 0] & inside[:, 1]
@@ -195,12 +174,16 @@ def read_crops(
     Raises:
         ValueError: There is no image, it is smaller than a crop, or a cell lies outside of it.
     """
-    image = crop_source(slide, window_um)
-    crops, inside = image.crops(slide.pos[rows], window_um, size_px, progress=progress)
-    if not inside.all():
-        names = name_rows(slide.adata.obs_names, rows[~inside])
-        raise ValueError(f"Expected cells on the image of slide {slide.slide_id!r}, not {names}")
-    return torch.from_numpy(crops)
+    source = CropSource(slide, slide.pos[rows], window_um, size_px, held_bytes=0)
+    crops, inside = source.read(progress=progress)
+    if not bool(inside.all()):
+        raise _outside(slide, rows[~inside.numpy()])
+    return crops
+
+
+def _outside(slide: Slide, rows: NDArray[np.int64]) -> ValueError:
+    names = name_rows(slide.adata.obs_names, rows)
+    return ValueError(f"Expected cells on the image of slide {slide.slide_id!r}, not {names}")
 
 
 def pairs_of_cells(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert.tissue_data import TissueData
 
 
 class Portions(NamedTuple):
@@ -46,12 +46,15 @@ def portions(
     """
     tables, first_niche, first_region = [], 0, 0
     for i, data in enumerate(slides):
-        cells = (data.niche >= 0).nonzero().squeeze(1)
-        size = torch.bincount(data.niche[cells], minlength=data.num_niches)
+        first, second = data.level_names
+        niche_of, region_of = data[first], data[second]
+        num_niches, num_regions = data.num_items(first), data.num_items(second)
+        cells = (niche_of >= 0).nonzero().squeeze(1)
+        size = torch.bincount(niche_of[cells], minlength=num_niches)
         weight = torch.ones(data.num_nodes) if weights is None else weights[i]
-        total = torch.zeros(data.num_niches, dtype=torch.float64)
-        total.index_add_(0, data.niche[cells], weight[cells].double())
-        used = ((size > 0) & (data.tissue >= 0)).nonzero().squeeze(1)
+        total = torch.zeros(num_niches, dtype=torch.float64)
+        total.index_add_(0, niche_of[cells], weight[cells].double())
+        used = ((size > 0) & (region_of >= 0)).nonzero().squeeze(1)
         num_parts = -(-size[used] // max_cells)
         niche = used.repeat_interleave(num_parts)
         part = torch.arange(niche.numel()) - (num_parts.cumsum(0) - num_parts).repeat_interleave(
@@ -66,12 +69,12 @@ def portions(
                 size=portion_start(size[niche], parts, part + 1)
                 - portion_start(size[niche], parts, part),
                 niche_id=niche + first_niche,
-                region_id=data.tissue[niche] + first_region,
+                region_id=region_of[niche] + first_region,
                 weight=total[niche] / size[niche],
             )
         )
-        first_niche += data.num_niches
-        first_region += data.num_tissues
+        first_niche += num_niches
+        first_region += num_regions
     return Portions(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert.tissue_data import TissueData
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.graph.tiles import tissue_tiles
@@ -14,10 +14,10 @@ from spatiagraph.graph.tiles import tissue_tiles
 class TileDataset(Dataset[TissueData]):
     """The tiles of some slides; item ``i`` is a tile with its context.
 
-    Whole tissue regions go into a tile, so that context is computed once per region. A tile is
-    complete: a model that looks ``num_hops`` hops over the cell graph, pools cells into niches,
-    niches into regions and sends both back gives its core cells what it would give them on the
-    whole slide.
+    Whole groups of the top level go into a tile, so that context is computed once per group;
+    without levels, stretches of the Hilbert curve. A tile is complete: a model that looks
+    ``num_hops`` hops over the cell graph, pools cells into the levels above and sends all of them
+    back gives its core cells what it would give them on the whole slide.
 
     Args:
         slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
@@ -31,9 +31,7 @@ class TileDataset(Dataset[TissueData]):
         self.slides = [in_hilbert_order(data) for data in slides]
         self.num_hops = num_hops
         self.tiles = [
-            (i, core)
-            for i, data in enumerate(self.slides)
-            for core in tissue_tiles(data.tissue_of_cell, tile_size)
+            (i, core) for i, data in enumerate(self.slides) for core in _tiles(data, tile_size)
         ]
         self._structure: dict[int, TissueData] = {}
 
@@ -44,8 +42,7 @@ class TileDataset(Dataset[TissueData]):
         slide, core = self.tiles[index]
         if index not in self._structure:
             self._structure[index] = cut_tile(self.slides[slide], core, self.num_hops)
-        tile = self._structure[index].clone()
-        return fill_tile(tile, self.slides[slide], slide)
+        return fill_tile(self._structure[index].clone(), self.slides[slide], slide)
 
 
 class TileLoader(DataLoader[TissueData]):
@@ -84,3 +81,10 @@ class TileLoader(DataLoader[TissueData]):
             num_workers=num_workers,
             generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
         )
+
+
+def _tiles(data: TissueData, tile_size: int) -> list[torch.Tensor]:
+    """Core cells of each tile."""
+    if not data.level_names:
+        return list(torch.arange(data.num_nodes).split(tile_size))
+    return tissue_tiles(data.group_of_cell(data.level_names[-1]), tile_size)

@@ -131,8 +131,8 @@ def crop(parts: Parts, box: tuple[float, float, float, float] | Literal["image"]
     parts.adata = parts.adata[inside].copy()
     if parts.transcripts is not None:
         xy = parts.transcripts[["x_um", "y_um"]].to_numpy(np.float64)
-        kept = ((xy >= low) & (xy < high)).all(axis=1)
-        parts.transcripts = parts.transcripts[kept].reset_index(drop=True)
+        kept = np.flatnonzero(((xy >= low) & (xy < high)).all(axis=1))
+        parts.transcripts = parts.transcripts.iloc[kept].reset_index(drop=True)
     parts.notes["crop_um"] = [float(v) for v in (x0, y0, x1, y1)]
 
 

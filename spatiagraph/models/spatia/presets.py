@@ -1,39 +1,39 @@
-"""Sizes of SPATIA."""
+"""SPATIA ready made, in three sizes or one's own."""
 
 from typing import Any
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "channels": 32,
-        "gene_channels": 32,
-        "gene_layers": 2,
-        "heads": 2,
-        "num_tokens": 128,
-        "normalization": "log2p1",
-        "image": "vit_tiny_patch16_224",
-        "size_px": 32,
-        "image_options": {"patch_size": 8, "depth": 2, "embed_dim": 64, "num_heads": 4},
-        "decoder_channels": 32,
-        "decoder_layers": 1,
-        "niche_layers": 1,
-        "tissue_layers": 1,
-        "context_heads": 4,
-        "dropout": 0.0,
-    },
-    "small": {
-        "channels": 256,
-        "gene_channels": 128,
-        "gene_layers": 4,
-        "num_tokens": 512,
-        "normalization": "log2p1",
-        "image": "vit_small_patch16_224",
-        "size_px": 64,
-        "image_options": {"patch_size": 8},
-        "decoder_channels": 192,
-        "decoder_layers": 2,
-        "niche_layers": 2,
-        "tissue_layers": 2,
-    },
-    "base": {},
-}
-"""Arguments in which the presets differ from the published model, ``"base"``."""
+from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import Recipe
+from spatiagraph.models.spatia.build import spatia_parts
+from spatiagraph.models.spatia.model import Spatia
+from spatiagraph.models.spatia.size import BASE, SMALL, TINY, SpatiaSize
+
+
+def spatia(recipe: Recipe | GenePanel, size: SpatiaSize = BASE, **options: Any) -> Spatia:
+    """SPATIA of a size.
+
+    Args:
+        recipe: How a slide becomes a graph; a panel stands for the published recipe of it.
+        size: Widths and depths.
+        **options: Parts and options of :func:`~spatiagraph.models.spatia.spatia_parts`.
+
+    Raises:
+        ValueError: If neither genes nor images are read, or parts do not fit together.
+    """
+    parts = spatia_parts(recipe, size, **options)
+    return Spatia(*parts, likelihood=options.get("likelihood", "zinb"))
+
+
+def spatia_tiny(recipe: Recipe | GenePanel, **options: Any) -> Spatia:
+    """SPATIA for tests and laptops without GPU; options as for :func:`spatia`."""
+    return spatia(recipe, TINY, **options)
+
+
+def spatia_small(recipe: Recipe | GenePanel, **options: Any) -> Spatia:
+    """SPATIA for one GPU; options as for :func:`spatia`."""
+    return spatia(recipe, SMALL, **options)
+
+
+def spatia_base(recipe: Recipe | GenePanel, **options: Any) -> Spatia:
+    """SPATIA of the published size: gene encoder of 8 × 256, ViT-B/16, 512 channels."""
+    return spatia(recipe, BASE, **options)

@@ -1,0 +1,51 @@
+"""Sparse counts as tensors."""
+
+import warnings
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+
+def csr_tensor(counts: csr_matrix) -> Tensor:
+    """Counts as a sparse CSR tensor, ``[N, G]`` float32."""
+    with warnings.catch_warnings():
+        # torch calls its CSR layout beta; we only keep rows in it
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(counts.indptr.astype(np.int64)),
+            torch.from_numpy(counts.indices.astype(np.int64)),
+            torch.from_numpy(counts.data.astype(np.float32)),
+            counts.shape,
+            check_invariants=True,
+        )
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a dense or sparse CSR matrix, in the layout it has.
+
+    Args:
+        x: ``[N, G]``.
+        rows: ``[n]``.
+    """
+    if x.layout is torch.strided:
+        return x[rows]
+    ptr, column, value = x.crow_indices(), x.col_indices(), x.values()
+    size = ptr[rows + 1] - ptr[rows]
+    new_ptr = torch.cat([ptr.new_zeros(1), size.cumsum(0)])
+    # NumPy's repeat: torch wakes all its threads even for a handful of values, 1 ms each time
+    shift = torch.from_numpy(np.repeat((ptr[rows] - new_ptr[:-1]).numpy(), size.numpy()))
+    entry = torch.arange(shift.numel()) + shift
+    shape = (rows.numel(), x.size(1))
+    return torch.sparse_csr_tensor(
+        new_ptr, column[entry], value[entry], shape, check_invariants=False
+    )
+
+
+def as_scipy(x: Tensor) -> csr_matrix:
+    """Sparse CSR tensor, or a dense one, as a SciPy matrix."""
+    if x.layout is torch.strided:
+        return csr_matrix(x.numpy())
+    parts = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+    return csr_matrix(parts, shape=tuple(x.shape))

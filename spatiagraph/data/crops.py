@@ -1,0 +1,118 @@
+"""``CropSource``: windows of an image around some places, read when their rows are asked for."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.slide import Slide
+
+HELD_BYTES = 1024**3
+"""Crops up to that are kept once they were read, more are read anew for every batch."""
+
+
+class CropSource:
+    """Crops around the cells of a slide, or around the groups of a level; the one way to a crop.
+
+    Nothing is read before rows are asked for, and what is kept is bounded: memory does not grow
+    with the slide beyond ``held_bytes``.
+
+    Args:
+        slide: The slide, with an image.
+        centres: Where to crop, in µm, ``[n, 2]``.
+        window_um: Side of the windows in µm, one for all or ``[n]``.
+        size_px: Side of the crops in pixels, :math:`S`.
+        held_bytes: Memory for crops that were read before.
+
+    Raises:
+        ValueError: If there is no image, or it is smaller than a window.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        centres: NDArray[np.float64],
+        window_um: float | NDArray[np.floating],
+        size_px: int,
+        *,
+        held_bytes: int = HELD_BYTES,
+    ):
+        self.image = image_of(slide, window_um)
+        self.centres = centres
+        self.window_um = np.broadcast_to(np.asarray(window_um, dtype=np.float64), len(centres))
+        self.size_px = size_px
+        self.held_bytes = held_bytes
+        self._held: tuple[Tensor, Tensor, NDArray[np.bool_]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of a crop, ``(C, S, S)``."""
+        return (self.image.num_channels, self.size_px, self.size_px)
+
+    def read(
+        self, rows: NDArray[np.int64] | Tensor | None = None, *, progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Crops ``[B, C, S, S]`` in [0, 1] float32, and which of them lie on the image, ``[B]``.
+
+        Args:
+            rows: Rows of the places, ``[B]``; all of them when not given.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: If the image is damaged there.
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        if 4 * len(self) * int(np.prod(self.shape)) > self.held_bytes:
+            return self._read(chosen, progress)
+        if self._held is None:
+            crops = torch.empty(len(self), *self.shape)
+            self._held = (
+                crops,
+                torch.zeros(len(self), dtype=torch.bool),
+                np.zeros(len(self), dtype=bool),
+            )
+        crops, inside, known = self._held
+        new = np.unique(chosen[~known[chosen]])
+        if len(new):
+            at = torch.from_numpy(new)
+            crops[at], inside[at] = self._read(new, progress)
+            known[new] = True
+        at = torch.from_numpy(chosen)
+        return crops[at], inside[at]
+
+    def select(self, rows: NDArray[np.int64] | Tensor) -> "CropSource":
+        """Source of the same crops in another order, or of some of them."""
+        chosen = np.asarray(rows)
+        other = CropSource.__new__(CropSource)
+        other.__dict__.update(self.__dict__)
+        other.centres, other.window_um = self.centres[chosen], self.window_um[chosen]
+        other._held = None
+        return other
+
+    def _read(self, rows: NDArray[np.int64], progress: bool) -> tuple[Tensor, Tensor]:
+        crops, inside = self.image.crops(
+            self.centres[rows], self.window_um[rows], self.size_px, progress=progress
+        )
+        return torch.from_numpy(crops), torch.from_numpy(inside)
+
+
+def image_of(slide: Slide, window_um: float | NDArray[np.floating]) -> SlideImage:
+    """Image of a slide, if windows of a size fit on it.
+
+    Raises:
+        ValueError: There is none, or it is smaller than a window.
+    """
+    if slide.image is None:
+        raise ValueError(f"Expected an image with slide {slide.slide_id!r} to crop from, got none")
+    x0, y0, x1, y1 = slide.image.extent_um
+    widest = float(np.max(window_um, initial=0))
+    if widest > max(x1 - x0, y1 - y0):
+        raise ValueError(
+            f"Expected crops no larger than the image of slide {slide.slide_id!r} "
+            f"({x1 - x0:g} × {y1 - y0:g} µm), got a window of {widest:g} µm: lower window_um"
+        )
+    return slide.image

@@ -1,0 +1,72 @@
+"""Crops of a recipe: windows around cells, or around the groups of a level."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatiagraph.data.checks import name_rows
+from spatiagraph.data.recipe.rule import Rule, obs_column, positive
+from spatiagraph.data.slide import Slide
+
+CELL = "cell"
+"""Name of the level of the cells themselves."""
+
+
+@dataclass(frozen=True)
+class Crop(Rule):
+    """Square windows of the image, resized to one size.
+
+    Attributes:
+        window_um: Side of the window in µm; ``None`` where every cell has its own in ``obs``.
+        size_px: Side of the crop in pixels.
+        of: ``"cell"``, or the name of a level, around whose centres to crop.
+        window_key: Column of ``obs`` with the side of each cell's window in µm, for crops that are
+            all zoomed to one size; where it is missing, ``window_um``.
+
+    Raises:
+        ValueError: If a size is not positive, or a level is to have windows from ``obs``.
+    """
+
+    window_um: float | None = 13.6
+    size_px: int = 32
+    of: str = CELL
+    window_key: str | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, "size_px", integer=True)
+        if self.window_um is not None:
+            positive(self, "window_um")
+        elif self.window_key is None:
+            raise ValueError("Expected 'window_um' or 'window_key' of Crop, got neither")
+        if self.window_key is not None and self.of != CELL:
+            raise ValueError(
+                f"Expected 'window_key' with crops of cells, got it with crops of {self.of!r}"
+            )
+
+    @property
+    def key(self) -> str:
+        """Attribute of the crops in a batch: ``"image"``, or ``"{level}_image"``."""
+        return "image" if self.of == CELL else f"{self.of}_image"
+
+    def windows_um(self, slide: Slide) -> float | NDArray[np.float64]:
+        """Side of the windows in µm: one for all, or ``[N]``.
+
+        Raises:
+            ValueError: If cells have none.
+        """
+        if self.window_key is None:
+            assert self.window_um is not None  # one of the two is there
+            return self.window_um
+        column: Any = obs_column(slide, self.window_key)
+        window = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if self.window_um is not None:
+            window = np.where(np.isnan(window), self.window_um, window)
+        wrong = np.flatnonzero(~(np.isfinite(window) & (window > 0)))
+        if wrong.size:
+            raise ValueError(
+                f"Expected sizes in µm in obs[{self.window_key!r}], got {window[wrong[0]]:g} for "
+                f"{name_rows(slide.adata.obs_names, wrong)}. Give window_um for missing ones"
+            )
+        return window

@@ -1,0 +1,139 @@
+"""Rules: the small exchangeable objects a recipe is made of."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from spatiagraph._savable import extension
+from spatiagraph.data.checks import nearest
+from spatiagraph.data.slide import Slide
+
+
+class Groups(NamedTuple):
+    """Groups of one level: which members each has, and where it lies.
+
+    Attributes:
+        own: Group of each member, ``[n]``; -1 for none.
+        members: Members → the groups they are part of, ``[2, P]``, sorted by group.
+        pos: Centres in µm, ``[M, 2]``.
+    """
+
+    own: Tensor
+    members: EdgeIndex
+    pos: Tensor
+
+
+class Members(NamedTuple):
+    """Argument of a rule: the cells of a slide, or the groups of the level below.
+
+    Attributes:
+        pos: Positions in µm, ``[n, 2]`` float64.
+        slide: The slide they lie on.
+        levels: Groups found so far, from cells upwards; a graph rule sees all levels.
+    """
+
+    pos: Tensor
+    slide: Slide
+    levels: Mapping[str, Groups]
+
+
+class Rule:
+    """Base of all rules: a frozen dataclass of plain values that is called with members.
+
+    A rule of one's own derives from one of the four kinds (:class:`GraphRule`, :class:`LevelRule`,
+    :class:`Crop`, :class:`TokenRule`), and is known from the moment it is defined: a saved model
+    that uses it opens wherever that class has been imported.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        extension(cls)
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments that rebuild the rule, plain values.
+
+        Raises:
+            ValueError: If it is no dataclass.
+        """
+        if not is_dataclass(self) or isinstance(self, type):
+            raise ValueError(
+                f"Expected a rule that is a frozen dataclass, {type(self).__name__} is none: put "
+                "@dataclass(frozen=True) above it to save it"
+            )
+        return asdict(self)
+
+
+def positive(rule: Rule, *names: str, integer: bool = False) -> None:
+    """Refuse arguments of a rule that are not positive numbers.
+
+    Args:
+        rule: The rule.
+        *names: Its attributes to look at.
+        integer: Whether they are counts.
+
+    Raises:
+        ValueError: Naming the rule and the argument.
+    """
+    for name in names:
+        value = getattr(rule, name)
+        numeric = isinstance(value, int if integer else int | float) and not isinstance(value, bool)
+        if not (numeric and 0 < value < float("inf")):
+            kind = "a whole number" if integer else "a number"
+            raise ValueError(
+                f"Expected {name!r} of {type(rule).__name__} as {kind} above 0, got {value!r}"
+            )
+
+
+def at_least(rule: Rule, needed: int, members: Members) -> None:
+    """Refuse a slide with fewer cells, or groups, than a rule needs.
+
+    Raises:
+        ValueError: Naming rule and slide.
+    """
+    if len(members.pos) < needed:
+        raise ValueError(
+            f"Expected at least {needed} cells for {rule}, got {len(members.pos)} in "
+            f"{members.slide.slide_id!r}: lower its number of neighbours"
+        )
+
+
+def obs_column(slide: Slide, name: str) -> pd.Series:
+    """Column of ``obs``.
+
+    Raises:
+        ValueError: If there is none, with the nearest name.
+    """
+    if name not in slide.adata.obs:
+        raise ValueError(
+            f"Expected a column {name!r} in the obs of slide {slide.slide_id!r}, got none. "
+            f"{nearest(name, [str(c) for c in slide.adata.obs])}"
+        )
+    return slide.adata.obs[name]
+
+
+def as_groups(found: Tensor, pos: Tensor, positions: Any) -> Groups:
+    """Groups from a vector ``[n]``, or from members → groups ``[2, P]`` (group ``i`` is of ``i``).
+
+    Args:
+        found: What a level rule returned.
+        pos: Positions of the members, ``[n, 2]``.
+        positions: ``(pos, groups) → centres``.
+    """
+    if found.dim() == 2:  # overlapping neighbourhoods: group i is the one around member i
+        return Groups(torch.arange(len(pos)), found, positions(pos, found))
+    member = (found >= 0).nonzero().squeeze(1)
+    order = found[member].argsort(stable=True)
+    size = (len(pos), int(found.max()) + 1 if found.numel() else 0)
+    edges = torch.stack([member[order], found[member][order]])
+    index = EdgeIndex(edges, sparse_size=size, sort_order="col")
+    return Groups(found, index, positions(pos, index))
+
+
+def named_rules(rules: Iterable[Any]) -> dict[str, Any]:
+    """Rules by their name, in order."""
+    return {rule.name: rule for rule in rules}

@@ -1,0 +1,92 @@
+"""Objectives: weighted parts of a task that share the forward passes of a batch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from spatiagraph.tasks.base import LossOutput, Task
+from spatiagraph.tasks.streams import Streams
+
+View = TypeVar("View")
+"""Forward passes of one batch, computed when an objective first looks at them."""
+
+
+class Objective(nn.Module, ABC, Generic[View]):
+    """One term of a loss. What only it learns (a head, an adversary) is part of it.
+
+    Attributes:
+        name: Name of the term in the log.
+        weight: Factor of the term; 0 leaves it out and saves what it would cost.
+
+    Raises:
+        ValueError: If the weight is negative.
+    """
+
+    name: str
+
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"Expected a weight of 0 or more for {self.name!r}, got {weight}")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, view: View) -> Tensor | None:
+        """Scalar loss; ``None`` where the batch has nothing for it."""
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}"
+
+
+class ObjectiveTask(Task, Generic[View]):
+    """Task that is a weighted sum of objectives.
+
+    A sub-class says what the objectives look at (:meth:`view`); any list of objectives on that view
+    is a task. Whatever is random is drawn from a stream of its own, by name.
+
+    Args:
+        model: The model to train.
+        objectives: The terms; their names differ.
+
+    Raises:
+        ValueError: If two have one name.
+    """
+
+    def __init__(self, model: Any, objectives: Sequence[Objective[View]]):
+        super().__init__()
+        names = [objective.name for objective in objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Expected objectives with different names, got {', '.join(names)}")
+        self.model = model
+        self.objectives = nn.ModuleList(objectives)
+
+    @abstractmethod
+    def view(self, batch: Data, streams: Streams) -> View:
+        """Forward passes of a batch.
+
+        Args:
+            batch: Cells with their context.
+            streams: Random streams of this step.
+        """
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each objective by name, those of weight 0 included."""
+        return {o.name: o.weight for o in self.objectives}  # type: ignore[misc]
+
+    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
+        view = self.view(batch, Streams(generator, batch.core.device))
+        parts: dict[str, Tensor] = {}
+        total: list[Tensor] = []
+        for objective in self.objectives:
+            value = objective(view) if objective.weight else None
+            if value is not None:
+                parts[objective.name] = value.detach()  # type: ignore[index]
+                total.append(objective.weight * value)
+        if not total:
+            raise ValueError("Expected an objective that the model and the batch allow, got none")
+        return LossOutput(torch.stack(total).sum(), parts, int(batch.core.sum()))

@@ -1,0 +1,118 @@
+"""View of SPATIA's objectives: cells that see less than was measured, alone and in context."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from spatiagraph.losses.thinning import thin
+from spatiagraph.models.base import gene_mask
+from spatiagraph.models.spatia import Spatia
+from spatiagraph.nn.cell_graph import CellGraph, Embeddings, Hidden
+from spatiagraph.nn.token_cell import CellStreams
+from spatiagraph.tasks.spatia.corruption import Corruption
+from spatiagraph.tasks.streams import Streams
+
+
+class SpatiaView:
+    """Forward passes of one batch, each made when an objective first asks for it.
+
+    Args:
+        model: The model.
+        batch: The batch.
+        streams: Random streams of the step.
+        corruption: How much is taken from the input.
+    """
+
+    def __init__(self, model: Spatia, batch: Data, streams: Streams, corruption: Corruption):
+        self.model = model
+        self.batch = batch
+        self.random = streams
+        self.corruption = corruption
+
+    @cached_property
+    def streams(self) -> CellStreams | None:
+        """Streams of cells that see less than was measured; ``None`` on cached embeddings."""
+        batch, model, hide = self.batch, self.model, self.corruption
+        if batch.get("z") is not None:
+            return None
+        given = model.cells(batch)
+        x, image, depth, visible = given.x, given.image, batch.depth, given.gene_mask
+        gene_present = image_present = None
+        if x is not None:
+            assert visible is not None  # of a batch with counts
+            chance = torch.rand(x.shape, generator=self.random["genes"], device=x.device)
+            visible = visible & (chance >= hide.mask_ratio)
+            if model.likelihood == "zinb" and hide.thin_rate > 0:
+                x = thin(x, hide.thin_rate, generator=self.random["thin"])
+                depth = depth * (1 - hide.thin_rate)
+        if x is not None and image is not None:
+            assert given.image_mask is not None  # comes with the image
+            chance = torch.rand(len(x), generator=self.random["modality"], device=x.device)
+            image_present = given.image_mask & (chance >= hide.drop_image)
+            gene_present = (chance < 1 - hide.drop_genes) | ~given.image_mask
+        elif image is not None:
+            image_present = given.image_mask
+        return model.cell_encoder.streams(
+            x,
+            image,
+            gene_mask=visible,
+            depth=depth,
+            gene_present=gene_present,
+            image_mask=image_present,
+            window_um=given.window_um,
+            generator=self.random["tokens"],
+        )
+
+    @cached_property
+    def z(self) -> Tensor:
+        """Cells before context, ``[N, D]``."""
+        return self.batch.z if self.streams is None else self.streams.cell
+
+    @cached_property
+    def graph(self) -> CellGraph:
+        """Graph and levels."""
+        return self.model.graph(self.batch)
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """Genes that were measured, ``[N, G]``."""
+        return gene_mask(self.batch)
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """Cells and groups of the first level that are hidden from those above."""
+        hide, z = self.corruption, self.z
+        levels = self.graph.levels
+        cells = groups = None
+        if hide.cells:
+            chance = torch.rand(len(z), generator=self.random["cells"], device=z.device)
+            cells = chance < hide.hidden_ratio
+        if hide.groups and len(levels) > 1:  # from the others of their region
+            num = len(levels[0].pos)
+            chance = torch.rand(num, generator=self.random["niches"], device=z.device)
+            groups = chance < hide.hidden_ratio
+        return Hidden(cells, (groups,))
+
+    @cached_property
+    def context(self) -> Embeddings:
+        """Cells in context, some of them hidden."""
+        return self.model.context(self.z, self.graph, self.hidden)
+
+    @property
+    def core(self) -> Tensor:
+        """Cells that count, ``[N]``."""
+        return self.batch.core
+
+    @property
+    def core_with_genes(self) -> Tensor:
+        """Core cells that kept their genes, ``[N]``."""
+        present = None if self.streams is None else self.streams.gene_present
+        return self.core if present is None else self.core & present
+
+    @property
+    def core_with_image(self) -> Tensor:
+        """Core cells that kept their image, ``[N]``."""
+        present = None if self.streams is None else self.streams.image_present
+        return self.core if present is None else self.core & present
