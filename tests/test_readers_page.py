@@ -22,7 +22,7 @@ def rows(title: str) -> list[tuple[str, list[str]]]:
     return [(call, rest.split(" | ")) for call, rest in ROW.findall(section)]
 
 
-def call(text: str, folder: Path) -> Slide:
+def call(text: str, folder: Path) -> Slide | list[Slide]:
     """Run ``read(…)`` as it is written, its files taken from a folder; some cells may be empty."""
     node = ast.parse(text, mode="eval").body
     assert isinstance(node, ast.Call)
@@ -31,11 +31,14 @@ def call(text: str, folder: Path) -> Slide:
         arguments["image"] = folder / arguments["image"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Dropped .* cells")
+        warnings.filterwarnings("ignore", message="Intensities of .* proteins are negative")
         return sg.read(folder / ast.literal_eval(node.args[0]), **arguments)
 
 
-def facts(slide: Slide) -> list[str]:
-    """Cells, genes, scale, image and molecules as the page writes them."""
+def facts(found: Slide | list[Slide]) -> list[str]:
+    """Cells, genes, scale, image and molecules as the page writes them; cells of all sections."""
+    slides = found if isinstance(found, list) else [found]
+    slide = slides[0]
     mpp = slide.adata.uns["spatiagraph"]["read"].get("mpp")
     image = "–"
     if slide.image is not None:
@@ -43,7 +46,8 @@ def facts(slide: Slide) -> list[str]:
         image = f"{width} × {height} px, {channels} ch, {slide.image.mpp:.4g} µm/px"
     molecules = "–" if slide.transcripts is None else f"{len(slide.transcripts):,}"
     scale = "1" if mpp is None else f"{mpp:.4g}"
-    return [f"{slide.num_cells:,}", f"{slide.num_genes:,}", scale, image, molecules]
+    num_cells = sum(slide.num_cells for slide in slides)
+    return [f"{num_cells:,}", f"{slide.num_genes:,}", scale, image, molecules]
 
 
 @pytest.mark.parametrize(("text", "cells"), rows("Opens"))

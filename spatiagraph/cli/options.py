@@ -38,6 +38,22 @@ class Expression(StrEnum):
     normalized = "normalized"
 
 
+class Kind(StrEnum):
+    """What was measured of the cells."""
+
+    genes = "genes"
+    protein = "protein"
+    types = "types"
+
+
+class Transform(StrEnum):
+    """What is done to intensities of proteins."""
+
+    arcsinh = "arcsinh"
+    clr = "clr"
+    none = "none"
+
+
 def _option(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=_PANEL)
 
@@ -80,10 +96,45 @@ class SlideOptions:
         str | None, _option("Table of a .zarr that has several, as one for each size of bins.")
     ] = None
     spatial_key: Annotated[str, _option("Slot of obsm that holds the coordinates.")] = "spatial"
+    x_key: Annotated[str | None, _option("Column of obs with x, instead of --spatial-key.")] = None
+    y_key: Annotated[str | None, _option("Column of obs with y.")] = None
+    counts_layer: Annotated[
+        str | None, _option("Layer that holds the counts, if not 'counts' or X; 'raw' for .raw.")
+    ] = None
+    kind: Annotated[
+        Kind, _option("What was measured: genes, intensities of proteins, or types of cells alone.")
+    ] = Kind.genes
+    transform: Annotated[
+        Transform | None, _option("Of intensities: arcsinh (default), clr or none.")
+    ] = None
+    type_key: Annotated[str | None, _option("Column of obs with types, for --kind types.")] = None
+    sample_key: Annotated[
+        str | None, _option("Column of obs that names the section of each cell; each is a slide.")
+    ] = None
+    sample: Annotated[
+        list[str] | None, _option("Section to read, of those of --sample-key; repeatable.")
+    ] = None
+    one_section: Annotated[
+        bool, _option("Take cells as one section, whatever it looks like.", "--one-section")
+    ] = False
+    slide_id: Annotated[
+        list[str] | None, _option("Name of the slide; with several, one for each in their order.")
+    ] = None
 
     def read(self, path: Path, *, molecules: bool = True) -> "Slide":
-        """The slide of one file or folder."""
-        return self.read_all([path], molecules=molecules)[0]
+        """The slide of one file or folder.
+
+        Raises:
+            ValueError: If there are several by ``--sample-key``, of which ``--sample`` names none.
+        """
+        slides = self.read_all([path], molecules=molecules)
+        if len(slides) > 1:
+            names = ", ".join(slide.slide_id for slide in slides[:8])
+            raise ValueError(
+                f"Expected one section, got {len(slides)} by --sample-key {self.sample_key}: pass "
+                f"one as --sample ({names})"
+            )
+        return slides[0]
 
     def read_all(self, paths: Sequence[Path], *, molecules: bool = True) -> "list[Slide]":
         """The slides of some files or folders.
@@ -93,7 +144,8 @@ class SlideOptions:
             molecules: Whether to keep molecules, which are many and which no model reads.
 
         Raises:
-            ValueError: If there are images for some of the slides only.
+            ValueError: If there are images or names for some of the slides only, or a section of
+                ``--sample`` is in none of them.
         """
         from spatiagraph.data.read import read
 
@@ -106,25 +158,53 @@ class SlideOptions:
                     f"Expected an --image for each of {len(paths)} slides, got {len(self.image)}"
                 )
             images = list(self.image)
-        return [
-            read(
-                path,
-                image=image,
-                mpp=self.mpp,
-                pitch_um=self.pitch_um,
-                image_mpp=self.image_mpp,
-                origin_um=self.origin_um,
-                assume_um=self.assume_um,
-                expression=None if self.expression is None else self.expression.value,
-                drop_empty=self.drop_empty,
-                crop_um=self.crop_um,
-                drop_unplaced=self.drop_unplaced,
-                table=self.table,
-                spatial_key=self.spatial_key,
-                transcripts=molecules,
+        if self.slide_id is not None and len(self.slide_id) != len(paths):
+            raise ValueError(
+                f"Expected a --slide-id for each of {len(paths)} slides, got {len(self.slide_id)}"
             )
-            for path, image in zip(paths, images, strict=True)
-        ]
+        if self.sample and self.sample_key is None:
+            raise ValueError("Expected --sample-key with --sample: the column that names sections")
+        names: Sequence[str | None] = self.slide_id or [None for _ in paths]
+        each = list(zip(paths, images, names, strict=True))
+        options: dict[str, Any] = {
+            "mpp": self.mpp,
+            "pitch_um": self.pitch_um,
+            "image_mpp": self.image_mpp,
+            "origin_um": self.origin_um,
+            "assume_um": self.assume_um,
+            "expression": None if self.expression is None else self.expression.value,
+            "drop_empty": self.drop_empty,
+            "crop_um": self.crop_um,
+            "drop_unplaced": self.drop_unplaced,
+            "spatial_key": self.spatial_key,
+            "x_key": self.x_key,
+            "y_key": self.y_key,
+            "counts_layer": self.counts_layer,
+            "kind": self.kind.value,
+            "transform": None if self.transform is None else self.transform.value,
+            "type_key": self.type_key,
+            "one_section": self.one_section,
+            "table": self.table,
+            "transcripts": molecules,
+        }
+        if self.sample_key is None:
+            return [read(path, image=i, slide_id=name, **options) for path, i, name in each]
+        options |= {"sample_key": self.sample_key}
+        found = [read(path, image=i, slide_id=name, **options) for path, i, name in each]
+        return self._wanted([slide for sections in found for slide in sections])
+
+    def _wanted(self, slides: "list[Slide]") -> "list[Slide]":
+        """The sections that ``--sample`` names, or all of them."""
+        if not self.sample:
+            return slides
+        names = [str(slide.adata.obs[self.sample_key].iloc[0]) for slide in slides]
+        for name in self.sample:
+            if name not in names:
+                raise ValueError(
+                    f"Expected a section called {name!r} by --sample-key {self.sample_key}, got "
+                    f"{', '.join(map(repr, names[:12]))}"
+                )
+        return [s for s, name in zip(slides, names, strict=True) if name in self.sample]
 
 
 def with_slide_options(command: Callable[..., None]) -> Callable[..., None]:

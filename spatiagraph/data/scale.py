@@ -117,7 +117,7 @@ def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
     """Columns of ``obs`` called x and y that hold the coordinates the other way around."""
     for pair in _pairs(adata.obs):
         is_xy = {t for name in (pair.x, pair.y) for t in _tokens(name)} & {"x", "y"}
-        if is_xy and _same(pair.values[:, ::-1], pos) and not _same(pair.values, pos):
+        if is_xy and same_places(pair.values[:, ::-1], pos) and not same_places(pair.values, pos):
             return str(pair)
     return None
 
@@ -192,7 +192,7 @@ def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
 
 def _named_columns(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     pairs = _pairs(adata.obs)
-    same = [p for p in pairs if _same(p.values, pos) or _same(p.values[:, ::-1], pos)]
+    same = [p for p in pairs if same_places(p.values, pos) or same_places(p.values[:, ::-1], pos)]
     for pair in same:
         if pair.unit in _TO_UM:
             return Scale(_TO_UM[pair.unit], str(pair))
@@ -320,7 +320,8 @@ def _tokens(name: str) -> list[str]:
     return [t.lower() for t in _TOKEN.findall(name)]
 
 
-def _same(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+def same_places(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether two tables of coordinates, ``[N, 2]``, agree to what a file rounds off."""
     extent = max(float(np.ptp(b, axis=0).max()), 1e-12) if len(b) else 1.0
     return bool(np.allclose(a, b, rtol=1e-6, atol=1e-5 * extent))
 

@@ -20,14 +20,17 @@ from spatiagraph.data.checks import (
     check_values,
     nearest,
 )
+from spatiagraph.data.counts import other_counts, shallow_copy
 from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.scale import declared_scale, unknown_scale
+from spatiagraph.data.scale import declared_scale, libraries, unknown_scale
+from spatiagraph.data.sections import check_one_section
 from spatiagraph.data.sparse import as_csr, check_slots
 from spatiagraph.data.units import check_um
 
 Expression = Literal["counts", "normalized"]
 
+_NAMED_BY = (keys.SLIDE_ID, "library_id", "sample_id", "sample", "section")
 _MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
 
 
@@ -45,12 +48,14 @@ class Slide:
         image: Picture of the section, addressed in µm.
         transcripts: Molecules: columns ``x_um``, ``y_um``, ``gene`` and, where known,
             ``cell_id`` (an ``obs_names`` entry, or missing), ``z_um``, ``qv``.
-        slide_id: Name of the section, unique in a cohort.
+        slide_id: Name of the section, unique in a cohort; by default what the AnnData calls it,
+            or ``"slide"``.
         donor: The person or animal it comes from; splits by donor need it.
         expression: ``"counts"`` insists on non-negative integers; ``"normalized"`` accepts
             non-negative fractions (such as volume-normalised MERFISH) and takes them as they are.
         assume_um: Skip the µm guard of :func:`~spatiagraph.data.units.check_um`.
         pitch_um: Pitch of the spot array, if it is one the guard does not know.
+        one_section: Take cells as one section even if they look like several over each other.
         check: Skip all checks with ``False``; for rows of a slide that was checked.
 
     Raises:
@@ -70,15 +75,17 @@ class Slide:
         image: SlideImage | None = None,
         transcripts: pd.DataFrame | None = None,
         *,
-        slide_id: str,
+        slide_id: str | None = None,
         donor: str | None = None,
         expression: Expression = "counts",
         assume_um: bool = False,
         pitch_um: float | None = None,
+        one_section: bool = False,
         check: bool = True,
     ):
         if not isinstance(adata, AnnData):
             raise TypeError(f"Expected 'adata' to be an AnnData, got {type(adata).__name__}")
+        slide_id = default_slide_id(adata) if slide_id is None else slide_id
         if not isinstance(slide_id, str) or not slide_id:
             raise ValueError(f"Expected 'slide_id' to be a non-empty string, got {slide_id!r}")
         if expression not in ("counts", "normalized"):
@@ -87,14 +94,14 @@ class Slide:
             )
         if check:
             _check_frame(adata, slide_id)
-        self.adata = adata if adata.isbacked else _shallow_copy(adata)
+        self.adata = adata if adata.isbacked else shallow_copy(adata)
         self.image = image
         self.transcripts = transcripts
         self.slide_id = slide_id
         self.donor = donor
         self.expression: Expression = expression
         if check:
-            self._check(pitch_um, assume_um)
+            self._check(pitch_um, assume_um, one_section)
 
     @property
     def num_cells(self) -> int:
@@ -113,7 +120,7 @@ class Slide:
             raise ValueError(
                 f"Expected coordinates in obsm[{keys.SPATIAL!r}], got none. "
                 f"{nearest(keys.SPATIAL, list(self.adata.obsm))}. Rename the right one, or pass "
-                "spatial_key=… to read()"
+                "spatial_key=…, or x_key=… and y_key=…, to read()"
             )
         pos = self.adata.obsm[keys.SPATIAL]
         if isinstance(pos, np.ndarray) and pos.dtype == np.float64:
@@ -179,14 +186,24 @@ class Slide:
             parts.append(f"donor {self.donor!r}")
         return f"Slide({self.slide_id!r}: {', '.join(parts)})"
 
-    def _check(self, pitch_um: float | None, assume_um: bool) -> None:
+    def _check(self, pitch_um: float | None, assume_um: bool, one_section: bool) -> None:
         names = self.adata.obs_names
         check_slots(self.adata, self.slide_id)
         check_positions(self.pos, names)
-        check_values(self.counts, names, integral=self.expression == "counts")
+        try:
+            check_values(self.counts, names, integral=self.expression == "counts")
+        except ValueError as err:
+            if not (places := other_counts(self.adata)):
+                raise
+            ways = " or ".join(f"counts_layer={place!r}" for place in places[:3])
+            raise ValueError(
+                f"{err}. There are counts in this file: pass {ways} to read()"
+            ) from err
         check_not_empty(self.counts, names)
         if not (assume_um or pitch_um is not None or _was_read(self.adata)):
             _check_declared(self.adata, self.pos)
+        if not one_section:
+            check_one_section(self.adata.obs, self.pos)
         check_um(self.pos, pitch_um=pitch_um, assume_um=assume_um)
         if self.image is not None:
             check_image(self.image, self.pos, names)
@@ -240,6 +257,20 @@ def check_unique_ids(slides: Sequence[Slide]) -> None:
             )
 
 
+def default_slide_id(adata: AnnData) -> str:
+    """Name of a section by what its AnnData says: notes of a reader, its image, a column of obs."""
+    entry = adata.uns.get(keys.UNS)
+    notes = entry.get("read", {}) if isinstance(entry, Mapping) else {}
+    if "slide_id" in notes:
+        return str(notes["slide_id"])
+    if len(found := libraries(adata)) == 1:
+        return str(next(iter(found)))
+    for column in _NAMED_BY:
+        if column in adata.obs and adata.obs[column].nunique() == 1:
+            return str(adata.obs[column].dropna().iloc[0])
+    return "slide"
+
+
 def _check_frame(adata: AnnData, slide_id: str) -> None:
     """Something is there, and its rows and columns have names of their own."""
     if not adata.n_obs or not adata.n_vars:
@@ -266,7 +297,7 @@ def _check_declared(adata: AnnData, pos: NDArray[np.float64]) -> None:
         raise ValueError(unknown_scale(found))
     raise ValueError(
         f"Expected positions in µm, but by {found.source} a unit of them is {found.mpp:.4g} µm. "
-        " spatiagraph.read(adata) converts them; or pass assume_um=True if they are µm by now"
+        "spatiagraph.read(adata) converts them; or pass assume_um=True if they are µm by now"
     )
 
 
@@ -283,19 +314,3 @@ def _check_molecules(transcripts: pd.DataFrame) -> None:
             f"Expected finite transcript coordinates, got NaN or infinity in {int(bad.sum())} of "
             f"{len(bad)} rows (first: {np.flatnonzero(bad)[:5].tolist()})"
         )
-
-
-def _shallow_copy(adata: AnnData) -> AnnData:
-    """An AnnData that shares arrays with the given one, and whose containers are its own."""
-    return AnnData(
-        X=adata.X,
-        raw=adata.raw,
-        obs=adata.obs.copy(),
-        var=adata.var.copy(),
-        uns=dict(adata.uns),
-        obsm=dict(adata.obsm),
-        varm=dict(adata.varm),
-        layers=dict(adata.layers),
-        obsp=dict(adata.obsp),
-        varp=dict(adata.varp),
-    )

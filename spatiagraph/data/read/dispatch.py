@@ -1,19 +1,24 @@
 """One door for all files: look at what is there, hand it to its reader, check the slide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, overload
+
+from anndata import AnnData
 
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
-from spatiagraph.data.read.h5ad import load_h5ad
+from spatiagraph.data.read.features import COFACTOR, Kind, Transform
+from spatiagraph.data.read.h5ad import from_anndata, read_file
 from spatiagraph.data.read.merscope import is_merscope, load_merscope
 from spatiagraph.data.read.parts import Options, Parts, PathLike, build, crop
+from spatiagraph.data.read.plain import is_table, load_table
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
 from spatiagraph.data.read.tables import listed
 from spatiagraph.data.read.xenium import is_xenium, load_xenium
-from spatiagraph.data.slide import Expression, Slide
+from spatiagraph.data.slide import Expression, Slide, default_slide_id
 
 _KINDS = (
     "an .h5ad file, a SpatialData .zarr, or a folder of Space Ranger (with spatial/), Xenium "
@@ -27,8 +32,16 @@ _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]],
 )
 
 
-def read(
-    path: PathLike,
+@overload
+def read(path: PathLike | AnnData, *, sample_key: str, **options: Any) -> list[Slide]: ...
+
+
+@overload
+def read(path: PathLike | AnnData, *, sample_key: None = None, **options: Any) -> Slide: ...
+
+
+def read(  # type: ignore[misc]  # the two above take the options that are listed here
+    path: PathLike | AnnData,
     *,
     image: PathLike | SlideImage | bool | None = None,
     mpp: float | None = None,
@@ -38,15 +51,24 @@ def read(
     slide_id: str | None = None,
     donor: str | None = None,
     expression: Expression | None = None,
+    kind: Kind = "genes",
+    transform: Transform | None = None,
+    cofactor: float = COFACTOR,
+    type_key: str | None = None,
+    counts_layer: str | None = None,
     drop_empty: bool = False,
+    drop_unplaced: bool = False,
     spatial_key: str = "spatial",
+    x_key: str | None = None,
+    y_key: str | None = None,
+    sample_key: str | None = None,
+    one_section: bool = False,
+    table: str | None = None,
     image_mpp: float | None = None,
     transcripts: PathLike | bool = True,
-    table: str | None = None,
-    drop_unplaced: bool = False,
     crop_um: tuple[float, float, float, float] | Literal["image"] | None = None,
-) -> Slide:
-    """Read a slide, in µm.
+) -> Slide | list[Slide]:
+    """Read a slide, in µm, or with ``sample_key`` the slides of one file.
 
     ========================= ==================================================================
     ``path``                  scale of the coordinates
@@ -59,7 +81,8 @@ def read(
     ========================= ==================================================================
 
     Args:
-        path: File or folder.
+        path: File or folder, or an AnnData that is read as if it came from a file; table of cells
+            with ``kind="types"``.
         image: Image file; for a ``.zarr``, the name of the image element; for MERSCOPE, that of a
             stain. By default what the folder or file itself holds; ``False`` goes without. A
             :class:`~spatiagraph.SlideImage` is taken as it is, to choose channels, axes or values.
@@ -71,22 +94,34 @@ def read(
         slide_id: Name of the section; by default that of the file or folder.
         donor: The person or animal it comes from.
         expression: ``"counts"``, the default, or ``"normalized"`` to accept fractions as they are.
+        kind: ``"genes"``; ``"protein"`` for intensities, which are transformed and fitted by a
+            Gaussian; or ``"types"``, where types of cells are all that is known of them.
+        transform: Of proteins: ``"arcsinh"``, the default, ``"clr"`` or ``"none"``; see
+            :func:`~spatiagraph.data.read.features.protein_features`.
+        cofactor: Of ``"arcsinh"``, in units of the intensities.
+        type_key: Column of ``obs`` with the types, for ``kind="types"``.
+        counts_layer: Layer that holds the counts, if not ``"counts"`` or else ``X``; ``"raw"`` is
+            ``adata.raw``.
         drop_empty: Drop cells without counts, with a warning, instead of refusing them.
+        drop_unplaced: Drop cells without coordinates, with a warning, instead of refusing them.
         spatial_key: Slot of ``obsm`` that holds the coordinates.
+        x_key: Column of ``obs`` with x, instead of ``spatial_key``.
+        y_key: Column of ``obs`` with y.
+        sample_key: Column of ``obs`` that names the section of each cell: a slide is made of each,
+            called by its name, after ``slide_id`` if that is given.
+        one_section: Take cells as one section even if they look like several over each other.
+        table: Name of the table of a ``.zarr`` that has several.
         image_mpp: µm per pixel of the image. By default what ``uns["image"]`` or the scale
             factors say; else ``mpp``, the coordinates being pixels of this image; else the
             image's own metadata.
         transcripts: Molecule table (columns of Xenium, or x, y, gene) to go with an ``.h5ad``;
             ``False`` leaves out the one of a folder.
-        table: Table of a ``.zarr`` that has several, as Visium HD has one for each size of bins.
-        drop_unplaced: Drop cells that were counted and have no place, with a warning, instead of
-            refusing them.
         crop_um: Part of the slide to keep, ``(x0, y0, x1, y1)`` in µm: its cells and molecules;
             ``"image"`` for what an image of a part of the slide shows.
 
     Returns:
-        The slide; ``adata.uns["spatiagraph"]["read"]`` says how it was put together. Written to
-        an ``.h5ad`` and read again, it needs no arguments.
+        The slide, or with ``sample_key`` a list; ``adata.uns["spatiagraph"]["read"]`` says how it
+        was put together. Written to an ``.h5ad`` and read again, it needs no arguments.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -94,49 +129,90 @@ def read(
             checks (see :class:`~spatiagraph.data.slide.Slide`).
         ImportError: A ``.zarr``, or the outlines of MERSCOPE, need the extra ``[io]``.
     """
-    source = Path(path)
-    if not source.exists():
-        raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
     given = image if isinstance(image, SlideImage) else None
     if given is not None and (image_mpp is not None or origin_um is not None):
         raise ValueError(
             "Expected image_mpp and origin_um of the SlideImage that was given, got others beside "
             "it: pass mpp=… and origin_um=… to SlideImage.open"
         )
-    wanted = image if not isinstance(image, SlideImage) else False
+    if kind != "genes" and expression == "counts":
+        raise ValueError(f"Expected expression='normalized' with kind={kind!r}, got 'counts'")
     options = Options(
-        wanted,
-        mpp,
-        image_mpp,
-        origin_um,
-        pitch_um,
-        spatial_key,
-        transcripts,
-        assume_um,
-        table,
-        drop_unplaced,
-    )
-    name, parts = _load(source, options)
-    if given is not None:
-        parts.image = given
-    parts.notes["path"] = source.name
-    if crop_um is not None:
-        crop(parts, crop_um)
-    return build(
-        parts,
-        slide_id=slide_id if slide_id is not None else parts.slide_id or name,
-        donor=donor or parts.donor,
-        expression=expression or parts.expression or "counts",
-        drop_empty=drop_empty,
-        assume_um=assume_um,
+        image=False if isinstance(image, SlideImage) else image,
+        mpp=mpp,
+        image_mpp=image_mpp,
+        origin_um=origin_um,
         pitch_um=pitch_um,
+        spatial_key=spatial_key,
+        transcripts=transcripts,
+        assume_um=assume_um,
+        x_key=x_key,
+        y_key=y_key,
+        counts_layer=counts_layer,
+        kind=kind,
+        transform=transform,
+        cofactor=cofactor,
+        type_key=type_key,
+        table=table,
+        drop_unplaced=drop_unplaced,
     )
+    name, whole = _open(path, options)
+    source = None if isinstance(path, AnnData) else Path(path)
+    slides = []
+    for section, parts in _sections(whole, options, sample_key, source):
+        if given is not None:
+            parts.image = given
+        parts.notes["path"] = name if source is None else source.name
+        if crop_um is not None:
+            crop(parts, crop_um)
+        known = parts.slide_id or name
+        if section is not None:
+            known, parts.notes["sample_key"] = section, sample_key
+        wanted = slide_id if section is None or slide_id is None else f"{slide_id}-{section}"
+        slides.append(
+            build(
+                parts,
+                slide_id=known if wanted is None else wanted,
+                donor=donor or parts.donor,
+                expression=expression or parts.expression or "counts",
+                drop_empty=drop_empty,
+                assume_um=assume_um,
+                pitch_um=pitch_um,
+                one_section=one_section,
+            )
+        )
+    return slides[0] if sample_key is None else slides
 
 
-def _load(source: Path, options: Options) -> tuple[str, Parts]:
+def _sections(
+    whole: AnnData | Parts, options: Options, sample_key: str | None, source: Path | None
+) -> Iterator[tuple[str | None, Parts]]:
+    """The section, or the sections of which each has its name."""
+    sections: Iterable[tuple[str | None, AnnData]]
+    if isinstance(whole, Parts):
+        yield from [(None, whole)] if sample_key is None else split_parts(whole, sample_key)
+        return
+    adata, heard = choose(whole, options)
+    sections = [(None, adata)] if sample_key is None else split_sections(adata, sample_key)
+    for name, section in sections:
+        parts = from_anndata(section, options, source)
+        parts.warnings, heard = [*heard, *parts.warnings], []  # they are of the file: said once
+        yield name, parts
+
+
+def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Parts]:
+    """Name of a slide, and what a file or folder holds: a table to be placed, or the pieces."""
+    if isinstance(path, AnnData):
+        return default_slide_id(path), path.to_memory() if path.isbacked else path
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
     if source.is_file():
         if source.suffix == ".h5ad":
-            return source.stem, load_h5ad(source, options)
+            return source.stem, read_file(source)
+        if is_table(source):
+            options.x_key, options.y_key = options.x_key or "x", options.y_key or "y"
+            return source.name.split(".")[0], load_table(source, options)
         raise ValueError(f"Expected {_KINDS}, got the file {source.name}")
     folder = source / "outs" if (source / "outs").is_dir() else source
     name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
@@ -147,12 +223,22 @@ def _load(source: Path, options: Options) -> tuple[str, Parts]:
         )
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
-    if options.table is not None:
-        raise ValueError(f"Expected table=… with a SpatialData .zarr, got the folder {folder}")
     for is_vendor, load in _FOLDERS:
         if is_vendor(folder):
+            _check_for_tables(folder, options)
             return name, load(folder, options)
     raise ValueError(_unknown(folder))
+
+
+def _check_for_tables(folder: Path, options: Options) -> None:
+    """Refuse what chooses parts of an AnnData where a vendor's folder has but one of each."""
+    default = Options()
+    for name in ("counts_layer", "kind", "x_key", "y_key", "type_key", "table"):
+        if (value := getattr(options, name)) != getattr(default, name):
+            raise ValueError(
+                f"Expected {name}={value!r} with an .h5ad, a .zarr or an AnnData, got the folder "
+                f"{folder.name}: leave it out"
+            )
 
 
 def _unknown(folder: Path) -> str:

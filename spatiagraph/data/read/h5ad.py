@@ -20,7 +20,6 @@ from spatiagraph.data.read.parts import (
     find_scale,
     notes_of,
     open_image,
-    placed_only,
     recall,
     reopen_image,
 )
@@ -44,24 +43,24 @@ class DeclaredImage(NamedTuple):
     origin_um: tuple[float, float] | None
 
 
-def load_h5ad(path: Path, options: Options) -> Parts:
-    """Read an ``.h5ad`` file and bring its coordinates to µm.
+def from_anndata(adata: AnnData, options: Options, source: Path | None = None) -> Parts:
+    """Bring the coordinates of an AnnData to µm, and find its image.
 
     Args:
-        path: The file.
-        options: Scale, image and slot of the coordinates.
+        adata: Cells, as :func:`~spatiagraph.data.read.choose.choose` gives them; changed.
+        options: Scale and image.
+        source: File it comes from, if any; an image that was noted must lie beside it.
 
     Raises:
-        ValueError: The file is no AnnData, has no coordinates, or its scale cannot be found.
+        ValueError: It has no coordinates, or their scale cannot be found.
     """
-    adata = placed_only(_read(path), options, options.spatial_key)
     pos = _positions(adata, options.spatial_key)
     molecules = None
     if not isinstance(options.transcripts, bool):
         molecules = read_any_molecules(Path(options.transcripts))
     previous = notes_of(adata, options)
     if options.mpp is None and options.pitch_um is None and previous:
-        return _reopen(adata, molecules, previous, options, path)
+        return _reopen(adata, molecules, previous, options, source)
     scale = find_scale(options, adata, pos)
     mpp = None if scale is None else scale.mpp
     adata.obsm[keys.SPATIAL] = pos if mpp is None else pos * mpp
@@ -75,12 +74,14 @@ def load_h5ad(path: Path, options: Options) -> Parts:
         notes={
             "format": "h5ad",
             "spatial_key": options.spatial_key,
+            "kind": options.kind,
             "mpp": mpp,
             "mpp_from": None if scale is None else scale.source,
             "image": image_from,
             "image_mpp": None if image is None else image.mpp,
         },
-        warnings=[text for text in (warning, *doubts(adata, pos, scale)) if text is not None],
+        warnings=[*([] if warning is None else [warning]), *doubts(adata, pos, scale)],
+        expression=None if options.kind == "genes" else "normalized",
     )
 
 
@@ -89,7 +90,7 @@ def _reopen(
     molecules: pd.DataFrame | None,
     notes: Mapping[str, Any],
     options: Options,
-    path: Path,
+    source: Path | None,
 ) -> Parts:
     """A slide that was read before and written with its results: in µm, its image where it was.
 
@@ -97,24 +98,25 @@ def _reopen(
     could name any picture of this machine.
     """
     adata.obsm[keys.SPATIAL] = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}]")
+    name = "a file of this slide" if source is None else source.name
     heard: list[str] = []
     noted = Path(str(notes["image_file"])) if "image_file" in notes else None
     image: SlideImage | None = None
     if options.image in (None, True) and noted is not None:
         if not noted.exists():
             heard.append(f"The image of the slide is no longer at {noted}: pass image=…")
-        elif not is_beside(noted, path):
+        elif source is None or not is_beside(noted, source):
             heard.append(
                 f"The image of the slide, {noted}, is not used: it does not lie beside "
-                f"{path.name}. Pass image=… (--image) to use it"
+                f"{name}. Pass image=… (--image) to use it"
             )
         else:
-            image = reopen_image(notes, options, path.name)
+            image = reopen_image(notes, options, name)
     elif isinstance(options.image, bool | None):
         image, _, warning = _image(adata, 1.0, options)
         heard += [] if warning is None else [warning]
     elif noted is not None and noted.name == Path(options.image).name:
-        image = reopen_image({**notes, "image_file": options.image}, options, path.name)
+        image = reopen_image({**notes, "image_file": options.image}, options, name)
     else:
         file = Path(options.image)
         place = declared_image(adata, file.name, 1.0)
@@ -171,7 +173,12 @@ def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImag
     return DeclaredImage(None, origin)
 
 
-def _read(path: Path) -> AnnData:
+def read_file(path: Path) -> AnnData:
+    """Open an ``.h5ad`` file.
+
+    Raises:
+        ValueError: It is no AnnData, is damaged, or was written in a form that is not known here.
+    """
     if not h5py.is_hdf5(path):
         raise ValueError(
             f"Expected an AnnData file (HDF5), got {path.name}, which is not HDF5 or is damaged"
@@ -213,7 +220,8 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
         hint = f". obs has {', '.join(map(repr, columns))}" if columns and not adata.obsm else ""
         raise ValueError(
             f"Expected coordinates in obsm[{key!r}], got none. "
-            f"{nearest(key, list(adata.obsm))}{hint}. Pass spatial_key=…"
+            f"{nearest(key, list(adata.obsm))}{hint}. Pass spatial_key=…, or x_key=… and y_key=… "
+            "for columns of obs"
         )
     pos = as_positions(adata.obsm[key], f"obsm[{key!r}]")
     check_positions(pos, adata.obs_names)
@@ -251,8 +259,8 @@ def _embedded(
     if len(with_images) > 1:
         raise ValueError(
             f"Expected one library with images in uns['spatial'], got {len(with_images)}: "
-            f"{', '.join(map(repr, with_images))}. Split the file into one per section, or pass "
-            "image=False to go without"
+            f"{', '.join(map(repr, with_images))}. Pass sample_key=… (the column of obs that "
+            "names them) for a slide of each, or image=False to go without"
         )
     (name, library), *_ = with_images.items()
     found = {

@@ -41,10 +41,19 @@ class Options:
     spatial_key: str = keys.SPATIAL
     transcripts: PathLike | bool = True
     assume_um: bool = False
+    x_key: str | None = None
+    y_key: str | None = None
+    counts_layer: str | None = None
+    kind: Literal["genes", "protein", "types"] = "genes"
+    transform: Literal["arcsinh", "clr", "none"] | None = None
+    cofactor: float = 5.0
+    type_key: str | None = None
     table: str | None = None
     drop_unplaced: bool = False
 
     def __post_init__(self) -> None:
+        if self.kind not in ("genes", "protein", "types"):
+            raise ValueError(f'Expected kind "genes", "protein" or "types", got {self.kind!r}')
         for name, unit in _SCALES.items():
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value > 0):
@@ -87,7 +96,13 @@ def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
     """What an earlier ``read`` noted of the slide, if its coordinates are asked for."""
     entry = adata.uns.get(keys.UNS)
     notes = entry.get("read") if isinstance(entry, Mapping) else None
-    return notes if isinstance(notes, Mapping) and options.spatial_key == keys.SPATIAL else {}
+    return (
+        notes
+        if isinstance(notes, Mapping)
+        and options.spatial_key == keys.SPATIAL
+        and options.x_key is None
+        else {}
+    )
 
 
 def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
@@ -266,6 +281,7 @@ def build(
     drop_empty: bool,
     assume_um: bool,
     pitch_um: float | None,
+    one_section: bool = False,
 ) -> Slide:
     """Check the pieces and make the slide.
 
@@ -295,6 +311,7 @@ def build(
         expression=expression,
         assume_um=assume_um or parts.known_um,
         pitch_um=pitch_um,
+        one_section=one_section,
     )
     if texts := make_values_writable(slide.adata):
         parts.warnings.append(f"No file can hold, and is text from now on: {'; '.join(texts)}")

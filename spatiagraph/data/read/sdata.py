@@ -13,6 +13,7 @@ from spatiagraph import keys
 from spatiagraph._optional import require
 from spatiagraph.data.checks import as_positions, check_positions, nearest
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.choose import choose
 from spatiagraph.data.read.molecules import as_text, count_molecules, gene_names
 from spatiagraph.data.read.parts import (
     Options,
@@ -70,8 +71,9 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
     wanted = options.transcripts is not False or not len(sdata.tables)
     molecules, key = _molecules(sdata) if wanted else (None, None)
     has_cells = molecules is not None and "cell_id" in molecules
+    heard: list[str] = []
     if len(sdata.tables):
-        adata, element = _from_table(spatialdata, sdata, options)
+        adata, element, heard = _from_table(spatialdata, sdata, options)
         if molecules is not None and has_cells:
             molecules["cell_id"] = _name_cells(molecules["cell_id"], adata, key)
     elif molecules is not None and has_cells:
@@ -105,18 +107,22 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             "mpp": mpp,
             "mpp_from": None if scale is None else scale.source,
             "image": name,
+            "kind": options.kind,
         },
+        warnings=heard,
+        expression=None if options.kind == "genes" else "normalized",
     )
     if written:
         recall(parts, previous)
     return parts
 
 
-def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any]:
-    """Cells of the only table, placed in the units of the element they annotate."""
+def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any, list[str]]:
+    """Cells of the chosen table, placed in the units of the element they annotate."""
     name = _chosen_table(list(sdata.tables), options.table)
     adata = sdata.tables[name].copy()
     settle(adata, f"table {name!r}")
+    adata, heard = choose(adata, options)
     attrs = adata.uns.get("spatialdata_attrs", {})
     regions = np.atleast_1d(attrs.get("region", [])).tolist()
     if len(regions) > 1:
@@ -142,7 +148,7 @@ def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData
         placed = pd.DataFrame(xy @ inverse.T[:, :2], index=centres.index)
         ids = adata.obs[attrs["instance_key"]]
         adata.obsm[keys.SPATIAL] = _place_by_ids(placed, ids, regions[0])
-    return adata, element
+    return adata, element, heard
 
 
 def _chosen_table(names: list[str], asked: str | None) -> str:

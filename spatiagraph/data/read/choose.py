@@ -1,0 +1,155 @@
+"""Parts of an AnnData that are chosen by name before it is read: values, places, sections."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph.data.checks import name_rows, nearest
+from spatiagraph.data.counts import choose_counts, is_counts, shallow_copy
+from spatiagraph.data.read.features import protein_features, type_features
+from spatiagraph.data.read.parts import Options, Parts, placed_only
+from spatiagraph.data.scale import libraries, same_places
+
+
+def choose(adata: AnnData, options: Options) -> tuple[AnnData, list[str]]:
+    """The values and places that the user asked for, where readers look for them.
+
+    Args:
+        adata: Cells, in memory; not changed.
+        options: ``counts_layer``, ``kind``, ``x_key``, ``y_key``, ``drop_unplaced``, ….
+
+    Returns:
+        The cells, and what the user should hear of.
+
+    Raises:
+        ValueError: A name is not there, or contradicts another.
+    """
+    adata, heard = shallow_copy(adata), []
+    if options.counts_layer is not None:
+        adata = choose_counts(adata, options.counts_layer)
+    elif options.kind == "genes":
+        heard += _unread_counts(adata)
+    if options.kind == "protein":
+        adata, warning = protein_features(adata, options.transform, options.cofactor)
+        heard += [] if warning is None else [warning]
+    elif options.kind == "types":
+        adata = type_features(adata, options.type_key)
+    if options.x_key is not None or options.y_key is not None:
+        adata.obsm[options.spatial_key] = _columns(adata, options)
+    return placed_only(adata, options, options.spatial_key), heard
+
+
+def split_sections(adata: AnnData, sample_key: str) -> Iterator[tuple[str, AnnData]]:
+    """The sections of a table, by a column of ``obs``, each with its own entry of the images.
+
+    Args:
+        adata: Cells, in memory.
+        sample_key: The column; values in order of their first cell.
+
+    Raises:
+        ValueError: There is no such column, or cells have no value in it.
+    """
+    code, names = sections_of(adata.obs, sample_key)
+    for number, name in enumerate(names):
+        part = adata[code == number].copy()
+        if name in libraries(part):
+            part.uns["spatial"] = {name: part.uns["spatial"][name]}
+        yield name, part
+
+
+def split_parts(parts: Parts, sample_key: str) -> Iterator[tuple[str, Parts]]:
+    """The sections of a slide that was read as one, by a column of ``obs``.
+
+    Args:
+        parts: Pieces of the slide, in µm; all sections keep the image.
+        sample_key: The column.
+
+    Raises:
+        ValueError: As for :func:`split_sections`.
+    """
+    code, names = sections_of(parts.adata.obs, sample_key)
+    for number, name in enumerate(names):
+        adata, molecules = parts.adata[code == number].copy(), parts.transcripts
+        if molecules is not None and "cell_id" in molecules:
+            molecules = molecules[molecules["cell_id"].isin(adata.obs_names)]
+        yield (
+            name,
+            Parts(
+                adata,
+                parts.image,
+                molecules,
+                known_um=parts.known_um,
+                notes=dict(parts.notes),
+                warnings=parts.warnings if number == 0 else [],
+                donor=parts.donor,
+                expression=parts.expression,
+            ),
+        )
+
+
+def sections_of(obs: pd.DataFrame, sample_key: str) -> tuple[np.ndarray, list[str]]:
+    """Number of the section of each cell, ``[N]``, and the names of the sections.
+
+    Raises:
+        ValueError: There is no such column, or cells have no value in it.
+    """
+    columns = [str(c) for c in obs.columns]
+    if sample_key not in columns:
+        raise ValueError(
+            f"Expected sections in obs[{sample_key!r}], got none. {nearest(sample_key, columns)}"
+        )
+    code, names = pd.factorize(obs[sample_key])
+    rows = np.flatnonzero(code < 0)
+    if len(rows):
+        raise ValueError(
+            f"Expected a section for each cell in obs[{sample_key!r}], got none for {len(rows)} of "
+            f"{len(obs)}: {name_rows(obs.index, rows)}. Drop those cells"
+        )
+    return code, [str(name) for name in names]
+
+
+def _unread_counts(adata: AnnData) -> list[str]:
+    """A word on layers that are called raw and differ from the counts that are read."""
+    if keys.COUNTS in adata.layers or adata.X is None or not is_counts(adata.X):
+        return []
+    other = [
+        name
+        for name, values in adata.layers.items()
+        if name is not None and "raw" in str(name).lower() and is_counts(values)
+        and values.sum() != adata.X.sum()
+    ]  # fmt: skip
+    return [
+        f"X is read, and layers[{name!r}] holds other counts: pass counts_layer={name!r}, or "
+        "counts_layer='X' to confirm"
+        for name in other[:1]
+    ]
+
+
+def _columns(adata: AnnData, options: Options) -> np.ndarray:
+    """Coordinates in two columns of ``obs``, ``[N, 2]``."""
+    if options.x_key is None or options.y_key is None:
+        raise ValueError(
+            f"Expected both x_key and y_key, got x_key={options.x_key!r}, y_key={options.y_key!r}"
+        )
+    columns = [str(c) for c in adata.obs.columns]
+    for key in (options.x_key, options.y_key):
+        if key not in columns:
+            raise ValueError(
+                f"Expected coordinates in obs[{key!r}], got none. {nearest(key, columns)}"
+            )
+        if not pd.api.types.is_numeric_dtype(adata.obs[key]):
+            raise ValueError(f"Expected numbers in obs[{key!r}], got {adata.obs[key].dtype}")
+    pos = adata.obs[[options.x_key, options.y_key]].to_numpy(np.float64, na_value=np.nan)
+    other = np.asarray(adata.obsm.get(keys.SPATIAL, np.empty((0, 2))))
+    if other.shape == pos.shape and other.dtype.kind in "iuf":
+        if same_places(other[:, ::-1], pos) and not same_places(other, pos):
+            raise ValueError(
+                f"Expected x in obs[{options.x_key!r}] and y in obs[{options.y_key!r}], but "
+                f"obsm[{keys.SPATIAL!r}] has the same two the other way around: one of both is "
+                f"wrong. Pass x_key={options.y_key!r} and y_key={options.x_key!r}, or drop "
+                f"obsm[{keys.SPATIAL!r}] if the columns are right"
+            )
+    return pos
