@@ -1,0 +1,177 @@
+"""A model that is defined outside of the package goes all the way through it, registered nowhere.
+
+It has a recipe with one level and frozen features in place of counts, a task of its own objectives,
+and is built, trained, saved, opened, embedded and searched with, in Python and on the command line.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import is_dataclass
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import spatiagraph as sg
+from spatiagraph.cli import app
+from spatiagraph.data.recipe import Neighborhoods, Recipe
+from spatiagraph.models import SlideModel, model_class
+from spatiagraph.models.base import cell_graph
+from spatiagraph.nn import Embeddings, LevelEmbeddings, NichePool
+from spatiagraph.tasks import Objective, ObjectiveTask
+
+
+class Outside(SlideModel):
+    """Frozen features of cells, projected, and pooled over neighbourhoods."""
+
+    name = "outside"
+
+    def __init__(self, recipe: Recipe, in_channels: int, channels: int = 8):
+        super().__init__()
+        self.recipe = recipe
+        self.project = nn.Linear(in_channels, channels)
+        self.pool = NichePool(channels)
+        self.back = nn.Linear(channels, in_channels)
+
+    @classmethod
+    def from_options(cls, slides, *, num_neighbors: int = 10, seed: int = 0):
+        panel = sg.GenePanel.from_slides(slides)
+        levels = (Neighborhoods(num_neighbors, name="around"),)
+        recipe = Recipe(panel, levels=levels, features=("X_frozen",))
+        torch.manual_seed(seed)
+        return cls(recipe, slides[0].adata.obsm["X_frozen"].shape[1])
+
+    def inputs(self, batch):
+        return batch.X_frozen, cell_graph(batch, self.recipe.level_names)
+
+    def forward(self, x, graph):
+        z = self.project(x)
+        (level,) = graph.levels
+        h = self.pool(z, level.members, len(level.pos)).h
+        return Embeddings(z, (LevelEmbeddings(h, level.own, h),))
+
+
+class FromAround(Objective):
+    """Features of a cell from its neighbourhood."""
+
+    name = "from_around"
+
+    def forward(self, view):
+        model, batch, out = view
+        error = model.back(out.levels[0].h)[out.levels[0].own] - batch.X_frozen
+        return error[batch.core].square().mean()
+
+
+class Small(Objective):
+    """Embeddings of unit size."""
+
+    name = "small"
+
+    def forward(self, view):
+        return (view[2].cell.norm(dim=1) - 1).square().mean()
+
+
+class OutsideTask(ObjectiveTask, pretrains=Outside):
+    """Both objectives on one forward pass."""
+
+    def __init__(self, model, *, seed: int = 0):
+        super().__init__(model, [FromAround(), Small(0.1)])
+
+    def view(self, batch, streams):
+        return self.model, batch, self.model(*self.model.inputs(batch))
+
+
+@pytest.fixture(scope="module")
+def slide():
+    slide = sg.make_tissue(300, num_genes=30, image=None, seed=0)
+    noise = 0.1 * np.random.default_rng(0).normal(size=(300, 6))
+    slide.adata.obsm["X_frozen"] = np.hstack([slide.pos / 100, noise]).astype(np.float32)
+    return slide
+
+
+@pytest.fixture(scope="module")
+def run(slide, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outside") / "run"
+    model = Outside.from_options([slide])
+    result = sg.fit(
+        model,
+        [slide],
+        max_epochs=8,
+        lr=1e-2,
+        tile_size=100,
+        accelerator="cpu",
+        out=folder,
+        progress=False,
+    )
+    assert {"from_around", "small"} <= set(result.history)
+    assert result.history["loss"].iloc[-1] < 0.7 * result.history["loss"].iloc[0]
+    return folder
+
+
+def test_it_is_known_by_its_name():
+    assert model_class("outside") is Outside
+    assert {"context", "spatia"} <= set(SlideModel.known)
+    with pytest.raises(ValueError, match="a model among .*outside.*, got 'nobody'"):
+        model_class("nobody")
+
+
+def test_it_is_saved_opened_embedded_and_searched(slide, run):
+    model = SlideModel.from_pretrained(run / "model")
+    assert type(model) is Outside
+    assert model.recipe.levels == (Neighborhoods(10, name="around"),)
+    adata = sg.embed(model, slide[:], progress=False)
+    assert adata.obsm["X_outside"].shape == adata.obsm["X_outside_around"].shape == (300, 8)
+    index = sg.NicheIndex.build(adata.obsm["X_outside_around"], adata.obs)
+    hits = index.search(adata.obsm["X_outside_around"][:2], k=3, exclude=[0, 1])
+    assert len(hits) == 6
+    # neighbourhoods alike in what their cells carry, which here is where they lie
+    near = np.linalg.norm(
+        slide.pos[hits["id"].str[4:].astype(int)] - slide.pos[[0] * 3 + [1] * 3], axis=1
+    )
+    assert near.mean() < 0.6 * np.linalg.norm(slide.pos - slide.pos[0], axis=1).mean()
+
+
+def test_the_command_line_trains_and_embeds_with_it(slide, run, tmp_path):
+    slide.adata.write_h5ad(tmp_path / "slide.h5ad")
+    command = CliRunner()
+    out = str(tmp_path / "embedded.h5ad")
+    done = command.invoke(app, ["embed", str(run), str(tmp_path / "slide.h5ad"), "--out", out])
+    assert done.exit_code == 0, done.output
+    embedded = anndata.read_h5ad(out)
+    assert embedded.obsm["X_outside_around"].shape == (300, 8)
+    expected = sg.embed(SlideModel.from_pretrained(run / "model"), slide[:], progress=False)
+    np.testing.assert_allclose(embedded.obsm["X_outside"], expected.obsm["X_outside"], atol=1e-6)
+
+    fit = ["fit", str(tmp_path / "slide.h5ad"), "--model", "outside", "--epochs", "1"]
+    done = command.invoke(app, [*fit, "--out", str(tmp_path / "run"), "--neighbors", "5"])
+    assert done.exit_code == 0, done.output
+    assert SlideModel.from_pretrained(tmp_path / "run" / "model").recipe.levels[0].k == 5
+    assert "from_around" in pd.read_csv(tmp_path / "run" / "history.csv")
+    done = command.invoke(app, [*fit, "--out", str(tmp_path / "other"), "--preset", "tiny"])
+    assert done.exit_code != 0
+    assert "--preset of --model spatia" in " ".join(done.output.split())
+
+
+def test_no_function_of_models_takes_more_than_ten_arguments():
+    """An object is missing where one does."""
+
+    rooms = ("models", "nn", "tasks")
+    crowded = []
+    for info in pkgutil.walk_packages(sg.__path__, "spatiagraph."):
+        if info.name.split(".")[1] not in rooms:
+            continue
+        module = importlib.import_module(info.name)
+        functions = [v for v in vars(module).values() if inspect.isfunction(v)]
+        for cls in (v for v in vars(module).values() if inspect.isclass(v)):
+            if not is_dataclass(cls):  # which is such an object
+                functions += [f for f in vars(cls).values() if inspect.isfunction(f)]
+        for function in (f for f in functions if f.__module__ == info.name):
+            parameters = [p for p in inspect.signature(function).parameters if p != "self"]
+            if len(parameters) > 10:
+                crowded.append(f"{info.name}.{function.__qualname__}: {len(parameters)}")
+    assert not crowded
