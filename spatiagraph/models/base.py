@@ -127,6 +127,8 @@ class HierarchicalModel(SlideModel, abstract=True):
     Attributes:
         cell_encoder: Genes and image of a cell → ``[N, D]``.
         context_encoder: Cells in their graph → :class:`~spatiagraph.nn.Embeddings`.
+        gene_share: Buffer: share of each gene in the total counts of a cell, ``[G]``; 0 where that
+            is not known.
 
     Shapes:
         - **cells**: :class:`~spatiagraph.nn.Cells`
@@ -137,6 +139,7 @@ class HierarchicalModel(SlideModel, abstract=True):
 
     cell_encoder: Any
     context_encoder: Any
+    gene_share: Tensor
 
     @property
     def num_hops(self) -> int:  # type: ignore[override]
@@ -200,7 +203,7 @@ class HierarchicalModel(SlideModel, abstract=True):
             x=batch.x if self.cell_encoder.genes is not None else None,
             image=image,
             gene_mask=gene_mask(batch) if visible is None else visible,
-            depth=batch.depth,
+            depth=self.depth(batch),
             image_mask=None if image is None else batch.image_mask,
             window_um=batch.get("window_um") if self.cell_encoder.reads_window else None,
         )
@@ -208,7 +211,37 @@ class HierarchicalModel(SlideModel, abstract=True):
     @classmethod
     def upgrade_weights(cls, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights by the names of today, from those of version 0.1.0."""
-        return renamed(tensors, {f"context_encoder.{k}": f"context_encoder.{v}" for k, v in LEVELS})
+        names = {f"context_encoder.{old}": f"context_encoder.{new}" for old, new in LEVELS}
+        tensors = renamed(tensors, names)
+        bias = next((v for k, v in tensors.items() if k.endswith("head.linear.bias")), None)
+        if "gene_share" not in tensors and bias is not None:  # not known then: nothing is made up
+            tensors["gene_share"] = torch.zeros(len(bias), dtype=torch.float32)
+        return tensors
+
+    def depth(self, batch: Data) -> Tensor:
+        """Total counts of each cell on the scale of the training slides, ``[N]``.
+
+        The total over the genes of a slide that lacks some of the panel's is smaller without the
+        cell being so; it is made up for from the genes that were measured and the share of the
+        total that they have on average, so that the same cell lands at the same place.
+        """
+        measured, expected = gene_mask(batch), self.gene_share
+        if batch.get("x") is None or not bool(expected.any()):  # of values, or saved before
+            return batch.depth
+        seen = (measured * expected).sum(1)
+        made_up = (batch.x * measured).sum(1) / seen.clamp(min=1e-12)
+        return torch.where(measured.all(1), batch.depth, made_up)
+
+    def learn_gene_share(self, x: Tensor, measured: Tensor, depth: Tensor) -> None:
+        """Remember the share of each gene in the total counts.
+
+        Args:
+            x: Counts of a sample of cells, ``[N, G]``.
+            measured: Measured genes, ``[N, G]``.
+            depth: Total counts over all genes of the slide, ``[N]``.
+        """
+        total = (measured * depth.unsqueeze(1)).sum(0)
+        self.gene_share.copy_((x * measured).sum(0) / total.clamp(min=1.0))
 
     def graph(self, batch: Data) -> CellGraph:
         """Graph and levels of a batch."""

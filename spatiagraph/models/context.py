@@ -66,6 +66,7 @@ class ContextModel(HierarchicalModel):
         channels, num_genes = context_encoder.channels, len(recipe.panel)
         self.head = ExpressionHead(channels, num_genes)
         self.niche_head = ExpressionHead(channels, num_genes)
+        self.register_buffer("gene_share", torch.zeros(num_genes))
 
     @classmethod
     def for_slides(
@@ -183,6 +184,7 @@ class ContextModel(HierarchicalModel):
         if self.cell_encoder.genes is not None:
             self.cell_encoder.genes.initialize(x, mask, depth, seed=seed)
         if self.likelihood == "nb":
+            self.learn_gene_share(x, mask, depth)
             self.head.initialize(x)
             self.niche_head.initialize(x)
 

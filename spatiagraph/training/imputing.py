@@ -2,7 +2,6 @@
 
 import pandas as pd
 import torch
-from torch.nn.functional import softmax
 
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
@@ -24,8 +23,8 @@ def impute(
 
     It is what the expression head makes of the embeddings of cells, see
     :meth:`~spatiagraph.heads.ExpressionHead.expected`. How deep a cell was sequenced over the genes
-    that were not measured is unknown; it is taken to be what the mean profile of the training data
-    says.
+    that were not measured is made up for as for every embedding, see
+    :meth:`~spatiagraph.models.HierarchicalModel.depth`.
 
     Args:
         model: A model that was trained with genes hidden at random.
@@ -45,10 +44,6 @@ def impute(
     if not isinstance(head, ExpressionHead) or getattr(model, "likelihood", "") == "gaussian":
         raise ValueError(f"Expected a model of counts, got {type(model).__name__} without")
     data = model.recipe(slide)
-    share = softmax(head.linear.bias.cpu(), 0)
-    counts, measured = model.panel.counts(slide)
-    seen = torch.as_tensor(counts.sum(1)).flatten().float()
-    data.put("cell", depth=seen / share[torch.as_tensor(measured)].sum())
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
     values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()
     return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

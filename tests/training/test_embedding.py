@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from spatiagraph import keys
-from spatiagraph.data import make_tissue
+from spatiagraph.data import Slide, make_tissue
 from spatiagraph.data.recipe import Annotated, Grid, Neighborhoods, Parts
 from spatiagraph.models import ContextModel, Spatia, default_recipe
 from spatiagraph.training import embed
@@ -94,3 +94,18 @@ def test_embeddings_that_are_not_finite_are_not_written(part):
     with pytest.raises(ValueError, match=r"Expected finite embeddings.* for \d+ of 200 cells"):
         embed(model, slide, progress=False)
     assert not slide.adata.obsm.keys() - {"spatial"}
+
+
+@pytest.mark.parametrize("family", [ContextModel, Spatia])
+def test_a_slide_without_a_third_of_its_genes_lands_where_it_was(family):
+    """A cell does not move because fewer of its counts were looked at."""
+    slide = make_tissue(600, num_genes=120, image=None, seed=0)
+    model = family.for_slides([slide])
+    kept = np.random.default_rng(0).permutation(120)[:80]
+    part = Slide(slide.adata[:, np.sort(kept)].copy(), slide_id="part")
+    whole, fewer = (embed_data(model, model.recipe(s))["cell"] for s in (slide, part))
+    shift = (fewer - whole).mean(0) / whole.std(0)
+    assert np.sqrt((shift**2).mean()) < 0.2
+    model.gene_share.zero_()  # as before: depth is the total of what was measured
+    uncorrected = embed_data(model, model.recipe(part))["cell"]
+    assert np.sqrt((((uncorrected - whole).mean(0) / whole.std(0)) ** 2).mean()) > 0.3

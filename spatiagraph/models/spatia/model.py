@@ -82,6 +82,7 @@ class Spatia(HierarchicalModel):
         self.context_encoder = context_encoder
         self.heads = heads
         self.likelihood = likelihood
+        self.register_buffer("gene_share", torch.zeros(len(recipe.panel)))
 
     @property
     def labels(self) -> LabelSet | None:
@@ -231,6 +232,7 @@ class Spatia(HierarchicalModel):
             if start.image_profile is not None:
                 start.image_profile.initialize(self.sample_crops(slides, seed=seed))
         if self.likelihood == "zinb":
+            self.learn_gene_share(x, mask, depth)
             self.head.initialize(x)
 
     def project_modalities(self, streams: CellStreams) -> tuple[Tensor, Tensor]:
