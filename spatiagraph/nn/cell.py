@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.fusion import scatter_present
+from spatiagraph.nn.protocols import Fusion, GeneEncoding, ImageEncoding
 
 
 class CellEncoder(Configurable):
@@ -37,9 +38,9 @@ class CellEncoder(Configurable):
 
     def __init__(
         self,
-        genes: nn.Module | None = None,
-        image: nn.Module | None = None,
-        fusion: nn.Module | None = None,
+        genes: GeneEncoding | None = None,
+        image: ImageEncoding | None = None,
+        fusion: Fusion | None = None,
     ):
         super().__init__()
         if genes is None and image is None:

@@ -52,12 +52,12 @@ class _Fusion(Configurable, abstract=True):
         image_present: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Genes ``[N, D]`` and image tokens ``[N, T, D]`` with null tokens where missing."""
-        if genes is None and image is None:
-            raise ValueError("Expected genes, an image or both, got neither")
         if image is not None and image.dim() == 2:
             image = image.unsqueeze(1)
         if genes is None:
-            genes = self.gene_null.expand(image.size(0), -1)  # type: ignore[union-attr]
+            if image is None:
+                raise ValueError("Expected genes, an image or both, got neither")
+            genes = self.gene_null.expand(image.size(0), -1)
         else:
             genes = fill_missing(genes, self.gene_null, gene_present)
         if image is None:

@@ -39,3 +39,50 @@ class Pooling(Protocol):
     ) -> Pooled:
         """Pool ``h [N, D]`` by ``index``, or by ``edge_index`` within the slides of ``batch``."""
         ...
+
+
+class GeneEncoding(Protocol):
+    """Counts of each cell → vectors."""
+
+    def __call__(self, x: Tensor, gene_mask: Tensor | None, depth: Tensor | None) -> Tensor:
+        """Encode counts ``x [N, G]`` of the genes in ``gene_mask``, ``[N, D]``."""
+        ...
+
+
+class ImageEncoding(Protocol):
+    """Crop of each cell → vectors or tokens."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Encode crops ``[N, C, H, W]`` in [0, 1], ``[N, D]`` or ``[N, T, D]``."""
+        ...
+
+
+class Fusion(Protocol):
+    """Genes and image of each cell → one vector; either may be missing."""
+
+    def __call__(
+        self,
+        genes: Tensor | None,
+        image: Tensor | None,
+        gene_present: Tensor | None = None,
+        image_present: Tensor | None = None,
+    ) -> Tensor:
+        """Fuse ``genes [N, D]`` with ``image [N, D]`` or ``[N, T, D]``, ``[N, D]``."""
+        ...
+
+
+class CellEncoding(Protocol):
+    """Genes and image of each cell → one vector, before any context."""
+
+    def __call__(
+        self,
+        x: Tensor | None = None,
+        image: Tensor | None = None,
+        *,
+        gene_mask: Tensor | None = None,
+        depth: Tensor | None = None,
+        gene_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Encode counts ``x [N, G]`` and crops ``image [N, C, H, W]``, ``[N, D]``."""
+        ...

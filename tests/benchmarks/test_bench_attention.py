@@ -1,7 +1,11 @@
-"""One graph-attention layer, forward and backward, beside PyG's ``TransformerConv``.
+"""One layer of the graph transformer, forward and backward, beside PyG and beside its products.
 
     pytest -m benchmark -s tests/benchmarks/test_bench_attention.py
     python tests/benchmarks/test_bench_attention.py docs/images/attention_scaling.png
+
+The layer is ``spatiagraph.nn.GraphTransformerLayer`` as models use it; its peer has PyG's
+``TransformerConv`` in the place of the attention and the same norms and MLP; its products are the
+matrix products of its four linear maps and of their gradients, which no layer can do without.
 
 128 channels in 4 heads, float32, 2 threads, k nearest neighbours. Each measurement is a process of
 its own, so that peak memory is its own; for their times, the two sides take turns in one process,
@@ -28,7 +32,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn import TransformerConv
 
 from spatiagraph.graph import hilbert_order, knn_graph
-from spatiagraph.kernels import neighbor_attention, neighbor_self_attention
+from spatiagraph.kernels import neighbor_attention
+from spatiagraph.nn import GraphTransformerLayer
 
 case = json.loads(sys.argv[1])
 HEADS, WIDTH = 4, 32
@@ -37,17 +42,33 @@ torch.set_num_threads(case["threads"])
 torch.manual_seed(0)
 
 
-class Layer(nn.Module):
-    '''The projections of TransformerConv, three of them in one matrix.'''
+class Peer(GraphTransformerLayer):
+    '''The same norms and MLP around TransformerConv, which has the four projections.'''
 
     def __init__(self):
-        super().__init__()
-        self.qkv = nn.Linear(CHANNELS, 3 * CHANNELS)
-        self.skip = nn.Linear(CHANNELS, CHANNELS)
+        super().__init__(CHANNELS, HEADS)
+        del self.qkv, self.out
+        self.conv = TransformerConv(CHANNELS, WIDTH, heads=HEADS)
 
-    def forward(self, x, edge_index):
-        qkv = self.qkv(x).view(-1, 3, HEADS, WIDTH)
-        return self.skip(x).add_(neighbor_self_attention(qkv, edge_index).flatten(1))
+    def forward(self, h, edge_index):
+        h = h + self.scale_attention * self.conv(self.norm_attention(h), edge_index)
+        return h + self.scale_mlp * self.mlp(self.norm_mlp(h))
+
+
+def products(num):
+    '''Matrix products of a layer: forward, and backward by input and by weight.'''
+    weights = [p for p in GraphTransformerLayer(CHANNELS, HEADS).parameters() if p.dim() == 2]
+    pairs = [
+        (w.detach(), torch.randn(num, w.size(1)), torch.randn(num, w.size(0))) for w in weights
+    ]
+
+    def step():
+        start, start_cpu = time.perf_counter(), time.process_time()
+        for weight, x, grad in pairs:
+            x @ weight.t(), grad @ weight, grad.t() @ x
+        return time.perf_counter() - start, time.process_time() - start_cpu
+
+    return step
 
 
 def memory(field):
@@ -66,12 +87,14 @@ def cells(num, k, order):
 
 
 def prepare(side, num, k):
+    if side == "products":
+        return products(num)
     edge_index = cells(num, k, case["order"])
     grad = torch.randn(num, CHANNELS)
     conv = TransformerConv(CHANNELS, WIDTH, heads=HEADS)
     if case["part"] == "layer":
         inputs = [torch.randn(num, CHANNELS, requires_grad=True)]
-        run = conv if side == "pyg" else Layer()
+        run = Peer() if side == "pyg" else GraphTransformerLayer(CHANNELS, HEADS)
     else:
         inputs = [torch.randn(num, HEADS, WIDTH, requires_grad=True) for _ in range(3)]
         run = neighbor_attention
@@ -132,7 +155,7 @@ def measure(
     """
     case = {
         "sides": sides, "part": part, "cells": cells, "k": k, "order": order, "rounds": rounds,
-        "threads": threads, "steps": {"ours": 3, "pyg": 1},
+        "threads": threads, "steps": {"ours": 3, "products": 3, "pyg": 1},
     }  # fmt: skip
     command = [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -155,20 +178,23 @@ def say(capsys: pytest.CaptureFixture[str], **figures: object) -> None:
 
 @pytest.mark.parametrize("part", ["layer", "attention"])
 def test_time_against_transformer_conv(capsys, part):
-    run = measure("ours", "pyg", part=part, rounds=ROUNDS)
-    ratios = [one["pyg"][0] / one["ours"][0] for one in run["rounds"]]
-    cpu_ratios = [one["pyg"][1] / one["ours"][1] for one in run["rounds"]]
-    say(
-        capsys,
-        part=part,
-        cells=100_000,
-        ours_s=seconds(run, "ours"),
-        pyg_s=seconds(run, "pyg"),
-        times_faster=statistics.median(ratios),
-        lowest=min(ratios),
-        highest=max(ratios),
-        times_less_cpu=statistics.median(cpu_ratios),
-    )
+    """Of the layer both ratios: over its own matrix products, and of the peer over it."""
+    sides = ("ours", "pyg", "products") if part == "layer" else ("ours", "pyg")
+    run = measure(*sides, part=part, rounds=ROUNDS)
+    figures: dict[str, object] = {f"{side}_s": seconds(run, side) for side in sides}
+    for name, over, under in (
+        ("times_faster", "pyg", "ours"),
+        ("over_products", "ours", "products"),
+    ):
+        if over in sides and under in sides:
+            for clock, unit in enumerate(("", "_cpu")):
+                ratios = [one[over][clock] / one[under][clock] for one in run["rounds"]]
+                figures[f"{name}{unit}"] = statistics.median(ratios)
+                figures[f"{name}{unit}_from"], figures[f"{name}{unit}_to"] = (
+                    min(ratios),
+                    max(ratios),
+                )
+    say(capsys, part=part, cells=100_000, **figures)
 
 
 @pytest.mark.parametrize("part", ["layer", "attention"])
