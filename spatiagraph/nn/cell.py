@@ -34,7 +34,7 @@ class CellEncoder(Configurable):
     image: Any
     fusion: Any
     reads_window = False
-    """Whether crops are told the size of their window."""
+    """True if the size of the window of each crop is read."""
 
     def __init__(
         self,

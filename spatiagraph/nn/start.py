@@ -66,7 +66,7 @@ class ProfileStart(Configurable):
 
     @property
     def reads_window(self) -> bool:
-        """Whether the image encoder is told the size of the window of each crop."""
+        """True if the image encoder reads the size of the window of each crop."""
         return self.encoder.reads_window
 
     def forward(

@@ -138,7 +138,7 @@ class TokenCellEncoder(Configurable):
 
     @property
     def reads_window(self) -> bool:
-        """Whether the image encoder is told the size of the window of each crop."""
+        """True if the image encoder reads the size of the window of each crop."""
         return getattr(self.image, "window", None) is not None
 
     def streams(
