@@ -99,7 +99,7 @@ def main() -> None:
     )
     torch.manual_seed(args.seed)
     model = compose(train, args.fusion)
-    # a learned pooling makes its own niches: there is no planted niche profile to ask for
+    # cells alone are asked; with a niche_weight the groups of the pooling would be as well
     task = MaskedGenes(model, niche_weight=0.0)
     before = score(task, test)
     result = sg.fit(

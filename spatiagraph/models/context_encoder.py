@@ -141,7 +141,7 @@ class ContextEncoder(Configurable):
             alone = level.see_image(pooled.h, tokens[i] if i < len(tokens) else None)
             above = given[i + 1] if i + 1 < len(given) else None
             members = level.see_each_other(hide(alone, masked, level.hidden), groups.pos, above)
-            found.append(LevelEmbeddings(members, groups.own, alone))
+            found.append(LevelEmbeddings(members, groups.own, alone, groups.members))
             pos = groups.pos
             if any(later.pool.assigns for later in self._levels[i + 1 :]):
                 edges = _edges_between_groups(edges, groups.own)

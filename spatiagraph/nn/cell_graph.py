@@ -81,11 +81,14 @@ class LevelEmbeddings(NamedTuple):
         h: Groups, after those of the same group above saw each other, ``[M, D]``.
         own: Group of each member, ``[n]``; -1 for none.
         pooled: Groups before that, ``[M, D]``.
+        members: Members → the groups they are part of, ``[2, P]``; ``None`` where that is ``own``.
+            Of a pooling that makes its own groups, they are those and not the ones given to it.
     """
 
     h: Tensor
     own: Tensor
     pooled: Tensor
+    members: Tensor | None = None
 
 
 class Embeddings(NamedTuple):

@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from spatiagraph.graph.edges import plain_edges
-from spatiagraph.nn.cell_graph import LevelGraph
+from spatiagraph.nn.cell_graph import LevelEmbeddings
 
 
-def group_totals(level: LevelGraph, groups: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def group_totals(
+    level: LevelEmbeddings, groups: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sum over the members of some groups.
 
     Args:
-        level: Groups of the cells.
+        level: Groups of the cells, as they were pooled.
         groups: Rows of the groups to sum, without repeats, ``[M']``.
         x: What to sum, ``[N, G]``.
 
@@ -19,9 +21,12 @@ def group_totals(level: LevelGraph, groups: Tensor, x: Tensor) -> tuple[Tensor, 
         Sums ``[M', G]``, members of each group ``[M']``, and one member of each ``[M']``, -1 for a
         group without members.
     """
-    assert level.members is not None  # of a batch
-    member, group = plain_edges(level.members)
-    position = group.new_full((level.pos.size(0),), -1)
+    if level.members is None:
+        member = (level.own >= 0).nonzero().squeeze(1)
+        group = level.own[member]
+    else:
+        member, group = plain_edges(level.members)
+    position = group.new_full((len(level.h),), -1)
     position[groups] = torch.arange(groups.numel(), device=group.device)
     inside = position[group] >= 0
     edges = torch.stack([position[group[inside]], member[inside]])

@@ -10,7 +10,7 @@ from spatiagraph.losses.mean import masked_mean
 from spatiagraph.losses.negative_binomial import negative_binomial_nll
 from spatiagraph.models.base import gene_mask
 from spatiagraph.models.context import ContextModel
-from spatiagraph.nn.cell_graph import CellGraph, Embeddings
+from spatiagraph.nn.cell_graph import Embeddings
 from spatiagraph.tasks.groups import group_totals, scored_groups
 from spatiagraph.tasks.objective import Objective, ObjectiveTask
 from spatiagraph.tasks.streams import Streams
@@ -24,7 +24,6 @@ class MaskedView(NamedTuple):
         batch: The batch, with all counts.
         measured: Genes that were measured, ``[N, G]``.
         hidden: Measured genes that the model did not see, ``[N, G]``.
-        graph: Graph and levels.
         out: Embeddings from what was left.
         streams: Random streams of the step.
     """
@@ -33,7 +32,6 @@ class MaskedView(NamedTuple):
     batch: Data
     measured: Tensor
     hidden: Tensor
-    graph: CellGraph
     out: Embeddings
     streams: Streams
 
@@ -77,11 +75,11 @@ class NicheTotals(Objective[MaskedView]):
         self.ratio = ratio
 
     def forward(self, view: MaskedView) -> Tensor | None:
-        if not view.graph.levels:
+        if not view.out.levels:
             return None
-        model, level, batch = view.model, view.graph.levels[0], view.batch
+        model, level, batch = view.model, view.out.levels[0], view.batch
         groups = scored_groups(level.own, batch.core, self.ratio, view.streams["niches"])
-        z = view.out.levels[0].h[groups]
+        z = level.h[groups]
         if model.likelihood == "gaussian":
             values = model.cell_encoder.genes.normalize(batch.x)
             total, size, _ = group_totals(level, groups, values)
@@ -146,4 +144,4 @@ class MaskedGenes(ObjectiveTask[MaskedView], pretrains=ContextModel):
         hidden = (chance < self.mask_ratio) & measured
         cells, graph = self.model.inputs(batch, visible=measured & ~hidden)
         out = self.model(cells, graph)
-        return MaskedView(self.model, batch, measured, hidden, graph, out, streams)
+        return MaskedView(self.model, batch, measured, hidden, out, streams)

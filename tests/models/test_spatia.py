@@ -22,7 +22,7 @@ from spatiagraph.data.recipe import (
 )
 from spatiagraph.models import Spatia, spatia_base, spatia_recipe, spatia_small, spatia_tiny
 from spatiagraph.models.spatia import TINY
-from spatiagraph.nn import MaskedImageEncoder
+from spatiagraph.nn import Level, MaskedImageEncoder, PyGPool
 from spatiagraph.tasks import pretraining
 from spatiagraph.training.embedding import embed_data
 
@@ -275,3 +275,38 @@ def test_the_published_recipe_is_of_squares():
     assert recipe.graph == InGroups("niche")
     assert [level.size_um for level in recipe.levels] == [54.4, 217.6]
     assert recipe.crop() == Crop(13.6, 224)
+
+
+POOLINGS = {
+    "topk": lambda: PyGPool("TopKPooling", in_channels=16),
+    "asap": lambda: PyGPool("ASAPooling", in_channels=16),
+    "dmon": lambda: PyGPool("DMoNPooling", channels=[16, 16], k=6),
+    "mincut": lambda: PyGPool("dense_mincut_pool", channels=16, k=6),
+    "memory": lambda: PyGPool(
+        "MemPooling", in_channels=16, out_channels=16, heads=2, num_clusters=6
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("at", [0, 1], ids=["niche", "tissue"])
+def test_learned_poolings_take_the_place_of_a_level(name, at):
+    torch.manual_seed(0)
+    model = spatia()
+    old = model.context_encoder.levels[at]
+    pool = POOLINGS[name]()
+    model.context_encoder.levels[at] = level = Level(16, pool=pool, conv=old.conv, maskable=True)
+    for closed in (level.top_down.gate, model.head.linear.weight):
+        torch.nn.init.normal_(closed, std=0.1)
+    batch = whole(model)
+    out = model(*model.inputs(batch))
+    assert out.cell.shape == (240, 16)
+    assert len(out.levels[at].h) != batch.num_items(("niche", "tissue")[at])
+    loss = pretraining(model.train()).loss(batch, torch.Generator().manual_seed(0))
+    assert ("masked_niches" in loss.parts) == (at == 1)  # made groups are not hidden
+    assert "niche_profile" in loss.parts
+    assert ("pooling" in loss.parts) == (out.loss is not None)
+    loss.loss.backward()
+    learned = [p for p in pool.parameters() if p.requires_grad]
+    assert learned
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learned)

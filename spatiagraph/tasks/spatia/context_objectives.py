@@ -36,13 +36,22 @@ class NicheProfile(Objective[SpatiaView]):
     name = "niche_profile"
 
     def forward(self, view: SpatiaView) -> Tensor | None:
-        if not view.graph.levels:
+        if not view.context.levels:
             return None
-        level = view.graph.levels[0]
+        level = view.context.levels[0]
         groups = scored_groups(level.own, view.core, 1.0, None)
         total, size, cell = group_totals(level, groups, view.batch.x * view.measured)
-        profile = view.model.heads.niche_head(view.context.levels[0].h[groups])
+        profile = view.model.heads.niche_head(level.h[groups])
         return niche_profile_loss(profile, total, size, view.measured[cell.clamp(min=0)])
+
+
+class Pooling(Objective[SpatiaView]):
+    """Auxiliary loss of learned poolings, where there are any."""
+
+    name = "pooling"
+
+    def forward(self, view: SpatiaView) -> Tensor | None:
+        return view.context.loss
 
 
 class MaskedCells(Objective[SpatiaView]):

@@ -106,7 +106,7 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
 def spatia_objectives(
     model: Spatia, weights: SpatiaWeights, num_sources: int = 0
 ) -> list[Objective[SpatiaView]]:
-    """The twelve objectives of SPATIA; adversaries only where they have a weight.
+    """The twelve objectives of SPATIA, and the loss of learned poolings where there are any.
 
     Args:
         model: The model to train.
@@ -130,6 +130,8 @@ def spatia_objectives(
         context.MaskedCells(weights.masked_cells, channels),
         context.MaskedNiches(weights.masked_niches, channels),
     ]
+    if any(level.pool.assigns for level in model.context_encoder.levels):
+        found.append(context.Pooling())
     genes = model.cell_encoder.genes
     if weights.label_adversary > 0:
         if genes is None or labels is None:

@@ -89,7 +89,8 @@ class SpatiaView:
         if hide.cells:
             chance = torch.rand(len(z), generator=self.random["cells"], device=z.device)
             cells = chance < hide.hidden_ratio
-        if hide.groups and len(levels) > 1:  # from the others of their region
+        given = len(levels) > 1 and not self.model.context_encoder.levels[0].pool.assigns
+        if hide.groups and given:  # from the others of their region
             num = len(levels[0].pos)
             chance = torch.rand(num, generator=self.random["niches"], device=z.device)
             groups = chance < hide.hidden_ratio
