@@ -9,7 +9,8 @@ import spatiagraph
 
 ROOT = Path(spatiagraph.__file__).parent
 ROOMS = [
-    "evaluate", "flow", "graph", "heads", "kernels", "losses", "nn", "plot", "report", "retrieval",
+    "cli", "data", "evaluate", "flow", "graph", "heads", "kernels", "losses", "models", "nn",
+    "plot", "report", "retrieval", "tasks", "training",
 ]  # fmt: skip
 CLAUSES = {"what", "which", "where", "when", "how", "whether", "why", "who"}
 

@@ -1,4 +1,4 @@
-"""How commands talk: lines, tables, and no chatter of libraries."""
+"""Output of commands: lines, tables, and no chatter of libraries."""
 
 import logging
 import os

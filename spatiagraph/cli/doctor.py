@@ -40,7 +40,7 @@ def doctor(
     ] = None,
     genes: Annotated[int, typer.Option(help="Genes that the model reads.", min=1)] = 500,
 ) -> None:
-    """What is installed and accelerated here, what is missing, and the line that installs it.
+    """Say what is installed and accelerated here, what is missing, and the line that installs it.
 
     With --cells, also how much memory a slide of that size will take.
     """

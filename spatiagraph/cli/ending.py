@@ -1,4 +1,4 @@
-"""How a command ends when it does not end well: stopped by a signal, or by a mistake of ours."""
+"""Endings of a command that does not end well: a signal, or a mistake of ours."""
 
 import os
 import platform
@@ -83,5 +83,5 @@ def report_unexpected(err: Exception) -> str:
 
 
 def is_shortage(err: Exception) -> bool:
-    """Whether torch ran out of memory, which it says by a RuntimeError."""
+    """Check that torch ran out of memory, which it says by a RuntimeError."""
     return type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err)

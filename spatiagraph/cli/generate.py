@@ -26,7 +26,7 @@ class Preset(StrEnum):
 
 
 class Fallback(StrEnum):
-    """What to do where no niche holds both states."""
+    """Fallback where no niche holds both states."""
 
     skip = "skip"
     across = "global"

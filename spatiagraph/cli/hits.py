@@ -1,4 +1,4 @@
-"""What ``search`` finds: each niche once, and apart from each other if asked."""
+"""Hits of ``search``: each niche once, and apart from each other if asked."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""How much memory a slide will take, from what smaller ones took."""
+"""Memory that a slide will take, from what smaller ones took."""
 
 from typing import NamedTuple
 

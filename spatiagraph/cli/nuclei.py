@@ -1,4 +1,4 @@
-"""Whether nuclei are bright or dark, as commands ask for it and find out."""
+"""Brightness of nuclei, as commands ask for it and find out."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -12,7 +12,7 @@ NUCLEI = "bright (DAPI) or dark (H&E); dark if not given and images have three c
 
 
 class Nuclei(StrEnum):
-    """What nuclei look like."""
+    """Brightness of nuclei."""
 
     bright = "bright"
     dark = "dark"

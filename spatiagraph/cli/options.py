@@ -32,14 +32,14 @@ def seed_option(help: str) -> Any:
 
 
 class Expression(StrEnum):
-    """What the values of a slide are."""
+    """Kind of the values of a slide."""
 
     counts = "counts"
     normalized = "normalized"
 
 
 class Kind(StrEnum):
-    """What was measured of the cells."""
+    """Kind of what was measured of the cells."""
 
     genes = "genes"
     protein = "protein"
@@ -47,7 +47,7 @@ class Kind(StrEnum):
 
 
 class Transform(StrEnum):
-    """What is done to intensities of proteins."""
+    """Transform of intensities of proteins."""
 
     arcsinh = "arcsinh"
     clr = "clr"

@@ -43,7 +43,7 @@ def prepare(
 
 
 def describe(slide: "Slide") -> dict[str, str]:
-    """What is in a slide, as a person would ask."""
+    """Description of a slide, as a person would ask."""
     import numpy as np
 
     from spatiagraph import keys
@@ -92,7 +92,7 @@ def describe(slide: "Slide") -> dict[str, str]:
 
 
 def oddities(slide: "Slide") -> list[str]:
-    """What a person should look at before trusting a slide that passed its checks."""
+    """Oddities to look at before trusting a slide that passed its checks."""
     from spatiagraph.data.transcripts import is_control
     from spatiagraph.data.units import CELL_SPACING_UM, lattice, neighbor_distance
 

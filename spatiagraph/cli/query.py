@@ -1,4 +1,4 @@
-"""What ``search`` is asked: cells of the slides, or a slide of its own."""
+"""Queries of ``search``: cells of the slides, or a slide of its own."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is shown of an embedded slide, by ``demo`` and ``report`` alike."""
+"""Results of an embedded slide, shown by ``demo`` and ``report`` alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def model_name(adata: "AnnData") -> str:
 
 
 def embedding_record(adata: "AnnData") -> dict[str, Any]:
-    """What embedded a slide, as ``spatiagraph embed`` notes it; nothing if it is not noted.
+    """Record of the embedding of a slide, as ``spatiagraph embed`` notes it; empty if not noted.
 
     Raises:
         ValueError: If the note is damaged.

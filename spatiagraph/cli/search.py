@@ -13,7 +13,7 @@ _ASK = "What to look for"
 
 
 class Level(StrEnum):
-    """What is compared."""
+    """Level that is compared."""
 
     cell = "cell"
     niche = "niche"
@@ -21,7 +21,7 @@ class Level(StrEnum):
 
 
 class Modality(StrEnum):
-    """What a query is known by."""
+    """Modality of a query."""
 
     genes = "genes"
     image = "image"

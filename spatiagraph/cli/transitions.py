@@ -1,4 +1,4 @@
-"""What ``generate`` and ``demo`` share: a generator for the embeddings of a model, and its page."""
+"""Generators of ``generate`` and ``demo``: for the embeddings of a model, and their page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +109,7 @@ def train_and_score(
 
 
 def as_generations(scores: "TransitionScores") -> "list[Generation]":
-    """What reports show of the cells that were scored, transition by transition."""
+    """Scored cells as reports show them, transition by transition."""
     from spatiagraph.report import Generation
 
     made = []

@@ -1,4 +1,4 @@
-"""What the slides of a cohort must have in common."""
+"""Properties that the slides of a cohort must have in common."""
 
 from collections.abc import Sequence
 

@@ -76,7 +76,7 @@ def other_counts(adata: AnnData) -> list[str]:
 
 
 def is_counts(matrix: Any) -> bool:
-    """Whether values are whole, not negative and not all zero, by the first million of them."""
+    """Check that values are whole, not negative and not all zero, by the first million of them."""
     if issparse(matrix):
         values = np.asarray(matrix.data[:_LOOKED_AT])
     elif isinstance(matrix, np.ndarray):

@@ -158,7 +158,7 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """What :meth:`to_dict` wrote."""
+        """Read what :meth:`to_dict` wrote."""
         return build(cls, config, where="the saved labels")
 
     def _below(self, column: str) -> Tensor:

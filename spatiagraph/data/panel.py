@@ -28,7 +28,7 @@ _NO_ID = {"", "nan", "NaN", "None", "NA", "<NA>"}
 
 @dataclass(frozen=True)
 class PanelAlignment:
-    """Where each gene of a panel is found in a slide.
+    """Columns of a slide in which the genes of a panel are found.
 
     Attributes:
         columns: Column of the slide for each gene of the panel, ``[G]``, -1 for unmeasured; the
@@ -204,7 +204,7 @@ class GenePanel:
         return aligned, alignment.measured
 
     def coverage(self, slides: Sequence[Slide]) -> pd.DataFrame:
-        """How much of the panel each slide measures; one row per slide, none is refused.
+        """Share of the panel that each slide measures; one row per slide, none is refused.
 
         Returns:
             Columns ``slide_id``, ``by`` (what genes were matched by), ``measured``, ``missing``,
@@ -236,7 +236,7 @@ class GenePanel:
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> Self:
-        """What :meth:`to_dict` wrote."""
+        """Read what :meth:`to_dict` wrote."""
         return build(cls, config, where="the saved panel")
 
     def to_json(self, path: str | Path) -> None:

@@ -123,7 +123,7 @@ def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
 
 
 def doubts(adata: AnnData, pos: NDArray[np.float64], scale: Scale | None) -> list[str]:
-    """What makes a scale doubtful, though nothing speaks against it.
+    """Reasons to doubt a scale that nothing speaks against.
 
     Args:
         adata: The cells, with what is known of them.
@@ -321,7 +321,7 @@ def _tokens(name: str) -> list[str]:
 
 
 def same_places(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Whether two tables of coordinates, ``[N, 2]``, agree to what a file rounds off."""
+    """Check that two tables of coordinates, ``[N, 2]``, agree to what a file rounds off."""
     extent = max(float(np.ptp(b, axis=0).max()), 1e-12) if len(b) else 1.0
     return bool(np.allclose(a, b, rtol=1e-6, atol=1e-5 * extent))
 

@@ -1,4 +1,4 @@
-"""Which cells are meant: by id, by row, or by a mask."""
+"""Selection of cells by id, by row, or by a mask."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -148,7 +148,7 @@ def counts_from_transcripts(
 
 
 def is_control(names: Iterable[str], prefixes: Sequence[str] = CONTROL_PREFIXES) -> np.ndarray:
-    """Which names are those of control features and not of genes.
+    """Mask of names that are of control features and not of genes.
 
     Args:
         names: Names of features.

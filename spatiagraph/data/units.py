@@ -113,7 +113,7 @@ def lattice(pos: NDArray[np.floating]) -> Lattice | None:
 
 
 def is_close(value: float, pitch: float) -> bool:
-    """Whether a fitted pitch is that of an array, to 3 %."""
+    """Check that a fitted pitch is that of an array, to 3 %."""
     return abs(value / pitch - 1) <= _PITCH_TOLERANCE
 
 

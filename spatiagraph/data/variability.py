@@ -1,4 +1,4 @@
-"""How much more a gene varies between cells than counting noise alone would make it vary."""
+"""Variability of genes between cells beyond counting noise."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What a file can hold: values and names of an AnnData that HDF5 and Zarr take, or one clear line.
+"""Values and names of an AnnData that HDF5 and Zarr can hold, or one clear line.
 
 Vendors' tables and people's ``uns`` hold what a file cannot: True and False with gaps, dates,
 values of several kinds, keys that are numbers, names with a slash. They are brought to what it can

@@ -1,4 +1,4 @@
-"""What one batch teaches."""
+"""Objectives and tasks: the loss of one batch."""
 
 import lazy_loader
 

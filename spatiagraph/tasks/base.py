@@ -25,7 +25,7 @@ class LossOutput(NamedTuple):
 
 
 class Task(nn.Module, ABC):
-    """What one batch teaches a model. Any loop can use it:
+    """Objective of a model on one batch. Any loop can use it:
 
     >>> for batch in loader:                      # doctest: +SKIP
     ...     optimizer.zero_grad()

@@ -18,7 +18,7 @@ MODEL = "model"
 
 
 class RunRecord(Schema):
-    """What is read of the record of a run: its figures, and the slides it was trained on.
+    """Schema of the record of a run: its figures, and the slides it was trained on.
 
     Runs of other tasks keep other arguments beside these, which are shown or compared as they are.
     """
@@ -48,7 +48,7 @@ def check_record(record: Any, where: str) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What was run on what, as the folder of a run has it.
+    """Record of a run, as its folder has it.
 
     Raises:
         ValueError: There is no such file, or it is damaged.

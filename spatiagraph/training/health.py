@@ -1,4 +1,4 @@
-"""Whether training is going well: how large the gradients, how many dimensions the embeddings use.
+"""Health of a run: norm of the gradients, dimensions that the embeddings use.
 
 Free of Lightning, so that reports can judge the history of a run without loading it.
 """
@@ -13,7 +13,7 @@ _ROWS = 1024  # cells of a batch that are looked at
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    r"""How many dimensions embeddings use, from 1 (cells on one line) to their size, ``D``.
+    r"""Number of dimensions that embeddings use, from 1 (cells on one line) to their size, ``D``.
 
     .. math::
         \exp\Big(-\sum_k p_k \log p_k\Big),\qquad p_k = \sigma_k / \sum_j \sigma_j
@@ -34,7 +34,7 @@ def effective_rank(embeddings: Tensor) -> float:
 
 
 def collapse_warning(history: pd.DataFrame) -> str | None:
-    """What to say when the embeddings ended up all alike; ``None`` if they did not.
+    """Warning of embeddings that ended up all alike; ``None`` if they did not.
 
     They count as collapsed when their effective rank ends below 1.5, or below a quarter of the
     highest of the run.

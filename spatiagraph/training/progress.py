@@ -1,4 +1,4 @@
-"""What a run shows and keeps while it goes on: progress, history."""
+"""Progress and history of a run."""
 
 import logging
 import time

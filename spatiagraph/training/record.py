@@ -1,4 +1,4 @@
-"""What was run on what: the record kept beside weights and embeddings."""
+"""Record of a run, kept beside weights and embeddings."""
 
 import hashlib
 import json

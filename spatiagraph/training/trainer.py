@@ -38,7 +38,7 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # which Lightning sets along with determ
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run leaves behind.
+    """Result of a training run.
 
     Attributes:
         history: One row per epoch: epoch, cells, seconds, lr, loss and its parts.

@@ -18,7 +18,7 @@ from spatiagraph.training.generating import generate
 
 @dataclass(frozen=True)
 class TransitionScores:
-    """How cells that training never saw come out, and how they look.
+    """Scores and images of cells that training never saw.
 
     Attributes:
         table: One row per generator (bounds among them) and transition, see

@@ -118,7 +118,7 @@ class OpenImage(NamedTuple):
 
 
 def undecodable(path: Path, err: Exception) -> ValueError:
-    """What to tell of a file that is no image, or a damaged one."""
+    """Message about a file that is no image, or a damaged one."""
     return ValueError(
         f"Expected an image that can be decoded, got {path} ({err}). Is the file damaged, "
         "incomplete or not an image?"

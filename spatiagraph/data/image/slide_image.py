@@ -185,7 +185,7 @@ class SlideImage:
                     level.read(rows, slice(left, min(left + step[1], level.width)))
 
     def covers(self, pos: np.ndarray) -> np.ndarray:
-        """Whether positions lie on the image.
+        """Mask of positions that lie on the image.
 
         Args:
             pos: Positions in µm, ``[N, 2]`` as (x, y).

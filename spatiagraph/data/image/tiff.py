@@ -31,7 +31,7 @@ _PAGES = ("generic", "uniform", "shaped")  # kinds whose pages belong together b
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF, whatever it is called."""
+    """Check that a file is a TIFF, whatever it is called."""
     with path.open("rb") as file:
         return file.read(4) in _MAGIC
 

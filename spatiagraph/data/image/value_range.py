@@ -1,4 +1,4 @@
-"""Which pixel values become 0 and 1 in crops: one choice per channel for all crops of an image."""
+"""Pixel values that become 0 and 1 in crops: one choice per channel for all crops of an image."""
 
 import numpy as np
 

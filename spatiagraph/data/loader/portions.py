@@ -1,4 +1,4 @@
-"""What a hierarchical mini-batch is made of: niches, the large ones in portions."""
+"""Portions of a hierarchical mini-batch: niches, the large ones divided."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

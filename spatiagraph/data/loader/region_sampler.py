@@ -1,4 +1,4 @@
-"""Which niches of which regions make up each step of an epoch."""
+"""Sampling of niches and regions for each step of an epoch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from spatiagraph.graph.build.group import rank_in_group
 
 
 class Draw(NamedTuple):
-    """What one step consists of.
+    """Region batches of one step.
 
     Attributes:
         deal: Seed of the division of large niches, the same all through an epoch.

@@ -51,7 +51,7 @@ _ASK = (
 
 
 def is_cosmx(folder: Path) -> bool:
-    """Whether a folder looks like CosMx flat files, complete or not."""
+    """Check that a folder looks like CosMx flat files, complete or not."""
     return any(
         (table := find_table(folder, stem)) is not None and mark in table_columns(table)
         for stem, mark in (

@@ -32,7 +32,7 @@ _FACTORS = "scalefactors of uns['spatial']"
 
 
 class DeclaredImage(NamedTuple):
-    """What an AnnData says of an image that is a file of its own.
+    """Image that an AnnData names as a file of its own.
 
     Attributes:
         mpp: µm per pixel of the image, if known.
@@ -129,7 +129,7 @@ def _reopen(
 
 
 def is_beside(file: Path, other: Path) -> bool:
-    """Whether a file lies in the folder of another or below it, links followed.
+    """Check that a file lies in the folder of another or below it, links followed.
 
     Args:
         file: The file, which need not exist.

@@ -43,7 +43,7 @@ _MATRIX = "micron_to_mosaic_pixel_transform.csv"
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Where the mosaic lies.
+    """Position of the mosaic.
 
     Attributes:
         mpp: µm per pixel.
@@ -55,7 +55,7 @@ class Mosaic:
 
 
 def is_merscope(folder: Path) -> bool:
-    """Whether a folder looks like MERSCOPE output, complete or not."""
+    """Check that a folder looks like MERSCOPE output, complete or not."""
     if (folder / "images" / _MATRIX).exists():
         return True
     for stem, mark in ((_COUNTS, None), (_MOLECULES, "global_x")):

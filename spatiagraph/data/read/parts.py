@@ -1,4 +1,4 @@
-"""What every reader returns: cells, image and molecules, already in µm."""
+"""Parts that every reader returns: cells, image and molecules, already in µm."""
 
 import os
 import warnings
@@ -27,7 +27,7 @@ _SCALES = {"mpp": "µm per unit", "pitch_um": "µm", "image_mpp": "µm per pixel
 
 @dataclass
 class Options:
-    """What the user told :func:`~spatiagraph.data.read.read` beyond the path; see there.
+    """Arguments of :func:`~spatiagraph.data.read.read` beyond the path; see there.
 
     Raises:
         ValueError: A scale is not positive, or both ``mpp`` and ``pitch_um`` are given.
@@ -93,7 +93,7 @@ class Parts:
 
 
 def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
-    """What an earlier ``read`` noted of the slide, if its coordinates are asked for."""
+    """Notes of an earlier ``read`` of the slide, if its coordinates are asked for."""
     entry = adata.uns.get(keys.UNS)
     notes = entry.get("read") if isinstance(entry, Mapping) else None
     return (

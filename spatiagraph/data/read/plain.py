@@ -14,7 +14,7 @@ _IDS = ("cell_id", "cell", "CellID", "cellid", "id")
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is called like a table."""
+    """Check that a file is called like a table."""
     return path.name.endswith(SUFFIXES)
 
 

@@ -35,7 +35,7 @@ _OF_MOLECULES = ("qv", "z_plane", "overlaps_nucleus", "is_gene")
 
 
 def is_spatialdata(folder: Path) -> bool:
-    """Whether a folder is a SpatialData store."""
+    """Check that a folder is a SpatialData store."""
     marks = (".zgroup", "zarr.json", ".zattrs", "zmetadata")
     return folder.suffix == ".zarr" or any((folder / m).exists() for m in marks)
 

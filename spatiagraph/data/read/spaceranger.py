@@ -42,7 +42,7 @@ _COLUMNS = [
 
 
 def is_spaceranger(folder: Path) -> bool:
-    """Whether a folder looks like Space Ranger output."""
+    """Check that a folder looks like Space Ranger output."""
     known = any((folder / "spatial" / n).exists() for n in (*_POSITIONS, _FACTORS))
     return known or find_cells(folder) is not None
 

@@ -1,4 +1,4 @@
-"""What an AnnData file holds, looked at before its values: groups, encodings, shapes and types.
+"""Structure of an AnnData file, checked before its values: groups, encodings, shapes and types.
 
 The rules are those of AnnData's format, for HDF5 and Zarr, in one table per kind of element. So
 whatever is missing, of another kind or of another length is named with its key, and never comes up
@@ -135,7 +135,7 @@ class Node:
             raise self.wrong("a readable group", _short(err)) from err
 
     def holds(self, name: str) -> bool:
-        """Whether there is something, and be it of the wrong kind; ``None`` is written, too."""
+        """Check that there is something, and be it of the wrong kind; ``None`` is written, too."""
         return self.has(name) and self.child(name).encoding != "null"
 
     def child(self, name: str) -> "Node":

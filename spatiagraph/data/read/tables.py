@@ -26,7 +26,7 @@ DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowEr
 
 
 def listed(folder: Path, pattern: str) -> list[Path]:
-    """What a folder holds by a pattern, in order of names.
+    """Files of a folder by a pattern, in order of names.
 
     Files that begin with a dot are left out: a Mac writes ``._<name>`` beside each file on disks
     that are not its own, and they hold nothing of the slide.
@@ -305,7 +305,7 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
 
 
 def unreadable(path: Path, err: Exception) -> ValueError:
-    """What to tell of a table that could not be read."""
+    """Message about a table that could not be read."""
     why = " ".join(str(err).split())
     return ValueError(
         f"Expected a readable table, got {path.name} ({why}). The file is "

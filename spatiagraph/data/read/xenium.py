@@ -35,7 +35,7 @@ _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morpho
 
 
 def is_xenium(folder: Path) -> bool:
-    """Whether a folder looks like Xenium output, complete or not."""
+    """Check that a folder looks like Xenium output, complete or not."""
     if (folder / "experiment.xenium").exists():
         return True
     table = find_table(folder, "transcripts")

@@ -1,4 +1,4 @@
-"""What must not be on both sides of a split."""
+"""Checks that nothing is on both sides of a split."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from spatiagraph.graph.points import as_points, slide_rows
 def away_from(
     pos: ArrayLike, cells: ArrayLike, margin_um: float, *, slide: ArrayLike | None = None
 ) -> NDArray[np.bool_]:
-    """Which cells lie farther than a margin from all of the given cells.
+    """Mask of cells that lie farther than a margin from all of the given cells.
 
     A training set without the rim of the test blocks is ``(folds != 0) & away_from(pos,
     folds == 0, 50.0)``.

@@ -1,4 +1,4 @@
-"""What the synthetic cells express: gene programmes, counts, and where the molecules lie."""
+"""Expression of the synthetic cells: gene programmes, counts, positions of the molecules."""
 
 from dataclasses import dataclass
 

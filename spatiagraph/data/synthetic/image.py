@@ -1,4 +1,4 @@
-"""What the synthetic section looks like: nuclei with the shape of their cell type, painted."""
+"""Image of the synthetic section: nuclei with the shape of their cell type."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Where the synthetic cells lie: positions, curved layers, niches, cell types, neighbours."""
+"""Layout of the synthetic cells: positions, curved layers, niches, cell types, neighbours."""
 
 from dataclasses import dataclass
 

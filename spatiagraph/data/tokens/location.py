@@ -1,4 +1,4 @@
-"""Where genes lie on the genome, as an index for positional encodings."""
+"""Positions of genes on the genome, as an index for positional encodings."""
 
 from collections.abc import Sequence
 

@@ -22,7 +22,7 @@ MAX_PAIRS = 1 << 24
 
 
 class Scan(NamedTuple):
-    """What one look at all counts tells.
+    """Summary of one pass over all counts.
 
     Attributes:
         largest: Largest count of each gene, ``[G]``.

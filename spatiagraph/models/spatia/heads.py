@@ -1,4 +1,4 @@
-"""What SPATIA decodes its embeddings and tokens to."""
+"""Decoders of SPATIA's embeddings and tokens."""
 
 from collections.abc import Sequence
 

@@ -150,7 +150,7 @@ class SourceAdversaries(Objective[SpatiaView]):
 
 
 class CrossModal(Objective[SpatiaView]):
-    """Which image belongs to which genes."""
+    """Contrast of each cell's image with the genes of all."""
 
     name = "cross_modal"
 

@@ -1,4 +1,4 @@
-"""How much of its input SPATIA is denied in training."""
+"""Corruption of SPATIA's input in training."""
 
 from dataclasses import dataclass
 
