@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 
 from spatiagraph import keys
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.molecules import read_any_molecules
@@ -186,12 +187,12 @@ def read_file(path: Path) -> AnnData:
     try:
         file = h5py.File(path)
     except OSError as err:
-        raise ValueError(
-            f"Expected a readable AnnData file, got {path.name}: {err}. The file is damaged or "
-            "incomplete: copy it again"
-        ) from err
+        raise _unreadable(path, err) from err
     with file:
-        groups = set(file)
+        try:
+            groups = set(file)
+        except DAMAGED as err:
+            raise _unreadable(path, err) from err
         if {"obs", "var"} <= groups:
             check_structure(file, path.name)
     if {"obs", "var"} <= groups:
@@ -200,10 +201,7 @@ def read_file(path: Path) -> AnnData:
                 warnings.filterwarnings("ignore", message=".* names are not unique")
                 adata = read_h5ad(path)
         except DAMAGED as err:  # its structure is right: values that cannot be decoded
-            raise ValueError(
-                f"Expected a readable AnnData file, got {path.name}: {err}. The file is damaged or "
-                "incomplete: copy it again"
-            ) from err
+            raise _unreadable(path, err) from err
         settle(adata, path.name)
         return adata
     hint = (
@@ -212,6 +210,13 @@ def read_file(path: Path) -> AnnData:
         else f" and {', '.join(sorted(groups)) or 'nothing'} instead"
     )
     raise ValueError(f"Expected obs and var in {path.name}, found no AnnData{hint}")
+
+
+def _unreadable(path: Path, err: Exception) -> ValueError:
+    return ValueError(
+        f"Expected a readable AnnData file, got {path.name}: {reason(err)}. The file is damaged or "
+        "incomplete: copy it again"
+    )
 
 
 def _positions(adata: AnnData, key: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import split_controls
@@ -177,8 +178,8 @@ def read_mosaic(folder: Path) -> Mosaic:
         )
     try:
         matrix = pd.read_csv(path, sep=r"\s+", header=None).to_numpy(np.float64)
-    except ValueError as err:
-        raise ValueError(f"Expected a 3 × 3 matrix in {path.name}, got {err}") from err
+    except (ValueError, OSError) as err:
+        raise ValueError(f"Expected a 3 × 3 matrix in {path.name}, got {reason(err)}") from err
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         raise ValueError(
             f"Expected a 3 × 3 matrix of numbers in {path.name}, got shape {list(matrix.shape)}"

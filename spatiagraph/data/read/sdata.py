@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph._optional import require
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.choose import choose
@@ -65,8 +66,8 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
             sdata = spatialdata.read_zarr(path)
         except (ValueError, KeyError, OSError, RuntimeError) as err:  # the last of decoders
             raise ValueError(
-                f"Expected a SpatialData store, got {path.name}: {err}. The store is damaged or "
-                "incomplete: copy it again"
+                f"Expected a SpatialData store, got {path.name}: {reason(err)}. The store is "
+                "damaged or incomplete: copy it again"
             ) from err
     wanted = options.transcripts is not False or not len(sdata.tables)
     molecules, key = _molecules(sdata) if wanted else (None, None)

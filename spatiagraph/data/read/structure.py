@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 from anndata._io.specs.registry import IORegistryError
 
+from spatiagraph._reasons import reason
+
 DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, IORegistryError)
 """What h5py and zarr raise on an object that cannot be opened or decoded, and AnnData on one of a
 version that it does not know."""
@@ -79,7 +81,7 @@ def open_structure(path: Path, name: str) -> None:
         group = zarr.open_group(path, mode="r")
     except DAMAGED as err:
         raise ValueError(
-            f"Expected a Zarr group in {name}, got {_short(err)}. The store is damaged or "
+            f"Expected a Zarr group in {name}, got {reason(err)}. The store is damaged or "
             "incomplete: copy it again"
         ) from err
     check_structure(group, name)
@@ -126,13 +128,13 @@ class Node:
         try:
             return list(self.item.keys())
         except DAMAGED as err:
-            raise self.wrong("a readable group", _short(err)) from err
+            raise self.wrong("a readable group", reason(err)) from err
 
     def has(self, name: str) -> bool:
         try:
             return name in self.item
         except DAMAGED as err:
-            raise self.wrong("a readable group", _short(err)) from err
+            raise self.wrong("a readable group", reason(err)) from err
 
     def holds(self, name: str) -> bool:
         """Check that there is something, and be it of the wrong kind; ``None`` is written, too."""
@@ -153,7 +155,7 @@ class Node:
             loop = isinstance(item, h5py.Group) and (h5py.h5o.get_info(item.id).addr in self._above)
         except DAMAGED as err:
             raise ValueError(
-                f"Expected {self.file}: {key} to be readable, got {_short(err)}. The file is "
+                f"Expected {self.file}: {key} to be readable, got {reason(err)}. The file is "
                 "damaged or incomplete: copy it again"
             ) from err
         if outside or loop:
@@ -180,7 +182,7 @@ class Node:
         try:
             value = self.item.attrs.get(name)
         except DAMAGED as err:
-            raise self.wrong(f"a readable attribute {name!r}", _short(err)) from err
+            raise self.wrong(f"a readable attribute {name!r}", reason(err)) from err
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     @property
@@ -232,7 +234,7 @@ class Node:
             return np.asarray(self.item[...])
         except DAMAGED as err:
             raise ValueError(
-                f"Expected {self.file}: {self.key} to be readable, got {_short(err)}. The file is "
+                f"Expected {self.file}: {self.key} to be readable, got {reason(err)}. The file is "
                 "damaged or incomplete: copy it again"
             ) from err
 
@@ -244,11 +246,7 @@ class Node:
         try:
             return [str(text) for text in self.item.asstr()[:]]
         except DAMAGED as err:
-            raise self.wrong("readable text", _short(err)) from err
-
-
-def _short(err: Exception) -> str:
-    return " ".join(str(err).split())[:200]
+            raise self.wrong("readable text", reason(err)) from err
 
 
 def _arrays(parent: Node, slot: str, length: Length) -> None:
@@ -335,7 +333,7 @@ def _ends(node: Node) -> tuple[int, int]:
     try:
         return int(node.item[0]), int(node.item[-1])
     except DAMAGED as err:
-        raise node.wrong("readable numbers", _short(err)) from err
+        raise node.wrong("readable numbers", reason(err)) from err
 
 
 def _table(node: Node, length: int | None) -> int:
@@ -385,7 +383,7 @@ def _column(node: Node, length: int | None) -> int:
             categories = node.item.parent[legacy]
             number = len(categories)
         except DAMAGED as err:
-            raise node.wrong("categories", _short(err)) from err
+            raise node.wrong("categories", reason(err)) from err
         _codes(node, number)
     return rows
 
@@ -413,7 +411,7 @@ def _codes(node: Node, number: int) -> None:
         try:
             codes = np.asarray(node.item[start : start + _AT_ONCE])
         except DAMAGED as err:
-            raise node.wrong("readable numbers", _short(err)) from err
+            raise node.wrong("readable numbers", reason(err)) from err
         bad = np.flatnonzero((codes < -1) | (codes >= number))
         if len(bad):
             raise node.wrong(

@@ -1,6 +1,5 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
-import json
 import math
 import warnings
 import zlib
@@ -16,6 +15,8 @@ from anndata import AnnData
 from pyarrow.lib import ArrowException
 from scipy.sparse import csr_matrix, vstack
 
+from spatiagraph import _json
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import nearest
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -150,10 +151,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It is damaged, or holds something else.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise ValueError(f"Expected JSON in {path.name}, got {err}. Copy the file again") from err
+    found = _json.read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"Expected a JSON object in {path.name}, got {type(found).__name__}")
     return found
@@ -306,8 +304,7 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
 
 def unreadable(path: Path, err: Exception) -> ValueError:
     """Message about a table that could not be read."""
-    why = " ".join(str(err).split())
     return ValueError(
-        f"Expected a readable table, got {path.name} ({why}). The file is "
-        "damaged or incomplete: copy it again"
+        f"Expected a readable table, got {path.name} ({reason(err)}). The file is damaged or "
+        "incomplete: copy it again"
     )

@@ -13,6 +13,7 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names, check_real
 from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.structure import Node
@@ -81,7 +82,9 @@ def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     try:
         file = h5py.File(path)
     except OSError as err:
-        raise ValueError(f"Expected a readable HDF5 file, got {path.name}: {err}. {_MEND}") from err
+        raise ValueError(
+            f"Expected a readable HDF5 file, got {path.name}: {reason(err)}. {_MEND}"
+        ) from err
     with file:
         group = Node(file, path.name, _MEND).child("matrix").as_group()
         data = group.child("data").as_dataset("biuf", "counts").values()
