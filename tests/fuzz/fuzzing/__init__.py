@@ -1,0 +1,1 @@
+"""Damaged files and wrong options from a seed, and what becomes of them."""
