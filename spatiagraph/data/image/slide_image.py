@@ -1,8 +1,10 @@
 """A slide image of any size, addressed in µm."""
 
 import os
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -69,7 +71,9 @@ class SlideImage:
         self.axes = axes
         self.mpp = float(mpp)
         self.origin_um = (float(origin_um[0]), float(origin_um[1]))
-        self._levels = [as_level(a, name) for a in levels]
+        self._opened = [as_level(a, name) for a in levels]
+        self._reopen: Callable[[], list[Level]] | None = None
+        self._process = os.getpid()
         self._downsample = _downsampling(self._levels, name)
         self.value_range = value_range_of(
             self._levels, self.mpp * self._downsample, value_range, name
@@ -127,7 +131,19 @@ class SlideImage:
             opened.close()
             raise
         weakref.finalize(image, opened.close)
+        image._reopen = partial(_opened_again, Path(path), channels, axes)
         return image
+
+    @property
+    def _levels(self) -> list[Level]:
+        """Levels by files that are this process's own.
+
+        A file that was open before a fork shares its position with the parent and with the other
+        workers of a loader, which would read each other's pixels.
+        """
+        if self._reopen is not None and self._process != os.getpid():
+            self._opened, self._process = self._reopen(), os.getpid()
+        return self._opened
 
     @property
     def num_channels(self) -> int:
@@ -305,6 +321,12 @@ def _positions(pos: np.ndarray) -> np.ndarray:
     if pos.ndim != 2 or pos.shape[1] != 2:
         raise ValueError(f"Expected 'pos' of shape [N, 2] in µm, got {pos.shape}")
     return pos
+
+
+def _opened_again(path: Path, channels: Sequence[int] | None, axes: str | None) -> list[Level]:
+    with warnings.catch_warnings():  # said when it was opened first
+        warnings.simplefilter("ignore", UserWarning)
+        return open_levels(path, channels, axes).levels
 
 
 def _downsampling(levels: list[Level], name: str) -> np.ndarray:
