@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from spatiagraph._json import validated
 from spatiagraph.data.image.level import (
     DAMAGED,
     LazyArray,
     Level,
     OpenImage,
+    decoding,
     undecodable,
-    with_name,
 )
-from spatiagraph.data.image.pixel_size import ngff_mpp
+from spatiagraph.data.image.pixel_size import Ngff, NgffAxis, ngff_mpp
 from spatiagraph.data.image.tiff import is_tiff, open_tiff
 
 _COVERS = {".mrxs", ".vsi"}
@@ -41,7 +42,7 @@ def open_levels(
     if not path.exists():
         raise FileNotFoundError(f"Expected an image at {path}, but there is no such file")
     if path.is_dir():
-        return _open_zarr(path, channels, axes)
+        return _zarr_levels(path, channels, axes)
     if path.suffix.lower() in _COVERS:
         raise ValueError(
             f"Expected the pixels of a slide, got {path.name}: in this format it holds a small "
@@ -105,46 +106,52 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
     return OpenImage([Level(pixels, axes or "YXS"[: pixels.ndim], str(path), channels)], None)
 
 
-def _open_zarr(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
-    try:
-        return _zarr_levels(path, channels, axes)
-    except DAMAGED as err:
-        raise with_name(path, err) from err
-
-
 def _zarr_levels(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
     import zarr
 
-    with warnings.catch_warnings():
+    with decoding(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # foreign files inside the folder are no concern of ours
         node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         axes = axes or _zarr_axes(node.shape)
         return OpenImage([Level(node, axes, str(path), channels)], None)
-    attributes: dict[str, Any] = dict(node.attrs)
-    scales = attributes.get("ome", attributes).get("multiscales")
+    scales = _multiscales(node, path)
     if scales:
-        places = [str(d["path"]) for d in scales[0]["datasets"]]
+        image = validated(scales[0], Ngff, repr(str(path)), at="multiscales.0")
+        places = [level.path for level in image.datasets]
         outside = [p for p in places if p.startswith("/") or ".." in p.split("/")]
         if outside:
             raise ValueError(f"Expected arrays inside of {path}, got {outside[0]!r}")
-        arrays = [zarr.open_array(node.store_path / p, mode="r") for p in places]
-        named_axes = [a["name"] if isinstance(a, dict) else a for a in scales[0]["axes"]]
-        letters = "".join(named_axes).upper()
-        mpp = ngff_mpp(scales[0], path)
+        with decoding(path):
+            arrays = [zarr.open_array(node.store_path / p, mode="r") for p in places]
+        letters = "".join(a.name if isinstance(a, NgffAxis) else a for a in image.axes).upper()
+        mpp = ngff_mpp(image, path)
     else:
-        arrays = sorted((a for _, a in node.arrays()), key=lambda a: -int(np.prod(a.shape)))
+        with decoding(path):
+            arrays = [a for _, a in node.arrays()]
+        arrays.sort(key=lambda a: -int(np.prod(a.shape)))
         if not arrays:
             return _zarr_levels(path / _only_image(node, path), channels, axes)
         letters, mpp = _zarr_axes(arrays[0].shape), None
     return OpenImage([Level(a, axes or letters, str(path), channels) for a in arrays], mpp)
 
 
+def _multiscales(group: Any, path: Path) -> list[Any]:
+    """What a group says of the images it holds, empty if nothing."""
+    with decoding(path):
+        attributes = dict(group.attrs)
+    inner = attributes.get("ome", attributes)
+    found = inner.get("multiscales", []) if isinstance(inner, dict) else []
+    if not isinstance(found, list) or not isinstance(inner, dict):
+        raise ValueError(f"Expected 'multiscales' in {path} as a list, got {found!r:.80}")
+    return found
+
+
 def _only_image(group: Any, path: Path) -> str:
     """Name of the image in a group of images, as bioformats2raw writes one."""
-    names = sorted(
-        k for k, g in group.groups() if "multiscales" in dict(g.attrs).get("ome", g.attrs)
-    )
+    with decoding(path):
+        groups = list(group.groups())
+    names = sorted(name for name, part in groups if _multiscales(part, path))
     if len(names) != 1:
         have = f"{len(names)}: {', '.join(names[:8])}. Pass the path of one" if names else "none"
         raise ValueError(f"Expected arrays of an image pyramid in {path}, or one image, got {have}")

@@ -2,7 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -26,8 +27,7 @@ DAMAGED = (
     ArithmeticError, EOFError, zlib.error, struct.error,
 )  # fmt: skip
 """What decoders raise on damaged data: imagecodecs sub-classes of RuntimeError, zarr of ValueError,
-the file system of OSError. tifffile takes tags as they come, and falls over those of another type
-or count wherever they are used; Pillow likewise."""
+the file system of OSError. tifffile and Pillow compute with tags as they come, of whatever type."""
 
 
 class Level:
@@ -120,12 +120,22 @@ class OpenImage(NamedTuple):
 def undecodable(path: Path, err: Exception) -> ValueError:
     """Message about a file that is no image, or a damaged one."""
     return ValueError(
-        f"Expected an image that can be decoded, got {path} ({err}). Is the file damaged, "
-        "incomplete or not an image?"
+        f"Expected an image that can be decoded, got {path} ({' '.join(str(err).split())}). Is the "
+        "file damaged, incomplete or not an image?"
     )
 
 
-def with_name(path: Path, err: Exception) -> Exception:
-    """An error with the name of its file: our own, which have it, are left as they are."""
-    is_ours = isinstance(err, ValueError) and path.name in str(err)
-    return ValueError(str(err)) if is_ours else undecodable(path, err)
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Name a file that a library falls over; for its calls alone, not for code of our own.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    try:
+        yield
+    except DAMAGED as err:
+        raise undecodable(path, err) from err

@@ -4,8 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
+
+from spatiagraph._json import Schema
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from tifffile import TiffFile, TiffPage
 
 _MICRONS = {
@@ -14,6 +19,34 @@ _MICRONS = {
     "nanometer": 1e-3, "\\u00B5m": 1.0,
 }  # fmt: skip
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}  # TIFF's code → µm
+
+
+class NgffAxis(Schema, extra="ignore"):
+    """Axis of an OME-Zarr image."""
+
+    name: str
+    unit: str | None = None
+
+
+class NgffTransformation(Schema, extra="ignore"):
+    """Step from pixels to a place."""
+
+    type: str
+    scale: list[float] | None = None
+
+
+class NgffDataset(Schema, extra="ignore"):
+    """Level of an OME-Zarr image."""
+
+    path: str
+    coordinateTransformations: list[NgffTransformation] = []
+
+
+class Ngff(Schema, extra="ignore"):
+    """OME-Zarr image, an entry of ``multiscales``."""
+
+    axes: list[NgffAxis | str]
+    datasets: list[NgffDataset] = Field(min_length=1)
 
 
 def tiff_mpp(tiff: "TiffFile", page: "TiffPage", kind: str, path: Path) -> float | None:
@@ -35,46 +68,85 @@ def tiff_mpp(tiff: "TiffFile", page: "TiffPage", kind: str, path: Path) -> float
     if kind == "svs":
         return _aperio_mpp(page.description)
     if kind in ("ndpi", "qpi"):
-        return _resolution_mpp(page, _RESOLUTION_UNITS.get(int(page.resolutionunit)), path)
+        code = page.resolutionunit
+        unit_um = _RESOLUTION_UNITS.get(code) if isinstance(code, int) else None
+        return _resolution_mpp(page, unit_um, path)
     if kind == "imagej":
         unit = str((tiff.imagej_metadata or {}).get("unit", ""))
         return _resolution_mpp(page, _MICRONS.get(unit), path)
     return None
 
 
-def ngff_mpp(multiscale: dict, path: Path) -> float | None:
+def ngff_mpp(multiscale: Ngff, path: Path) -> float | None:
     """Pixel size of the first data set of an OME-Zarr image.
 
     Raises:
-        ValueError: The pixels are not square.
+        ValueError: The pixels are not square, or an axis has no scale.
     """
-    axes = [a for a in multiscale["axes"] if isinstance(a, dict)]
-    names = [a["name"] for a in axes]
-    steps = multiscale["datasets"][0].get("coordinateTransformations", [])
-    scale = next((s["scale"] for s in steps if s["type"] == "scale"), None)
-    if scale is None or "x" not in names or axes[names.index("x")].get("unit") not in _MICRONS:
+    axes = {a.name: (i, a) for i, a in enumerate(multiscale.axes) if isinstance(a, NgffAxis)}
+    steps = multiscale.datasets[0].coordinateTransformations
+    scale = next((s.scale for s in steps if s.type == "scale" and s.scale is not None), None)
+    units = [axes[a][1].unit for a in "xy" if a in axes]
+    if scale is None or len(units) < 2 or any(unit not in _MICRONS for unit in units):
         return None
-    x, y = (scale[names.index(a)] * _MICRONS[axes[names.index(a)]["unit"]] for a in "xy")
+    if len(scale) != len(multiscale.axes):
+        raise ValueError(
+            f"Expected a scale for each of {len(multiscale.axes)} axes in {path}, got {len(scale)}"
+        )
+    x, y = (scale[axes[a][0]] * _MICRONS[str(axes[a][1].unit)] for a in "xy")
     return _square(x, y, path)
 
 
-def _ome_mpp(xml: str, path: Path) -> float | None:
+def ome_root(xml: str | None, path: Path) -> "Element":
+    """OME metadata as XML, empty if there is none.
+
+    Args:
+        xml: The text.
+        path: The file, for the message.
+
+    Raises:
+        ValueError: It is no XML.
+    """
     from xml.etree import ElementTree
 
     try:
-        root = ElementTree.fromstring(xml)
+        return ElementTree.fromstring(xml or "<OME/>")
     except ElementTree.ParseError as err:
         raise ValueError(f"Expected OME metadata to be XML in {path}, got {err}") from err
-    pixels = root.find(".//{*}Pixels")
+
+
+def ome_number(pixels: "Element", name: str, path: Path) -> float:
+    """An attribute of an image in OME metadata that has to be a positive number.
+
+    Args:
+        pixels: Element ``Pixels``.
+        name: The attribute.
+        path: The file, for the message.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = pixels.get(name, "")
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise ValueError(f"Expected {name} in the OME metadata of {path} above 0, got {text!r}")
+    return number
+
+
+def _ome_mpp(xml: str, path: Path) -> float | None:
+    pixels = ome_root(xml, path).find(".//{*}Pixels")
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return None
     scale = []
     for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}", pixels.attrib["PhysicalSizeX"])
+        name = f"PhysicalSize{axis}" if f"PhysicalSize{axis}" in pixels.attrib else "PhysicalSizeX"
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
         if unit not in _MICRONS:
             return None  # "pixel" and "reference frame" are no lengths
-        scale.append(float(size) * _MICRONS[unit])
+        scale.append(ome_number(pixels, name, path) * _MICRONS[unit])
     return _square(scale[0], scale[1], path)
 
 
@@ -96,7 +168,17 @@ def _resolution_mpp(page: "TiffPage", unit_um: float | None, path: Path) -> floa
         return None
     size = []
     for axis in "XY":
-        pixels, units = page.tags[f"{axis}Resolution"].value
+        value = page.tags[f"{axis}Resolution"].value
+        if not (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(isinstance(part, int) for part in value)
+        ):
+            raise ValueError(
+                f"Expected {axis}Resolution in {path} as one fraction, got {str(value)[:80]!r}. "
+                "Is the file damaged?"
+            )
+        pixels, units = value
         if not pixels or not units:
             return None
         size.append(unit_um * units / pixels)

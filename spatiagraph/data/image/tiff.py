@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatiagraph.data.image.level import (
-    DAMAGED,
-    LazyArray,
-    Level,
-    OpenImage,
-    undecodable,
-    with_name,
-)
-from spatiagraph.data.image.pixel_size import tiff_mpp
+from spatiagraph.data.image.directories import check_directories
+from spatiagraph.data.image.level import LazyArray, Level, OpenImage, decoding
+from spatiagraph.data.image.pixel_size import ome_number, ome_root, tiff_mpp
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -54,54 +48,96 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
     import tifffile
     import zarr
 
-    try:
+    with decoding(path):
         tiff = tifffile.TiffFile(path)
-    except DAMAGED as err:
-        raise undecodable(path, err) from err
     try:
-        main, *alike = _largest(tiff, path)
+        check_directories(tiff, path)
+        with decoding(path):
+            found = list(tiff.series)
+        main, *alike = _largest(found, path)
+        _check_promised(tiff, main, path)
         for series in (main, *alike):
             _check_stored(series, path)
-        stored = [
-            [zarr.open_array(s.aszarr(level=i), mode="r") for s in (main, *alike)]
-            for i in range(len(main.levels))
-        ]
+        with decoding(path):
+            stored = [
+                [zarr.open_array(s.aszarr(level=i), mode="r") for s in (main, *alike)]
+                for i in range(len(main.levels))
+            ]
         whole = _whole_channels(tiff, main, path, axes, channels)
         levels: list[Level] = []
         for level, arrays in zip(main.levels, stored, strict=True):
             array: LazyArray = _Pages(arrays) if alike else arrays[0]
-            found = "I" * bool(alike) + level.axes
-            named = axes or _name_axes(found, array.shape, path, warn=not levels)
+            letters = "I" * bool(alike) + level.axes
+            named = axes or _name_axes(letters, array.shape, path, warn=not levels)
             levels.append(Level(array, named, str(path), whole))
         mpp = tiff_mpp(tiff, main.keyframe, main.kind, path)
-    except DAMAGED as err:
+    except BaseException:
         tiff.close()
-        raise with_name(path, err) from err
+        raise
     return OpenImage(levels, mpp, tiff.close)
 
 
-def _largest(tiff: "TiffFile", path: Path) -> "list[TiffPageSeries]":
+def _largest(found: "list[TiffPageSeries]", path: Path) -> "list[TiffPageSeries]":
     """The series that covers most pixels, and after it those that are its other channels.
 
     Labels, macros and thumbnails are smaller. Of several that are equal in size, those of plain
     TIFF are pages that a program wrote one by one; in other kinds they are other places.
     """
-    main = max(tiff.series, key=lambda s: s.sizes.get("height", 1) * s.sizes.get("width", 1))
+    if not found:
+        raise ValueError(f"Expected an image in {path}, got none. Is the file damaged?")
+    main = max(found, key=lambda s: s.sizes.get("height", 1) * s.sizes.get("width", 1))
     alike = [
         s
-        for s in tiff.series
+        for s in found
         if s is not main and (s.shape, s.axes, s.dtype) == (main.shape, main.axes, main.dtype)
     ]
     if not alike:
         return [main]
     if main.kind in _PAGES and main.axes == "YX":
-        return [s for s in tiff.series if s is main or s in alike]
+        return [s for s in found if s is main or s in alike]
     warnings.warn(
         f"{path.name} holds {len(alike) + 1} images of {main.shape} pixels: the first is taken, "
         "the others are left out. Write one file for each if these are several sections or fields",
         stacklevel=5,
     )
     return [main]
+
+
+def _check_promised(tiff: "TiffFile", series: "TiffPageSeries", path: Path) -> None:
+    """Refuse a file that holds less than its metadata says; tifffile shows what is left.
+
+    Raises:
+        ValueError: Names what is missing.
+    """
+    with decoding(path):
+        images = (tiff.imagej_metadata or {}).get("images", 1)
+        there = len(tiff.pages)
+    if series.kind != "imagej" and isinstance(images, int) and images > there:
+        raise ValueError(
+            f"Expected {images} images in {path}, as ImageJ wrote, got {there}. The file is "
+            "incomplete: copy it again"
+        )
+    pixels = ome_root(tiff.ome_metadata, path).iterfind(".//{*}Pixels")
+    sizes = [(ome_number(p, "SizeY", path), ome_number(p, "SizeX", path)) for p in pixels]
+    height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    shown = series.sizes.get("height", 1) * series.sizes.get("width", 1)
+    if height * width > shown:
+        raise ValueError(
+            f"Expected an image of {height:g} × {width:g} pixels in {path}, as its OME metadata "
+            f"says, got none larger than {shown:,} pixels. The file is incomplete: copy it again"
+        )
+    with decoding(path):
+        levels = [list(level.pages) for level in series.levels]
+    full = levels[0]
+    for number, pages in enumerate(levels[1:], 1):
+        lost = sum(
+            page is None for page, fine in zip(pages, full, strict=False) if fine is not None
+        ) + max(len(full) - len(pages), 0)
+        if lost:
+            raise ValueError(
+                f"Expected level {number} of {path} for all of {len(full)} planes, got none for "
+                f"{lost}. The file is incomplete: copy it again"
+            )
 
 
 def _check_stored(series: "TiffPageSeries", path: Path) -> None:
@@ -122,16 +158,19 @@ def _check_stored(series: "TiffPageSeries", path: Path) -> None:
             "bytes. Is the file incomplete?"
         )
     for level in series.levels:
-        for number, page in enumerate(level.pages):
+        with decoding(path):
+            pages = list(level.pages)
+        for number, page in enumerate(pages):
             if page is None:  # a file that is not there: decided below
                 continue
             handle = page.parent.filehandle
             source = Path(handle.path).resolve()
             if not source.is_relative_to(home):
                 raise ValueError(f"Expected all files of {path} in its folder, got {source}")
-            begin = np.asarray(page.dataoffsets, dtype=np.int64)
-            length = np.asarray(page.databytecounts, dtype=np.int64)
-            pieces = int(np.prod((page.keyframe or page).chunked))
+            with decoding(path):
+                begin = np.asarray(page.dataoffsets, dtype=np.int64)
+                length = np.asarray(page.databytecounts, dtype=np.int64)
+                pieces = int(np.prod((page.keyframe or page).chunked))
             name = f"page {number} of {source.name} ({level.shape} pixels)"
             if len(begin) != len(length) or (len(begin) != pieces and len(begin) != 1):
                 raise ValueError(
@@ -198,10 +237,11 @@ def _whole_channels(
                 if files
                 else f"{int(missing.sum())} of {len(missing)} planes of {path.name} are missing"
             )
-            if channels is not None or not there.any():
+            if channels is not None or not there.any() or not files:
+                cure = "Copy them beside it" if files else "The file is incomplete: copy it again"
                 raise ValueError(
                     f"Expected all planes of channels {', '.join(map(str, lost))}, but {what}. "
-                    "Copy them beside it"
+                    f"{cure}, or pass channels=… to do without"
                 )
             channels = np.flatnonzero(there).tolist()
             warnings.warn(
@@ -209,9 +249,11 @@ def _whole_channels(
                 "it to have all",
                 stacklevel=5,
             )
-    extra = series.keyframe.extrasamples
+    with decoding(path):
+        extra = tuple(series.keyframe.extrasamples or ())
+        samples = int(series.keyframe.samplesperpixel)
     if channels is None and extra and extra[-1] in _ALPHA:
-        channels = range(series.keyframe.samplesperpixel - 1)
+        channels = range(samples - 1)
     return channels
 
 
@@ -230,12 +272,7 @@ def _whole(missing: np.ndarray, axes: str, shape: Sequence[int]) -> np.ndarray:
 
 def _missing_files(tiff: "TiffFile", path: Path) -> list[str]:
     """Files that OME metadata names as parts of the image and that do not lie beside it."""
-    from xml.etree import ElementTree
-
-    try:
-        root = ElementTree.fromstring(tiff.ome_metadata or "<OME/>")
-    except ElementTree.ParseError:
-        return []  # refused with its pixel size, which is read from the same text
+    root = ome_root(tiff.ome_metadata, path)
     names = [str(u.get("FileName")) for u in root.iterfind(".//{*}UUID") if u.get("FileName")]
     return [n for n in dict.fromkeys(names) if not (path.parent / n).exists()]
 
