@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from spatiagraph._reasons import reason
+
 
 class LazyArray(Protocol):
     """Array that reads what is sliced from it: numpy, Zarr, dask, HDF5."""
@@ -96,7 +98,7 @@ class Level:
         except DAMAGED as err:
             raise ValueError(
                 f"Expected {self._name} to be readable, but rows {rows.start}-{rows.stop}, columns "
-                f"{columns.start}-{columns.stop} cannot be decoded ({err}). Is the file damaged or "
+                f"{columns.start}-{columns.stop} cannot be decoded ({reason(err)}). Is the file damaged or "
                 "incomplete?"
             ) from err
         axes = self._axes
@@ -120,8 +122,8 @@ class OpenImage(NamedTuple):
 def undecodable(path: Path, err: Exception) -> ValueError:
     """Message about a file that is no image, or a damaged one."""
     return ValueError(
-        f"Expected an image that can be decoded, got {path} ({' '.join(str(err).split())}). Is the "
-        "file damaged, incomplete or not an image?"
+        f"Expected an image that can be decoded, got {path} ({reason(err)}). Is the file "
+        "damaged, incomplete or not an image?"
     )
 
 
