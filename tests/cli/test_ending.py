@@ -69,7 +69,13 @@ def test_nothing_is_made_before_all_arguments_are_known_to_be_good(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_a_signal_leaves_nothing_half_written(run, tmp_path, number):
     slide = run.tissue(tmp_path / "a.h5ad")
     out = tmp_path / "run"

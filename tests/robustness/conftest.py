@@ -76,6 +76,12 @@ class Commands:
         print(line, file=self._server.stdin, flush=True)
         return int(self._server.stdout.readline())
 
+    @staticmethod
+    def is_over(process: int) -> bool:
+        """Whether a command has ended; it is a zombie until it is waited for."""
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z"
+
     def wait(self) -> Ended:
         """Wait for the command that was started."""
         print(file=self._server.stdin, flush=True)
@@ -89,7 +95,8 @@ class Commands:
 
     def close(self):
         self._server.stdin.close()
-        self._server.wait(60)
+        self._server.terminate()  # a test that failed may have left it waiting
+        self._server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +113,7 @@ def material(commands, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("material")
     write(make_tissue(200, num_genes=20, image=None, seed=0), folder / "plain.h5ad")
-    tissue = make_tissue(300, num_genes=20, image="he", seed=0)
+    tissue = make_tissue(600, num_types=3, num_niches=2, num_genes=40, image="dapi", seed=0)
     write(tissue, folder / "slide.zarr")
     for arguments in (
         ["fit", folder / "plain.h5ad", "--out", folder / "plain", *SMALL],
@@ -125,7 +132,7 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
     """Every command that writes, with all that it can write, under ``out``."""
     slide, embedded = material / "slide.zarr", material / "embedded.h5ad"
     plain = material / "plain.h5ad"
-    small_generator = ["--size-px", 16, "--epochs", 2, "--steps", 2, "--max-cells", 4]
+    small_generator = ["--size-px", 16, "--epochs", 2, "--steps", 2, "--max-cells", 12]
     return {
         "fit": ["fit", plain, "--out", out / "run", *SMALL, "--seed", seed],
         "embed": ["embed", material / "plain", plain, "--out", out / "embedded.h5ad"],
@@ -144,7 +151,7 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
             *["--accelerator", "cpu", "--seed", seed],
         ],
         "generate": [
-            *["generate", embedded, "--states", "cell_type", "--transition", "type0:type3:larger"],
+            *["generate", embedded, "--states", "cell_type", "--transition", "type1:type2:larger"],
             *["--out", out / "generated", "--accelerator", "cpu", "--seed", seed],
             *small_generator,
         ],

@@ -30,11 +30,10 @@ def elsewhere():
         yield Path(folder)
 
 
-def until(condition):
-    """Seconds until something is so."""
+def until(out, commands, process):
+    """Seconds until a command begins to write, or ends."""
     begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() < begun + 600
+    while not (out.exists() or commands.is_over(process)):
         time.sleep(0.001)
     return time.monotonic() - begun
 
@@ -44,8 +43,7 @@ def test_a_command_killed_at_any_moment_ends_as_one_that_was_not(
     commands, material, lines, contents_of, elsewhere, name
 ):
     whole = elsewhere / "whole"
-    commands.start(*lines(material, whole)[name])
-    working = until(whole.exists)
+    working = until(whole, commands, commands.start(*lines(material, whole)[name]))
     begun = time.monotonic()
     done = commands.wait()
     assert done.code == 0, done.said
@@ -58,7 +56,7 @@ def test_a_command_killed_at_any_moment_ends_as_one_that_was_not(
         line = lines(material, out)[name]
         process = commands.start(*line)
         if moment % 5:
-            until(out.exists)
+            until(out, commands, process)
             time.sleep(writing * random.uniform(0, 1))
         else:
             time.sleep(working * random.uniform(0, 1))
