@@ -21,7 +21,8 @@ import numpy as np
 
 import spatiagraph as sg
 from spatiagraph.data import measure_morphology
-from spatiagraph.training import TransitionScores, fit_transitions, score_transitions
+from spatiagraph.inference import TransitionScores, score_transitions
+from spatiagraph.training import fit_transitions
 
 WINDOW_UM = 14.0
 PLANTED = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]

@@ -29,8 +29,9 @@ import spatiagraph as sg
 from spatiagraph.data import measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import inside_image, read_crops
 from spatiagraph.data.splits import spatial_blocks
-from spatiagraph.heads import ImageGenerator
-from spatiagraph.training import fit_generator, generate, transplant
+from spatiagraph.inference import generate, transplant
+from spatiagraph.models import ImageGenerator
+from spatiagraph.training import fit_generator
 
 WINDOW_UM, SIZE_PX = 14.0, 16
 NUM_CELLS, NUM_PLACES, NUM_IMAGES = 30, 4, 2  # cells to move, places of each, images in each

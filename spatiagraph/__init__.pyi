@@ -14,6 +14,9 @@ from . import (
     heads as heads,
 )
 from . import (
+    inference as inference,
+)
+from . import (
     kernels as kernels,
 )
 from . import (
@@ -27,6 +30,9 @@ from . import (
 )
 from . import (
     nn as nn,
+)
+from . import (
+    pairing as pairing,
 )
 from . import (
     plot as plot,
@@ -53,9 +59,9 @@ from .data.read import read as read
 from .data.slide import Slide as Slide
 from .data.synthetic import make_tissue as make_tissue
 from .data.writing import write as write
+from .inference.embedding import embed as embed
+from .inference.generating import generate as generate
 from .retrieval import NicheIndex as NicheIndex
-from .training.embedding import embed as embed
 from .training.fitting import fit as fit
-from .training.generating import generate as generate
 
 __version__: str

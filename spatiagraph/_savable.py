@@ -13,6 +13,12 @@ ROOMS = ("data", "heads", "models", "nn")
 """Sub-packages that define savable classes: no other is imported because a file names it."""
 MOVED: dict[str, str] = {
     "spatiagraph.data.convert.recipe.SlideToGraph": "spatiagraph.data.recipe.recipe.Recipe",
+    "spatiagraph.heads.image.generator.ImageGenerator": (
+        "spatiagraph.models.generator.model.ImageGenerator"
+    ),
+    "spatiagraph.nn.morphology.MorphologyProfile": (
+        "spatiagraph.nn.morphology_profile.MorphologyProfile"
+    ),
 }
 """Full name under which a class was saved → its name today."""
 _CLASSES: dict[str, type] = {}

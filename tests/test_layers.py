@@ -12,9 +12,11 @@ ROOT = Path(spatiagraph.__file__).parent
 LAYERS = [
     {"data", "graph", "kernels", "flow"},
     {"nn"},
-    {"models", "heads", "losses"},
+    {"models", "heads", "losses", "pairing"},
     {"tasks", "evaluate", "retrieval"},
-    {"training", "plot", "report"},
+    {"training"},
+    {"inference"},
+    {"plot", "report"},
     {"cli"},
 ]
 # import nothing of ours, anyone imports them

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatiagraph.data.slide import Slide
+    from spatiagraph.inference.transition_scores import TransitionScores
     from spatiagraph.retrieval.index import NicheIndex
-    from spatiagraph.training.transition_scores import TransitionScores
 
 _ENOUGH = 1000  # cells, of which some of each state are held out
 _MAX_PAIRS = 1000  # of a transition
@@ -57,13 +57,13 @@ def demo(
     from spatiagraph.cli.console import check_output_folder, print_table, quiet_libraries, say
 
     quiet_libraries()
-    from spatiagraph import training
+    from spatiagraph import inference, training
     from spatiagraph.cli.results import find_domains, known_labels, write_page
     from spatiagraph.cli.transitions import as_generations, parse_transitions, print_scores
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
-    from spatiagraph.heads.pair.transitions import as_transitions, check_states, column
     from spatiagraph.models import ContextModel
+    from spatiagraph.pairing.transitions import as_transitions, check_states, column
 
     check_output_folder(out)
     if slide is None:
@@ -84,7 +84,7 @@ def demo(
     model = ContextModel.for_slides([section], seed=seed)
     run = out / "run"
     result = training.fit(model, [section], max_epochs=epochs, seed=seed, out=run)
-    training.embed(model, section)
+    inference.embed(model, section)
     results = find_domains(section, truth, seed=seed)
     scores = _generate(section, states, asked, nuclei, seed, out)
     write_h5ad(section.adata, out / "embeddings.h5ad")

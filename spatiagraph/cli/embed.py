@@ -27,7 +27,7 @@ def embed(
     They are in `obsm["X_context"]`, `obsm["X_context_niche"]` and `obsm["X_context_tissue"]`; with
     `spatia` in place of `context` if that is the model.
     """
-    from spatiagraph import training
+    from spatiagraph import inference
     from spatiagraph.cli.console import check_output_file, say
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.training.devices import as_device
@@ -38,7 +38,7 @@ def embed(
     section = slide_options.read(slide, molecules=False)
     say(repr(section))
     coverage = loaded.panel.align(section).coverage
-    adata = training.embed(loaded, section, tile_size=tile_size, device=device)
+    adata = inference.embed(loaded, section, tile_size=tile_size, device=device)
     write_h5ad(adata, out)
     say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
 

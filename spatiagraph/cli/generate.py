@@ -11,8 +11,8 @@ from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_option
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
-    from spatiagraph.heads.image import ImageGenerator
-    from spatiagraph.training import GeneratedImages
+    from spatiagraph.inference import GeneratedImages
+    from spatiagraph.models.generator import ImageGenerator
 
 _TRAIN = "How to train a generator"
 
@@ -100,7 +100,7 @@ def generate(
         train_and_score,
         write_galleries,
     )
-    from spatiagraph.heads import ImageGenerator
+    from spatiagraph.models import ImageGenerator
 
     check_accelerator(accelerator)
     check_output_folder(out)
@@ -160,10 +160,10 @@ def _images_of(
     """Images of the control cells of a slide under a transition, if there are any."""
     import numpy as np
 
-    from spatiagraph import training
+    from spatiagraph import inference
     from spatiagraph.cli.console import say
-    from spatiagraph.heads.image.inputs import embedded
-    from spatiagraph.heads.pair.transitions import column, in_state
+    from spatiagraph.models.generator.inputs import embedded
+    from spatiagraph.pairing.transitions import column, in_state
 
     control = model.transitions[model.number_of(tag)].control
     in_control = in_state(column(section, str(model.states_key)), control)
@@ -172,4 +172,4 @@ def _images_of(
         say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
         return None
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:max_cells])
-    return training.generate(model, section, transition=tag, cells=rows, seed=seed, **options)
+    return inference.generate(model, section, transition=tag, cells=rows, seed=seed, **options)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from spatiagraph.data.slide import Slide
+    from spatiagraph.inference.querying import Modality
     from spatiagraph.retrieval.index import NicheIndex
-    from spatiagraph.training.querying import Modality
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def read_query(
     """
     from spatiagraph.cli.embed import load_model
     from spatiagraph.data.read import read
+    from spatiagraph.inference import embed_query
     from spatiagraph.retrieval.slides import join_slides, slide_obs, with_embedding
-    from spatiagraph.training import embed_query
     from spatiagraph.training.record import weights_hash
 
     section = read(path, image=image)

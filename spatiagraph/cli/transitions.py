@@ -9,8 +9,8 @@ from spatiagraph.cli.nuclei import Foreground
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
+    from spatiagraph.inference.transition_scores import TransitionScores
     from spatiagraph.report import Generation
-    from spatiagraph.training.transition_scores import TransitionScores
     from spatiagraph.training.transitions import TransitionFit
 
 _NUM_STATES = 4  # clusters of cells where no states are known
@@ -89,7 +89,8 @@ def train_and_score(
         seed: Of everything that is drawn.
         **options: More arguments of :func:`~spatiagraph.training.fit_transitions`.
     """
-    from spatiagraph.training import fit_transitions, score_transitions
+    from spatiagraph.inference import score_transitions
+    from spatiagraph.training import fit_transitions
 
     context = [keys.embedding_key(name, level) for level in ("cell", "niche")]
     fitted = fit_transitions(

@@ -4,7 +4,6 @@ from . import image as image
 from . import labels as labels
 from . import loader as loader
 from . import morphology as morphology
-from . import nuclei as nuclei
 from . import panel as panel
 from . import read as read
 from . import recipe as recipe
@@ -26,8 +25,8 @@ from .loader import TileLoader as TileLoader
 from .loader import pairs_of_cells as pairs_of_cells
 from .morphology import MORPHOLOGY as MORPHOLOGY
 from .morphology import measure_morphology as measure_morphology
-from .nuclei import measure_nuclei as measure_nuclei
-from .nuclei import read_nuclei as read_nuclei
+from .morphology import measure_nuclei as measure_nuclei
+from .morphology import read_nuclei as read_nuclei
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide

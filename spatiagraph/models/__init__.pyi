@@ -2,6 +2,7 @@ from . import base as base
 from . import catalog as catalog
 from . import context as context
 from . import context_encoder as context_encoder
+from . import generator as generator
 from . import spatia as spatia
 from .base import HierarchicalModel as HierarchicalModel
 from .base import SlideModel as SlideModel
@@ -10,6 +11,8 @@ from .catalog import model_class as model_class
 from .context import ContextModel as ContextModel
 from .context import default_recipe as default_recipe
 from .context_encoder import ContextEncoder as ContextEncoder
+from .generator import ImageGenerator as ImageGenerator
+from .generator.pipeline import CellImagePipeline as CellImagePipeline
 from .spatia import Spatia as Spatia
 from .spatia import SpatiaHeads as SpatiaHeads
 from .spatia import SpatiaSize as SpatiaSize

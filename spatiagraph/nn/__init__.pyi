@@ -17,7 +17,7 @@ from . import level as level
 from . import masked_image as masked_image
 from . import merge as merge
 from . import mode as mode
-from . import morphology as morphology
+from . import morphology_profile as morphology_profile
 from . import patches as patches
 from . import pool as pool
 from . import renaming as renaming
@@ -65,7 +65,7 @@ from .merge import TokenMergingProcessor as TokenMergingProcessor
 from .merge import match_tokens as match_tokens
 from .merge import set_token_merging as set_token_merging
 from .mode import evaluating as evaluating
-from .morphology import MorphologyProfile as MorphologyProfile
+from .morphology_profile import MorphologyProfile as MorphologyProfile
 from .pool import AttentionPool as AttentionPool
 from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool

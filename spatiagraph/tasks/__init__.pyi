@@ -4,7 +4,7 @@ from . import catalog as catalog
 from . import groups as groups
 from . import image_flow as image_flow
 from . import masked_genes as masked_genes
-from . import morphology as morphology
+from . import morphology_regression as morphology_regression
 from . import objective as objective
 from . import spatia as spatia
 from . import streams as streams
@@ -14,7 +14,7 @@ from .base import Task as Task
 from .catalog import pretraining as pretraining
 from .image_flow import ImageFlow as ImageFlow
 from .masked_genes import MaskedGenes as MaskedGenes
-from .morphology import MorphologyRegression as MorphologyRegression
+from .morphology_regression import MorphologyRegression as MorphologyRegression
 from .objective import Objective as Objective
 from .objective import ObjectiveTask as ObjectiveTask
 from .spatia import Corruption as Corruption

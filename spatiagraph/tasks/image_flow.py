@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from spatiagraph.flow.times import sample_times
-from spatiagraph.heads.image import ImageGenerator
 from spatiagraph.losses.condition_contrast import condition_contrast_loss, wrong_transitions
 from spatiagraph.losses.flow_matching import confidence_weights, velocity_error
 from spatiagraph.losses.sliced_wasserstein import sliced_wasserstein_loss
+from spatiagraph.models.generator import ImageGenerator
 from spatiagraph.nn.condition import Condition
 from spatiagraph.tasks.base import LossOutput, Task
 

@@ -15,7 +15,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.catalog import pretraining
-from spatiagraph.training.embedding import encode_cells
+from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.record import run_record, task_record
 from spatiagraph.training.trainer import FitResult, check_numbers, train

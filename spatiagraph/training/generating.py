@@ -1,29 +1,20 @@
-"""``fit_generator`` and ``generate``: train a generator of images on pairs, and ask it."""
+"""``fit_generator``: train a generator of images on pairs."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
-from spatiagraph.data.loader import PairLoader, read_crops
-from spatiagraph.data.selection import rows_of
+from spatiagraph.data.loader import PairLoader
 from spatiagraph.data.slide import Slide
-from spatiagraph.flow.randomness import named_generator
-from spatiagraph.flow.solve import Method
-from spatiagraph.heads.image import ImageGenerator
-from spatiagraph.heads.image.inputs import embedded
-from spatiagraph.heads.pair.transitions import column, in_state
-from spatiagraph.heads.pipeline import CellImagePipeline
+from spatiagraph.models.generator import ImageGenerator
+from spatiagraph.models.generator.inputs import check_channels
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
-from spatiagraph.training.devices import as_device
-from spatiagraph.training.generated import GeneratedImages
 from spatiagraph.training.record import (
     content_hash,
     model_record,
@@ -55,7 +46,7 @@ def fit_generator(
     Args:
         generator: The generator.
         slides: Cohort with images and embeddings.
-        pairs: Result of :func:`~spatiagraph.heads.pair_states`, or of
+        pairs: Result of :func:`~spatiagraph.pairing.pair_states`, or of
             :func:`~spatiagraph.data.pairs_of_cells` for one without transitions.
         profile: Network of morphology to align images by, see
             :class:`~spatiagraph.tasks.ImageFlow`.
@@ -79,7 +70,7 @@ def fit_generator(
             "Expected a 'task' of this generator that has its own profile, got "
             + ("a task of another one" if profile is None else "'profile' beside the task")
         )
-    _check_channels(generator, slides)
+    check_channels(generator.image_channels, slides)
     batches = PairLoader(
         slides,
         pairs,
@@ -127,150 +118,3 @@ def _pairs_hash(batches: PairLoader) -> str:
     named = {} if batches.transition is None else {"transition": batches.transition}
     tensors = {"rows": rows, "confidence": batches.confidence, **named}
     return tensors_hash({**tensors, **{f"known.{k}": v for k, v in batches.known.items()}})
-
-
-def generate(
-    generator: ImageGenerator | CellImagePipeline,
-    slide: Slide,
-    *,
-    transition: str | None = None,
-    cells: Sequence[str] | NDArray[Any] | None = None,
-    context: Mapping[str, NDArray[np.floating]] | None = None,
-    num_samples: int = 1,
-    num_steps: int = 25,
-    guidance: float = 0.2,
-    method: Method = "midpoint",
-    batch_size: int = 256,
-    seed: int = 0,
-    device: str | torch.device = "auto",
-    progress: bool = True,
-) -> GeneratedImages:
-    """Generate images of cells of a slide: in another state, or as their embedding has them.
-
-    Only the image of a cell, what is known of it and the transition are used; no target cell is
-    looked at.
-
-    Args:
-        generator: A trained generator.
-        slide: The slide, with the embeddings the generator was trained on.
-        transition: Tag of the change; ``None`` for generators without transitions.
-        cells: Ids, rows or a mask of the cells; those in the control state of the transition when
-            not given, or all where there is no transition; of these, those that are embedded.
-        context: Key of ``obsm`` → embeddings of these cells to take instead, ``[N, D]``, such as
-            :func:`~spatiagraph.training.transplant` returns.
-        num_samples: Images of each cell: they differ only where a flow starts with noise.
-        num_steps: Steps of the integration.
-        guidance: How much the condition is exaggerated, see :func:`~spatiagraph.flow.guided`.
-        method: Rule of a step.
-        batch_size: Cells at once: the memory it takes.
-        seed: Seed of the noise, at least 0. That of an image depends on nothing else but the names
-            of slide and cell, the number of the sample, and how often the cell came before; on no
-            other cell, batch or device.
-        device: Where the generator runs; ``"auto"`` is CUDA where there is one.
-        progress: Show a progress bar.
-
-    Raises:
-        ValueError: The transition is not one of the generator's, cells are unknown or none, or the
-            slide does not fit the generator.
-
-    Examples:
-        >>> from spatiagraph.data import make_tissue
-        >>> slide = make_tissue(50, num_genes=20)
-        >>> net = {"channels": 8, "condition_channels": 8, "num_blocks": 1}
-        >>> model = ImageGenerator.for_slides([slide], use_genes=True, size_px=16, **net)
-        >>> generate(model, slide, cells=[0, 1], progress=False).images.shape
-        (2, 1, 3, 16, 16)
-    """
-    if isinstance(generator, CellImagePipeline):
-        pipeline = generator
-    else:
-        pipeline = CellImagePipeline(generator)
-    model: ImageGenerator = pipeline.image_generator
-    device = as_device(device)
-    model.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    _check_channels(model, [slide])
-    rows = _chosen(model, slide, transition, cells, model.context if context is None else ())
-    control = read_crops(slide, rows, model.window_um, model.size_px)
-    given = None if context is None else _given(model, context, len(rows))
-    known = model.known(slide, rows, given)
-    names = slide.adata.obs_names[rows].tolist()
-    before = pd.Series(rows).groupby(rows).cumcount().tolist()  # a cell in several places
-    shape = (len(rows), num_samples, *control.shape[1:])
-    images = np.empty(shape, dtype=np.float32)
-    starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, desc="generate", unit="batch", disable=not progress):
-        part = slice(start, start + batch_size)
-        for sample in range(num_samples):
-            made = pipeline(
-                control[part],
-                context=None if known.context is None else known.context[part],
-                genes=None if known.genes is None else known.genes[part],
-                transition=transition,
-                num_inference_steps=num_steps,
-                guidance_scale=guidance,
-                method=method,
-                generator=[
-                    named_generator(seed, slide.slide_id, name, times, sample)
-                    for name, times in zip(names[part], before[part], strict=True)
-                ],
-                return_dict=False,
-            )
-            images[part, sample] = made[0].float().cpu().numpy()
-    table = pd.DataFrame(
-        {
-            "slide": slide.slide_id,
-            "cell": names,
-            "row": rows,
-            "transition": "" if transition is None else transition,
-        }
-    )
-    return GeneratedImages(images, control.numpy(), table, model.window_um / model.size_px)
-
-
-def _given(model: ImageGenerator, context: Mapping[str, NDArray[np.floating]], num: int) -> Tensor:
-    """Embeddings that are given, side by side as the generator wants them."""
-    for key, width in model.context.items():
-        shape = np.shape(context[key]) if key in context else None
-        if shape != (num, width):
-            raise ValueError(
-                f"Expected 'context' with {key!r} of shape {[num, width]}, got "
-                f"{'none' if shape is None else list(shape)}"
-            )
-    parts = [torch.from_numpy(np.asarray(context[key], dtype=np.float32)) for key in model.context]
-    return torch.cat(parts, dim=1)
-
-
-def _chosen(
-    model: ImageGenerator,
-    slide: Slide,
-    transition: str | None,
-    cells: Sequence[str] | NDArray[Any] | None,
-    context: Iterable[str],
-) -> NDArray[np.int64]:
-    """Rows of the cells that are asked for, or of all that are embedded."""
-    if transition is None and model.transitions:
-        tags = [known.tag for known in model.transitions]
-        raise ValueError(f"Expected 'transition' to be one of {tags}, got None")
-    if cells is not None:
-        rows = rows_of(slide, cells)
-    elif transition is None:
-        rows = np.flatnonzero(embedded(slide, context))
-    else:
-        control = model.transitions[model.number_of(transition)].control
-        if model.states_key is None:
-            raise ValueError("Expected 'cells': the generator does not know the column of states")
-        state = column(slide, model.states_key)
-        rows = np.flatnonzero(in_state(state, control) & embedded(slide, context))
-    if not len(rows):
-        raise ValueError(f"Expected cells of slide {slide.slide_id!r} to generate from, got none")
-    return rows.astype(np.int64)
-
-
-def _check_channels(model: ImageGenerator, slides: Sequence[Slide]) -> None:
-    for slide in slides:
-        if slide.image is not None and slide.image.num_channels != model.image_channels:
-            raise ValueError(
-                f"Expected images of {model.image_channels} channels as the generator makes, got "
-                f"{slide.image.num_channels} in slide {slide.slide_id!r}"
-            )

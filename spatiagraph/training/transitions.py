@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from spatiagraph._tables import write_csv
 from spatiagraph.data.loader import inside_image
-from spatiagraph.data.nuclei import measure_nuclei, read_nuclei
+from spatiagraph.data.morphology import measure_nuclei, read_nuclei
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
-from spatiagraph.heads.image import PRESETS, ImageGenerator
-from spatiagraph.heads.image.inputs import embedded
-from spatiagraph.heads.pair import gene_signature, morphology_signature, pair_states
-from spatiagraph.heads.pair.transitions import Transitions, as_transitions
+from spatiagraph.models.generator import PRESETS, ImageGenerator
+from spatiagraph.models.generator.inputs import embedded
 from spatiagraph.nn.unet import check_side
+from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
+from spatiagraph.pairing.transitions import Transitions, as_transitions
 from spatiagraph.tasks.image_flow import MIN_MORPHOLOGY
 from spatiagraph.training.generating import fit_generator
-from spatiagraph.training.morphology import MorphologyFit, fit_morphology
+from spatiagraph.training.morphology_fit import MorphologyFit, fit_morphology
 from spatiagraph.training.trainer import check_numbers
 
 NUM_BLOCKS = 5
@@ -91,7 +91,7 @@ def fit_transitions(
         use_morphology: Whether to condition on what transitions do to morphology, and to align
             images with the morphology of target cells.
         foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
-        pairing: More arguments of :func:`~spatiagraph.heads.pair_states`.
+        pairing: More arguments of :func:`~spatiagraph.pairing.pair_states`.
         max_epochs: Passes over the pairs.
         morphology_epochs: Passes of the network of morphology over the cells.
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
@@ -104,7 +104,7 @@ def fit_transitions(
         out: Folder for ``pairs.csv``, ``held_out.csv`` and the runs ``morphology`` and
             ``generator``, which a repeated call resumes.
         progress: Show progress bars.
-        **options: More arguments of :class:`~spatiagraph.heads.ImageGenerator`.
+        **options: More arguments of :class:`~spatiagraph.models.ImageGenerator`.
 
     Raises:
         ValueError: Slides, states and transitions do not fit together, or no pair is left to train

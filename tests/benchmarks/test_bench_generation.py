@@ -13,7 +13,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from spatiagraph.data import make_tissue
-from spatiagraph.heads import ImageGenerator
+from spatiagraph.models import ImageGenerator
 from spatiagraph.nn import Condition, TokenMergingProcessor, set_token_merging
 
 pytestmark = pytest.mark.benchmark

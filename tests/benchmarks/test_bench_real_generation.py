@@ -13,7 +13,8 @@ from sklearn.cluster import KMeans
 
 import spatiagraph as sg
 from spatiagraph.evaluate import domain_baselines
-from spatiagraph.training import fit_transitions, score_transitions
+from spatiagraph.inference import score_transitions
+from spatiagraph.training import fit_transitions
 
 pytestmark = pytest.mark.benchmark
 

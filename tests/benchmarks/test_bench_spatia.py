@@ -29,9 +29,10 @@ from spatiagraph.evaluate import (
     score_imputation,
     score_probe,
 )
+from spatiagraph.inference import embed_data, impute
 from spatiagraph.models import Spatia
 from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
-from spatiagraph.training import embed_data, fit, impute
+from spatiagraph.training import fit
 
 pytestmark = pytest.mark.benchmark
 

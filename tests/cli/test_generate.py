@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from spatiagraph.data import make_tissue, write
-from spatiagraph.training import GeneratedImages
+from spatiagraph.inference import GeneratedImages
 
 QUICK = ["--size-px", 16, "--epochs", 1, "--steps", 2, "--max-cells", 12, "--accelerator", "cpu"]
 STATES = ["--states", "cell_type"]

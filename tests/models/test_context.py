@@ -12,6 +12,7 @@ from torch_geometric.nn import GATv2Conv, GraphConv
 from spatiagraph.data import GenePanel, make_tissue, to_data
 from spatiagraph.data.recipe import KNN, Crop, Grid, Neighborhoods, Parts, Recipe, Whole
 from spatiagraph.graph.edges import plain_edges
+from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import ContextEncoder, ContextModel, default_recipe
 from spatiagraph.models.base import cell_graph, gene_mask
 from spatiagraph.nn import (
@@ -31,7 +32,6 @@ from spatiagraph.nn import (
 )
 from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks import pretraining
-from spatiagraph.training.embedding import embed_data
 
 D, G = 8, 40
 SLIDE = make_tissue(120, num_genes=G, image="he", seed=0)

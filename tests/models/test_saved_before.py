@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel, Spatia
-from spatiagraph.training.embedding import embed_data
+from spatiagraph.inference import embed_data, generate
+from spatiagraph.models import ContextModel, ImageGenerator, Spatia
+from spatiagraph.nn import MorphologyProfile
 
 SAVED = Path(__file__).parents[1] / "data" / "saved_models"
 MODELS = {
@@ -32,3 +34,20 @@ def test_a_model_saved_before_embeds_as_it_did(name):
         assert sorted(expected) == sorted(got)
         for level in expected:
             np.testing.assert_allclose(got[level][:40], expected[level], rtol=1e-6, atol=1e-6)
+
+
+def test_a_generator_saved_before_makes_the_images_it_made():
+    slide = make_tissue(60, num_types=3, num_niches=2, num_genes=8, image="dapi", seed=7)
+    slide.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(60, 4)).astype("f4")
+    model = ImageGenerator.from_pretrained(SAVED / "generator")
+    ask = {"cells": np.arange(4), "num_steps": 2, "device": "cpu", "progress": False}
+    got = generate(model, slide, transition="larger", **ask).images
+    with np.load(SAVED / "generator" / "images.npz") as expected:
+        np.testing.assert_allclose(got, expected["images"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_of_morphology_saved_before_measures_as_it_did():
+    model = MorphologyProfile.from_pretrained(SAVED / "morphology")
+    images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), np.load(SAVED / "morphology" / "features.npz") as expected:
+        np.testing.assert_allclose(model(images), expected["features"], rtol=1e-5, atol=1e-6)

@@ -20,11 +20,11 @@ from spatiagraph.data.recipe import (
     Neighborhoods,
     Radius,
 )
+from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import Spatia, spatia_base, spatia_recipe, spatia_small, spatia_tiny
 from spatiagraph.models.spatia import TINY
 from spatiagraph.nn import Level, MaskedImageEncoder, PyGPool
 from spatiagraph.tasks import pretraining
-from spatiagraph.training.embedding import embed_data
 
 SLIDE = make_tissue(240, num_genes=30, image="dapi", seed=0)
 PANEL = GenePanel.from_slides([SLIDE])

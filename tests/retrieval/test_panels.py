@@ -6,9 +6,10 @@ from scipy import sparse
 
 from spatiagraph.data import GenePanel, Slide, make_tissue
 from spatiagraph.evaluate import pca
+from spatiagraph.inference import embed
 from spatiagraph.models import ContextModel
 from spatiagraph.retrieval import NicheIndex
-from spatiagraph.training import embed, fit
+from spatiagraph.training import fit
 
 NUM_GENES, SHARED = 150, 12
 

@@ -10,9 +10,10 @@ from scipy import sparse
 
 import spatiagraph as sg
 from spatiagraph.evaluate import neighbor_mean, pca
+from spatiagraph.inference import embed
 from spatiagraph.models import ContextModel
 from spatiagraph.retrieval import NicheIndex
-from spatiagraph.training import embed, fit
+from spatiagraph.training import fit
 
 KEYS = ("X_context_niche", "X_context", "X_pca", "X_pca_nbr")
 

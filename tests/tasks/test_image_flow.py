@@ -4,7 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from spatiagraph.data import TissueData
-from spatiagraph.heads import ImageGenerator
+from spatiagraph.models import ImageGenerator
 from spatiagraph.tasks import ImageFlow
 
 NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8, "dropout": 0.0}

@@ -16,10 +16,11 @@ from spatiagraph.data import make_tissue
 from spatiagraph.data.recipe import KNN, Grid, Neighborhoods
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.heads import LabelHead
+from spatiagraph.inference import embed
 from spatiagraph.models import Spatia
 from spatiagraph.models.spatia import TINY
 from spatiagraph.tasks import Annotation
-from spatiagraph.training import embed, fit
+from spatiagraph.training import fit
 
 SWITCHES = ("use_gene", "use_image", "use_niche", "use_tissue")
 LABELS = ["neighbor_label", "cell_type"]

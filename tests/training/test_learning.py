@@ -9,8 +9,9 @@ from sklearn.preprocessing import StandardScaler
 
 from spatiagraph.data import make_tissue
 from spatiagraph.data.recipe import Neighborhoods, Parts
+from spatiagraph.inference import embed
 from spatiagraph.models import ContextModel, default_recipe
-from spatiagraph.training import embed, fit
+from spatiagraph.training import fit
 
 
 @pytest.fixture(scope="module")

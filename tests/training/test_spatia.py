@@ -13,11 +13,12 @@ from torch.testing import assert_close
 from spatiagraph.data import make_tissue
 from spatiagraph.data.loader import NicheBatches
 from spatiagraph.data.recipe import KNN, Crop, Grid, Neighborhoods
+from spatiagraph.inference import embed, impute
 from spatiagraph.models import ContextModel, SlideModel, Spatia
 from spatiagraph.models.spatia import TINY
 from spatiagraph.nn import GeneTokenEncoder, ImageEncoder, ProfileStart, TokenFusion
 from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
-from spatiagraph.training import embed, encode_cells, fit, impute
+from spatiagraph.training import encode_cells, fit
 from spatiagraph.training.devices import as_device
 
 SLIDE = make_tissue(260, num_genes=30, image="dapi", seed=0)

@@ -8,10 +8,11 @@ from scipy.sparse import csr_matrix
 
 from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
 from spatiagraph.data.splits import spatial_blocks
-from spatiagraph.heads import ImageGenerator
+from spatiagraph.inference import generate, score_transitions
+from spatiagraph.models import ImageGenerator
 from spatiagraph.nn import Condition
 from spatiagraph.tasks import ImageFlow, LossOutput, Task
-from spatiagraph.training import fit_generator, fit_transitions, generate, score_transitions
+from spatiagraph.training import fit_generator, fit_transitions
 from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]

@@ -28,7 +28,7 @@ class PairLoader(DataLoader[TissueData]):
 
     Args:
         slides: Cohort with images.
-        pairs: Result of :func:`~spatiagraph.heads.pair_states` or of :func:`pairs_of_cells`.
+        pairs: Result of :func:`~spatiagraph.pairing.pair_states` or of :func:`pairs_of_cells`.
         window_um: Side of the crops in µm.
         size_px: Side of the crops in pixels, :math:`S`.
         transitions: Tags, in order; none where pairs have no transition.
@@ -196,7 +196,7 @@ def pairs_of_cells(
         cells: Slide id → rows; all cells when not given.
 
     Returns:
-        A table as that of :func:`~spatiagraph.heads.pair_states`, without transitions.
+        A table as that of :func:`~spatiagraph.pairing.pair_states`, without transitions.
     """
     tables = []
     for slide in slides:

@@ -8,7 +8,7 @@ from spatiagraph.evaluate.generation.distances import (
     frechet_distance,
     kernel_distance,
 )
-from spatiagraph.evaluate.generation.morphology import score_morphology
+from spatiagraph.evaluate.generation.morphology_score import score_morphology
 from spatiagraph.evaluate.generation.score import score_generation
 
 __all__ = [

@@ -15,7 +15,7 @@ from spatiagraph.evaluate.generation.distances import (
     frechet_distance,
     kernel_distance,
 )
-from spatiagraph.evaluate.generation.morphology import ALL, halves, score_morphology
+from spatiagraph.evaluate.generation.morphology_score import ALL, halves, score_morphology
 
 _SCORES = ("wasserstein_correlation", "ks")  # the higher the better; distances are the other way
 

@@ -1,0 +1,16 @@
+from . import embedding as embedding
+from . import generated as generated
+from . import generating as generating
+from . import imputing as imputing
+from . import querying as querying
+from . import transition_scores as transition_scores
+from . import transplanting as transplanting
+from .embedding import embed as embed
+from .embedding import embed_data as embed_data
+from .generated import GeneratedImages as GeneratedImages
+from .generating import generate as generate
+from .imputing import impute as impute
+from .querying import embed_query as embed_query
+from .transition_scores import TransitionScores as TransitionScores
+from .transition_scores import score_transitions as score_transitions
+from .transplanting import transplant as transplant

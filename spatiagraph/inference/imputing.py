@@ -1,0 +1,49 @@
+"""``impute``: expression of genes that a slide did not measure."""
+
+import pandas as pd
+import torch
+
+from spatiagraph.data.slide import Slide
+from spatiagraph.heads.expression import ExpressionHead
+from spatiagraph.inference.embedding import embed_data
+from spatiagraph.models.base import SlideModel
+
+
+@torch.no_grad()
+def impute(
+    model: SlideModel,
+    slide: Slide,
+    *,
+    depth: float = 1e4,
+    tile_size: int = 8192,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Expected expression of every gene of the model, from what the slide measured.
+
+    It is what the expression head makes of the embeddings of cells, see
+    :meth:`~spatiagraph.heads.ExpressionHead.expected`. How deep a cell was sequenced over the genes
+    that were not measured is made up for as for every embedding, see
+    :meth:`~spatiagraph.models.HierarchicalModel.depth`.
+
+    Args:
+        model: A model that was trained with genes hidden at random.
+        slide: The slide; it may lack genes of the model, not have others only.
+        depth: Counts that a whole cell is brought to.
+        tile_size: Core cells of a tile, at most.
+        device: Where the model runs.
+        progress: Show a progress bar.
+
+    Returns:
+        Cells × genes of the panel, as log1p of so many counts per cell.
+
+    Raises:
+        ValueError: If the model reads no counts, or the slide does not fit its panel.
+    """
+    head = getattr(model, "head", None)
+    if not isinstance(head, ExpressionHead) or getattr(model, "likelihood", "") == "gaussian":
+        raise ValueError(f"Expected a model of counts, got {type(model).__name__} without")
+    data = model.recipe(slide)
+    z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
+    values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()
+    return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

@@ -1,0 +1,122 @@
+"""``score_transitions``: how cells that training never saw come out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from spatiagraph.data.loader import read_crops
+from spatiagraph.data.slide import Slide
+from spatiagraph.evaluate.generation import score_generation
+from spatiagraph.inference.generating import generate
+from spatiagraph.models.generator import ImageGenerator
+
+
+@dataclass(frozen=True)
+class TransitionScores:
+    """Scores and images of cells that training never saw.
+
+    Attributes:
+        table: One row per generator (bounds among them) and transition, see
+            :func:`~spatiagraph.evaluate.score_generation`.
+        pairs: The pairs that were scored, ``P`` rows.
+        control: Images of the control cells, ``[P, C, H, W]``.
+        generated: What the generator made of them, ``[P, C, H, W]``.
+        target: Images of their partners, ``[P, C, H, W]``.
+    """
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    control: NDArray[np.float32]
+    generated: NDArray[np.float32]
+    target: NDArray[np.float32]
+
+
+def score_transitions(
+    generator: ImageGenerator,
+    slides: Sequence[Slide],
+    pairs: pd.DataFrame,
+    *,
+    max_pairs: int | None = 500,
+    foreground: Literal["bright", "dark"] = "bright",
+    num_steps: int = 25,
+    guidance: float = 0.2,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    **scoring: Any,
+) -> TransitionScores:
+    """Generate the controls of pairs under their transition and a wrong one, and score both.
+
+    Args:
+        generator: A trained generator.
+        slides: Cohort of the pairs.
+        pairs: Pairs that training has not seen, such as :attr:`TransitionFit.held_out`.
+        max_pairs: Pairs of each transition, at most, drawn by ``seed``.
+        foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
+        num_steps: Steps of the integration.
+        guidance: How much the condition is exaggerated.
+        seed: Of what is drawn.
+        device: Where the generator runs.
+        progress: Show a progress bar.
+        **scoring: More arguments of :func:`~spatiagraph.evaluate.score_generation`.
+
+    Raises:
+        ValueError: Pairs do not fit the slides, or too few can be measured.
+    """
+    tags = [transition.tag for transition in generator.transitions]
+    known = {slide.slide_id: slide for slide in slides}
+    _check_pairs(pairs, list(known), tags)
+    if max_pairs is not None:
+        order = pairs.sample(frac=1.0, random_state=seed)
+        pairs = order.groupby("transition", sort=False).head(max_pairs).sort_index()
+    pairs = pairs.reset_index(drop=True)
+    size = (generator.image_channels, generator.size_px, generator.size_px)
+    sides = ("control", "generated", "wrong", "target")
+    images = {side: np.empty((len(pairs), *size), dtype=np.float32) for side in sides}
+    for (slide_id, tag), group in pairs.groupby(["slide", "transition"], sort=False):
+        slide, rows = known[str(slide_id)], group["control_row"].to_numpy()
+        wrong = tags[(tags.index(str(tag)) + 1) % len(tags)]
+        for side, asked in (("generated", str(tag)), ("wrong", wrong))[: len(tags)]:
+            made = generate(
+                generator,
+                slide,
+                transition=asked,
+                cells=rows,
+                num_steps=num_steps,
+                guidance=guidance,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+            images[side][group.index] = made.images[:, 0]
+            images["control"][group.index] = made.control
+        images["target"][group.index] = read_crops(
+            slide, group["target_row"].to_numpy(), generator.window_um, generator.size_px
+        )
+    table = score_generation(
+        images["generated"],
+        images["target"],
+        images["control"],
+        pairs["transition"].tolist(),
+        wrong=images["wrong"] if len(tags) > 1 else None,
+        mpp=generator.window_um / generator.size_px,
+        foreground=foreground,
+        component="center",
+        seed=seed,
+        **scoring,
+    )
+    return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])
+
+
+def _check_pairs(pairs: pd.DataFrame, slides: list[str], tags: list[str]) -> None:
+    for key, known in (("slide", slides), ("transition", tags)):
+        found = set(pairs[key]) if key in pairs else set()
+        if not found or found - set(known):
+            raise ValueError(
+                f"Expected pairs with a {key!r} of {known}, got {sorted(found - set(known))}"
+            )

@@ -1,0 +1,12 @@
+from . import cells as cells
+from . import expression as expression
+from . import niches as niches
+from . import signature as signature
+from . import transitions as transitions
+from .cells import pair_states as pair_states
+from .niches import pair_niches as pair_niches
+from .signature import Signature as Signature
+from .signature import gene_signature as gene_signature
+from .signature import morphology_signature as morphology_signature
+from .transitions import Transition as Transition
+from .transitions import as_transitions as as_transitions
