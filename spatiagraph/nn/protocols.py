@@ -41,6 +41,7 @@ class Pooling(Protocol):
         ...
 
 
+@runtime_checkable
 class GeneEncoding(Protocol):
     """Counts of each cell → vectors."""
 
@@ -49,6 +50,7 @@ class GeneEncoding(Protocol):
         ...
 
 
+@runtime_checkable
 class ImageEncoding(Protocol):
     """Crop of each cell → vectors or tokens."""
 
@@ -57,6 +59,7 @@ class ImageEncoding(Protocol):
         ...
 
 
+@runtime_checkable
 class Fusion(Protocol):
     """Genes and image of each cell → one vector; either may be missing."""
 
@@ -71,6 +74,7 @@ class Fusion(Protocol):
         ...
 
 
+@runtime_checkable
 class CellEncoding(Protocol):
     """Genes and image of each cell → one vector, before any context."""
 
