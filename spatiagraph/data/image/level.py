@@ -98,8 +98,8 @@ class Level:
         except DAMAGED as err:
             raise ValueError(
                 f"Expected {self._name} to be readable, but rows {rows.start}-{rows.stop}, columns "
-                f"{columns.start}-{columns.stop} cannot be decoded ({reason(err)}). Is the file damaged or "
-                "incomplete?"
+                f"{columns.start}-{columns.stop} cannot be decoded ({reason(err)}). Is the file "
+                "damaged or incomplete?"
             ) from err
         axes = self._axes
         if "Z" in axes:
