@@ -97,6 +97,7 @@ class Commands:
         self._server.stdin.close()
         self._server.terminate()  # a test that failed may have left it waiting
         self._server.wait()
+        self._server.stdout.close()
 
 
 @pytest.fixture(scope="session")
