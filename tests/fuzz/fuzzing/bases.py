@@ -31,7 +31,7 @@ def make_bases(folder):
     folder = Path(folder)
     slide = make_tissue(CELLS, num_genes=GENES, image="he", seed=0)
     adata = slide.adata
-    adata.obs["donor"] = pd.Categorical(np.where(np.arange(CELLS) % 2, "A", "B"))
+    adata.obs["state"] = pd.Categorical(np.where(np.arange(CELLS) % 2, "A", "B"))
     adata.obs["area"] = np.linspace(10, 90, CELLS)
     adata.obs["edge"] = np.arange(CELLS) % 3 == 0
     adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(CELLS, 4)).astype(np.float32)
@@ -75,7 +75,7 @@ def _write_images(slide, folder):
 
 
 def _write_index(adata, path):
-    obs = adata.obs.assign(slide_id=adata.obs["donor"].astype(str))
+    obs = adata.obs.assign(slide_id=adata.obs["state"].astype(str))
     NicheIndex.build(adata.obsm["X_pca"], obs, calibrate="slide", kind="ivf", min_recall=0.1).save(
         path
     )

@@ -35,7 +35,7 @@ WRITTEN += ("demo", "hits.png", "index")
 _CONDITIONS = [
     "area >",
     "ara > 3",
-    "donor == 3",
+    "state == 3",
     "area > 'x'",
     "x.to_csv('f')",
     "(" * 999,
