@@ -61,6 +61,7 @@ from .data.synthetic import make_tissue as make_tissue
 from .data.writing import write as write
 from .inference.embedding import embed as embed
 from .inference.generating import generate as generate
+from .report.slide_report import report_slide as report_slide
 from .retrieval import NicheIndex as NicheIndex
 from .training.fitting import fit as fit
 

@@ -58,12 +58,13 @@ def demo(
 
     quiet_libraries()
     from spatiagraph import inference, training
-    from spatiagraph.cli.results import find_domains, known_labels, write_page
-    from spatiagraph.cli.transitions import as_generations, parse_transitions, print_scores
+    from spatiagraph.cli.transitions import parse_transitions, print_scores
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
+    from spatiagraph.inference.domains import known_labels
     from spatiagraph.models import ContextModel
     from spatiagraph.pairing.transitions import as_transitions, check_states, column
+    from spatiagraph.report import as_generations, report_slide
 
     check_output_folder(out)
     if slide is None:
@@ -74,7 +75,7 @@ def demo(
     else:
         section = slide_options.read(slide)
     say(repr(section))
-    truth = known_labels(section, labels, unlabelled or ())  # refused now, not after the work
+    known_labels(section, labels, unlabelled or ())  # refused now, not after the work
     if (states is None) != (not transition):
         raise ValueError("Expected --states and --transition together, got one of them")
     asked = parse_transitions(transition or ())
@@ -85,30 +86,30 @@ def demo(
     run = out / "run"
     result = training.fit(model, [section], max_epochs=epochs, seed=seed, out=run)
     inference.embed(model, section)
-    results = find_domains(section, truth, seed=seed)
     scores = _generate(section, states, asked, nuclei, seed, out)
-    write_h5ad(section.adata, out / "embeddings.h5ad")
-    results.index.save(out / "index")
-    page = write_page(
-        out / "report.html",
+    done = report_slide(
         section,
-        results,
+        out / "report.html",
         labels=labels,
+        unlabelled=unlabelled or (),
         model=model,
         run=run,
         generation=[] if scores is None else as_generations(scores),
+        seed=seed,
     )
+    write_h5ad(section.adata, out / "embeddings.h5ad")
+    done.index.save(out / "index")
 
     say(f"trained {len(result.history)} epochs at {result.cells_per_second:,.0f} cells/s")
     row = section.num_cells // 2
     title = f"\nNiches like that of {section.adata.obs_names[row]}"
-    print_table(_alike(results.index, row, labels), title)
-    if results.scores is not None:
+    print_table(_alike(done.index, row, labels), title)
+    if done.scores is not None:
         columns = ["ARI", "ARI_std", "NMI"]
-        print_table(results.scores[columns], f"\nDomains found, against obs[{labels!r}]")
+        print_table(done.scores[columns], f"\nDomains found, against obs[{labels!r}]")
     if scores is not None:
         print_scores(scores)
-    say(f"\n{page}\n{out / 'embeddings.h5ad'}\n{out / 'index'}")
+    say(f"\n{done.path}\n{out / 'embeddings.h5ad'}\n{out / 'index'}")
 
 
 def _obstacle(section: "Slide") -> str | None:
@@ -134,8 +135,9 @@ def _generate(
 ) -> "TransitionScores | None":
     """Cells in another state; where none is asked for, clusters are states, if that can be done."""
     from spatiagraph.cli.console import say
-    from spatiagraph.cli.results import model_name
-    from spatiagraph.cli.transitions import cluster_states, train_and_score
+    from spatiagraph.cli.transitions import train_and_score
+    from spatiagraph.inference.domains import cluster_states
+    from spatiagraph.inference.embedded import model_name
 
     name = model_name(section.adata)
     rows = asked

@@ -74,9 +74,9 @@ def evaluate(
     """
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
-    from spatiagraph.cli.results import known_labels
     from spatiagraph.data.checks import nearest
     from spatiagraph.evaluate import run_protocols
+    from spatiagraph.inference.domains import known_labels
     from spatiagraph.plot import protocol_bars
 
     if out is not None:

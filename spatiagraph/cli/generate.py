@@ -93,13 +93,13 @@ def generate(
 
     quiet_libraries()
     from spatiagraph._tables import write_csv
-    from spatiagraph.cli.results import one_model_name
     from spatiagraph.cli.transitions import (
         parse_transitions,
         print_scores,
         train_and_score,
         write_galleries,
     )
+    from spatiagraph.inference.embedded import one_model_name
     from spatiagraph.models import ImageGenerator
 
     check_accelerator(accelerator)

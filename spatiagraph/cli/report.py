@@ -29,14 +29,21 @@ def report(
     """
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model
-    from spatiagraph.cli.results import find_domains, known_labels, read_embedded, write_page
+    from spatiagraph.data.read import read
+    from spatiagraph.report import report_slide
 
     check_output_file(out, ".html")
     model = None if run is None else load_model(run)
-    section = read_embedded(slide)
-    truth = known_labels(section, labels, unlabelled or ())
-    results = find_domains(section, truth, num_domains=domains, seed=seed)
-    if results.scores is not None:
-        print_table(results.scores)
-    write_page(out, section, results, labels=labels, model=model, run=run)
-    say(f"report written to {out}")
+    done = report_slide(
+        read(slide),
+        out,
+        labels=labels,
+        unlabelled=unlabelled or (),
+        num_domains=domains,
+        model=model,
+        run=run,
+        seed=seed,
+    )
+    if done.scores is not None:
+        print_table(done.scores)
+    say(f"report written to {done.path}")

@@ -97,7 +97,7 @@ def search(
     from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
     from spatiagraph.cli.hits import find_hits
     from spatiagraph.cli.query import Query, choose_cells, read_query
-    from spatiagraph.cli.results import one_model_name
+    from spatiagraph.inference.embedded import one_model_name
     from spatiagraph.retrieval import NicheIndex
 
     if out is not None:

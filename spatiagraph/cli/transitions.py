@@ -10,10 +10,8 @@ from spatiagraph.cli.nuclei import Foreground
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
     from spatiagraph.inference.transition_scores import TransitionScores
-    from spatiagraph.report import Generation
     from spatiagraph.training.transitions import TransitionFit
 
-_NUM_STATES = 4  # clusters of cells where no states are known
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 
 
@@ -37,31 +35,6 @@ def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
         control, target, *tag = parts
         rows.append((control, target, tag[0] if tag else f"{control} to {target}"))
     return rows
-
-
-def cluster_states(
-    section: "Slide", name: str, seed: int
-) -> tuple[str, list[tuple[str, str, str]]]:
-    """Clusters of cells by their embeddings as states, for a slide of which none are known.
-
-    Args:
-        section: A slide with embeddings; the clusters are written to its ``obs``.
-        name: Short name of the model that embedded it.
-        seed: Of the clustering.
-
-    Returns:
-        The column of ``obs``, and the transition from the largest cluster to the next.
-    """
-    import pandas as pd
-
-    from spatiagraph.evaluate import cluster_domains
-
-    z = section.adata.obsm[keys.embedding_key(name, "cell")]
-    found = pd.Series(cluster_domains(z, min(_NUM_STATES, len(z)), seed=seed))
-    by_size = {old: f"state{new}" for new, old in enumerate(found.value_counts().index, start=1)}
-    key = keys.group_key(name, "state")
-    section.adata.obs[key] = pd.Categorical(found.map(by_size))
-    return key, [("state1", "state2", "state1 to state2")]
 
 
 def train_and_score(
@@ -109,28 +82,11 @@ def train_and_score(
     return fitted, scores
 
 
-def as_generations(scores: "TransitionScores") -> "list[Generation]":
-    """Scored cells as reports show them, transition by transition."""
-    from spatiagraph.report import Generation
-
-    made = []
-    for tag, group in scores.pairs.groupby("transition", sort=False):
-        rows = group.index.to_numpy()
-        made.append(
-            Generation(
-                scores.control[rows],
-                scores.generated[rows],
-                scores.target[rows],
-                title=str(tag),
-            )
-        )
-    return made
-
-
 def write_galleries(out: Path, scores: "TransitionScores") -> list[Path]:
     """One picture per transition: control, generated, and matched target cells."""
     from spatiagraph.cli.console import file_names
     from spatiagraph.plot import transition_gallery
+    from spatiagraph.report.generation import as_generations
 
     paths = []
     shown = as_generations(scores)

@@ -1,3 +1,5 @@
+from . import domains as domains
+from . import embedded as embedded
 from . import embedding as embedding
 from . import generated as generated
 from . import generating as generating
@@ -5,6 +7,10 @@ from . import imputing as imputing
 from . import querying as querying
 from . import transition_scores as transition_scores
 from . import transplanting as transplanting
+from .domains import Domains as Domains
+from .domains import cluster_states as cluster_states
+from .domains import find_domains as find_domains
+from .domains import known_labels as known_labels
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
 from .generated import GeneratedImages as GeneratedImages

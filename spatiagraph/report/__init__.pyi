@@ -16,10 +16,14 @@ from . import (
 from . import (
     sections as sections,
 )
+from . import slide_report as slide_report
 from . import (
     style as style,
 )
 from .compose import write_report as write_report
 from .generation import Generation as Generation
+from .generation import as_generations as as_generations
 from .page import Report as Report
 from .scatter import cell_scatter as cell_scatter
+from .slide_report import SlideReport as SlideReport
+from .slide_report import report_slide as report_slide

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from numpy.typing import NDArray
 
+from spatiagraph.inference.transition_scores import TransitionScores
 from spatiagraph.plot.galleries import transition_gallery
 from spatiagraph.report.page import Report
 
@@ -28,6 +29,22 @@ class Generation:
     labels: Sequence[str] | None = None
     title: str = ""
     caption: str = ""
+
+
+def as_generations(scores: TransitionScores) -> list[Generation]:
+    """Scored cells as reports show them, transition by transition."""
+    made = []
+    for tag, group in scores.pairs.groupby("transition", sort=False):
+        rows = group.index.to_numpy()
+        made.append(
+            Generation(
+                scores.control[rows],
+                scores.generated[rows],
+                scores.target[rows],
+                title=str(tag),
+            )
+        )
+    return made
 
 
 def add_generation(page: Report, made: Generation, *, max_cells: int = 8) -> None:

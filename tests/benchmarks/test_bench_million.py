@@ -10,7 +10,6 @@ import time
 import pytest
 
 import spatiagraph as sg
-from spatiagraph.cli.results import find_domains, write_page
 
 pytestmark = pytest.mark.benchmark
 
@@ -33,8 +32,6 @@ def test_a_million_cells_on_one_page(tmp_path, capsys):
     say("one epoch")
     sg.embed(model, slide, progress=False)
     say("embed")
-    results = find_domains(slide, None)
-    say("domains and index")
-    page = write_page(tmp_path / "report.html", slide, results, labels=None, model=model)
-    say("report")
-    assert page.stat().st_size < 10e6
+    done = sg.report_slide(slide, tmp_path / "report.html", model=model)
+    say("domains, index and report")
+    assert done.path.stat().st_size < 10e6

@@ -1,0 +1,66 @@
+"""Notes that ``embed`` leaves on a slide: which model embedded it, and how."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph.data.slide import Slide
+from spatiagraph.training.folder import check_record
+
+DOMAIN_LEVELS = ("niche", "tissue")
+"""Levels that are clustered into domains."""
+
+
+def model_name(adata: AnnData) -> str:
+    """Short name of the model whose embeddings a slide has.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    notes = adata.uns.get(keys.UNS)
+    name = notes.get("name") if isinstance(notes, Mapping) else None
+    needed = [keys.embedding_key(str(name), level) for level in DOMAIN_LEVELS]
+    if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
+        raise ValueError(
+            f"Expected a slide that `embed` has embedded, found no embeddings in obsm "
+            f"({', '.join(adata.obsm) or 'empty'})"
+        )
+    return name
+
+
+def embedding_record(adata: AnnData) -> dict[str, Any]:
+    """Record of the embedding of a slide, as ``embed`` notes it; empty if not noted.
+
+    Raises:
+        ValueError: If the note is damaged.
+    """
+    note = _plain(adata.uns[keys.UNS].get("embed", {}))
+    return check_record(note, f"uns[{keys.UNS!r}]['embed'] of the slide")
+
+
+def _plain(value: Any) -> Any:
+    """A value from ``uns`` as Python has it: a file gives NumPy's numbers and arrays back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def one_model_name(slides: Sequence[Slide]) -> str:
+    """Short name of the model whose embeddings all slides have.
+
+    Raises:
+        ValueError: If one has none, two are of different models, or two have one id.
+    """
+    names = {slide.slide_id: model_name(slide.adata) for slide in slides}
+    ids = [slide.slide_id for slide in slides]
+    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"Expected slides with different ids, got {', '.join(repeated)} twice")
+    if len(set(names.values())) > 1:
+        by_slide = ", ".join(f"{name} for {slide}" for slide, name in names.items())
+        raise ValueError(f"Expected slides embedded with one model, got {by_slide}")
+    return names[ids[0]]

@@ -1,0 +1,108 @@
+"""``report_slide``: an embedded slide on one page, in one call."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from spatiagraph import keys
+from spatiagraph.data.slide import Slide
+from spatiagraph.inference.domains import (
+    OURS,
+    Domains,
+    domain_column,
+    find_domains,
+    known_labels,
+)
+from spatiagraph.inference.embedded import DOMAIN_LEVELS, embedding_record, model_name
+from spatiagraph.models.base import SlideModel
+from spatiagraph.report.compose import write_report
+from spatiagraph.report.generation import Generation
+from spatiagraph.training.folder import read_history, read_record
+
+
+@dataclass(frozen=True)
+class SlideReport(Domains):
+    """Domains, scores and index of a slide, and the page that shows them.
+
+    Attributes:
+        path: The HTML file.
+    """
+
+    path: Path
+
+
+def report_slide(
+    slide: Slide | AnnData,
+    path: str | os.PathLike[str] = "report.html",
+    *,
+    labels: str | None = None,
+    unlabelled: Sequence[str] = (),
+    num_domains: int | None = None,
+    model: SlideModel | None = None,
+    run: str | os.PathLike[str] | None = None,
+    generation: Sequence[Generation] = (),
+    warnings: Sequence[str] = (),
+    seed: int = 0,
+) -> SlideReport:
+    """Find the domains of an embedded slide and show it on one page that works offline.
+
+    Args:
+        slide: What :func:`~spatiagraph.embed` has embedded: the slide, or its AnnData where no
+            image is to be shown. Domains are written to its ``obs``.
+        path: The HTML file to write.
+        labels: Column of ``obs`` with known domains, to score beside baselines.
+        unlabelled: Labels that mean there is none.
+        num_domains: Number of domains; that of the labels, or else 7, when not given.
+        model: The model, for the coverage of its panel.
+        run: Folder of the run that trained it, for the curve and the arguments.
+        generation: Images of cells in another state, see
+            :func:`~spatiagraph.report.as_generations`.
+        warnings: What to know before trusting the page.
+        seed: Seed of the clustering.
+
+    Raises:
+        ValueError: The slide has no embeddings or no such labels, or the folder holds no run.
+    """
+    given = slide
+    slide = given if isinstance(given, Slide) else Slide(given)
+    name = model_name(slide.adata)
+    truth = known_labels(slide, labels, unlabelled)
+    record, history = embedding_record(slide.adata), None
+    if run is not None:
+        record, history = read_record(Path(run)), read_history(Path(run))
+    found = find_domains(slide, truth, num_domains=num_domains, seed=seed)
+    if isinstance(given, AnnData):  # a slide works on a copy of the table of cells
+        for level in DOMAIN_LEVELS:
+            given.obs[domain_column(name, level)] = slide.adata.obs[domain_column(name, level)]
+    coverage, missing = None, list[str]()
+    if model is not None:
+        coverage = model.panel.coverage([slide]).set_index("slide_id")
+        missing = model.panel.align(slide).missing
+    written = write_report(
+        path,
+        slide=slide,
+        run=record,
+        history=history,
+        domains=found.domains,
+        labels=labels,
+        scores=_shown(found.scores),
+        highlight=OURS,
+        index=found.index,
+        embedding=keys.embedding_key(name, "niche"),
+        generation=generation,
+        coverage=coverage,
+        missing=missing,
+        warnings=warnings,
+    )
+    return SlideReport(found.domains, found.scores, found.index, written)
+
+
+def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:
+    if scores is None:
+        return None
+    return scores[["ARI", "ARI_std", "NMI", "NMI_std"]].astype(np.float64).round(3)
