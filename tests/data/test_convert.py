@@ -20,6 +20,7 @@ from spatiagraph.data.recipe import (
     Grid,
     InGroups,
     LevelRule,
+    Neighborhoods,
     Parts,
     Radius,
     Ranks,
@@ -413,3 +414,46 @@ def test_batching_keeps_crops_labels_and_features_of_every_level():
     assert batch.tissue_image.size(0) == batch.num_items("tissue") == int(batch.tissue.max()) + 1
     source, target = batch.edge_index.as_tensor()
     assert_close(batch.niche[source], batch.niche[target])
+
+
+def test_a_subgraph_holds_its_cells_their_edges_and_their_groups_renumbered():
+    for data in (SPATIA(SLIDE), to_data(SLIDE, levels=(Neighborhoods(5), Parts(30)))):
+        cells = torch.randperm(120, generator=torch.Generator().manual_seed(0))[:50]
+        part = data.subgraph(cells)
+        assert part.validate()
+        assert part.num_nodes == 50
+        assert_close(part.cell_index, cells)
+        assert_close(part.depth, data.depth[cells])
+        new = {int(cell): i for i, cell in enumerate(cells)}
+        kept = {(new[i], new[j]) for i, j in pairs(data.edge_index) if i in new and j in new}
+        assert pairs(part.edge_index) == kept
+        # a cell lies in the group it lay in, at every level
+        for name in data.level_names:
+            own, before = part.group_of_cell(name), data.group_of_cell(name)[cells]
+            assert_close(part[f"{name}_pos"][own], data[f"{name}_pos"][before])
+        member, niche = part.niche_index.as_tensor()
+        assert member.max() < 50
+        assert niche.max() < part.num_items("niche") <= data.num_items("niche")
+        assert _memberships(part, cells) == {
+            (cell, centre) for cell, centre in _memberships(data, range(120)) if cell in new
+        }
+    assert_close(SPATIA(SLIDE).subgraph(cells).dense().image, SPATIA(SLIDE).dense().image[cells])
+    with pytest.raises(ValueError, match="a mask of 120 cells, got one of 3"):
+        data.subgraph(torch.tensor([True, False, True]))
+    with pytest.raises(ValueError, match="every cell once"):
+        data.subgraph(torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="rows of 120 cells, got 1…120"):
+        data.subgraph(torch.tensor([1, 120]))
+
+
+def _memberships(data, names):
+    """Cells, and the centres of the niches they are part of."""
+    member, niche = data.niche_index.as_tensor()
+    centres = [tuple(pos) for pos in data.niche_pos.tolist()]
+    return {(int(names[i]), centres[m]) for i, m in zip(member, niche, strict=True)}
+
+
+def test_a_graph_knows_whether_it_is_undirected():
+    assert to_data(SLIDE, graph=Radius(20.0)).is_undirected()
+    assert not to_data(SLIDE, graph=KNN(3)).is_undirected()
+    assert to_data(SLIDE, graph=KNN(3)).is_directed()

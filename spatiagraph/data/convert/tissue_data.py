@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
+from torch_geometric.utils import is_undirected
 
 from spatiagraph.data.convert.counts import as_scipy, take_rows
+from spatiagraph.data.convert.subgraph import cell_subgraph
 from spatiagraph.data.crops import CropSource
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy import region_of
@@ -161,6 +163,21 @@ class TissueData(Data):
             del result["x"]
         result.tokenizer = None
         return result
+
+    def subgraph(self, subset: Tensor) -> "TissueData":
+        """Some cells, the edges between them, and the groups that hold any of them.
+
+        Args:
+            subset: Rows of the cells in their new order, or a mask ``[N]``.
+
+        Raises:
+            ValueError: If rows repeat or are none of the cells.
+        """
+        return cell_subgraph(self, subset)
+
+    def is_undirected(self) -> bool:
+        """Check that every edge is there in both directions."""
+        return is_undirected(plain_edges(self.edge_index), num_nodes=self.num_nodes)
 
     def clone(self) -> "TissueData":
         """Copy with tensors of its own."""
