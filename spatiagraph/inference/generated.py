@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph._files import replaced_folder
+from spatiagraph.data.checks import check_real
+from spatiagraph.data.read.structure import read_anndata
+from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.zarr_tasks import zarr_writers_ended
 
 
@@ -67,8 +70,35 @@ class GeneratedImages:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote."""
-        adata = anndata.read_zarr(path)
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: There is no such store, it is damaged, or it holds something else.
+        """
+        place = Path(path)
+        adata = read_anndata(place)
         cells = adata.obs.reset_index(drop=True)
-        mpp = float(adata.uns[keys.UNS]["mpp"])
-        return cls(adata.obsm["generated"], adata.obsm["control"], cells, mpp)
+        entry = adata.uns.get(keys.UNS)
+        mpp = positive_number(entry if isinstance(entry, dict) else {}, "mpp", place.name)
+        found: list[NDArray[np.float32]] = []
+        for key, axes in (("generated", 5), ("control", 4)):
+            images = adata.obsm.get(key)
+            if not isinstance(images, np.ndarray) or images.ndim != axes:
+                have = ", ".join(map(repr, adata.obsm)) or "nothing"
+                raise ValueError(
+                    f"Expected generated images in {place.name}: obsm[{key!r}] of {axes} axes, got "
+                    f"{have}. Is this a file that generate wrote?"
+                )
+            check_real(images.dtype, f"obsm[{key!r}] of {place.name}")
+            found.append(images)
+        if mpp is None:
+            raise ValueError(
+                f"Expected uns[{keys.UNS!r}]['mpp'] in {place.name}, µm per pixel, got none. Is "
+                "this a file that generate wrote?"
+            )
+        if missing := [c for c in ("slide", "cell", "row", "transition") if c not in cells]:
+            raise ValueError(
+                f"Expected obs[{missing[0]!r}] in {place.name}, got none. Is this a file that "
+                "generate wrote?"
+            )
+        return cls(found[0], found[1], cells, mpp)

@@ -160,6 +160,20 @@ def link_to_nothing(file, key):
     file[key] = h5py.SoftLink("/nowhere")
 
 
+def stored_elsewhere(file, key):
+    """A dataset whose numbers are bytes of another file of the machine."""
+    del file[key]
+    file.create_dataset(key, (4,), "u1", external=[("/etc/hostname", 0, 4)])
+
+
+def virtual(file, key):
+    """A dataset that is put together from others, of other files."""
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource("/etc/hostname.h5", "X", (4,))
+    del file[key]
+    file.create_virtual_dataset(key, layout)
+
+
 def type_without_numpy(file, key):
     del file[key]
     space, kind = h5py.h5s.create_simple((3,)), h5py.h5t.UNIX_D32LE
@@ -169,7 +183,8 @@ def type_without_numpy(file, key):
 MUTATIONS = [
     delete, scalar, text, numbers, complex_numbers, nothing, empty, longer, shorter, turned, group,
     loop, other_encoding, known_encoding, number_as_encoding, other_version, no_attributes,
-    numbers_as_attributes, link_elsewhere, link_to_nothing, type_without_numpy,
+    numbers_as_attributes, link_elsewhere, link_to_nothing, stored_elsewhere, virtual,
+    type_without_numpy,
 ]  # fmt: skip
 
 
@@ -211,3 +226,12 @@ def test_any_damage_is_named_with_its_file_or_changes_nothing(tmp_path, mutate):
             continue
         assert "\n" not in said, (key, said)
         assert "a.h5ad" in said or key.split("/")[0] in said, (key, said)
+
+
+@pytest.mark.parametrize("mutate", [link_elsewhere, stored_elsewhere, virtual])
+def test_values_of_another_file_are_not_opened(tmp_path, mutate):
+    path = make(tmp_path / "a.h5ad")
+    with h5py.File(path, "a") as file:
+        mutate(file, "obsm/spatial")
+    with pytest.raises(ValueError, match=r"a\.h5ad: obsm/spatial in the file itself, got a link"):
+        content(path)

@@ -201,7 +201,7 @@ def test_outlines_that_cannot_be_read_are_refused(tmp_path):
     folder = write_folder(tmp_path / "m", counts=False, cells=False, cell_id=False)
     write_outlines(folder)
     (folder / "cell_boundaries" / "feature_data_0.hdf5").write_text("no HDF5")
-    with pytest.raises(ValueError, match="zIndex_.* in feature_data_0.hdf5"):
+    with pytest.raises(ValueError, match="HDF5 file, got feature_data_0.hdf5, .*zIndex_"):
         read(folder)
 
 

@@ -103,7 +103,8 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
             "the missing file from the instrument's output"
         )
     if options.mpp is None:
-        check_scale(mpp, source, pixels=adata.obsm[keys.SPATIAL] / mpp)
+        placed = np.isfinite(adata.obsm[keys.SPATIAL]).all(axis=1)  # others are refused later
+        check_scale(mpp, source, pixels=adata.obsm[keys.SPATIAL][placed] / mpp)
     image: SlideImage | None = None
     if options.image is not None and options.image is not False:
         image = open_image(options.image, options.image_mpp or mpp, options.origin_um)

@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy.sparse import coo_matrix
 
 from spatiagraph import keys
+from spatiagraph._reasons import reason
 from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.tables import check_numbers, read_table, table_columns
 from spatiagraph.data.transcripts import UNASSIGNED, is_control
@@ -210,11 +211,15 @@ def gene_names(values: pd.Series, name: str) -> pd.Series:
             f"Expected a gene for each molecule in {name}, got none in {len(missing)} rows (first: "
             f"{missing[:5].tolist()}). Drop them"
         )
-    return as_text(values).astype("category")
+    return as_text(values, f" of {name}").astype("category")
 
 
-def as_text(values: pd.Series) -> pd.Series:
+def as_text(values: pd.Series, of: str = "") -> pd.Series:
     """Values as strings, equal ones sharing one object; old parquet files hold bytes.
+
+    Args:
+        values: A column.
+        of: Of what, for the message.
 
     Raises:
         ValueError: Numbers beside empty fields, which are read as floats, lost digits.
@@ -229,5 +234,10 @@ def as_text(values: pd.Series) -> pd.Series:
             )
         values = values.astype("Int64")
     code, distinct = pd.factorize(values)
-    names = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
+    try:
+        names = [v.decode() if isinstance(v, bytes) else str(v) for v in distinct]
+    except UnicodeDecodeError as err:
+        raise ValueError(
+            f"Expected text in column {values.name!r}{of}, got {reason(err)}. Write the table again"
+        ) from err
     return pd.Series(np.array([*names, ""], dtype=object)[code], index=values.index)  # -1: missing

@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from spatiagraph._optional import require
-from spatiagraph.data.read.tables import listed, read_table, table_columns
+from spatiagraph._reasons import reason
+from spatiagraph.data.read.molecules import as_text
+from spatiagraph.data.read.structure import Node, open_hdf5
+from spatiagraph.data.read.tables import check_numbers, listed, read_table, table_columns
 
 _PURPOSE = "Reading the outlines of cells"
+_MEND = (
+    "Outlines are featuredata/<cell>/zIndex_<plane>/p_<n>/coordinates: the file is damaged or of "
+    "another kind; copy it again"
+)
 _AT_ONCE = 1_000_000  # molecules that are points at the same time
 
 
@@ -46,12 +52,10 @@ def read_outlines(path: Path) -> pd.DataFrame:
         table = pd.DataFrame(rows, columns=["cell_id", "z_plane", "outline"])
     else:
         names = {"EntityID": "cell_id", "ZIndex": "z_plane", "Geometry": "outline"}
-        table = read_table(path, list(names)).rename(columns=names)
-        try:
-            table["outline"] = shapely.from_wkb(table["outline"].to_numpy())
-        except shapely.errors.GEOSException as err:
-            raise ValueError(f"Expected outlines as WKB in {path.name}, got {err}") from err
-        table["cell_id"] = table["cell_id"].astype(str)
+        table = read_table(path, needed=list(names)).rename(columns=names)[list(names.values())]
+        check_numbers(table, ["z_plane"], path.name)
+        table["outline"] = _from_wkb(table["outline"], path.name, shapely)
+        table["cell_id"] = as_text(table["cell_id"])
     if table.empty:
         raise ValueError(f"Expected outlines of cells in {path.name}, got none")
     return table
@@ -104,19 +108,59 @@ def cells_of_molecules(molecules: pd.DataFrame, outlines: pd.DataFrame) -> pd.Se
     return pd.Series(found, index=molecules.index, dtype=object)
 
 
+def _from_wkb(values: pd.Series, name: str, shapely: Any) -> np.ndarray:
+    """Outlines as parquet files hold them, each a polygon or several."""
+    wrong = [row for row, value in enumerate(values) if not isinstance(value, bytes)]
+    if wrong:
+        raise ValueError(
+            f"Expected an outline as WKB in each row of {name}, got {values.iloc[wrong[0]]!r:.80} "
+            f"in row {wrong[0]}. Drop the rows without, or write the file again"
+        )
+    try:
+        outlines = shapely.from_wkb(values.to_numpy())
+    except shapely.errors.ShapelyError as err:
+        raise ValueError(
+            f"Expected outlines as WKB in {name}, got {reason(err)}. The file is damaged: copy it "
+            "again"
+        ) from err
+    area = shapely.area(outlines)
+    odd = ~np.isin(shapely.get_type_id(outlines), (3, 6)) | ~((area > 0) & np.isfinite(area))
+    if odd.any():  # 3 and 6: one polygon, and several
+        row = int(np.argmax(odd))
+        raise ValueError(
+            f"Expected a polygon with an area in each row of {name}, got a "
+            f"{outlines[row].geom_type} of area {area[row]:g} in row {row}. Drop such rows"
+        )
+    return np.asarray(outlines)
+
+
 def _from_hdf5(path: Path, shapely: Any) -> list[tuple[str, int, Any]]:
     """Outlines of one field of view; loops over its few hundred cells, as the file does."""
     rows = []
-    try:
-        with h5py.File(path) as file:
-            for cell, group in file["featuredata"].items():
-                for plane in (name for name in group if name.startswith("zIndex_")):
-                    rings = [part["coordinates"][0] for part in group[plane].values()]
-                    if rings:
+    with open_hdf5(path, _MEND) as file:
+        for cell in file.child("featuredata").as_group().children():
+            for plane in cell.as_group().children():
+                name = plane.key.rpartition("/")[2]
+                if not name.startswith("zIndex_"):
+                    continue
+                number = name.removeprefix("zIndex_")
+                if not number.isdecimal():
+                    raise plane.wrong("the number of a plane", repr(name))
+                rings = [_ring(part) for part in plane.as_group().children()]
+                if rings:
+                    try:
                         outline = shapely.union_all([shapely.polygons(ring) for ring in rings])
-                        rows.append((cell, int(plane.removeprefix("zIndex_")), outline))
-    except (OSError, KeyError, ValueError) as err:
-        raise ValueError(
-            f"Expected featuredata/<cell>/zIndex_<plane>/p_<n>/coordinates in {path.name}: {err}"
-        ) from err
+                    except shapely.errors.ShapelyError as err:
+                        raise plane.wrong("rings that make a polygon", reason(err)) from err
+                    rows.append((cell.key.rpartition("/")[2], int(number), outline))
     return rows
+
+
+def _ring(part: Node) -> np.ndarray:
+    """Corners of a polygon, ``[V, 2]``."""
+    node = part.as_group().child("coordinates").as_dataset("fiu", "corners")
+    node.check_shape(node.item.shape, (None, None, 2))
+    values = node.values().astype(np.float64)
+    if len(values) < 1 or values.shape[1] < 3 or not np.isfinite(values).all():
+        raise node.wrong("at least three corners that are finite", f"shape {list(values.shape)}")
+    return np.asarray(values[0])

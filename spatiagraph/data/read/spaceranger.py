@@ -13,6 +13,8 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.segmented import CELL_MATRICES, find_cells, read_segmented
 from spatiagraph.data.read.tables import (
     DAMAGED,
+    check_numbers,
+    check_text,
     numbers,
     positive_number,
     read_json,
@@ -147,6 +149,7 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
         table = read_table(path, needed=_COLUMNS)
     else:  # Space Ranger 1 wrote no header
         try:
+            check_text(path)
             table = pd.read_csv(path, header=None)
         except DAMAGED as err:
             raise unreadable(path, err) from err
@@ -156,6 +159,7 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
                 f"{table.shape[1]}"
             )
         table.columns = pd.Index(_COLUMNS)
+    check_numbers(table, _COLUMNS[1:], path.name)
     return table.set_index(table["barcode"].astype(str)).rename_axis(None), path.name
 
 

@@ -7,14 +7,17 @@ and datasets that lie elsewhere are refused.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from anndata import AnnData, read_zarr
 from anndata._io.specs.registry import IORegistryError
 
 from spatiagraph._reasons import reason
+from spatiagraph.data.sparse import settle
 
 DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, IORegistryError)
 """What h5py and zarr raise on an object that cannot be opened or decoded, and AnnData on one of a
@@ -85,6 +88,52 @@ def open_structure(path: Path, name: str) -> None:
             "incomplete: copy it again"
         ) from err
     check_structure(group, name)
+
+
+def read_anndata(path: Path) -> AnnData:
+    """Read an AnnData that lies in a Zarr store, once its structure is known to be right.
+
+    Args:
+        path: Its folder.
+
+    Raises:
+        ValueError: As :func:`open_structure`, or a value cannot be decoded.
+    """
+    open_structure(path, path.name)
+    try:
+        adata = read_zarr(path)
+    except DAMAGED as err:
+        raise ValueError(
+            f"Expected a readable AnnData in {path.name}, got {reason(err)}. The store is damaged "
+            "or incomplete: copy it again"
+        ) from err
+    settle(adata, path.name)
+    return adata
+
+
+@contextmanager
+def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
+    """Open an HDF5 file, whose groups and datasets are looked at on the way to them.
+
+    Args:
+        path: The file.
+        mend: What to do if something is not as expected, for messages.
+
+    Raises:
+        ValueError: It is none, or damaged.
+    """
+    if not h5py.is_hdf5(path):
+        raise ValueError(
+            f"Expected an HDF5 file, got {path.name}, which is none or is damaged. {mend}"
+        )
+    try:
+        file = h5py.File(path)
+    except OSError as err:
+        raise ValueError(
+            f"Expected a readable HDF5 file, got {path.name}: {reason(err)}. {mend}"
+        ) from err
+    with file:
+        yield Node(file, path.name, mend)
 
 
 class Node:

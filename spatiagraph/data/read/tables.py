@@ -1,5 +1,6 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
+import gzip
 import math
 import warnings
 import zlib
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from anndata import AnnData
 from pyarrow.lib import ArrowException
@@ -21,6 +23,7 @@ from spatiagraph.data.checks import nearest
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
+_BYTES_AT_ONCE = 2**24  # of text
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
 DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
 """What pandas, pyarrow and gzip raise on a damaged file."""
@@ -102,16 +105,33 @@ def read_table(
             f"Expected columns {', '.join(needed)} in {path.name}, got no {', '.join(missing)}. "
             f"{nearest(missing[0], have)}"
         )
+    if path.suffix == ".parquet":
+        _check_flat(path, {*needed, *(columns or ())})
     chosen = None if columns is None else [c for c in columns if c in have]
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path, columns=chosen)
+        check_text(path)
         markers = {c: [""] if c in text else _MISSING for c in have}
         return pd.read_csv(
             path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
         )
     except DAMAGED as err:
         raise unreadable(path, err) from err
+
+
+def _check_flat(path: Path, columns: set[str]) -> None:
+    """Refuse lists where a column should have one value in each row."""
+    nested = [
+        f"{field.name!r} ({field.type})"
+        for field in pq.read_schema(path)
+        if field.name in columns and pa.types.is_nested(field.type)
+    ]
+    if nested:
+        raise ValueError(
+            f"Expected one value in each row of {path.name}, got lists in column {nested[0]}. "
+            "Write the table again"
+        )
 
 
 def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
@@ -203,6 +223,8 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> Non
     """
     for column in columns:
         values = table[column]
+        if pd.api.types.is_bool_dtype(values):
+            raise ValueError(f"Expected numbers in column {column!r} of {name}, got true and false")
         if not pd.api.types.is_numeric_dtype(values):
             bad = pd.to_numeric(values, errors="coerce").isna() & values.notna()
             if bad.any():
@@ -291,6 +313,7 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
                 for batch in file.iter_batches(batch_size=rows):
                     yield batch.to_pandas(ignore_metadata=True)
             return
+        check_text(path)
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
         header = header[header != ""]
         if header.duplicated().any():  # pandas would call the second Gad1.1
@@ -300,6 +323,22 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
             yield from reader
     except DAMAGED as err:
         raise unreadable(path, err) from err
+
+
+def check_text(path: Path) -> None:
+    """Refuse a text file, possibly gzipped, that holds NUL bytes, where pandas would end a field.
+
+    Raises:
+        ValueError: Names the line.
+    """
+    line = 1
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        while block := file.read(_BYTES_AT_ONCE):
+            at = block.find(b"\0")
+            if at >= 0:
+                line += block.count(b"\n", 0, at)
+                raise ValueError(f"a NUL byte, which is no text, in line {line}")
+            line += block.count(b"\n")
 
 
 def unreadable(path: Path, err: Exception) -> ValueError:

@@ -4,7 +4,6 @@ import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -13,11 +12,10 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
-from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names, check_real
 from spatiagraph.data.read.controls import CONTROL_COUNTS
-from spatiagraph.data.read.structure import Node
-from spatiagraph.data.read.tables import DAMAGED, listed, unreadable
+from spatiagraph.data.read.structure import open_hdf5
+from spatiagraph.data.read.tables import DAMAGED, check_text, listed, unreadable
 from spatiagraph.data.sparse import canonical, compressed
 from spatiagraph.data.transcripts import is_control
 
@@ -77,16 +75,8 @@ def read_matrix(path: Path) -> tuple[AnnData, int]:
 
 
 def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
-    if not h5py.is_hdf5(path):
-        raise ValueError(f"Expected an HDF5 file, got {path.name}, which is none or is damaged")
-    try:
-        file = h5py.File(path)
-    except OSError as err:
-        raise ValueError(
-            f"Expected a readable HDF5 file, got {path.name}: {reason(err)}. {_MEND}"
-        ) from err
-    with file:
-        group = Node(file, path.name, _MEND).child("matrix").as_group()
+    with open_hdf5(path, _MEND) as file:
+        group = file.child("matrix").as_group()
         data = group.child("data").as_dataset("biuf", "counts").values()
         indices, indptr, size = (
             group.child(key).as_dataset("iu", "integers").values()
@@ -137,6 +127,7 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
 def _read_tsv(path: Path) -> pd.DataFrame:
     """A table without header; "NA" and "nan" are names in it as others are."""
     try:
+        check_text(path)
         return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
     except DAMAGED as err:
         raise unreadable(path, err) from err
