@@ -148,7 +148,7 @@ def test_parquet_columns_of_other_types_are_named_or_change_nothing(tmp_path, na
         changed[column] = pd.Series([values] * len(table), dtype=object)
         changed.to_parquet(file)
         if values is None and column != "qv":
-            with pytest.raises(ValueError, match="finite coordinates"):
+            with pytest.raises(ValueError, match="finite .*coordinates"):
                 content_of(tmp_path / "x")
             continue
         check(tmp_path / "x", whole, name, column)
