@@ -159,8 +159,9 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
                 f"{table.shape[1]}"
             )
         table.columns = pd.Index(_COLUMNS)
+    table = table.set_index(table["barcode"].astype(str)).rename_axis(None)
     check_numbers(table, _COLUMNS[1:], path.name)
-    return table.set_index(table["barcode"].astype(str)).rename_axis(None), path.name
+    return table, path.name
 
 
 def _read_factors(spatial: Path) -> dict[str, Any]:
