@@ -22,7 +22,8 @@ import numpy as np
 import spatiagraph as sg
 from spatiagraph.data import measure_morphology
 from spatiagraph.inference import TransitionScores, score_transitions
-from spatiagraph.training import fit_transitions
+from spatiagraph.models import ImageGenerator
+from spatiagraph.training import Pairing, Run, fit_transitions
 
 WINDOW_UM = 14.0
 PLANTED = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
@@ -58,20 +59,22 @@ def main() -> None:
     model = sg.models.ContextModel.for_slides([slide], image=None, seed=args.seed)
     sg.fit(model, [slide], max_epochs=15, seed=args.seed, progress=False)
     sg.embed(model, slide, progress=False)
-    result = fit_transitions(
+    generator = ImageGenerator.for_slides(
         [slide],
-        transitions,
-        states_key=args.states,
-        niche_key="niche" if "niche" in slide.adata.obs else None,
         context=["X_context", "X_context_niche"],
+        transitions=transitions,
+        states_key=args.states,
+        num_delta_genes=len(sg.GenePanel.from_slides([slide])),  # no morphology: it takes its time
         size_px=args.size_px,
         window_um=WINDOW_UM,
-        foreground=args.foreground,
-        use_morphology=False,  # for the time it takes
-        max_epochs=args.epochs,
-        lr=2e-3,
         seed=args.seed,
-        progress=False,
+    )
+    result = fit_transitions(
+        slide,
+        generator,
+        Pairing(niche_key="niche" if "niche" in slide.adata.obs else None),
+        foreground=args.foreground,
+        run=Run(max_epochs=args.epochs, lr=2e-3, average=0.999, seed=args.seed, progress=False),
     )
     print(f"{len(result.pairs)} pairs to learn from, {len(result.held_out)} held out")
     scores = score_transitions(

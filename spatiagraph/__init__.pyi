@@ -64,5 +64,6 @@ from .inference.generating import generate as generate
 from .report.slide_report import report_slide as report_slide
 from .retrieval import NicheIndex as NicheIndex
 from .training.fitting import fit as fit
+from .training.run import Run as Run
 
 __version__: str

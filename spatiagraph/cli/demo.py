@@ -135,9 +135,10 @@ def _generate(
 ) -> "TransitionScores | None":
     """Cells in another state; where none is asked for, clusters are states, if that can be done."""
     from spatiagraph.cli.console import say
-    from spatiagraph.cli.transitions import train_and_score
+    from spatiagraph.cli.transitions import make_generator, train_and_score
     from spatiagraph.inference.domains import cluster_states
     from spatiagraph.inference.embedded import model_name
+    from spatiagraph.training import Pairing, Run
 
     name = model_name(section.adata)
     rows = asked
@@ -148,21 +149,23 @@ def _generate(
         states, rows = cluster_states(section, name, seed)
         say(f"States of cells are clusters of their embeddings, obs[{states!r}]")
     try:
-        return train_and_score(
+        generator = make_generator(
             [section],
             rows,
             name,
+            states_key=str(states),
+            size_px=24,
+            use_morphology=False,
+            seed=seed,
+        )
+        return train_and_score(
+            [section],
+            generator,
+            Pairing(max_cells=_MAX_PAIRS),
+            Run(max_epochs=12, lr=2e-3, average=0.999, seed=seed, out=out),
             nuclei=nuclei or nuclei_of([section], None),
             max_pairs=40,
             num_steps=10,
-            seed=seed,
-            states_key=str(states),
-            pairing={"max_cells": _MAX_PAIRS},
-            size_px=24,
-            use_morphology=False,
-            max_epochs=12,
-            lr=2e-3,
-            out=out,
         )[1]
     except ValueError as err:  # clusters may not be where they could be learned from
         if asked:

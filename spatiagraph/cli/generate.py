@@ -94,6 +94,7 @@ def generate(
     quiet_libraries()
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.transitions import (
+        make_generator,
         parse_transitions,
         print_scores,
         train_and_score,
@@ -101,6 +102,7 @@ def generate(
     )
     from spatiagraph.inference.embedded import one_model_name
     from spatiagraph.models import ImageGenerator
+    from spatiagraph.training import Pairing, Run
 
     check_accelerator(accelerator)
     check_output_folder(out)
@@ -116,24 +118,26 @@ def generate(
     each = [(section, tag) for section in sections for *_, tag in asked]
     names = file_names([f"{section.slide_id}_{tag}" for section, tag in each])
     if generator is None:
-        fitted, scores = train_and_score(
+        new = make_generator(
             sections,
             asked,
             name,
+            states_key=states,
+            preset=preset.value,
+            size_px=size_px,
+            window_um=window_um,
+            seed=seed,
+        )
+        run = Run(max_epochs=epochs, average=0.999, accelerator=accelerator, seed=seed, out=out)
+        fitted, scores = train_and_score(
+            sections,
+            new,
+            Pairing(niche_key=niches, fallback=fallback.value),
+            run,
             nuclei=nuclei_of(sections, nuclei),
             max_pairs=max_cells,
             num_steps=steps,
             guidance=guidance,
-            seed=seed,
-            states_key=states,
-            niche_key=niches,
-            pairing={"fallback": fallback.value},
-            preset=preset.value,
-            size_px=size_px,
-            window_um=window_um,
-            max_epochs=epochs,
-            accelerator=accelerator,
-            out=out,
         )
         model = fitted.generator
         write_csv(scores.table, out / "scores.csv", index=True)

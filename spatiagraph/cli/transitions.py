@@ -9,8 +9,9 @@ from spatiagraph.cli.nuclei import Foreground
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
-    from spatiagraph.inference.transition_scores import TransitionScores
-    from spatiagraph.training.transitions import TransitionFit
+    from spatiagraph.inference import TransitionScores
+    from spatiagraph.models import ImageGenerator
+    from spatiagraph.training import Pairing, Run, TransitionFit
 
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
 
@@ -37,38 +38,64 @@ def parse_transitions(given: Sequence[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def train_and_score(
+def make_generator(
     sections: "Sequence[Slide]",
     transitions: Sequence[Sequence[str]],
     name: str,
     *,
-    nuclei: Foreground,
-    max_pairs: int,
-    num_steps: int,
-    guidance: float = 0.2,
-    seed: int,
+    use_morphology: bool = True,
     **options: Any,
-) -> "tuple[TransitionFit, TransitionScores]":
-    """A generator conditioned on the embeddings of cells and of their niches, and its scores.
+) -> "ImageGenerator":
+    """A generator conditioned on the embeddings of cells and of their niches, and on transitions.
 
     Args:
         sections: Slides with images and embeddings.
         transitions: Rows of (control, target, tag).
         name: Short name of the model that embedded them.
+        use_morphology: Whether to condition on what transitions do to nuclei.
+        **options: More arguments of :meth:`~spatiagraph.models.ImageGenerator.for_slides`.
+    """
+    from spatiagraph.data import MORPHOLOGY
+    from spatiagraph.data.panel import GenePanel
+    from spatiagraph.models import ImageGenerator
+
+    return ImageGenerator.for_slides(
+        sections,
+        context=[keys.embedding_key(name, level) for level in ("cell", "niche")],
+        transitions=transitions,
+        num_delta_genes=len(GenePanel.from_slides(list(sections))),
+        num_delta_morphology=len(MORPHOLOGY) if use_morphology else 0,
+        **options,
+    )
+
+
+def train_and_score(
+    sections: "Sequence[Slide]",
+    generator: "ImageGenerator",
+    pairs: "Pairing",
+    run: "Run",
+    *,
+    nuclei: Foreground,
+    max_pairs: int,
+    num_steps: int,
+    guidance: float = 0.2,
+) -> "tuple[TransitionFit, TransitionScores]":
+    """A generator that was trained on most of the tissue, and its scores on the rest.
+
+    Args:
+        sections: Slides with images and embeddings.
+        generator: A new generator.
+        pairs: How cells are paired.
+        run: How the generator is trained.
         nuclei: Whether they are bright or dark.
         max_pairs: Pairs of each transition to score on, at most.
         num_steps: Steps of the integration.
         guidance: How much the condition is exaggerated.
-        seed: Of everything that is drawn.
-        **options: More arguments of :func:`~spatiagraph.training.fit_transitions`.
     """
     from spatiagraph.inference import score_transitions
     from spatiagraph.training import fit_transitions
 
-    context = [keys.embedding_key(name, level) for level in ("cell", "niche")]
-    fitted = fit_transitions(
-        sections, transitions, context=context, foreground=nuclei, seed=seed, **options
-    )
+    fitted = fit_transitions(sections, generator, pairs, foreground=nuclei, run=run)
     scores = score_transitions(
         fitted.generator,
         sections,
@@ -77,7 +104,7 @@ def train_and_score(
         foreground=nuclei,
         num_steps=num_steps,
         guidance=guidance,
-        seed=seed,
+        seed=run.seed,
     )
     return fitted, scores
 

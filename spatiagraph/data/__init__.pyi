@@ -20,6 +20,7 @@ from .crops import CropSource as CropSource
 from .image import SlideImage as SlideImage
 from .labels import LabelSet as LabelSet
 from .loader import HierarchicalLoader as HierarchicalLoader
+from .loader import PairBatch as PairBatch
 from .loader import PairLoader as PairLoader
 from .loader import TileLoader as TileLoader
 from .loader import pairs_of_cells as pairs_of_cells

@@ -93,7 +93,8 @@ class SlideModel(PretrainedModel, abstract=True):
         """Mini-batches of prepared slides, each with the context that its core cells need.
 
         Args:
-            slides: Whole slides, as the recipe makes them.
+            slides: Whole slides, as the recipe makes them; cells that are not ``core`` are context
+                alone, such as those that a run is validated on.
             tile_size: Core cells of a batch, at most; the model's own when not given.
             shuffle: New order in every epoch, for training.
             seed: Seed of the order.

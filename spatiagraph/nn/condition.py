@@ -1,25 +1,10 @@
-"""Condition of image generation: context of the cell, its genes, and a transition."""
-
-from typing import NamedTuple
+"""Conditioner of image generation: context of the cell, its genes, and a transition."""
 
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.data.condition import Condition
 from spatiagraph.nn.config import Configurable
-
-
-class Condition(NamedTuple):
-    """Condition of some cells; ``None`` where the model was built without.
-
-    Attributes:
-        context: Embeddings of the cells, their niches, their regions, side by side, ``[B, E]``.
-        genes: Expression, ``[B, G]``; NaN where it was not measured, which tells nothing.
-        transition: Number of the transition, ``[B]``.
-    """
-
-    context: Tensor | None = None
-    genes: Tensor | None = None
-    transition: Tensor | None = None
 
 
 class TransitionConditioner(Configurable):

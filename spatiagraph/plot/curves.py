@@ -13,6 +13,7 @@ from spatiagraph.plot.colors import PALETTE
 
 _NOT_A_LOSS = ("epoch", "cells", "seconds", "lr", "grad_norm", "effective_rank")
 _HEALTH = {"grad_norm": "gradient norm", "effective_rank": "effective rank"}
+_VALIDATION = "val_"
 _PER_ROW = 4
 
 
@@ -24,11 +25,11 @@ def training_curve(
     save: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Loss, or another column of the history, over the epochs.
+    """Loss, or another column of the history, over the epochs, with that of validation beside it.
 
     Args:
-        history: One row per epoch: ``epoch``, ``loss``, its parts, ``grad_norm`` and
-            ``effective_rank``, as ``fit`` returns it.
+        history: One row per epoch: ``epoch``, ``loss``, its parts, those of validation as
+            ``val_loss`` and the like, ``grad_norm`` and ``effective_rank``, as ``fit`` returns it.
         column: Column to draw.
         ax: Axes to draw into; new ones when not given.
         save: File to write.
@@ -40,6 +41,12 @@ def training_curve(
     _check_history(history, column)
     ax = new_axes(ax, (4.0, 2.6))
     _line(ax, history, column, "black" if column == "loss" else PALETTE[0])
+    validation = f"{_VALIDATION}{column}"
+    if validation in history and history[validation].notna().any():
+        ax.lines[-1].set_label("training")
+        _line(ax, history, validation, PALETTE[1])
+        ax.lines[-1].set_label("validation")
+        ax.legend(fontsize=8, frameon=False)
     ax.set_title(_HEALTH.get(column, column) if title is None else title, fontsize=10)
     if column == "loss":
         ax.set_ylabel("loss per cell")
@@ -62,7 +69,8 @@ def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | Non
     """
     _check_history(history, "loss")
     known = [str(name) for name in history if history[name].notna().any()]
-    parts = [name for name in known if name not in (*_NOT_A_LOSS, "loss")]
+    beside = [f"{_VALIDATION}{name}" for name in known]  # drawn with what they are validation of
+    parts = [name for name in known if name not in (*_NOT_A_LOSS, *beside, "loss")]
     shown = ["loss", *parts, *(name for name in _HEALTH if name in known)]
     rows = -(-len(shown) // _PER_ROW)
     columns = -(-len(shown) // rows)

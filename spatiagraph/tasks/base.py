@@ -1,6 +1,7 @@
 """The interface between a model and a training loop."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ class LossOutput(NamedTuple):
     Attributes:
         loss: Scalar to minimise.
         parts: Named terms of the loss, detached, for the log.
-        n: Cells the loss is a mean over; weighs the batch in averages.
+        n: Cells (or crops, pairs, …) the loss is a mean over; weighs the batch in averages.
     """
 
     loss: Tensor
@@ -49,10 +50,61 @@ class Task(nn.Module, ABC):
             pretrains.pretraining = cls
 
     @abstractmethod
-    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
+    def loss(self, batch: Any, generator: torch.Generator | None = None) -> LossOutput:
         """Loss of one batch.
 
         Args:
-            batch: Cells with their context; ``batch.core`` marks the cells that count.
+            batch: Whatever the batches are that the task learns from: a mapping or named tuple of
+                tensors, or an object with ``to(device)``. Of cells with their context,
+                ``batch.core`` marks those that count.
             generator: Source of the randomness of this batch (masks); torch's own when ``None``.
         """
+
+    def blame(self, batch: Any) -> str:
+        """Likely cause of a loss that is not finite, to end the sentence "The loss is nan …".
+
+        Of cells with their context it names the cells, of other batches the tensor and its rows.
+
+        Args:
+            batch: The batch.
+        """
+        if isinstance(batch, Data) and "core" in batch and "cell_index" in batch:
+            return _cells(batch)
+        for name, value in _tensors(batch):
+            wrong = ~torch.isfinite(value.flatten(1) if value.dim() > 1 else value[:, None]).all(1)
+            if bool(wrong.any()):
+                rows = wrong.nonzero().squeeze(1)
+                return (
+                    f"because of {name!r} of {rows.numel()} of {len(wrong)} rows of the batch, "
+                    f"first rows {rows[:5].tolist()}: leave them out"
+                )
+        return "in a batch whose own numbers are finite: lower the learning rate"
+
+
+def _cells(batch: Data) -> str:
+    """Cells whose input is not finite, or else those of the batch, by their rows in the slide."""
+    bad = ~torch.isfinite(batch.pos).all(1)
+    for key in ("x", "image", "z"):
+        value = batch.get(key)
+        if isinstance(value, Tensor) and value.layout is torch.strided:
+            bad |= ~torch.isfinite(value.flatten(1)).all(1)
+    found = bool(bad.any())
+    rows = batch.cell_index[bad if found else batch.core]
+    cause = "because of the input of" if found else "in a batch with"
+    return f"{cause} {rows.numel()} cells, first rows {rows[:5].tolist()}: lower the learning rate"
+
+
+def _tensors(batch: Any, name: str = "batch") -> Iterator[tuple[str, Tensor]]:
+    """Dense tensors of numbers in a batch, with the names they go by."""
+    if isinstance(batch, Tensor):
+        if batch.layout is torch.strided and batch.is_floating_point() and batch.dim():
+            yield name, batch
+    elif isinstance(batch, Mapping) or hasattr(batch, "_asdict"):
+        items = batch if isinstance(batch, Mapping) else batch._asdict()
+        for key, value in items.items():
+            yield from _tensors(value, str(key))
+    elif isinstance(batch, Data):
+        yield from _tensors(batch.to_dict())
+    elif isinstance(batch, list | tuple):
+        for i, value in enumerate(batch):
+            yield from _tensors(value, f"{name}[{i}]")

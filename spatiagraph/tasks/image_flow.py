@@ -4,14 +4,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
+from spatiagraph.data.loader import PairBatch
 from spatiagraph.flow.times import sample_times
 from spatiagraph.losses.condition_contrast import condition_contrast_loss, wrong_transitions
 from spatiagraph.losses.flow_matching import confidence_weights, velocity_error
 from spatiagraph.losses.sliced_wasserstein import sliced_wasserstein_loss
 from spatiagraph.models.generator import ImageGenerator
-from spatiagraph.nn.condition import Condition
 from spatiagraph.tasks.base import LossOutput, Task
 
 MIN_MORPHOLOGY = 8
@@ -28,6 +27,8 @@ class ImageFlow(Task):
     Uncertain pairs weigh less; a wrong transition must explain a pair worse than its own does; and
     images must end up with the morphology of target cells, as distributions, in the eyes of a
     frozen network. After `SPATIA <https://arxiv.org/abs/2507.04704>`_.
+
+    Batches are those of a :class:`~spatiagraph.data.PairLoader`.
 
     Args:
         model: The generator.
@@ -88,13 +89,13 @@ class ImageFlow(Task):
             self.profile.eval()
         return self
 
-    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
+    def loss(self, batch: PairBatch, generator: torch.Generator | None = None) -> LossOutput:
         image, target = _mirrored(batch.image, batch.target_image, self.flip_probability, generator)
         num, device = len(image), image.device
         x0 = self.model.start(image, num, generator)
         t = sample_times(num, schedule=self.schedule, generator=generator, device=device)
         point = self.model.path.at(x0, 2 * target - 1, t)
-        known = Condition(batch.get("context"), batch.get("genes"), batch.get("transition"))
+        known = batch.condition
         keep = torch.rand(num, generator=generator, device=device) >= self.drop_probability
         velocity = self.model(point.x, t, self.model.embed(known), keep)
         error = velocity_error(velocity, point.velocity)

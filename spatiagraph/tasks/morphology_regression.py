@@ -1,7 +1,9 @@
 """Morphology: a network learns to measure nuclei."""
 
+from collections.abc import Mapping
+
 import torch
-from torch_geometric.data import Data
+from torch import Tensor
 
 from spatiagraph.losses.mean import masked_mean
 from spatiagraph.nn.morphology_profile import MorphologyProfile
@@ -11,7 +13,7 @@ from spatiagraph.tasks.base import LossOutput, Task
 class MorphologyRegression(Task):
     """Learn the measured features of each crop, each in units of its deviation.
 
-    Batches hold ``image`` ``[N, C, H, W]`` in [0, 1] and ``morphology`` ``[N, F]``, see
+    A batch maps ``image`` to crops ``[N, C, H, W]`` in [0, 1] and ``morphology`` to ``[N, F]``, see
     :func:`~spatiagraph.data.measure_morphology`; cells that could not be measured (NaN) teach
     nothing. The mean predictor has a loss of 1.
 
@@ -26,9 +28,11 @@ class MorphologyRegression(Task):
         super().__init__()
         self.model = model
 
-    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
-        target = self.model.standardize(batch.morphology)
-        scored = target.isfinite().all(1) & batch.core
-        error = (self.model(batch.image) - target.nan_to_num()).square().mean(1)
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> LossOutput:
+        target = self.model.standardize(batch["morphology"])
+        scored = target.isfinite().all(1)
+        error = (self.model(batch["image"]) - target.nan_to_num()).square().mean(1)
         loss = masked_mean(error, scored)
         return LossOutput(loss, {"squared_error": loss.detach()}, int(scored.sum()))

@@ -9,8 +9,11 @@ from . import module as module
 from . import morphology_fit as morphology_fit
 from . import progress as progress
 from . import record as record
+from . import run as run
+from . import stopping as stopping
 from . import trainer as trainer
 from . import transitions as transitions
+from . import validation as validation
 from .averaging import WarmAverage as WarmAverage
 from .encoding import encode_cells as encode_cells
 from .fitting import fit as fit
@@ -19,7 +22,9 @@ from .health import effective_rank as effective_rank
 from .module import TaskModule as TaskModule
 from .morphology_fit import MorphologyFit as MorphologyFit
 from .morphology_fit import fit_morphology as fit_morphology
+from .run import Run as Run
 from .trainer import FitResult as FitResult
 from .trainer import train as train
+from .transitions import Pairing as Pairing
 from .transitions import TransitionFit as TransitionFit
 from .transitions import fit_transitions as fit_transitions

@@ -1,9 +1,12 @@
 """A moving average of the weights."""
 
+from collections.abc import Iterator
+from itertools import chain
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class WarmAverage(WeightAveraging):
@@ -35,6 +38,7 @@ class WarmAverage(WeightAveraging):
                 mean.lerp_(value.to(mean.dtype), 1 - min(decay, (1 + n) / (10 + n)))
 
         super().__init__(use_buffers=False, multi_avg_fn=move)
+        self._aside: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -49,3 +53,20 @@ class WarmAverage(WeightAveraging):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run that was over has no end of training: the average is taken here as well."""
         self.on_train_end(trainer, pl_module)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average; the weights are set aside, for a swap would round the average."""
+        self._aside = [tensor.detach().clone() for tensor in _state(pl_module)]
+        if self._average_model is not None:
+            self._copy_average_to_current(pl_module)
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the weights that were set aside."""
+        for tensor, kept in zip(_state(pl_module), self._aside, strict=True):
+            tensor.data.copy_(kept)
+        self._aside = []
+
+
+def _state(module: nn.Module) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())

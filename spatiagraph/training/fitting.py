@@ -1,12 +1,12 @@
 """``fit``: train a model on slides."""
 
-import os
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+import torch
 from torch import nn
 
 from spatiagraph.data.convert import TissueData
@@ -18,72 +18,55 @@ from spatiagraph.tasks.catalog import pretraining
 from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.record import run_record, task_record
-from spatiagraph.training.trainer import FitResult, check_numbers, train
+from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.trainer import FitResult, check_patience, train
+from spatiagraph.training.validation import as_validation
 
 
 def fit(
     model: SlideModel,
-    slides: Sequence[Slide],
+    slides: Slide | Sequence[Slide],
     *,
     task: Task | None = None,
-    max_epochs: int = 30,
-    lr: float = 1e-3,
+    validation: Slide | Sequence[Slide] | float | None = None,
     tile_size: int | None = None,
     batches: NicheBatches | None = None,
     cache_cells: bool = False,
-    average: float | None = None,
-    accelerator: str = "auto",
-    devices: int | str = "auto",
-    strategy: str = "auto",
-    precision: Any = "32-true",
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = True,
-    progress: bool = True,
-    callbacks: Sequence[Callback] = (),
+    run: Run | None = None,
+    **options: Any,
 ) -> FitResult:
     """Train a model on slides; the model is changed in place.
 
-    With ``out``, the run keeps ``history.csv``, a checkpoint after every epoch and, at the end, the
-    model under ``out/model``. Called again after an interruption it goes on where it stopped and
-    ends with the weights of an uninterrupted run; called with other arguments it refuses.
-
     Args:
         model: The model.
-        slides: The slides; their ids must differ.
+        slides: A slide, or some whose ids differ.
         task: Objective; that which pre-trains the model when not given.
-        max_epochs: Passes over all cells.
-        lr: Peak learning rate.
+        validation: Slides, or a share of each slide in blocks of tissue, to score the model on
+            after every epoch as ``val_loss``, and never to train on. Cells within reach of such a
+            block are not trained on either. See ``patience`` of :class:`Run`.
         tile_size: Core cells of a mini-batch, at most; ``model.tile_size`` when not given.
         batches: How slides become mini-batches, such as
             :class:`~spatiagraph.data.loader.NicheBatches`; ``model.batches`` when not given: tiles
             with all the context of their cells.
         cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
             after it: the second of two stages, on whole regions of any size.
-        average: Decay of an exponential moving average of the weights, which the model ends with;
-            ``None`` for none.
-        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
-        devices: Devices to use, as in Lightning; every one gets tiles of its own.
-        strategy: ``"ddp"``, ``"fsdp"``, … as in Lightning; on several devices ``"auto"`` is DDP
-            that allows for parts of the model which a batch has nothing for.
-        precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
-        seed: Seed of the order of tiles, of masks and of dropout.
-        out: Folder of the run; nothing is written without it.
-        resume: Go on from the folder's last checkpoint; ``False`` refuses a folder with a run.
-        progress: Show a progress bar.
-        callbacks: More Lightning callbacks.
+        run: How to train; see :class:`~spatiagraph.training.Run`.
+        **options: Fields of ``run`` by name, such as ``max_epochs=5, out="run"``.
 
     Raises:
         ValueError: If slides share an id, the folder holds another run, the task cannot do with
-            cached cells, nothing was trained, or the loss stops being finite.
+            cached cells, nothing is left to train on, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
-    check_numbers(max_epochs=max_epochs, lr=lr)
+    run = run_of(run, options, taken_by=fit)
+    slides = [slides] if isinstance(slides, Slide) else list(slides)
     ids = [slide.slide_id for slide in slides]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated or not ids:
         raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
-    task = pretraining(model, seed=seed) if task is None else task
+    held_out = as_validation(validation, slides)
+    check_patience(run, held_out is not None)
+    task = pretraining(model, seed=run.seed) if task is None else task
     if cache_cells and not task.takes_cached_cells:
         raise ValueError(
             f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "
@@ -94,54 +77,44 @@ def fit(
         model,
         slides,
         task=task_record(task),
-        max_epochs=max_epochs,
-        lr=lr,
         tile_size=tile_size,
         batches=None if batches is None else repr(batches),
         cache_cells=cache_cells,
-        average=average,
-        precision=str(precision),
-        seed=seed,
+        validation=None if held_out is None else held_out.record,
+        **run.record,
     )
-    if out is not None:
-        check_folder(Path(out), record, resume)  # before hours of preparing slides
-    prepared = [model.recipe(slide) for slide in slides]
+    if run.out is not None:
+        check_folder(Path(run.out), record, run.resume)  # before hours of preparing slides
+    prepared, checked = [model.recipe(slide) for slide in slides], []
+    if held_out is not None:
+        prepared, checked = held_out.split(model, slides, prepared, run.seed)
     if cache_cells:
         if not isinstance(model, HierarchicalModel):
             raise ValueError(
                 f"Expected a model with a cell encoder, {type(model).__name__} has none"
             )
-        device = "cpu" if accelerator == "cpu" else "auto"
-        prepared = [_with_cached_cells(model, data, device, progress) for data in prepared]
+        for data in (*prepared, *checked):
+            _cache_cells(model, data, run)
+    workers = {"seed": run.seed, "num_workers": run.num_workers}
     with _frozen(getattr(model, "cell_encoder", None) if cache_cells else None):
         return train(
             task,
-            model.batches(prepared, tile_size, shuffle=True, seed=seed)
+            model.batches(prepared, tile_size, shuffle=True, **workers)
             if batches is None
-            else batches(prepared, model.recipe, tile_size, seed=seed),
+            else batches(prepared, model.recipe, tile_size, **workers),
+            validation=model.batches(checked, tile_size, **workers) if checked else None,
             record=record,
-            max_epochs=max_epochs,
-            lr=lr,
-            average=average,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            precision=precision,
-            seed=seed,
-            out=out,
-            resume=resume,
-            progress=progress,
-            callbacks=callbacks,
+            run=run,
         )
 
 
-def _with_cached_cells(
-    model: HierarchicalModel, data: TissueData, device: str, progress: bool
-) -> TissueData:
-    """The slide with the embeddings of its cells in place of their images."""
-    data.put("cell", z=encode_cells(model, data, device=device, progress=progress))
+def _cache_cells(model: HierarchicalModel, data: TissueData, run: Run) -> None:
+    """Put the embeddings of the cells of a slide in place of their images."""
+    device = "cpu" if run.accelerator == "cpu" else "auto"
+    whole = copy.copy(data)
+    whole.core = torch.ones_like(data.core)
+    data.put("cell", z=encode_cells(model, whole, device=device, progress=run.progress))
     data.drop("image", "window_um")
-    return data
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """``fit_generator``: train a generator of images on pairs."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,24 +21,20 @@ from spatiagraph.training.record import (
     tensors_hash,
     weights_hash,
 )
-from spatiagraph.training.trainer import FitResult, train
+from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.trainer import FitResult, check_patience, train
 
 
 def fit_generator(
     generator: ImageGenerator,
-    slides: Sequence[Slide],
+    slides: Slide | Sequence[Slide],
     pairs: pd.DataFrame,
     *,
     profile: nn.Module | None = None,
     task: Task | None = None,
-    max_epochs: int = 100,
-    lr: float = 1e-3,
     batch_size: int = 64,
-    average: float | None = 0.999,
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-    **trainer: Any,
+    run: Run | None = None,
+    **options: Any,
 ) -> FitResult:
     """Train a generator on pairs of cells; it is changed in place.
 
@@ -52,19 +47,18 @@ def fit_generator(
             :class:`~spatiagraph.tasks.ImageFlow`.
         task: What to learn of the batches of a :class:`~spatiagraph.data.PairLoader`, if not an
             :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
-        max_epochs: Passes over the pairs.
-        lr: Peak learning rate.
         batch_size: Pairs of a mini-batch.
-        average: Decay of a moving average of the weights, which the generator ends with.
-        seed: Seed of order, times, dropout and flips.
-        out: Folder of the run, which a repeated call resumes; nothing is written without it.
-        progress: Show a progress bar.
-        **trainer: More arguments of :func:`~spatiagraph.training.train`.
+        run: How to train, see :class:`~spatiagraph.training.Run`; 100 epochs with a moving average
+            of decay 0.999 when not given.
+        **options: Fields of ``run`` by name.
 
     Raises:
         ValueError: Slides, pairs, generator and task do not fit together, or the folder holds a run
             on other pairs, embeddings or signatures.
     """
+    run = run_of(run, options, default=Run(max_epochs=100, average=0.999), taken_by=fit_generator)
+    check_patience(run, False)
+    slides = [slides] if isinstance(slides, Slide) else slides
     if task is not None and (profile is not None or task.model is not generator):
         raise ValueError(
             "Expected a 'task' of this generator that has its own profile, got "
@@ -77,10 +71,11 @@ def fit_generator(
         window_um=generator.window_um,
         size_px=generator.size_px,
         transitions=[transition.tag for transition in generator.transitions],
-        known=lambda slide, rows: generator.known(slide, rows)._asdict(),
+        known=generator.known,
         batch_size=batch_size,
-        seed=seed,
-        progress=progress,
+        seed=run.seed,
+        num_workers=run.num_workers,
+        progress=run.progress,
     )
     if task is None:
         task = ImageFlow(generator, profile, mean_confidence=float(batches.confidence.mean()))
@@ -95,26 +90,15 @@ def fit_generator(
             "pairs": {"number": len(pairs), "hash": _pairs_hash(batches)},
             "conditions": tensors_hash(dict(generator.named_buffers())),
             "profile": None if looks is None else weights_hash(looks),
-            "max_epochs": max_epochs,
-            "lr": lr,
             "batch_size": batch_size,
-            "average": average,
-            "precision": str(trainer.get("precision", "32-true")),
-            "seed": seed,
+            **run.record,
         },
-        max_epochs=max_epochs,
-        lr=lr,
-        average=average,
-        seed=seed,
-        out=out,
-        progress=progress,
-        **trainer,
+        run=run,
     )
 
 
 def _pairs_hash(batches: PairLoader) -> str:
     """Short hash of what is paired, and of what is known of it."""
     rows = torch.from_numpy(np.stack([batches.slide, batches.control, batches.target]))
-    named = {} if batches.transition is None else {"transition": batches.transition}
-    tensors = {"rows": rows, "confidence": batches.confidence, **named}
-    return tensors_hash({**tensors, **{f"known.{k}": v for k, v in batches.known.items()}})
+    known = {f"known.{k}": v for k, v in batches.condition._asdict().items() if v is not None}
+    return tensors_hash({"rows": rows, "confidence": batches.confidence, **known})

@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
-from torch_geometric.data import Data
 
 from spatiagraph.tasks.base import Task
 
@@ -41,18 +39,28 @@ class TaskModule(LightningModule):
         self.warmup = warmup
         self.seed = seed
 
-    def training_step(self, batch: Data, batch_idx: int) -> dict[str, Any]:
-        """One step; raises on a loss that is not finite."""
-        step = self.trainer.global_step + self.global_rank * 2**40
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One batch of training; raises on a loss that is not finite."""
+        window = self.trainer.accumulate_grad_batches  # its batches share a step, but no masks
+        step = self.trainer.global_step * window + batch_idx % window
+        return self._loss(batch, step + self.global_rank * 2**40)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One batch of validation, with the same masks in every epoch and every process."""
+        return self._loss(batch, batch_idx + 2**55)
+
+    def _loss(self, batch: Any, step: int) -> dict[str, Any]:
         step_seed = (self.seed * 1_000_003 + step) % 2**63
-        generator = torch.Generator(device=batch.pos.device).manual_seed(step_seed)
+        generator = torch.Generator(device=self.device).manual_seed(step_seed)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(step_seed)
             output = self.task.loss(batch, generator)
         if not torch.isfinite(output.loss):
-            raise ValueError(f"The loss is {output.loss.item()} {_blame(batch)}")
-        return {"loss": output.loss, "parts": output.parts, "n": output.n}
+            raise ValueError(f"The loss is {output.loss.item()} {self.task.blame(batch)}")
+        # Lightning divides what it calls the loss by the batches of a step
+        total = output.loss.detach()
+        return {"loss": output.loss, "total": total, "parts": output.parts, "n": output.n}
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay to a hundredth, updated per step."""
@@ -76,15 +84,3 @@ class TaskModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-
-def _blame(batch: Data) -> str:
-    """The cells whose input is not finite, or else the cells of the batch."""
-    bad = ~torch.isfinite(batch.pos).all(1)
-    for key in ("x", "image"):
-        value = batch.get(key)
-        if isinstance(value, Tensor) and value.layout is torch.strided:
-            bad |= ~torch.isfinite(value.flatten(1)).all(1)
-    rows = batch.cell_index[bad] if bool(bad.any()) else batch.cell_index[batch.core]
-    cause = "because of the input of" if bool(bad.any()) else "in a batch with"
-    return f"{cause} {rows.numel()} cells, first rows {rows[:5].tolist()}: lower the learning rate"

@@ -1,7 +1,7 @@
 """``fit_morphology``: a network that measures nuclei, for losses that need a gradient."""
 
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spatiagraph.data.convert import TissueData
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.nn.morphology_profile import MorphologyProfile
 from spatiagraph.tasks.morphology_regression import MorphologyRegression
 from spatiagraph.training.record import model_record, tensors_hash
-from spatiagraph.training.trainer import train
+from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.trainer import check_patience, train
 
 _BLOCK = 256  # crops at a time
 
@@ -39,31 +39,20 @@ def fit_morphology(
     images: ArrayLike | Tensor,
     features: pd.DataFrame,
     *,
-    max_epochs: int = 50,
     batch_size: int = 128,
-    lr: float = 1e-3,
     held_out: float = 0.1,
-    accelerator: str = "auto",
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = True,
-    progress: bool = True,
+    run: Run | None = None,
+    **options: Any,
 ) -> MorphologyFit:
     """Teach a new network to measure crops, those of training donors.
 
     Args:
         images: Crops in [0, 1], ``[N, C, H, W]``.
         features: :func:`~spatiagraph.data.measure_morphology` of them; rows with NaN are left out.
-        max_epochs: Passes over the crops.
         batch_size: Crops of a mini-batch.
-        lr: Peak learning rate.
         held_out: Share of the crops to test on.
-        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
-        seed: Of weights, order and test crops.
-        out: Folder of the run, with the network under ``out/model``; see
-            :func:`~spatiagraph.training.train`.
-        resume: Go on from the folder's last checkpoint; ``False`` refuses a folder with a run.
-        progress: Show a progress bar.
+        run: How to train, see :class:`~spatiagraph.training.Run`; 50 epochs when not given.
+        **options: Fields of ``run`` by name.
 
     Returns:
         :class:`MorphologyFit`.
@@ -72,6 +61,9 @@ def fit_morphology(
         ValueError: Images and features differ in number, there are too few that are valid, or the
             folder holds another run.
     """
+    run = run_of(run, options, default=Run(max_epochs=50), taken_by=fit_morphology)
+    check_patience(run, False)
+    seed = run.seed
     image = torch.as_tensor(np.asarray(images) if not isinstance(images, Tensor) else images)
     target = torch.from_numpy(features.to_numpy(np.float64))
     if image.dim() != 4 or len(image) != len(target):
@@ -97,44 +89,26 @@ def fit_morphology(
         model = MorphologyProfile(image.size(1), target.size(1))
     model.initialize(target[rows])
 
-    def batch(chosen: list[int]) -> TissueData:
+    def batch(chosen: list[int]) -> dict[str, Tensor]:
         index = rows[chosen]
-        return TissueData(
-            image=image[index].float(),
-            morphology=target[index],
-            pos=torch.zeros(len(index), 2),
-            core=torch.ones(len(index), dtype=torch.bool),
-            cell_index=index,
-        )
+        return {"image": image[index].float(), "morphology": target[index]}
 
-    batches: DataLoader[TissueData] = DataLoader(
+    batches: DataLoader[dict[str, Tensor]] = DataLoader(
         range(len(rows)),  # type: ignore[arg-type]
         batch_size,
         sampler=EpochSampler(len(rows), seed),
         collate_fn=batch,
+        num_workers=run.num_workers,
         generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
     )
     record = {
         **model_record(model),
         "crops": tensors_hash({"image": image, "morphology": target}),
-        "max_epochs": max_epochs,
         "batch_size": batch_size,
-        "lr": lr,
         "held_out": held_out,
-        "seed": seed,
+        **run.record,
     }
-    fitted = train(
-        MorphologyRegression(model),
-        batches,
-        record=record,
-        max_epochs=max_epochs,
-        lr=lr,
-        accelerator=accelerator,
-        seed=seed,
-        out=out,
-        resume=resume,
-        progress=progress,
-    )
+    fitted = train(MorphologyRegression(model), batches, record=record, run=run)
     model.freeze()
     guess = torch.cat(
         [model(image[part].float().to(model.mean.device)) for part in test.split(_BLOCK)]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
+from torch import distributed
 from tqdm.auto import tqdm
 
 from spatiagraph._tables import write_csv
@@ -16,13 +18,17 @@ from spatiagraph.training.health import RankMeter, collapse_warning, gradient_no
 
 logger = logging.getLogger(__name__)
 
+VALIDATION = "val_"
+"""Start of the names of a loss and its parts on the validation set."""
+
 
 class History(Callback):
     """Mean loss and its parts of every epoch, kept through a resume and written as CSV.
 
-    Beside them the health of the run: the mean norm of the gradients before they are clipped, and
-    the effective rank of the cell embeddings, where the model has any; a log line at the end says
-    when they have collapsed.
+    Beside them the validation loss, where there is validation, and the health of the run: the mean
+    norm of the gradients before they are clipped, and the effective rank of the cell embeddings,
+    where the model has any; a log line at the end says when they have collapsed. All of it goes to
+    the loggers of the trainer, and can be monitored by other callbacks.
 
     Args:
         path: CSV file, rewritten after every epoch; ``None`` to keep it in memory.
@@ -31,7 +37,8 @@ class History(Callback):
     def __init__(self, path: Path | None = None):
         self.path = path
         self.rows: list[dict[str, float]] = []
-        self._sums: dict[str, float] = {}
+        self._training, self._validation = Means(), Means()
+        self._validated: dict[str, float] = {}
         self._start = 0.0
         self._grad_norm: float | None = None
         self._rank: RankMeter | None = None
@@ -45,7 +52,7 @@ class History(Callback):
         self._rank = RankMeter(pl_module.task)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = {"cells": 0.0}
+        self._training, self._validated = Means(), {}
         if self._rank is not None:
             self._rank.reset()
         self._start = time.perf_counter()
@@ -58,33 +65,46 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        n = outputs["n"]
-        self._sums["cells"] += n
         norm = {} if self._grad_norm is None else {"grad_norm": self._grad_norm}
-        for name, value in {**norm, "loss": outputs["loss"], **outputs["parts"]}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + n * float(value)
+        self._training.add(outputs["n"], {**norm, "loss": outputs["total"], **outputs["parts"]})
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation = Means()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._validation.add(outputs["n"], {"loss": outputs["total"], **outputs["parts"]})
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # every process sees all of it: nothing is to be gathered
+        self._validated = {
+            f"{VALIDATION}{name}": value for name, value in self._validation.values.items()
+        }
+        _log(pl_module, self._validated)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
-            own = torch.tensor(list(self._sums.values()), device=pl_module.device)
-            sums = trainer.strategy.reduce(own, reduce_op="sum").tolist()
-            self._sums = dict(zip(self._sums, sums, strict=True))
+            self._training.gather()
             if self._rank is not None and self._rank.gram is not None:
                 gram = self._rank.gram.to(pl_module.device)
                 self._rank.gram = trainer.strategy.reduce(gram, reduce_op="sum").cpu()
         rank = None if self._rank is None else self._rank.value()
-        cells = self._sums.pop("cells")
         row = {
-            "epoch": trainer.current_epoch,
-            "cells": cells,
+            "cells": self._training.total,
             "seconds": time.perf_counter() - self._start,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **({} if rank is None else {"effective_rank": rank}),
-            **{name: total / max(cells, 1.0) for name, total in self._sums.items()},
+            **self._training.values,
         }
-        self.rows.append(row)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(row, step=trainer.global_step)
+        _log(pl_module, row)
+        self.rows.append({"epoch": trainer.current_epoch, **row, **self._validated})
         if self.path is not None and trainer.is_global_zero:
             write_csv(self.frame, self.path)
 
@@ -103,6 +123,47 @@ class History(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+class Means:
+    """Weighted means of named numbers, each over the batches that have it."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, weight: float, numbers: Mapping[str, Any]) -> None:
+        """Add those of a batch.
+
+        Args:
+            weight: Cells of the batch.
+            numbers: By name.
+        """
+        self.total += weight
+        for name, value in numbers.items():
+            total, weights = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (total + weight * float(value), weights + weight)
+
+    def gather(self) -> None:
+        """Add those of the other processes; a process may lack what others have."""
+        of_all: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(of_all, (self.total, self._sums))
+        self.total, self._sums = 0.0, {}
+        for cells, sums in of_all:
+            self.total += cells
+            for name, (value, weight) in sums.items():
+                total, weights = self._sums.get(name, (0.0, 0.0))
+                self._sums[name] = (total + value, weights + weight)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Mean of each number."""
+        return {name: total / max(weight, 1.0) for name, (total, weight) in self._sums.items()}
+
+
+def _log(pl_module: LightningModule, values: dict[str, float]) -> None:
+    """Show means of an epoch, alike in all processes, to loggers and to other callbacks."""
+    pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
 
 class EpochProgress(ProgressBar):
@@ -132,7 +193,7 @@ class EpochProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{float(outputs['loss']):.4f}", refresh=False)
+            self._bar.set_postfix(loss=f"{float(outputs['total']):.4f}", refresh=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:

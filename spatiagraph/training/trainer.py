@@ -1,12 +1,11 @@
 """``train``: any task on any batches, with checkpoints, a log and exact resume."""
 
 import logging
-import math
 import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,13 +15,12 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
 from spatiagraph._files import full_disk_named
-from spatiagraph.data.convert import TissueData
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.training.averaging import WarmAverage
@@ -30,9 +28,12 @@ from spatiagraph.training.checkpoints import LAST, CheckpointFiles
 from spatiagraph.training.folder import HISTORY, MODEL, check_folder, claim, release
 from spatiagraph.training.module import TaskModule
 from spatiagraph.training.progress import EpochProgress, History
+from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.stopping import BestWeights
 
 logger = logging.getLogger(__name__)
 
+_TALKERS = ("pytorch", "fabric")
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # which Lightning sets along with deterministic algorithms
 
 
@@ -41,7 +42,8 @@ class FitResult:
     """Result of a training run.
 
     Attributes:
-        history: One row per epoch: epoch, cells, seconds, lr, loss and its parts.
+        history: One row per epoch: epoch, cells, seconds, lr, loss and its parts, and where there
+            is validation ``val_loss`` and its parts.
         record: Arguments, seed, version, panel coverage and content hashes.
         out: Folder of the run, or ``None``.
         cells_per_second: Cells trained on per second, whole epochs.
@@ -55,46 +57,24 @@ class FitResult:
 
 def train(
     task: Task,
-    batches: DataLoader[TissueData],
+    batches: DataLoader[Any],
     *,
+    validation: DataLoader[Any] | None = None,
     record: dict[str, Any] | None = None,
-    max_epochs: int = 30,
-    lr: float = 1e-3,
-    average: float | None = None,
-    accelerator: str = "auto",
-    devices: int | str = "auto",
-    strategy: str = "auto",
-    precision: Any = "32-true",
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = True,
-    progress: bool = True,
-    callbacks: Sequence[Callback] = (),
+    run: Run | None = None,
+    **options: Any,
 ) -> FitResult:
     """Train any task on any batches; what :func:`~spatiagraph.training.fit` and others rest on.
 
-    With ``out``, the run keeps ``history.csv``, a checkpoint after every epoch and, at the end, the
-    model under ``out/model``. Called again after an interruption it goes on where it stopped and
-    ends with the weights of an uninterrupted run; called with another ``record`` it refuses.
-
     Args:
         task: What to learn; ``task.model`` is changed in place, and saved if it can be.
-        batches: PyG data with ``pos``, ``core`` and ``cell_index``, for the task to learn from.
+        batches: What the task learns from: mappings or named tuples of tensors, or objects with
+            ``to(device)`` such as PyG's.
+        validation: Batches that the task is scored on after every epoch, in evaluation mode and
+            with the same randomness each time; the result is ``val_loss`` and its parts.
         record: Describes the run, as plain values: equal for runs that are the same.
-        max_epochs: Passes over the batches.
-        lr: Peak learning rate.
-        average: Decay of an exponential moving average of the weights, which the model ends with;
-            see :class:`~spatiagraph.training.WarmAverage`. ``None`` for none.
-        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
-        devices: Devices to use, as in Lightning; the batches must know their process.
-        strategy: ``"ddp"``, ``"fsdp"``, … as in Lightning; on several devices ``"auto"`` is DDP
-            that allows for parts of the model which a batch has nothing for.
-        precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
-        seed: Seed of masks and of dropout.
-        out: Folder of the run; nothing is written without it.
-        resume: Go on from the folder's last checkpoint; ``False`` refuses a folder with a run.
-        progress: Show a progress bar.
-        callbacks: More Lightning callbacks.
+        run: How to train; see :class:`~spatiagraph.training.Run`.
+        **options: Fields of ``run`` by name.
 
     Raises:
         ValueError: If an argument is out of range, the folder holds another run or checkpoints none
@@ -103,40 +83,28 @@ def train(
         DiskFullError: If the folder takes no more; finished epochs are safe.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
-    check_numbers(max_epochs=max_epochs, lr=lr)
+    run = run_of(run, options, taken_by=train)
+    check_patience(run, validation is not None)
     record = {} if record is None else record
-    folder = None if out is None else Path(out)
+    folder = None if run.out is None else Path(run.out)
     if folder is not None:
-        check_folder(folder, record, resume)
+        check_folder(folder, record, run.resume)
     history = History(None if folder is None else folder / HISTORY)
-    module = TaskModule(task.train(), lr=lr, seed=seed)
-    averages = [] if average is None else [WarmAverage(average)]
-    with _torch_settings_kept():
-        trainer = Trainer(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=_strategy(strategy, accelerator, devices),
-            use_distributed_sampler=False,  # ours know their process
-            precision=precision,
-            default_root_dir=folder,
-            gradient_clip_val=1.0,
-            logger=_logger(folder),
-            plugins=[] if folder is None else [CheckpointFiles(record)],
-            callbacks=[history, *averages, *_progress(progress), *_checkpoints(folder), *callbacks],
-            enable_checkpointing=folder is not None,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            deterministic="warn",
-            log_every_n_steps=1,
-        )
+    best = [] if run.patience is None else [BestWeights(run.patience)]
+    module = TaskModule(task.train(), lr=run.lr, seed=run.seed)
+    with _torch_settings_kept(), _quiet(run.progress):
+        # the average is validated: weights are kept before it makes room again
+        callbacks = [history, *best, *_averages(run), *_progress(run), *_checkpoints(folder)]
+        trainer = _trainer(run, folder, record, callbacks)
         checkpoint = None if folder is None else claim(folder, record)  # all arguments are good
         start = time.perf_counter()
         with _kept_in(folder):
-            _run(trainer, module, batches, checkpoint)
+            _run(trainer, module, batches, validation, checkpoint)
             if not history.rows:
                 raise ValueError("Expected at least one training step, but none was taken")
         seconds = time.perf_counter() - start
+    for kept in best:
+        kept.restore(task)
     task.model.eval()
     if folder is not None and trainer.is_global_zero and isinstance(task.model, PretrainedModel):
         task.model.save_pretrained(folder / MODEL)
@@ -146,20 +114,49 @@ def train(
     return FitResult(history.frame, record, folder, cells / max(spent, 1e-9))
 
 
-def check_numbers(*, max_epochs: int, lr: float) -> None:
-    """Refuse a number of epochs or a learning rate that no run could use.
+def check_patience(run: Run, validated: bool) -> None:
+    """Refuse early stopping where nothing says when to stop.
 
     Args:
-        max_epochs: Passes over the batches.
-        lr: Peak learning rate.
+        run: How to train.
+        validated: Whether there is a validation set.
 
     Raises:
-        ValueError: One is out of range.
+        ValueError: There is none.
     """
-    if max_epochs < 1:
-        raise ValueError(f"Expected at least one epoch, got max_epochs={max_epochs}")
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"Expected a learning rate above 0, such as 1e-3, got lr={lr}")
+    if run.patience is not None and not validated:
+        raise ValueError(
+            f"Expected 'validation' with patience={run.patience}: slides, or a share of the tissue"
+        )
+
+
+def _trainer(
+    run: Run, folder: Path | None, record: dict[str, Any], callbacks: list[Callback]
+) -> Trainer:
+    own = [run.callbacks] if isinstance(run.callbacks, Callback) else list(run.callbacks)
+    return Trainer(
+        max_epochs=run.max_epochs,
+        max_steps=-1 if run.max_steps is None else run.max_steps,
+        accelerator=run.accelerator,
+        devices=run.devices,
+        strategy=_strategy(run),
+        use_distributed_sampler=False,  # ours know their process
+        precision=run.precision,
+        accumulate_grad_batches=run.accumulate_grad_batches,
+        default_root_dir=folder,
+        gradient_clip_val=1.0,
+        logger=_loggers(run, folder),
+        plugins=[] if folder is None else [CheckpointFiles(record)],
+        callbacks=[*callbacks, *own],
+        enable_checkpointing=folder is not None
+        or any(isinstance(callback, Checkpoint) for callback in own),
+        enable_progress_bar=run.progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # crops that validation reads are kept for training
+        deterministic="warn",
+        log_every_n_steps=1,
+    )
 
 
 @contextmanager
@@ -193,22 +190,46 @@ def _kept_in(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def _strategy(strategy: str, accelerator: str, devices: int | str) -> str:
-    if strategy != "auto":
-        return strategy
-    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1
-    several = devices > 1 if isinstance(devices, int) else gpus > 1
+@contextmanager
+def _quiet(progress: bool) -> Iterator[None]:
+    """Keep what Lightning has to say of devices and limits to itself, unless it is wanted."""
+    talkers = [] if progress else [logging.getLogger(f"lightning.{x}") for x in _TALKERS]
+    levels = [talker.level for talker in talkers]
+    for talker, level in zip(talkers, levels, strict=True):
+        talker.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
+
+
+def _strategy(run: Run) -> Any:
+    if run.strategy != "auto":
+        return run.strategy
+    gpus = torch.cuda.device_count() if run.accelerator in ("auto", "gpu", "cuda") else 1
+    several = gpus > 1
+    if isinstance(run.devices, int):
+        several = run.devices > 1
+    elif not isinstance(run.devices, str):
+        several = len(run.devices) > 1
     return "ddp_find_unused_parameters_true" if several else "auto"
 
 
-def _logger(folder: Path | None) -> Any:
+def _loggers(run: Run, folder: Path | None) -> Any:
+    if run.logger is not None:
+        return run.logger if run.logger is not True or folder is not None else False
     if folder is None or find_spec("tensorboard") is None:
         return False
     return TensorBoardLogger(str(folder), name="tensorboard", version="")
 
 
-def _progress(progress: bool) -> list[Callback]:
-    return [EpochProgress()] if progress else []
+def _averages(run: Run) -> list[Callback]:
+    return [] if run.average is None else [WarmAverage(run.average)]
+
+
+def _progress(run: Run) -> list[Callback]:
+    return [EpochProgress()] if run.progress else []
 
 
 def _checkpoints(folder: Path | None) -> list[Callback]:
@@ -227,7 +248,11 @@ def _checkpoints(folder: Path | None) -> list[Callback]:
 
 
 def _run(
-    trainer: Trainer, module: TaskModule, loader: DataLoader[TissueData], checkpoint: Path | None
+    trainer: Trainer,
+    module: TaskModule,
+    batches: DataLoader[Any],
+    validation: DataLoader[Any] | None,
+    checkpoint: Path | None,
 ) -> None:
     """``trainer.fit`` that ends in ``KeyboardInterrupt``, not in ``sys.exit``, on Ctrl-C."""
     handler = signal.getsignal(signal.SIGINT)
@@ -236,13 +261,14 @@ def _run(
             # tiles are cut in memory: workers would only copy the slides
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             # a run goes on where its folder was moved to
             warnings.filterwarnings("ignore", message=".*The dirpath has changed.*")
             # networks that a loss is taken of are frozen
             warnings.filterwarnings("ignore", message=".*in eval mode at the start.*")
             # Lightning's own use of torch's pytree
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, batches, validation, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise

@@ -1,8 +1,7 @@
 """``fit_transitions``: from states of cells to a generator that moves between them."""
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +15,49 @@ from spatiagraph.data.morphology import measure_nuclei, read_nuclei
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
-from spatiagraph.models.generator import PRESETS, ImageGenerator
-from spatiagraph.models.generator.inputs import embedded
-from spatiagraph.nn.unet import check_side
+from spatiagraph.models.generator import ImageGenerator
+from spatiagraph.models.generator.inputs import (
+    concatenate,
+    control_rows,
+    embedded,
+    signature_features,
+)
 from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
-from spatiagraph.pairing.transitions import Transitions, as_transitions
 from spatiagraph.tasks.image_flow import MIN_MORPHOLOGY
 from spatiagraph.training.generating import fit_generator
 from spatiagraph.training.morphology_fit import MorphologyFit, fit_morphology
-from spatiagraph.training.trainer import check_numbers
+from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.trainer import check_patience
 
 NUM_BLOCKS = 5
 """One of so many folds of blocks of tissue is kept for testing."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Options of pairing cells of two states, see :func:`~spatiagraph.pairing.pair_states`.
+
+    Attributes:
+        niche_key: Column of ``obs`` with niches to pair within; ``None`` pairs within slides.
+        fallback: Where no niche of a slide holds both states: ``"skip"`` or ``"global"``.
+        match: How a partner is chosen.
+        epsilon: Strength of the blur, in units of the median distance.
+        mass_penalty: Unbalanced transport; ``None`` for balanced.
+        min_cells: Cells that a niche must hold in either state.
+        max_cells: Cells of either state taken from a niche; ``None`` takes all.
+        num_components: Principal components.
+        max_iter: Iterations of the transport at most.
+    """
+
+    niche_key: str | None = None
+    fallback: Literal["skip", "global"] = "skip"
+    match: Literal["argmax", "sample", "assignment", "barycentric"] = "argmax"
+    epsilon: float = 0.05
+    mass_penalty: float | None = None
+    min_cells: int = 5
+    max_cells: int | None = None
+    num_components: int = 50
+    max_iter: int = 5000
 
 
 @dataclass(frozen=True)
@@ -50,161 +80,178 @@ class TransitionFit:
 
 
 def fit_transitions(
-    slides: Sequence[Slide],
-    transitions: Transitions,
+    slides: Slide | Sequence[Slide],
+    generator: ImageGenerator,
+    pairs: pd.DataFrame | Pairing | None = None,
     *,
-    states_key: str,
-    niche_key: str | None = None,
-    context: Sequence[str],
-    preset: Literal["tiny", "small", "base"] = "tiny",
-    size_px: int = 32,
-    window_um: float = 13.6,
-    use_morphology: bool = True,
     foreground: Literal["bright", "dark"] = "bright",
-    pairing: Mapping[str, Any] | None = None,
-    max_epochs: int = 30,
     morphology_epochs: int = 30,
     batch_size: int | None = None,
-    lr: float = 1e-3,
-    accelerator: str = "auto",
-    trainer: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    out: str | os.PathLike[str] | None = None,
-    progress: bool = True,
+    run: Run | None = None,
     **options: Any,
 ) -> TransitionFit:
-    """Pair cells, measure what transitions do, and train a generator on all of it.
+    """Pair cells, measure what transitions do, and train a generator on all of it, in place.
 
     A fifth of the tissue, in blocks, is held out: its cells are paired among themselves. All that
     is learned or averaged is of the rest. Cells whose window reaches beyond the image, or without
     one of the embeddings, are left out.
 
+    What the generator was made with is filled in: the scale of its embeddings; with
+    ``num_delta_genes``, what transitions do to the genes of all slides; with
+    ``num_delta_morphology``, what they do to nuclei, and then images are aligned with the
+    morphology of target cells too.
+
     Args:
         slides: Cohort with images and embeddings.
-        transitions: Table of ``control``, ``target`` and ``tag``, or rows of these.
-        states_key: Column of ``obs`` with states.
-        niche_key: Column of ``obs`` with niches to pair within; ``None`` pairs within slides.
-        context: Keys of ``obsm`` to condition on.
-        preset: Size of the network.
-        size_px: Side of the images in pixels.
-        window_um: Side of their window.
-        use_morphology: Whether to condition on what transitions do to morphology, and to align
-            images with the morphology of target cells.
+        generator: New generator that knows its transitions and the column of their states, as
+            :meth:`~spatiagraph.models.ImageGenerator.for_slides` makes it.
+        pairs: How cells are paired; or the pairs themselves, as
+            :func:`~spatiagraph.pairing.pair_states` gives them: those across the border of what is
+            held out are left out.
         foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
-        pairing: More arguments of :func:`~spatiagraph.pairing.pair_states`.
-        max_epochs: Passes over the pairs.
         morphology_epochs: Passes of the network of morphology over the cells.
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
             not given: fewer could not be compared as distributions.
-        lr: Peak learning rate.
-        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
-        trainer: More arguments of :func:`~spatiagraph.training.fit_generator`, such as ``average``,
-            ``precision`` or ``devices``.
-        seed: Of everything that is drawn.
-        out: Folder for ``pairs.csv``, ``held_out.csv`` and the runs ``morphology`` and
-            ``generator``, which a repeated call resumes.
-        progress: Show progress bars.
-        **options: More arguments of :class:`~spatiagraph.models.ImageGenerator`.
+        run: How to train the generator, see :class:`~spatiagraph.training.Run`; 30 epochs with a
+            moving average of decay 0.999 when not given. ``out`` is the folder of ``pairs.csv``,
+            ``held_out.csv`` and the runs ``morphology`` and ``generator``.
+        **options: Fields of ``run`` by name.
 
     Raises:
         ValueError: Slides, states and transitions do not fit together, or no pair is left to train
             on or to test on.
     """
-    for epochs in (max_epochs, morphology_epochs):
-        check_numbers(max_epochs=epochs, lr=lr)
-    asked = as_transitions(transitions)
-    check_side(size_px, {**PRESETS.get(preset, {}), **options}.get("multipliers"))
-    split = _split(slides, window_um, context, seed)
-    sides = {}
-    for name, masks in split.items():
-        try:
-            sides[name] = pair_states(
-                slides,
-                asked,
-                states_key=states_key,
-                niche_key=niche_key,
-                among=masks,
-                seed=seed,
-                **{"max_cells": None, **(pairing or {})},
-            )
-        except ValueError as err:
-            side = "four fifths to train on" if name == "pairs" else "fifth that is held out"
-            raise ValueError(f"In the {side}: {err}") from err
-    pairs = sides["pairs"]
-    missing = [t.tag for t in asked if t.tag not in set(pairs["transition"])]
-    if missing:
-        raise ValueError(
-            f"Expected pairs of every transition to train on, got none for {missing}: ask for the "
-            "others alone, or lower min_cells in 'pairing'"
-        )
-    panel = GenePanel.from_slides(list(slides))
-    deltas: dict[str, Any] = {
-        "delta_genes": gene_signature(slides, pairs, panel=panel, donors=None, among=split["pairs"])
-    }
-    folder = None if out is None else Path(out)
-    learned = None
-    if use_morphology:
-        features = {
-            slide.slide_id: measure_nuclei(
-                slide,
-                window_um=window_um,
-                size_px=size_px,
-                foreground=foreground,
-                among=split["pairs"][slide.slide_id],
-                progress=progress,
-            )
-            for slide in slides
-        }
-        deltas["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
-        learned = fit_morphology(
-            *read_nuclei(slides, features, window_um=window_um, size_px=size_px, progress=progress),
-            max_epochs=morphology_epochs,
-            accelerator=accelerator,
-            seed=seed,
-            out=None if folder is None else folder / "morphology",
-            progress=progress,
-        )
-    generator = ImageGenerator.for_slides(
-        slides,
-        preset,
-        context=context,
-        pairs=pairs,
-        transitions=asked,
-        states_key=states_key,
-        size_px=size_px,
-        window_um=window_um,
-        seed=seed,
-        **deltas,
-        **options,
+    run = run_of(run, options, default=Run(max_epochs=30, average=0.999), taken_by=fit_transitions)
+    check_patience(run, False)
+    slides = [slides] if isinstance(slides, Slide) else list(slides)
+    morphology_run = Run(
+        max_epochs=morphology_epochs,
+        accelerator=run.accelerator,
+        seed=run.seed,
+        progress=run.progress,
+        out=None if run.out is None else Path(run.out) / "morphology",
     )
-    if folder is not None:
+    split = _split(slides, generator, run.seed)
+    sides = {
+        name: _side(slides, generator, Pairing() if pairs is None else pairs, name, masks, run.seed)
+        for name, masks in split.items()
+    }
+    learned = _fill_in(
+        generator, slides, sides["pairs"], split["pairs"], foreground, morphology_run
+    )
+    if run.out is not None:
         for name, table in sides.items():
-            write_csv(table, folder / f"{name}.csv")
+            write_csv(table, Path(run.out) / f"{name}.csv")
     result = fit_generator(
         generator,
         slides,
-        pairs,
+        sides["pairs"],
         profile=None if learned is None else learned.model,
-        max_epochs=max_epochs,
-        lr=lr,
-        batch_size=batch_size or max(32, 2 * MIN_MORPHOLOGY * len(asked)),
-        accelerator=accelerator,
-        seed=seed,
-        out=None if folder is None else folder / "generator",
-        progress=progress,
-        **(trainer or {}),
+        batch_size=batch_size or max(32, 2 * MIN_MORPHOLOGY * len(generator.transitions)),
+        run=run,
+        out=None if run.out is None else Path(run.out) / "generator",
     )
-    return TransitionFit(generator, pairs, sides["held_out"], learned, result.history)
+    return TransitionFit(generator, sides["pairs"], sides["held_out"], learned, result.history)
+
+
+def _side(
+    slides: Sequence[Slide],
+    generator: ImageGenerator,
+    pairs: pd.DataFrame | Pairing,
+    name: str,
+    among: Mapping[str, NDArray[np.bool_]],
+    seed: int,
+) -> pd.DataFrame:
+    """Pairs to train on, or those that are held out."""
+    place = "four fifths to train on" if name == "pairs" else "fifth that is held out"
+    transitions = generator.transitions
+    if not transitions or generator.states_key is None:
+        raise ValueError(
+            "Expected a generator with 'transitions' and 'states_key', got one without"
+        )
+    if isinstance(pairs, Pairing):
+        try:
+            table = pair_states(
+                slides,
+                transitions,
+                states_key=generator.states_key,
+                among=among,
+                seed=seed,
+                **asdict(pairs),
+            )
+        except ValueError as err:
+            raise ValueError(f"In the {place}: {err}") from err
+    else:
+        inside = np.zeros(len(pairs), dtype=bool)
+        for slide, mask in among.items():
+            rows = np.flatnonzero(pairs["slide"] == slide)
+            ends = pairs[["control_row", "target_row"]].to_numpy(np.int64)[rows]
+            inside[rows] = mask[ends].all(axis=1)
+        table = pairs[inside].reset_index(drop=True)
+        if not len(table):
+            raise ValueError(f"In the {place}: Expected pairs, got none of {len(pairs)}")
+    missing = [t.tag for t in transitions if t.tag not in set(table["transition"])]
+    if missing and name == "pairs":
+        raise ValueError(
+            f"Expected pairs of every transition to train on, got none for {missing}: ask for the "
+            "others alone, or lower min_cells of the Pairing"
+        )
+    return table
+
+
+def _fill_in(
+    generator: ImageGenerator,
+    slides: Sequence[Slide],
+    pairs: pd.DataFrame,
+    among: Mapping[str, NDArray[np.bool_]],
+    foreground: Literal["bright", "dark"],
+    run: Run,
+) -> MorphologyFit | None:
+    """Give a generator scale and signatures of training pairs, and train its morphology network."""
+    conditioner = generator.conditioner
+    assert conditioner is not None  # it has transitions
+    tags = [transition.tag for transition in generator.transitions]
+    signatures: dict[str, Any] = {}
+    if conditioner.delta_genes.size(1):
+        panel = GenePanel.from_slides(list(slides))
+        signatures["delta_genes"] = gene_signature(
+            slides, pairs, panel=panel, donors=None, among=among
+        )
+    learned = None
+    if conditioner.delta_morphology.size(1):
+        at = {
+            "window_um": generator.window_um,
+            "size_px": generator.size_px,
+            "progress": run.progress,
+        }
+        features = {
+            slide.slide_id: measure_nuclei(
+                slide, foreground=foreground, among=among[slide.slide_id], **at
+            )
+            for slide in slides
+        }
+        signatures["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
+        learned = fit_morphology(*read_nuclei(slides, features, **at), run=run)
+    known = [
+        generator.known(slide, control_rows(slide, pairs, generator.context))
+        for slide in slides
+        if (pairs["slide"] == slide.slide_id).any()
+    ]
+    conditioner.initialize(
+        concatenate(known),
+        **{name: signature_features(value, tags, name) for name, value in signatures.items()},
+    )
+    return learned
 
 
 def _split(
-    slides: Sequence[Slide], window_um: float, context: Sequence[str], seed: int
+    slides: Sequence[Slide], generator: ImageGenerator, seed: int
 ) -> dict[str, dict[str, NDArray[np.bool_]]]:
     """Cells to train on and cells held out, of those that are embedded and wholly on the image."""
     split: dict[str, dict[str, NDArray[np.bool_]]] = {"pairs": {}, "held_out": {}}
     for slide in slides:
         test = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed) == 0
-        whole = inside_image(slide, window_um) & embedded(slide, context)
+        whole = inside_image(slide, generator.window_um) & embedded(slide, generator.context)
         split["pairs"][slide.slide_id] = whole & ~test
         split["held_out"][slide.slide_id] = whole & test
     return split

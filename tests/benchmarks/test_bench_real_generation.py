@@ -12,8 +12,10 @@ import pytest
 from sklearn.cluster import KMeans
 
 import spatiagraph as sg
+from spatiagraph.data import MORPHOLOGY
 from spatiagraph.evaluate import domain_baselines
 from spatiagraph.inference import score_transitions
+from spatiagraph.models import ImageGenerator
 from spatiagraph.training import fit_transitions
 
 pytestmark = pytest.mark.benchmark
@@ -39,16 +41,17 @@ def test_states_of_a_breast_tumour(real_data, capsys):
     model = sg.models.ContextModel.for_slides([slide], seed=0)
     sg.fit(model, [slide], max_epochs=30, progress=False)
     sg.embed(model, slide, progress=False)
-    fitted = fit_transitions(
+    generator = ImageGenerator.for_slides(
         [slide],
-        TRANSITIONS,
-        states_key="state",
         context=["X_context", "X_context_niche"],
+        transitions=TRANSITIONS,
+        states_key="state",
+        num_delta_genes=len(sg.GenePanel.from_slides([slide])),
+        num_delta_morphology=len(MORPHOLOGY),
         size_px=32,
         window_um=14.0,
-        max_epochs=60,
-        progress=False,
     )
+    fitted = fit_transitions(slide, generator, max_epochs=60, progress=False)
     scores = score_transitions(fitted.generator, [slide], fitted.held_out, progress=False)
     with capsys.disabled():
         print(f"\n{len(fitted.pairs)} pairs to train on, {len(fitted.held_out)} held out")

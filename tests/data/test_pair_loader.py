@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from spatiagraph.data import PairLoader, make_tissue, pairs_of_cells
 from spatiagraph.data.loader import read_crops
+from spatiagraph.nn import Condition
 
 SLIDES = [
     make_tissue(60, num_genes=20, image="dapi", seed=seed, slide_id=f"s{seed}") for seed in (0, 1)
@@ -24,7 +25,7 @@ CROPS = {"window_um": 10.0, "size_px": 8}
 
 def known(slide, rows):
     value = torch.from_numpy(slide.pos[rows]).float()
-    return {"context": value, "genes": None}
+    return Condition(context=value)
 
 
 def loader(pairs=PAIRS, **options) -> PairLoader:
@@ -39,10 +40,9 @@ def test_a_batch_holds_both_images_and_what_is_known_of_the_control():
     assert_close(batch.image[1], read_crops(SLIDES[0], np.array([1]), 10.0, 8)[0])
     assert_close(batch.target_image[1], read_crops(SLIDES[0], np.array([50]), 10.0, 8)[0])
     assert_close(batch.confidence, torch.tensor([0.3, 0.1]))
-    assert batch.transition.tolist() == [0, 0]
-    assert batch.cell_index.tolist() == [3, 1]
-    assert_close(batch.context[0], torch.from_numpy(SLIDES[1].pos[3]).float())
-    assert "genes" not in batch
+    assert batch.condition.transition.tolist() == [0, 0]
+    assert_close(batch.condition.context[0], torch.from_numpy(SLIDES[1].pos[3]).float())
+    assert batch.condition.genes is None
 
 
 def test_every_pair_comes_once_in_an_epoch_and_orders_differ():
@@ -59,14 +59,15 @@ def test_every_pair_comes_once_in_an_epoch_and_orders_differ():
 def test_crops_that_do_not_fit_into_memory_are_read_batch_by_batch():
     held, read = loader(), loader(held_bytes=0)
     for key in ("image", "target_image"):
-        assert torch.equal(read.batch([0, 1, 4])[key], held.batch([0, 1, 4])[key])
+        one, other = (getattr(x.batch([0, 1, 4]), key) for x in (read, held))
+        assert torch.equal(one, other)
 
 
 def test_cells_can_be_their_own_targets():
     pairs = pairs_of_cells(SLIDES, {"s0": np.array([5]), "s1": np.array([], dtype=np.int64)})
     batch = PairLoader(SLIDES, pairs, **CROPS).batch([0])
     assert torch.equal(batch.image, batch.target_image)
-    assert "transition" not in batch
+    assert batch.condition == Condition()
     assert len(pairs_of_cells(SLIDES)) == 120
 
 

@@ -34,6 +34,15 @@ def test_health_is_drawn_after_the_parts_and_many_panels_wrap():
         plot.training_curve(healthy, "rank")
 
 
+def test_validation_is_drawn_beside_what_was_trained_on():
+    validated = HISTORY.assign(val_loss=[3.5, 3, 4], val_cell=2.0, val_other=1.0)
+    figure = plot.training_curves(validated)
+    assert [ax.get_title() for ax in figure.axes] == ["loss", "cell", "val_other"]
+    train, held_out = figure.axes[0].lines
+    np.testing.assert_array_equal(held_out.get_ydata(), [3.5, 3, 4])
+    assert [line.get_label() for line in (train, held_out)] == ["training", "validation"]
+
+
 def test_one_epoch_can_be_drawn(tmp_path):
     plot.training_curves(HISTORY[:1], save=tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000

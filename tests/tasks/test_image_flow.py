@@ -3,8 +3,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from spatiagraph.data import TissueData
+from spatiagraph.data import PairBatch
 from spatiagraph.models import ImageGenerator
+from spatiagraph.nn import Condition
 from spatiagraph.tasks import ImageFlow
 
 NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8, "dropout": 0.0}
@@ -20,21 +21,19 @@ def generator(*, moving: bool = True, **options) -> ImageGenerator:
     return model
 
 
-def pairs(num: int = 12) -> TissueData:
+def pairs(num: int = 12) -> PairBatch:
     random = torch.Generator().manual_seed(0)
-    return TissueData(
+    return PairBatch(
         image=torch.rand(num, 1, 16, 16, generator=random),
         target_image=torch.rand(num, 1, 16, 16, generator=random),
         confidence=torch.rand(num, generator=random),
-        context=torch.randn(num, 4, generator=random),
-        transition=torch.arange(num) % 3,
-        pos=torch.zeros(num, 2),
-        core=torch.ones(num, dtype=torch.bool),
-        cell_index=torch.arange(num),
+        condition=Condition(
+            context=torch.randn(num, 4, generator=random), transition=torch.arange(num) % 3
+        ),
     )
 
 
-def loss_of(task: ImageFlow, batch: TissueData, seed: int = 0):
+def loss_of(task: ImageFlow, batch: PairBatch, seed: int = 0):
     return task.train().loss(batch, torch.Generator().manual_seed(seed))
 
 
@@ -73,8 +72,7 @@ def test_an_untrained_generator_pays_the_whole_way():
 
 def test_equal_confidences_weigh_nothing():
     """SPATIA fact 28."""
-    batch = pairs()
-    batch.confidence = torch.full((12,), 0.3)
+    batch = pairs()._replace(confidence=torch.full((12,), 0.3))
     first, second = (ImageFlow(generator(), **{**PLAIN, "gamma": g}) for g in (0.0, 1.0))
     assert_close(loss_of(first, batch).loss, loss_of(second, batch).loss)
 
@@ -126,14 +124,15 @@ def test_the_share_of_dropped_conditions_is_the_one_asked_for():
 def test_both_images_of_a_pair_are_mirrored_alike():
     model = generator(moving=False)
     batch = pairs()
-    batch.target_image = batch.image.clone()
+    batch = batch._replace(target_image=batch.image.clone())
     assert loss_of(ImageFlow(model, flip_probability=0.5), batch).loss == 0
 
 
 def test_one_transition_has_no_wrong_one():
     model = generator(context={"X": 4}, transitions=STATES[:1])
     batch = pairs()
-    batch.transition = torch.zeros(12, dtype=torch.long)
+    only = batch.condition._replace(transition=torch.zeros(12, dtype=torch.long))
+    batch = batch._replace(condition=only)
     assert set(loss_of(ImageFlow(model), batch).parts) == {"flow"}
 
 

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
+from spatiagraph.data import MORPHOLOGY, Slide, SlideImage, make_tissue, pairs_of_cells
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.inference import generate, score_transitions
 from spatiagraph.models import ImageGenerator
-from spatiagraph.nn import Condition
+from spatiagraph.pairing import pair_states
 from spatiagraph.tasks import ImageFlow, LossOutput, Task
-from spatiagraph.training import fit_generator, fit_transitions
+from spatiagraph.training import Pairing, Run, fit_generator, fit_transitions
 from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
 NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8}
-QUICK = {"size_px": 16, "max_epochs": 1, "morphology_epochs": 1, "accelerator": "cpu", **NET}
-RUN = {"states_key": "cell_type", "context": ["X_cell"], "progress": False, **QUICK}
+RUN = {"max_epochs": 1, "morphology_epochs": 1, "accelerator": "cpu", "progress": False}
 SLIDE = make_tissue(600, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
 SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(600, 4)).astype("f4")
 
@@ -33,16 +32,35 @@ def changed(rows, image=SLIDE.image) -> Slide:
     return Slide(adata, image, slide_id=SLIDE.slide_id, donor=SLIDE.donor)
 
 
+def new(slide=SLIDE, transitions=STATES, *, use_morphology=True) -> ImageGenerator:
+    """A generator that wants the signatures of its transitions."""
+    return ImageGenerator.for_slides(
+        [slide],
+        context=["X_cell"],
+        transitions=transitions,
+        states_key="cell_type",
+        num_delta_genes=20,
+        num_delta_morphology=len(MORPHOLOGY) if use_morphology else 0,
+        size_px=16,
+        **NET,
+    )
+
+
+def fitted_to(slide, transitions=STATES, *, use_morphology=True, **options):
+    generator = new(slide, transitions, use_morphology=use_morphology)
+    return fit_transitions(slide, generator, **{**RUN, **options})
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_transitions([SLIDE], STATES, **RUN)
+    return fitted_to(SLIDE)
 
 
 def test_nothing_of_held_out_cells_reaches_the_generator(fitted):
     test = spatial_blocks(SLIDE.pos) == 0
-    again = fit_transitions([changed(test)], STATES, **RUN)
+    again = fitted_to(changed(test))
     assert weights_hash(again.generator) == weights_hash(fitted.generator)
-    other = fit_transitions([changed(~test)], STATES, **RUN)
+    other = fitted_to(changed(~test))
     assert weights_hash(other.generator) != weights_hash(fitted.generator)
 
 
@@ -55,12 +73,12 @@ def test_cells_are_trained_on_or_held_out(fitted):
 
 def test_called_again_it_gives_the_same_and_refuses_what_changed(tmp_path, fitted):
     for _ in range(2):
-        found = fit_transitions([SLIDE], STATES, out=tmp_path, **RUN)
+        found = fitted_to(SLIDE, out=tmp_path)
         assert weights_hash(found.generator) == weights_hash(fitted.generator)
     again = changed(np.array([], dtype=int))
     again.adata.obsm["X_cell"] += 1  # embedded anew
     with pytest.raises(ValueError, match=r"another run \(different: conditions, pairs\)"):
-        fit_transitions([again], STATES, out=tmp_path, **RUN)
+        fitted_to(again, out=tmp_path)
 
 
 def test_editing_the_target_changes_no_image(fitted):
@@ -84,7 +102,7 @@ def test_editing_the_target_changes_no_image(fitted):
 
 
 def test_a_single_transition_has_no_wrong_one():
-    only = fit_transitions([SLIDE], STATES[:1], use_morphology=False, **RUN)
+    only = fitted_to(SLIDE, STATES[:1], use_morphology=False)
     scores = score_transitions(
         only.generator, [SLIDE], only.held_out, max_pairs=6, num_steps=1, progress=False
     )
@@ -112,7 +130,7 @@ def test_cells_that_are_not_embedded_are_left_out_or_named():
     slide = changed(np.array([], dtype=int))
     control = np.flatnonzero(slide.adata.obs["cell_type"] == "type1")
     slide.adata.obsm["X_cell"][control[::3]] = np.nan
-    found = fit_transitions([slide], STATES, **{**RUN, "use_morphology": False})
+    found = fitted_to(slide, use_morphology=False)
     for pairs in (found.pairs, found.held_out):
         assert not np.isin(pairs["control_row"], control[::3]).any()
     ask = {"transition": "larger", "num_steps": 1, "progress": False}
@@ -127,15 +145,35 @@ def test_cells_that_are_not_embedded_are_left_out_or_named():
         generate(found.generator, slide, cells=[control[1]], context=given, **ask)
 
 
-def test_the_trainer_of_the_generator_can_be_told_what_to_do(tmp_path):
-    run = {**RUN, "use_morphology": False, "out": tmp_path}
-    precise = fit_transitions([SLIDE], STATES, **run, trainer={"average": None})
-    averaged = fit_transitions([SLIDE], STATES, **{**run, "out": None})
-    assert weights_hash(precise.generator) != weights_hash(averaged.generator)
+def test_the_run_of_the_generator_says_how_it_is_trained(tmp_path):
+    plain = fitted_to(SLIDE, use_morphology=False, out=tmp_path, average=None)
+    averaged = fitted_to(SLIDE, use_morphology=False)
+    assert weights_hash(plain.generator) != weights_hash(averaged.generator)
+    run = Run(max_epochs=1, accelerator="cpu", progress=False)
+    same = fit_transitions(SLIDE, new(use_morphology=False), run=run)
+    assert weights_hash(same.generator) == weights_hash(plain.generator)
+    precision = {"average": None, "precision": "bf16-mixed"}
     with pytest.raises(ValueError, match=r"another run \(different: precision\)"):
-        fit_transitions(
-            [SLIDE], STATES, **run, trainer={"average": None, "precision": "bf16-mixed"}
-        )
+        fitted_to(SLIDE, use_morphology=False, out=tmp_path, **precision)
+
+
+def test_pairs_may_be_made_before_and_those_across_the_border_are_left_out(fitted):
+    pairs = pair_states([SLIDE], STATES, states_key="cell_type", niche_key=None, max_cells=None)
+    found = fit_transitions(SLIDE, new(use_morphology=False), pairs, **RUN)
+    test = spatial_blocks(SLIDE.pos) == 0
+    sides = test[pairs[["control_row", "target_row"]].to_numpy()].sum(1)
+    assert len(found.pairs) == (sides == 0).sum()
+    assert len(found.held_out) == (sides == 2).sum()
+    assert (sides == 1).any()
+    with pytest.raises(ValueError, match="four fifths to train on: Expected pairs, got none of 0"):
+        fit_transitions(SLIDE, new(use_morphology=False), pairs[:0], **RUN)
+    with pytest.raises(ValueError, match="'transitions' and 'states_key', got one without"):
+        fit_transitions(SLIDE, ImageGenerator.for_slides([SLIDE], size_px=16, **NET), **RUN)
+
+
+def test_pairing_is_by_its_options():
+    with pytest.raises(ValueError, match="In the four fifths to train on"):
+        fit_transitions(SLIDE, new(use_morphology=False), Pairing(min_cells=10_000), **RUN)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
@@ -162,7 +200,7 @@ class Reconstruction(Task):
         self.model = model
 
     def loss(self, batch, generator=None):
-        condition = Condition(context=batch.context)
+        condition = batch.condition
         velocity = self.model(batch.image, batch.confidence, self.model.embed(condition))
         return LossOutput((velocity - batch.target_image).square().mean(), {}, len(batch.image))
 

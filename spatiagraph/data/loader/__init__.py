@@ -2,7 +2,13 @@
 
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, NicheBatches, RegionDataset
-from spatiagraph.data.loader.pairs import PairLoader, inside_image, pairs_of_cells, read_crops
+from spatiagraph.data.loader.pairs import (
+    PairBatch,
+    PairLoader,
+    inside_image,
+    pairs_of_cells,
+    read_crops,
+)
 from spatiagraph.data.loader.portions import class_weights
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
@@ -12,6 +18,7 @@ __all__ = [
     "EpochSampler",
     "HierarchicalLoader",
     "NicheBatches",
+    "PairBatch",
     "PairLoader",
     "RegionDataset",
     "RegionSampler",

@@ -1,5 +1,6 @@
 """Mini-batches of whole niches from all over a cohort: regions → niches → cells."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class RegionDataset(Dataset[TissueData]):
         if not slides:
             raise ValueError("Expected at least one slide, got none")
         self.examples = _features(slides)
+        slides = [_counting(data) for data in slides]
         self.table: Portions = portions(slides, max_cells, weights)
         if not self.table.niche.numel():
             raise ValueError("Expected cells with a niche and a region, got none")
@@ -186,7 +188,13 @@ class NicheBatches:
     max_cells: int = 64
 
     def __call__(
-        self, slides: Sequence[TissueData], recipe: Recipe, tile_size: int, *, seed: int = 0
+        self,
+        slides: Sequence[TissueData],
+        recipe: Recipe,
+        tile_size: int,
+        *,
+        seed: int = 0,
+        num_workers: int = 0,
     ) -> HierarchicalLoader:
         """Loader of the slides.
 
@@ -195,6 +203,7 @@ class NicheBatches:
             recipe: Names the labels.
             tile_size: Core cells of a batch, at most.
             seed: Seed of the draws.
+            num_workers: Worker processes.
 
         Raises:
             ValueError: If the recipe has no label to balance by, or limits do not go together.
@@ -215,7 +224,17 @@ class NicheBatches:
             max_cells=self.max_cells,
             weights=weights,
             seed=seed,
+            num_workers=num_workers,
         )
+
+
+def _counting(data: TissueData) -> TissueData:
+    """The slide, whose cells that do not count have no niche of their own: they are never drawn."""
+    if bool(data.core.all()):
+        return data
+    data, first = copy.copy(data), data.level_names[0]
+    data[first] = torch.where(data.core, data[first], -1)
+    return data
 
 
 def _check_weights(slides: Sequence[TissueData], weights: Sequence[Tensor]) -> None:

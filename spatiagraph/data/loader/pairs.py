@@ -1,6 +1,7 @@
 """Mini-batches of pairs of cells: an image, what is known of its cell, and the image to reach."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,21 +11,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spatiagraph.data.checks import name_rows
-from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.data.condition import Condition
 from spatiagraph.data.crops import CropSource, image_of
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.data.slide import Slide, check_unique_ids
 
-Known = Callable[[Slide, NDArray[np.int64]], Mapping[str, Tensor | None]]
-"""Looks up what is known of some cells of a slide: name → ``[B, ...]``."""
+Known = Callable[[Slide, NDArray[np.int64]], Condition]
+"""Looks up the condition of some cells of a slide, ``[B]``."""
 
 
-class PairLoader(DataLoader[TissueData]):
+class PairBatch(NamedTuple):
+    """Mini-batch of pairs of cells.
+
+    Attributes:
+        image: Crops of the control cells in [0, 1], ``[B, C, S, S]``.
+        target_image: Crops of their partners, ``[B, C, S, S]``.
+        confidence: Of each pair, ``[B]``.
+        condition: Of the control cells, with the number of the transition.
+    """
+
+    image: Tensor
+    target_image: Tensor
+    confidence: Tensor
+    condition: Condition = Condition()
+
+
+class PairLoader(DataLoader[PairBatch]):
     """Loader of pairs of cells, in a new order in every epoch.
 
-    A batch is a :class:`~spatiagraph.data.TissueData` of control cells: their ``image`` and the
-    ``target_image`` ``[B, C, S, S]`` in [0, 1], ``confidence`` ``[B]``, ``transition`` ``[B]``
-    (number of its tag), and what is known of the control cells.
+    A batch is a :class:`PairBatch`.
 
     Args:
         slides: Cohort with images.
@@ -32,9 +47,10 @@ class PairLoader(DataLoader[TissueData]):
         window_um: Side of the crops in µm.
         size_px: Side of the crops in pixels, :math:`S`.
         transitions: Tags, in order; none where pairs have no transition.
-        known: Looks up what is known of control cells.
+        known: Looks up the condition of control cells, but for the transition.
         batch_size: Pairs of a batch, at most.
         seed: Seed of the order.
+        num_workers: Worker processes.
         held_bytes: Crops up to that are read once, more are read anew for every batch.
         progress: Show a progress bar while crops are read.
 
@@ -54,6 +70,7 @@ class PairLoader(DataLoader[TissueData]):
         known: Known | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        num_workers: int = 0,
         held_bytes: int = 2 * 1024**3,
         progress: bool = False,
     ):
@@ -76,8 +93,9 @@ class PairLoader(DataLoader[TissueData]):
         self.control = pairs["control_row"].to_numpy(np.int64)
         self.target = pairs["target_row"].to_numpy(np.int64)
         self.confidence = torch.from_numpy(pairs["confidence"].to_numpy(np.float32).copy())
-        self.transition = _numbers(pairs, transitions) if transitions else None
-        self.known = self._look_up(known)
+        self.condition = self._look_up(known)._replace(
+            transition=_numbers(pairs, transitions) if transitions else None
+        )
         for i, source in enumerate(self.sources):
             for rows in (self.control, self.target):  # refuse cells outside of the image at once
                 self._check_inside(i, source, rows[codes == i])
@@ -86,10 +104,11 @@ class PairLoader(DataLoader[TissueData]):
             batch_size=batch_size,
             sampler=EpochSampler(len(pairs), seed),
             collate_fn=self.batch,
+            num_workers=num_workers,
             generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
         )
 
-    def batch(self, numbers: Sequence[int]) -> TissueData:
+    def batch(self, numbers: Sequence[int]) -> PairBatch:
         """The batch of some pairs.
 
         Args:
@@ -97,41 +116,29 @@ class PairLoader(DataLoader[TissueData]):
         """
         chosen = np.asarray(numbers)
         slide = self.slide[chosen]
-        pos = torch.empty(len(chosen), 2)
         sides: dict[str, Tensor] = {}
         for i in np.unique(slide):
             here = np.flatnonzero(slide == i)
-            place = self.slides[i].pos
-            pos[here] = torch.from_numpy(place[self.control[chosen[here]]]).float()
             for key, rows in (("image", self.control), ("target_image", self.target)):
                 crops, _ = self.sources[i].read(rows[chosen[here]])
                 if key not in sides:
                     sides[key] = crops.new_empty(len(chosen), *crops.shape[1:])
                 sides[key][here] = crops
         at = torch.from_numpy(chosen)
-        optional = {} if self.transition is None else {"transition": self.transition[at]}
-        return TissueData(
-            pos=pos,
-            core=torch.ones(len(chosen), dtype=torch.bool),
-            cell_index=torch.from_numpy(self.control[chosen]),
-            confidence=self.confidence[at],
-            **sides,
-            **optional,
-            **{key: value[at] for key, value in self.known.items()},
-        )
+        return PairBatch(confidence=self.confidence[at], condition=self.condition.take(at), **sides)
 
-    def _look_up(self, known: Known | None) -> dict[str, Tensor]:
-        """What is known of the control of each pair."""
+    def _look_up(self, known: Known | None) -> Condition:
+        """Condition of the control of each pair."""
         result: dict[str, Tensor] = {}
-        for i, slide in enumerate(self.slides):
+        for i, slide in enumerate(self.slides) if known is not None else ():
             here = np.flatnonzero(self.slide == i)
-            for key, value in ({} if known is None else known(slide, self.control[here])).items():
+            for key, value in known(slide, self.control[here])._asdict().items():
                 if value is None:
                     continue
                 if key not in result:
                     result[key] = value.new_empty(len(self.slide), *value.shape[1:])
                 result[key][torch.from_numpy(here)] = value
-        return result
+        return Condition(**result)
 
     def _check_inside(self, slide: int, source: CropSource, rows: NDArray[np.int64]) -> None:
         outside = rows[~source.image.covers(source.centres[rows])] if len(rows) else rows

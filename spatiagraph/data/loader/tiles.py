@@ -20,7 +20,8 @@ class TileDataset(Dataset[TissueData]):
     back gives its core cells what it would give them on the whole slide.
 
     Args:
-        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
+        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them; cells that are not
+            ``core`` are context alone.
         tile_size: Core cells of a tile, at most; a larger region is a tile of its own.
         num_hops: Hops over ``edge_index`` of the model.
     """
@@ -84,7 +85,9 @@ class TileLoader(DataLoader[TissueData]):
 
 
 def _tiles(data: TissueData, tile_size: int) -> list[torch.Tensor]:
-    """Core cells of each tile."""
+    """Core cells of each tile, those of the slide that count."""
     if not data.level_names:
-        return list(torch.arange(data.num_nodes).split(tile_size))
-    return tissue_tiles(data.group_of_cell(data.level_names[-1]), tile_size)
+        return list(data.core.nonzero().squeeze(1).split(tile_size))
+    tiles = tissue_tiles(data.group_of_cell(data.level_names[-1]), tile_size)
+    counting = [core[data.core[core]] for core in tiles]
+    return [core for core in counting if core.numel()]

@@ -1,0 +1,151 @@
+"""Validation sets of a run: slides of their own, or blocks of the training slides."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.slide import Slide
+from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
+from spatiagraph.graph.edges import plain_edges
+from spatiagraph.models.base import SlideModel
+from spatiagraph.training.record import content_hash
+
+GRID = (5, 4)
+"""Blocks of a slide along x and y, some of which are held out."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Cells that a model is scored on after every epoch and never trained on.
+
+    Attributes:
+        slides: Slides of their own.
+        share: Share of the training slides, in blocks of tissue. Cells within reach of a block
+            (the hops of the model over the cell graph, the window of an image) are not trained on
+            either; levels above the cells still group both, so slides of their own are stricter.
+
+    Raises:
+        ValueError: The share is out of range, or no slide is given.
+    """
+
+    slides: tuple[Slide, ...] = ()
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.slides and not 0 < self.share < 1:
+            raise ValueError(
+                "Expected 'validation' as slides, or as a share of the tissue between 0 and 1, got "
+                f"{self.share}"
+            )
+
+    @property
+    def record(self) -> Any:
+        """The share, or the content of the slides, as plain values."""
+        return {s.slide_id: content_hash(s) for s in self.slides} or self.share
+
+    def split(
+        self,
+        model: SlideModel,
+        slides: Sequence[Slide],
+        prepared: Sequence[TissueData],
+        seed: int,
+    ) -> tuple[list[TissueData], list[TissueData]]:
+        """Slides to train on and to validate on; their ``core`` marks the cells that count.
+
+        Args:
+            model: Knows its reach.
+            slides: Training slides.
+            prepared: The same, as its recipe makes them.
+            seed: Seed of the choice of blocks.
+
+        Raises:
+            ValueError: No cell is left to train on.
+        """
+        if self.slides:
+            return list(prepared), [model.recipe(slide) for slide in self.slides]
+        sides = [
+            _blocks(data, self.share, model.num_hops, _window_um(model, slide), seed)
+            for slide, data in zip(slides, prepared, strict=True)
+        ]
+        return [train for train, _ in sides], [held_out for _, held_out in sides]
+
+
+def as_validation(
+    validation: Slide | Sequence[Slide] | float | None, slides: Sequence[Slide]
+) -> Validation | None:
+    """The validation set that somebody asked for.
+
+    Args:
+        validation: Slides, or a share of the tissue in blocks.
+        slides: Training slides.
+
+    Raises:
+        ValueError: It is neither, or a slide is in both.
+    """
+    if validation is None:
+        return None
+    if isinstance(validation, int | float):
+        return Validation(share=validation)
+    own = (validation,) if isinstance(validation, Slide) else tuple(validation)
+    ids = [slide.slide_id for slide in (*own, *slides)]
+    shared = sorted({slide.slide_id for slide in own if ids.count(slide.slide_id) > 1})
+    if not own:
+        raise ValueError("Expected slides to validate on, got none: leave 'validation' out")
+    if shared:
+        raise ValueError(
+            f"Expected slides to validate on that differ from each other and from those to train "
+            f"on, got {shared} again: give a share such as validation=0.2 for blocks of a slide"
+        )
+    return Validation(own)
+
+
+def _blocks(
+    data: TissueData, share: float, num_hops: int, margin_um: float, seed: int
+) -> tuple[TissueData, TissueData]:
+    """A slide whose core cells are to be trained on, and the same with those held out."""
+    num_blocks = GRID[0] * GRID[1]
+    pos = data.pos.numpy()
+    block = spatial_blocks(pos, num_folds=num_blocks, seed=seed, grid=GRID)
+    chosen = min(max(1, round(share * num_blocks)), num_blocks - 1)
+    held_out = torch.from_numpy(block < chosen)
+    kept = ~_reached(held_out, data.edge_index, num_hops)
+    kept &= torch.from_numpy(away_from(pos, held_out.numpy(), margin_um))
+    if not bool(kept.any()):
+        raise ValueError(
+            f"Expected cells to train on beyond the reach of the {chosen} blocks of tissue to "
+            f"validate on ({num_hops} hops, {margin_um:g} µm), got none of {len(pos)}: give "
+            "a smaller share, larger slides, or slides of their own"
+        )
+    check_no_leak(kept.numpy(), held_out.numpy(), pos=pos, margin_um=margin_um)
+    sides = []
+    for core in (kept, held_out):
+        side = copy.copy(data)
+        side.core = core
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _window_um(model: SlideModel, slide: Slide) -> float:
+    """Largest side of the window around a cell: windows of nearer cells share pixels."""
+    crop = model.recipe.crop()
+    if crop is None or slide.image is None:
+        return 0.0
+    return float(np.max(crop.windows_um(slide)))
+
+
+def _reached(cells: Tensor, edge_index: Tensor, num_hops: int) -> Tensor:
+    """Cells that see some cells, or are seen by them, over so many edges; these included."""
+    source, target = plain_edges(edge_index)
+    reached = cells.clone()
+    for _ in range(num_hops):
+        seen = reached.clone()
+        seen[target[reached[source]]] = True
+        seen[source[reached[target]]] = True
+        reached = seen
+    return reached

@@ -1,0 +1,174 @@
+"""Options of a run, and what Lightning's users expect of them."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+from spatiagraph.tasks import LossOutput, Task
+from spatiagraph.training import Run, fit, train
+
+QUIET = Run(max_epochs=3, accelerator="cpu", progress=False)
+
+
+class Line(Task):
+    """y = w x, learned from mappings of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(1, 1)
+        nn.init.zeros_(self.model.weight)
+        self.seen: list[float] = []
+
+    def loss(self, batch, generator=None):
+        self.seen.append(float(torch.rand((), generator=generator)))
+        error = (self.model(batch["x"]) - batch["y"]).square().mean()
+        return LossOutput(error, {"square": error.detach()}, len(batch["x"]))
+
+
+def batches(num=6, slope=2.0) -> DataLoader:
+    x = torch.linspace(-1, 1, 4 * num).view(num, 4, 1)
+    random = torch.Generator().manual_seed(0)
+    return DataLoader([{"x": a, "y": slope * a} for a in x], batch_size=None, generator=random)
+
+
+class Kept(Logger):
+    """Logger that remembers."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    name, version = "kept", 0
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append(metrics)
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+def test_any_mapping_of_tensors_is_trained_on_and_validated():
+    result = train(Line(), batches(), validation=batches(2), run=QUIET, lr=0.1)
+    assert {"loss", "square", "val_loss", "val_square"} <= set(result.history)
+    assert result.history["cells"].tolist() == [24.0] * 3
+    assert result.history["val_loss"].is_monotonic_decreasing
+
+
+def test_loggers_and_callbacks_see_loss_validation_and_parts(tmp_path):
+    kept = Kept()
+    best = ModelCheckpoint(tmp_path, monitor="val_loss", filename="{epoch}-{val_loss:.3f}")
+    run = QUIET.replace(logger=[kept, CSVLogger(tmp_path)], callbacks=[best], lr=0.1)
+    history = train(Line(), batches(), validation=batches(2), run=run).history
+    logged = {name: value for row in kept.rows for name, value in row.items()}
+    for name in ("loss", "square", "val_loss", "val_square"):
+        assert logged[name] == pytest.approx(history[name].iloc[-1])
+    assert best.best_model_score == pytest.approx(history["val_loss"].min())
+
+
+def test_early_stopping_of_lightning_can_watch_the_validation_loss():
+    stop = EarlyStopping("val_loss", patience=1)
+    history = train(
+        Line(), batches(), validation=batches(2, -2.0), run=QUIET, callbacks=stop
+    ).history
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_patience_stops_and_keeps_the_best_weights(average):
+    """Validated on what training leads away from, from half a way on."""
+    task, held_out = Line(), batches(2, 0.5)
+    run = QUIET.replace(max_epochs=20, patience=2, lr=0.1, average=average)
+    history = train(task, batches(), validation=held_out, run=run).history
+    best = int(history["val_loss"].idxmin())
+    assert len(history) == best + 3 < 20
+    with torch.no_grad():
+        errors = [(task.model(batch["x"]) - batch["y"]).square().mean() for batch in held_out]
+    assert float(torch.stack(errors).mean()) == pytest.approx(history["val_loss"].min())
+
+
+def test_a_run_that_stopped_early_and_is_called_again_is_the_same(tmp_path):
+    run = QUIET.replace(max_epochs=9, patience=2, lr=0.1, out=tmp_path)
+    validation = batches(2, -2.0)
+    tasks, histories = [], []
+    for _ in range(2):
+        tasks.append(Line())
+        histories.append(train(tasks[-1], batches(), validation=validation, run=run).history)
+    assert histories[0].equals(histories[1])
+    assert_close(tasks[0].model.weight, tasks[1].model.weight, rtol=0, atol=0)
+
+
+def test_validation_draws_the_same_in_every_epoch_and_training_anew():
+    task = Line()
+    train(task, batches(2), validation=batches(2), run=QUIET)
+    draws = torch.tensor(task.seen).view(3, 2, 2)  # epoch, training or validation, batch
+    assert torch.equal(draws[0, 1], draws[1, 1])
+    assert draws[:, 0].unique().numel() == 6
+
+
+def test_batches_of_one_step_draw_differently_and_count_fully():
+    task = Line()
+    run = QUIET.replace(max_epochs=2, accumulate_grad_batches=2)
+    history = train(task, batches(5), run=run).history
+    assert len(set(task.seen)) == 10
+    assert history["loss"].iloc[0] == pytest.approx(history["square"].iloc[0])
+
+
+def test_steps_can_be_limited():
+    task = Line()
+    train(task, batches(4), run=QUIET, max_steps=6)
+    assert len(task.seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"x": torch.tensor([[1.0], [torch.nan]]), "y": torch.ones(2, 1)}, "'x' of 1 of 2 rows"),
+        ({"x": torch.full((2, 1), 1e30), "y": torch.ones(2, 1)}, "own numbers are finite"),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_blamed_on_the_batch(batch, message):
+    task = Line()
+    nn.init.constant_(task.model.weight, 1e30)
+    with pytest.raises(ValueError, match=message):
+        train(task, DataLoader([batch], batch_size=None), run=QUIET)
+
+
+def test_no_progress_is_silent(capfd):
+    train(Line(), batches(), run=QUIET)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_is_frozen_and_options_go_before_its_fields():
+    with pytest.raises(FrozenInstanceError):
+        QUIET.lr = 1.0
+    assert len(train(Line(), batches(), run=QUIET, max_epochs=1).history) == 1
+    assert QUIET.max_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_epochs": 0}, "at least one epoch, got max_epochs=0"),
+        ({"lr": float("nan")}, "a learning rate above 0"),
+        ({"average": 1.0}, r"a decay in \[0, 1\), got 1.0"),
+        ({"patience": 0}, "'patience' of at least 1, got 0"),
+        ({"num_workers": -1}, "'num_workers' of at least 0, got -1"),
+        ({"patience": 3}, "'validation' with patience=3"),
+        ({"epochs": 3}, r"of train\(\) or a field of Run, got 'epochs': did you mean 'max_epochs'"),
+        ({"run": {"lr": 1}}, "'run' as a Run, got a dict"),
+    ],
+)
+def test_options_out_of_range_or_unknown_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(Line(), batches(), **options)
+
+
+def test_names_of_the_function_itself_are_offered_too():
+    with pytest.raises(ValueError, match="got 'tilesize': did you mean 'tile_size'"):
+        fit(None, [], tilesize=3)
