@@ -129,6 +129,7 @@ def fit_transitions(
         accelerator=run.accelerator,
         seed=run.seed,
         progress=run.progress,
+        resume=run.resume,
         out=None if run.out is None else Path(run.out) / "morphology",
     )
     split = _split(slides, generator, run.seed)

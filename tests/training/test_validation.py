@@ -110,9 +110,14 @@ def test_an_interrupted_run_with_validation_and_patience_resumes_to_the_bit(tmp_
         ([], "got none"),
         ([SLIDE], r"got \['synthetic'\] again"),
         ([OTHER, OTHER], r"got \['other'\] again"),
-        (0.95, "got none of 800: give a smaller share"),
     ],
 )
 def test_validation_sets_that_cannot_be_are_refused(validation, message):
     with pytest.raises(ValueError, match=message):
         fit(model(), SLIDE, validation=validation, **RUN)
+
+
+def test_blocks_that_leave_nothing_within_reach_to_train_on_are_refused():
+    small = make_tissue(100, num_genes=40, image=None, seed=0)
+    with pytest.raises(ValueError, match="got none of 100: give a smaller share"):
+        fit(model(), small, validation=0.95, **RUN)
