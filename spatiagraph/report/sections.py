@@ -85,10 +85,10 @@ def add_training(page: Report, history: pd.DataFrame) -> None:
     first, last = history["loss"].iloc[[0, -1]]
     caption = f"Loss {first:.4g} → {last:.4g} in {len(history)} epochs"
     if "val_loss" in history and history["val_loss"].notna().any():
-        low = history["val_loss"].idxmin()
+        low = int(history["val_loss"].argmin())
         caption += (
-            f", lowest validation loss {history['val_loss'][low]:.4g} in epoch "
-            f"{int(history['epoch'][low]) + 1}"
+            f", lowest validation loss {history['val_loss'].iloc[low]:.4g} in epoch "
+            f"{int(history['epoch'].iloc[low]) + 1}"
         )
     if "seconds" in history:
         caption += f", {history['seconds'].sum():.0f} s"

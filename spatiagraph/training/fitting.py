@@ -85,7 +85,8 @@ def fit(
     )
     if run.out is not None:
         check_folder(Path(run.out), record, run.resume)  # before hours of preparing slides
-    prepared, checked = [model.recipe(slide) for slide in slides], []
+    prepared: list[TissueData] = [model.recipe(slide) for slide in slides]
+    checked: list[TissueData] = []
     if held_out is not None:
         prepared, checked = held_out.split(model, slides, prepared, run.seed)
     if cache_cells:
@@ -95,7 +96,7 @@ def fit(
             )
         for data in (*prepared, *checked):
             _cache_cells(model, data, run)
-    workers = {"seed": run.seed, "num_workers": run.num_workers}
+    workers: dict[str, Any] = {"seed": run.seed, "num_workers": run.num_workers}
     with _frozen(getattr(model, "cell_encoder", None) if cache_cells else None):
         return train(
             task,

@@ -38,7 +38,7 @@ class BestWeights(Callback):
         self.since += 1
         if loss < self.best:
             self.best, self.since = loss, 0
-            state = pl_module.task.state_dict()
+            state = pl_module.get_submodule("task").state_dict()
             self.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

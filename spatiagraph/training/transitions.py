@@ -220,7 +220,7 @@ def _fill_in(
         )
     learned = None
     if conditioner.delta_morphology.size(1):
-        at = {
+        at: dict[str, Any] = {
             "window_um": generator.window_um,
             "size_px": generator.size_px,
             "progress": run.progress,

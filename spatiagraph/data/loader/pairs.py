@@ -130,7 +130,9 @@ class PairLoader(DataLoader[PairBatch]):
     def _look_up(self, known: Known | None) -> Condition:
         """Condition of the control of each pair."""
         result: dict[str, Tensor] = {}
-        for i, slide in enumerate(self.slides) if known is not None else ():
+        if known is None:
+            return Condition()
+        for i, slide in enumerate(self.slides):
             here = np.flatnonzero(self.slide == i)
             for key, value in known(slide, self.control[here])._asdict().items():
                 if value is None:
