@@ -138,7 +138,7 @@ def _trainer(
         max_epochs=run.max_epochs,
         max_steps=-1 if run.max_steps is None else run.max_steps,
         accelerator=run.accelerator,
-        devices=run.devices,
+        devices=run.devices if isinstance(run.devices, int | str) else list(run.devices),
         strategy=_strategy(run),
         use_distributed_sampler=False,  # ours know their process
         precision=run.precision,

@@ -1,5 +1,6 @@
 """Options of a run, and what Lightning's users expect of them."""
 
+import logging
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -139,7 +140,9 @@ def test_a_loss_that_is_not_finite_is_blamed_on_the_batch(batch, message):
         train(task, DataLoader([batch], batch_size=None), run=QUIET)
 
 
-def test_no_progress_is_silent(capfd):
+def test_no_progress_is_silent(capfd, monkeypatch):
+    ours = logging.getLogger("spatiagraph")
+    monkeypatch.setattr(ours, "handlers", [])  # a command that was tested before shows its own
     train(Line(), batches(), run=QUIET)
     assert capfd.readouterr() == ("", "")
 
