@@ -199,6 +199,12 @@ class EpochProgress(ProgressBar):
         if self._bar is not None:
             self._bar.update(1)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End the line of the bar: what went wrong is said on one of its own."""
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -160,14 +160,18 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
     }
 
 
+_TAKEN = {"seconds", "peak_gb"}  # of time and memory, which no two runs share
+
+
 def contents(folder: Path) -> dict[str, str]:
     """A hash of every file below a folder, but for checkpoints and the times that were taken."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.parent.name in ("checkpoints", "tensorboard"):
             continue
-        if path.name == "history.csv":
-            content = pd.read_csv(path).drop(columns="seconds").to_csv().encode()
+        if path.suffix == ".csv":
+            table = pd.read_csv(path)
+            content = table.drop(columns=[*_TAKEN & {*table}]).to_csv().encode()
         elif path.suffix == ".h5ad":
             content = _values(path)
         else:
