@@ -18,7 +18,10 @@ def one_channel_number(slides: Sequence[Slide]) -> int:
     """Number of channels of all images there are."""
     channels = {s.image.num_channels for s in slides if s.image is not None}
     if not channels:
-        raise ValueError("Expected an image with the slides, got none: read them with 'image'")
+        names = ", ".join(repr(slide.slide_id) for slide in slides[:5])
+        raise ValueError(
+            f"Expected an image with the slides, got none for {names}: read them with 'image'"
+        )
     if len(channels) > 1:
         raise ValueError(
             f"Expected images with the same number of channels, got {sorted(channels)}"

@@ -25,7 +25,7 @@ def model_name(adata: AnnData) -> str:
     needed = [keys.embedding_key(str(name), level) for level in DOMAIN_LEVELS]
     if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
         raise ValueError(
-            f"Expected a slide that `embed` has embedded, found no embeddings in obsm "
+            f"Expected a slide that `spatiagraph embed` has embedded, found no embeddings in obsm "
             f"({', '.join(adata.obsm) or 'empty'})"
         )
     return name
