@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 
 from spatiagraph._files import replaced_file
 from spatiagraph._json import Schema, read_json, validated
+from spatiagraph._reasons import reason
 from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
 
 RUN = "run.json"
@@ -71,7 +72,9 @@ def read_history(folder: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(place)
     except ValueError as err:  # no text, no table, or nothing in it
-        raise ValueError(f"Expected a table of epochs in {str(place)!r}, got: {err}") from err
+        raise ValueError(
+            f"Expected a table of epochs in {str(place)!r}, got {reason(err)}"
+        ) from err
     wrong = [str(name) for name, dtype in table.dtypes.items() if not is_numeric_dtype(dtype)]
     wrong += [name for name in ("epoch", "loss") if name not in table]
     if wrong or not len(table):

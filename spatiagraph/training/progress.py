@@ -105,7 +105,12 @@ class History(Callback):
         }
         _log(pl_module, row)
         self.rows.append({"epoch": trainer.current_epoch, **row, **self._validated})
-        if self.path is not None and trainer.is_global_zero:
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table, if the run has a folder."""
+        if self.path is not None:
             write_csv(self.frame, self.path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

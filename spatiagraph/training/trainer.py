@@ -102,6 +102,8 @@ def train(
             _run(trainer, module, batches, validation, checkpoint)
             if not history.rows:
                 raise ValueError("Expected at least one training step, but none was taken")
+            if trainer.is_global_zero:
+                history.write()  # also where all epochs were done: the table may be damaged
         seconds = time.perf_counter() - start
     for kept in best:
         kept.restore(task)

@@ -1,6 +1,7 @@
 import os
 import signal
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -42,6 +43,13 @@ def test_fit_lowers_the_loss_and_reports_every_epoch(tmp_path):
     assert (tmp_path / "run" / "history.csv").is_file()
     assert ContextModel.from_pretrained(tmp_path / "run" / "model").panel
     assert result.record["slides"]["synthetic"]["panel_coverage"] == 1.0
+
+
+def test_a_finished_fit_writes_a_damaged_history_anew(tmp_path):
+    first = fit(model(), [SLIDE], **{**RUN, "max_epochs": 1}, out=tmp_path)
+    (tmp_path / "history.csv").write_bytes(b"\x80damaged")
+    fit(model(), [SLIDE], **{**RUN, "max_epochs": 1}, out=tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), first.history)
 
 
 def test_an_interrupted_fit_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path):

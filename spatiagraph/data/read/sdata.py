@@ -25,7 +25,7 @@ from spatiagraph.data.read.parts import (
     placed_only,
     recall,
 )
-from spatiagraph.data.read.structure import open_structure
+from spatiagraph.data.read.structure import DAMAGED, open_structure
 from spatiagraph.data.sparse import settle
 from spatiagraph.data.transcripts import UNASSIGNED
 
@@ -64,7 +64,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         warnings.simplefilter("ignore")
         try:
             sdata = spatialdata.read_zarr(path)
-        except (ValueError, KeyError, OSError, RuntimeError) as err:  # the last of decoders
+        except DAMAGED as err:
             raise ValueError(
                 f"Expected a SpatialData store, got {path.name}: {reason(err)}. The store is "
                 "damaged or incomplete: copy it again"
