@@ -14,13 +14,16 @@ from . import (
     scatter as scatter,
 )
 from . import (
+    scores as scores,
+)
+from . import (
     sections as sections,
 )
 from . import slide_report as slide_report
 from . import (
     style as style,
 )
-from .compose import write_report as write_report
+from .compose import slide_page as slide_page
 from .generation import Generation as Generation
 from .generation import as_generations as as_generations
 from .page import Report as Report

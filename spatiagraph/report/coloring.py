@@ -1,6 +1,6 @@
 """Colourings of the cells of a map: data, colours, legends."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from html import escape
 from typing import Any
 
@@ -18,7 +18,9 @@ _MAX_COLUMNS = 12
 _MAX_CATEGORIES = 40
 
 
-def scatter_columns(slide: Slide, first: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
+def scatter_columns(
+    slide: Slide, first: Mapping[str, pd.Series], *, hidden: Collection[str] = ()
+) -> dict[str, pd.Series]:
     """Columns to colour by: the given ones, the depth, then informative columns of ``obs``.
 
     Left out are columns with one value only, names with more than 40 different ones, and what
@@ -27,9 +29,11 @@ def scatter_columns(slide: Slide, first: Mapping[str, pd.Series]) -> dict[str, p
     Args:
         slide: The slide.
         first: Name → value of each cell, ``[N]``.
+        hidden: Columns of ``obs`` to leave out.
     """
     columns = dict(first)
     own = {str(name): values.reset_index(drop=True) for name, values in slide.adata.obs.items()}
+    own = {name: values for name, values in own.items() if name not in hidden}
     names = {name: values for name, values in own.items() if is_categorical(values)}
     depth = "molecules" if slide.expression == "counts" else "sum of values"
     amounts = {depth: pd.Series(slide.depth)} | {k: v for k, v in own.items() if k not in names}

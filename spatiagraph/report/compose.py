@@ -1,8 +1,6 @@
-"""``write_report``: the report of one slide."""
+"""``slide_page``: the report of one slide, section by section."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,23 +11,22 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.report.generation import Generation, add_generation
 from spatiagraph.report.page import Report
 from spatiagraph.report.scatter import MAX_CELLS
+from spatiagraph.report.scores import add_scores
 from spatiagraph.report.sections import (
     add_coverage,
     add_hits,
-    add_levels,
     add_maps,
     add_run,
     add_scatter,
-    add_scores,
     add_training,
 )
+from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.index import NicheIndex
 
 
-def write_report(
-    path: str | os.PathLike[str],
-    *,
+def slide_page(
     slide: Slide,
+    *,
     adata: AnnData | None = None,
     title: str | None = None,
     run: Mapping[str, Any] | None = None,
@@ -49,20 +46,18 @@ def write_report(
     coverage: pd.DataFrame | None = None,
     missing: Sequence[str] = (),
     warnings: Sequence[str] = (),
-) -> Path:
-    """Write one self-contained HTML file about a slide: what was run, and what came out.
+) -> Report:
+    """Build the page of a slide: its domains, niches that are alike, and how that was found.
 
-    Only what is given is shown.
+    Only what is given is shown. How it was found is folded away at the end.
 
     Args:
-        path: File to write.
         slide: The slide, with its image if it has one.
         adata: Its cells with embeddings, in the same order; ``slide.adata`` by default.
         title: Title of the page.
         run: What was run: arguments, seed, version, as ``fit`` records them.
         history: Loss of every epoch.
-        domains: Name → domain of each cell ``[N]``, such as one for the niche level and one for
-            the tissue level.
+        domains: Name → domain of each cell ``[N]``. The first ones are described.
         labels: Column of ``obs`` with the expert's (or planted) domains, to show beside them.
         scores: One row per method, its name in the index; a column ``ARI`` is drawn as bars, with
             ``ARI_std`` as error.
@@ -82,12 +77,11 @@ def write_report(
         warnings: What to know before trusting the results.
 
     Returns:
-        The path.
+        The page, to be written; sections that are added come before what is folded away.
 
     Raises:
         ValueError: If domains do not have one value per cell, ``adata`` has other cells, or the
             index does not hold the slide.
-        OSError: If the file cannot be written.
     """
     adata = slide.adata if adata is None else adata
     if not adata.obs_names.equals(slide.adata.obs_names):
@@ -105,14 +99,10 @@ def write_report(
     page.add_numbers(_numbers(slide, run, scores, highlight))
     if warnings:
         page.section("Warnings").add_warnings(list(warnings))
-    add_run(page, slide, run)
+    if groups or truth is not None:
+        add_maps(page, slide, groups, truth, labels, scores, highlight)
     if scores is not None and len(scores):
         add_scores(page, scores, highlight, labels)
-    if history is not None and len(history):
-        add_training(page, history)
-    add_levels(page, slide, groups, truth)
-    if groups or truth is not None:
-        add_maps(page, slide, groups, truth, labels)
     if max_interactive > 0:
         add_scatter(page, slide, groups, truth, labels, max_interactive)
     if index is not None:
@@ -132,9 +122,12 @@ def write_report(
         )
     for made in generation:
         add_generation(page, made)
+    add_run(page, slide, run)
+    if history is not None and len(history):
+        add_training(page, history)
     if coverage is not None:
         add_coverage(page, coverage, missing)
-    return page.write(path)
+    return page
 
 
 def _labels(adata: AnnData, column: str | None) -> pd.Series | None:
@@ -157,7 +150,10 @@ def _per_cell(values: Sequence | pd.Series, name: str, slide: Slide) -> pd.Serie
 def _numbers(
     slide: Slide, run: Mapping[str, Any], scores: pd.DataFrame | None, highlight: str | None
 ) -> dict[str, Any]:
-    numbers: dict[str, Any] = {"cells": slide.num_cells, "genes measured": slide.num_genes}
+    numbers: dict[str, Any] = {
+        f"{unit_of(slide)}s": slide.num_cells,
+        "genes measured": slide.num_genes,
+    }
     if "num_genes" in run:
         numbers["genes in the model"] = run["num_genes"]
     if slide.image is not None:

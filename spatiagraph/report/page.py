@@ -48,6 +48,8 @@ class Report:
         self.subtitle = subtitle
         self._numbers: dict[str, str] = {}
         self._sections: list[tuple[str, list[str]]] = []
+        self._appendix: list[tuple[str, list[str]]] = []
+        self._current: list[str] | None = None
         self._num_scatters = 0
 
     def add_numbers(self, numbers: Mapping[str, Any]) -> Self:
@@ -57,7 +59,14 @@ class Report:
 
     def section(self, title: str) -> Self:
         """Start a section; what is added next goes there."""
-        self._sections.append((title, []))
+        self._current = []
+        self._sections.append((title, self._current))
+        return self
+
+    def appendix(self, title: str) -> Self:
+        """Start a section that is folded away, after all that are not; what is added goes there."""
+        self._current = []
+        self._appendix.append((title, self._current))
         return self
 
     def add_text(self, text: str) -> Self:
@@ -116,15 +125,17 @@ class Report:
 
     def html(self) -> str:
         """The page."""
+        sections = [*self._sections, *self._appendix]
         links = "".join(
-            f'<a href="#s{i}">{escape(title)}</a>' for i, (title, _) in enumerate(self._sections)
+            f'<a href="#s{i}">{escape(title)}</a>' for i, (title, _) in enumerate(sections)
         )
         numbers = "".join(
             f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in self._numbers.items()
         )
+        shown = len(self._sections)
         body = "".join(
-            f'<section id="s{i}"><h2>{escape(title)}</h2>{"".join(parts)}</section>\n'
-            for i, (title, parts) in enumerate(self._sections)
+            _section(f"s{i}", title, parts, folded=i >= shown)
+            for i, (title, parts) in enumerate(sections)
         )
         scripts = self._scripts()
         allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
@@ -159,10 +170,20 @@ class Report:
         return scatter_scripts()
 
     def _add(self, html: str) -> Self:
-        if not self._sections:
+        if self._current is None:
             self.section("Summary")
-        self._sections[-1][1].append(html)
+        assert self._current is not None
+        self._current.append(html)
         return self
+
+
+def _section(name: str, title: str, parts: Sequence[str], *, folded: bool) -> str:
+    head, body = f"<h2>{escape(title)}</h2>", "".join(parts)
+    if folded:
+        body = f"<details><summary>{head}</summary>{body}</details>"
+    else:
+        body = head + body
+    return f'<section id="{name}">{body}</section>\n'
 
 
 def _digest(script: str) -> str:

@@ -36,7 +36,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.plot.maps import cell_spacing
 from spatiagraph.report.coloring import encode
 from spatiagraph.report.style import CONTROLS
-from spatiagraph.report.text import as_text
+from spatiagraph.report.text import as_text, unit_of
 
 MAX_CELLS = 20_000
 """Cells a laptop still draws without a stutter while the map is dragged."""
@@ -51,6 +51,7 @@ class Scatter:
         item: The drawing, as Bokeh embeds it.
         legends: Column → its legend as HTML; the first one is shown first.
         num_cells: Cells of the slide.
+        unit: What they are: cells, spots or bins.
         rows: Cells that are drawn, ``[N']``.
         with_image: Whether the image of the slide lies beneath.
     """
@@ -58,6 +59,7 @@ class Scatter:
     item: dict[str, Any]
     legends: dict[str, str]
     num_cells: int
+    unit: str
     rows: NDArray[np.int64]
     with_image: bool
 
@@ -106,7 +108,8 @@ def cell_scatter(
         "y": pos[:, 1].astype(np.float32),
         "id": slide.adata.obs_names[rows].astype(str).tolist(),
     }
-    tooltips, legends, mappers = [("cell", "@id")], {}, []
+    unit = unit_of(slide)
+    tooltips, legends, mappers = [(unit, "@id")], {}, []
     for number, (name, values) in enumerate(columns.items()):
         palette = (palettes or {}).get(name)
         encoded, mapper, legend, hover = encode(values, rows, palette, f"c{number}")
@@ -139,7 +142,7 @@ def cell_scatter(
     for side in (plot.x_range, plot.y_range):
         side.renderers = [cells]  # not what the image covers beside the cells
     item: dict[str, Any] = json_item(plot)  # type: ignore[assignment]
-    return Scatter(item, legends, slide.num_cells, rows, slide.image is not None)
+    return Scatter(item, legends, slide.num_cells, unit, rows, slide.image is not None)
 
 
 def scatter_html(scatter: Scatter, name: str) -> str:
@@ -158,16 +161,16 @@ def scatter_html(scatter: Scatter, name: str) -> str:
         for number, legend in enumerate(scatter.legends.values())
     )
     opacity = (
-        '<label>Cells over the image <input type="range" min="0" max="1" step="0.05" value="0.85">'
-        "</label>"
+        f"<label>{scatter.unit.capitalize()}s over the image "
+        '<input type="range" min="0" max="1" step="0.05" value="0.85"></label>'
         if scatter.with_image
         else ""
     )
     shown = len(scatter.rows)
     thinned = (
         f'<p class="thinned"><strong>Thinned:</strong> {as_text(shown)} of '
-        f"{as_text(scatter.num_cells)} cells, drawn at random, so that the map stays quick. "
-        "The other pictures show all of them.</p>"
+        f"{as_text(scatter.num_cells)} {scatter.unit}s, drawn at random, so that the map stays "
+        "quick. The other pictures show all of them.</p>"
         if shown < scatter.num_cells
         else ""
     )
@@ -178,7 +181,8 @@ def scatter_html(scatter: Scatter, name: str) -> str:
         f'<div class="scatter" id="{name}"><p class="controls"><label>Colour by '
         f"<select>{options}</select></label>{opacity}</p>{thinned}"
         f'<div class="canvas" id="{name}-plot"></div>{legends}'
-        '<p class="drawn">Draw around cells with the lasso to search for what is like them.</p>'
+        f'<p class="drawn">Draw around {scatter.unit}s with the lasso to search for what is like '
+        "them.</p>"
         "<noscript>The map needs JavaScript, which comes with this page.</noscript>"
         f'<script type="application/json">{item}</script></div>'
     )

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import spatiagraph
+from spatiagraph import keys
+from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
+from spatiagraph.inference.domains import domain_column
 from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
-from spatiagraph.plot.curves import score_bars, training_curves
-from spatiagraph.plot.levels import hierarchy, known_levels
+from spatiagraph.plot.curves import training_curves
 from spatiagraph.plot.maps import spatial
 from spatiagraph.report.coloring import scatter_columns
 from spatiagraph.report.niches import (
@@ -25,9 +26,12 @@ from spatiagraph.report.niches import (
 )
 from spatiagraph.report.page import Report
 from spatiagraph.report.scatter import cell_scatter
+from spatiagraph.report.scores import verdict
+from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.index import NicheIndex
 from spatiagraph.training.health import collapse_warning
 
+_METRICS = {"cosine": "cosine distance", "l2": "Euclidean distance"}
 _MAX_MISSING = 40  # genes named in the coverage section
 
 
@@ -38,15 +42,15 @@ def add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
     facts: dict[str, Any] = {
         "slide": slide.slide_id,
         "donor": slide.donor,
-        "cells": slide.num_cells,
+        f"{unit_of(slide)}s": slide.num_cells,
         "genes measured": slide.num_genes,
         "expression": "raw counts" if slide.expression == "counts" else "normalised values",
         "size": f"{x1 - x0:.0f} × {y1 - y0:.0f} µm",
-        "image": "none" if slide.image is None else repr(slide.image),
+        "image": "none" if slide.image is None else _of_image(slide.image),
         "molecules": None if slide.transcripts is None else len(slide.transcripts),
         "spatiagraph": run.get("version", spatiagraph.__version__),
     }
-    page.section("What was run").add_table({k: v for k, v in facts.items() if v is not None})
+    page.appendix("What was run").add_table({k: v for k, v in facts.items() if v is not None})
     plain = {k: v for k, v in run.items() if not isinstance(v, Mapping)}
     if plain:
         page.add_table(plain, fold="Arguments of the run")
@@ -55,28 +59,9 @@ def add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
         page.add_table(table, fold="Slides the model was trained on")
 
 
-def add_scores(
-    page: Report, scores: pd.DataFrame, highlight: str | None, labels: str | None
-) -> None:
-    """Table and bars of the scores."""
-    against = f" against obs['{labels}']" if labels else ""
-    page.section("Scores")
-    if "ARI" in scores:
-        page.add_text(
-            f"Agreement of the domains found{against}: the adjusted Rand index is 1 for the same "
-            "domains and 0 for chance. The baselines beside it need no training."
-        )
-    page.add_table(scores.rename_axis("method"), highlight=highlight)
-    if "ARI" in scores:
-        ax = score_bars(
-            scores,
-            "ARI",
-            error="ARI_std" if "ARI_std" in scores else None,
-            highlight=highlight,
-            title="Adjusted Rand index",
-        )
-        said = ", ".join(f"{name} {value:.2f}" for name, value in scores["ARI"].items())
-        page.add_figure(ax, alt=f"Bars of the adjusted Rand index: {said}")
+def _of_image(image: SlideImage) -> str:
+    height, width, channels = image.shape
+    return f"{width} × {height} px of {image.mpp:.3g} µm, {channels} channels"
 
 
 def add_training(page: Report, history: pd.DataFrame) -> None:
@@ -92,7 +77,7 @@ def add_training(page: Report, history: pd.DataFrame) -> None:
         )
     if "seconds" in history:
         caption += f", {history['seconds'].sum():.0f} s"
-    page.section("Training")
+    page.appendix("Training")
     warning = collapse_warning(history)
     page.add_warnings([] if warning is None else [warning])
     page.add_figure(curves, alt=f"Training curve. {caption}", caption=caption)
@@ -109,20 +94,25 @@ def add_maps(
     groups: Mapping[str, pd.Series],
     truth: pd.Series | None,
     labels: str | None,
+    scores: pd.DataFrame | None,
+    ours: str | None,
 ) -> None:
-    """The image, the labels and the domains, one map each."""
+    """The domains, the labels and the image, one map each; and whose domains agree best."""
     page.section("Domains on the slide")
+    told = "" if scores is None else verdict(scores, str(ours))
+    if told:
+        page.add_text(f"Agreement with the labels obs['{labels}']: {told}")
     maps: list[tuple[Any, str, str]] = []
-    if slide.image is not None:
-        ax = spatial(slide, None, alpha=0, title="Image")
-        maps.append((ax, "The slide image, without cells", ""))
-    if truth is not None:
-        caption = f"obs['{labels}'], as given with the slide"
-        maps.append(_map(slide, truth, str(labels), category_colors(truth), caption))
     for name, values in groups.items():
         matched = truth is not None and truth.notna().any()
         caption = f"Colours follow the {labels} each domain overlaps most" if matched else ""
         maps.append(_map(slide, values, name, domain_palette(values, truth), caption))
+    if truth is not None:
+        caption = f"obs['{labels}'], as given with the slide"
+        maps.append(_map(slide, truth, str(labels), category_colors(truth), caption))
+    if slide.image is not None:
+        ax = spatial(slide, None, alpha=0, title="Image")
+        maps.append((ax, f"The slide image, without {unit_of(slide)}s", ""))
     page.add_figures(maps)
 
 
@@ -130,7 +120,7 @@ def _map(
     slide: Slide, values: pd.Series, title: str, palette: Mapping[object, str], caption: str
 ) -> tuple[Axes, str, str]:
     ax = spatial(slide, values, title=title, palette=palette, legend="below")
-    return ax, f"Map of the cells coloured by {title}", caption
+    return ax, f"Map of the {unit_of(slide)}s coloured by {title}", caption
 
 
 def domain_palette(values: pd.Series, truth: pd.Series | None) -> dict[object, str]:
@@ -168,10 +158,11 @@ def add_hits(
     inner = inner_cells(slide.pos, side / 2)
     rows = central_cells(vectors, groups, inner) if queries is None else np.asarray(queries)
     palette = domain_palette(groups, truth)
+    unit = unit_of(slide)
     page.section("Niches like these").add_text(
-        f"For a typical cell of each large domain, the {num_hits} cells with the most similar "
-        f"{index.metric} embedding, at least {side:.0f} µm apart so that no two share their "
-        f"niche. d is the distance of the embeddings. Index: {index!r}."
+        f"For a typical {unit} of each large domain, the {num_hits} {unit}s with the most similar "
+        f"surroundings, at least {side:.0f} µm apart so that no two share them. d is the "
+        f"{_METRICS[index.metric]} of their embeddings."
     )
     for row in rows:
         hits = distinct_hits(index, int(row), slide, num=num_hits, apart_um=side)
@@ -180,46 +171,26 @@ def add_hits(
         same = int((groups.iloc[hits.row] == group).sum())
         page.add_figure(
             figure,
-            alt=f"Surroundings of cell {name} and of the {len(hits.row)} cells most like it",
+            alt=f"Surroundings of {unit} {name} and of the {len(hits.row)} {unit}s most like it",
             caption=f"{name}, of domain {group}: {same} of {len(hits.row)} hits are of it too. "
             f"Squares are {side:.0f} µm wide"
             + (", image above and domains below" if slide.image is not None else ""),
         )
     if len(categories(groups)) > 1:
-        page.add_text("Dots are cells, coloured as in the maps; the ring marks the cell itself.")
+        page.add_text(
+            f"Dots are {unit}s, coloured as in the maps; the ring marks the {unit} itself."
+        )
 
 
 def add_coverage(page: Report, coverage: pd.DataFrame, missing: Sequence[str]) -> None:
     """Add the section on the genes of the model that were measured."""
-    page.section("Gene panel").add_table(
+    page.appendix("Gene panel").add_table(
         coverage, caption="Genes of the model that each slide has; the others are masked"
     )
     if len(missing):
         named = ", ".join(missing[:_MAX_MISSING])
         more = f" and {len(missing) - _MAX_MISSING} more" if len(missing) > _MAX_MISSING else ""
         page.add_text(f"Not measured: {named}{more}.")
-
-
-def add_levels(
-    page: Report, slide: Slide, groups: Mapping[str, pd.Series], truth: pd.Series | None
-) -> None:
-    """Cells, niches and tissue regions side by side, where at least two of them are known."""
-    levels: dict[str, Any] = dict(known_levels(slide))
-    palettes: dict[str, dict[object, str]] = {}
-    if groups:
-        name, values = next(iter(groups.items()))
-        levels["niche"] = values.rename(name)
-        palettes["niche"] = domain_palette(values, truth)
-    if len(levels) < 2:
-        return
-    axes = hierarchy(slide, **levels, palettes=palettes)
-    figure = axes[0].figure
-    assert isinstance(figure, Figure)
-    page.section("Cells, niches, tissue").add_figure(
-        figure,
-        alt=f"Maps of the {', '.join(k for k in ('cell', 'niche', 'tissue') if k in levels)} level",
-        caption="Lines on a map are the borders of the groups of the next one",
-    )
 
 
 def add_scatter(
@@ -233,9 +204,19 @@ def add_scatter(
     """The map to move about in."""
     first = dict(groups) | ({} if truth is None else {str(labels): truth})
     palettes = {name: domain_palette(values, truth) for name, values in groups.items()}
-    scatter = cell_scatter(
-        slide, scatter_columns(slide, first), palettes=palettes, max_cells=max_cells
-    )
-    page.section("Explore the cells").add_text(
-        "Move over a cell to see what is known of it. Drag to move, turn the wheel to zoom."
+    columns = scatter_columns(slide, first, hidden=_of_levels(slide))
+    scatter = cell_scatter(slide, columns, palettes=palettes, max_cells=max_cells)
+    unit = unit_of(slide)
+    page.section(f"Explore the {unit}s").add_text(
+        f"Move over a {unit} to see what is known of it. Drag to move, turn the wheel to zoom."
     ).add_scatter(scatter)
+
+
+def _of_levels(slide: Slide) -> set[str]:
+    """Columns of ``obs`` with groups of a model's levels: where a rule divided, not biology."""
+    name = slide.adata.uns.get(keys.UNS, {}).get("name", "")
+    start = keys.embedding_key(name, "")
+    levels = [key.removeprefix(start) for key in slide.adata.obsm if key.startswith(start)]
+    return {keys.group_key(name, level) for level in levels} | {
+        domain_column(name, level) for level in levels
+    }

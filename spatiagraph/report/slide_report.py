@@ -20,8 +20,9 @@ from spatiagraph.inference.domains import (
 )
 from spatiagraph.inference.embedded import DOMAIN_LEVELS, embedding_record, model_name
 from spatiagraph.models.base import SlideModel
-from spatiagraph.report.compose import write_report
+from spatiagraph.report.compose import slide_page
 from spatiagraph.report.generation import Generation
+from spatiagraph.report.page import Report
 from spatiagraph.training.folder import read_history, read_record
 
 
@@ -31,9 +32,11 @@ class SlideReport(Domains):
 
     Attributes:
         path: The HTML file.
+        page: What it shows; sections can be added, and the file be written anew.
     """
 
     path: Path
+    page: Report
 
 
 def report_slide(
@@ -83,12 +86,11 @@ def report_slide(
     if model is not None:
         coverage = model.panel.coverage([slide]).set_index("slide_id")
         missing = model.panel.align(slide).missing
-    written = write_report(
-        path,
-        slide=slide,
+    page = slide_page(
+        slide,
         run=record,
         history=history,
-        domains=found.domains,
+        domains=_drawn(found.domains),
         labels=labels,
         scores=_shown(found.scores),
         highlight=OURS,
@@ -99,7 +101,13 @@ def report_slide(
         missing=missing,
         warnings=warnings,
     )
-    return SlideReport(found.domains, found.scores, found.index, written)
+    written = page.write(path)
+    return SlideReport(found.domains, found.scores, found.index, written, page)
+
+
+def _drawn(domains: dict[str, pd.Series]) -> dict[str, pd.Series]:
+    """Domains of the finest level: above it, groups have the outlines that a rule gave them."""
+    return dict([next(iter(domains.items()))])
 
 
 def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -50,6 +50,9 @@ tr.best td, tr.best th { background: #e8f3fa; }
   padding: .5rem 1rem; margin: 1rem 0; }
 .warnings ul { margin: .25rem 0; padding-left: 1.2rem; }
 details summary { cursor: pointer; color: var(--accent); }
+section > details > summary { border-top: 1px solid var(--line); margin-top: 1.25rem;
+  padding-top: .75rem; }
+summary h2 { display: inline; border: 0; margin: 0; padding: 0; }
 footer { margin-top: 3rem; padding-bottom: 2rem; font-size: .8rem; }
 @media print { nav { display: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
 """

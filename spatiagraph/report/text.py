@@ -5,6 +5,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from spatiagraph.data.slide import Slide
+from spatiagraph.data.units import lattice
+
+_BIN_UM = 20.0  # sites of a lattice that lie closer are bins of one array, no spots
+
+
+def unit_of(slide: Slide) -> str:
+    """Name what a row of a slide is: ``"cell"``, or ``"spot"`` or ``"bin"`` of a capture array."""
+    found = lattice(slide.pos)
+    if found is None:
+        return "cell"
+    return "spot" if found.pitch > _BIN_UM else "bin"
+
 
 def as_text(value: Any) -> str:
     """Format a value for people: thousands apart, four digits, yes and no.

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatiagraph.data import make_tissue
-from spatiagraph.report import Generation, write_report
+import spatiagraph as sg
+from spatiagraph.data import Slide, make_tissue
+from spatiagraph.report import Generation, slide_page
+from spatiagraph.report.generation import add_generation
 from spatiagraph.report.niches import central_cells, distinct_hits, inner_cells, niche_window_um
+from spatiagraph.report.scores import verdict
 from spatiagraph.retrieval import NicheIndex
 
 SLIDE = make_tissue(600, num_genes=30, image="he", seed=0)
@@ -20,7 +23,7 @@ IMAGES = np.full((9, 3, 8, 8), 0.5, np.float32)
 
 
 def write(path, **arguments):
-    return write_report(path, slide=SLIDE, **arguments).read_text(encoding="utf-8")
+    return slide_page(SLIDE, **arguments).write(path).read_text(encoding="utf-8")
 
 
 def test_only_what_is_given_is_shown(tmp_path):
@@ -49,11 +52,14 @@ def test_a_full_report_has_every_part_and_stays_small(tmp_path):
         warnings=["Something to know"],
         generation=[Generation(IMAGES, IMAGES, title="a to b")],
     )
-    for part in (
-        "Warnings", "Scores", "Training", "Cells, niches, tissue", "Domains on the slide",
-        "Explore the cells", "Niches like these", "Generation: a to b",
+    at = 0
+    for part in (  # in this order
+        "Warnings", "Domains on the slide", "Scores", "Explore the cells", "Niches like these",
+        "Generation: a to b", "What was run", "Training", "Gene panel",
     ):  # fmt: skip
-        assert f"<h2>{part}</h2>" in html
+        assert f"<h2>{part}</h2>" in html[at:], part
+        at = html.index(f"<h2>{part}</h2>", at)
+    assert html.count("<details><summary><h2>") == 3
     assert "Not measured: GENE1, GENE2." in html
     assert "Something to know" in html
     assert len(re.findall(r"\d of \d hits are of it too", html)) == 3
@@ -62,10 +68,65 @@ def test_a_full_report_has_every_part_and_stays_small(tmp_path):
 
 def test_a_slide_without_image_gets_maps_all_the_same(tmp_path):
     slide = make_tissue(300, num_genes=30, image=None)
-    path = write_report(
-        tmp_path / "page.html", slide=slide, domains={"region": slide.adata.obs["region"]}
+    html = slide_page(slide, domains={"region": slide.adata.obs["region"]}).html()
+    assert "Map of the cells coloured by region" in html
+
+
+def test_a_section_that_is_added_later_comes_before_what_is_folded_away():
+    page = slide_page(SLIDE, run={"model": "ContextModel"}, max_interactive=0)
+    add_generation(page, Generation(IMAGES, IMAGES, title="late"))
+    assert page.html().index("Generation: late") < page.html().index("What was run")
+
+
+def test_spots_are_called_spots():
+    y, x = np.mgrid[:20, :20]
+    slide = make_tissue(400, num_genes=30, image=None)
+    slide.adata.obsm["spatial"] = np.stack([x.ravel() * 100.0, y.ravel() * 100.0], 1)
+    slide = Slide(slide.adata, slide_id="array")
+    html = slide_page(slide, labels="niche").html()
+    text = re.sub(r"<style>.*?</style>|<script.*?</script>", "", html, flags=re.DOTALL)
+    assert "Explore the spots" in text
+    assert not re.search(r"\bcells?\b", text), re.findall(r".{40}\bcells?\b.{20}", text)
+
+
+def test_no_object_of_python_is_shown_as_its_code(tmp_path):
+    html = write(tmp_path / "page.html", index=INDEX, labels="niche", max_interactive=0)
+    assert not re.search(
+        r"\w+\((\w+=|\d+ )", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     )
-    assert "Map of the cells coloured by region" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "std", "words"),
+    [
+        (0.80, 0.50, 0.01, "spatiagraph is better here by 0.30"),
+        (0.50, 0.53, 0.01, "averaged PCA is better here by 0.03"),
+        (0.50, 0.53, 0.03, "are alike here"),
+    ],
+)
+def test_who_found_the_domains_best_is_said_in_a_sentence(ours, other, std, words):
+    scores = pd.DataFrame(
+        {"ARI": [ours, other, 0.1], "ARI_std": std},
+        index=["spatiagraph", "pca30_nbr15", "pca30"],
+    )
+    assert words in verdict(scores, "spatiagraph")
+    assert (
+        words
+        in slide_page(
+            SLIDE, labels="niche", scores=scores, highlight="spatiagraph", max_interactive=0
+        ).html()
+    )
+    assert verdict(scores[:1], "spatiagraph") == ""
+
+
+def test_parts_of_the_slide_that_a_rule_cut_are_not_offered_as_biology():
+    slide = make_tissue(300, num_genes=30, image=None)
+    model = sg.models.ContextModel.for_slides([slide], channels=8)
+    sg.embed(model, slide, progress=False)
+    assert slide.adata.obs["context_tissue"].nunique() > 1
+    html = slide_page(slide, labels="niche").html()
+    assert ">niche</option>" in html
+    assert "context_tissue" not in html
 
 
 def test_the_map_to_move_about_in_can_be_left_out(tmp_path):
