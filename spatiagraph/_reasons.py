@@ -23,5 +23,6 @@ def reason(err: BaseException) -> str:
     if "No read method registered" in said:  # AnnData's, of its classes
         said = "an encoding that AnnData does not know"
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)
+    said = re.sub(r"\bNoneType\b", "nothing", said)
     said = re.sub(r" ?(?:<[^<>]* object at 0x[0-9a-f]+>|\[?Errno \d+\]?:?)", "", said)
     return " ".join(said.split())[:200].rstrip(".") or type(err).__name__

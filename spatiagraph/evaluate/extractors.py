@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from spatiagraph._optional import require
+from spatiagraph._reasons import reason
 from spatiagraph.data.morphology import measure_morphology
 from spatiagraph.evaluate.image_features import color_texture
 from spatiagraph.nn.image import TimmEncoder
@@ -117,7 +118,9 @@ def _inception(weights: str | Path) -> Callable[[Tensor], Tensor]:
     try:
         torch.load(weights, weights_only=True)  # torch-fidelity would unpickle anything
     except UnpicklingError as err:
-        raise ValueError(f"Expected {str(weights)!r} to hold nothing but tensors: {err}") from err
+        raise ValueError(
+            f"Expected {str(weights)!r} to hold nothing but tensors: {reason(err)}"
+        ) from err
     network: Any = fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
 
     def features(x: Tensor) -> Tensor:

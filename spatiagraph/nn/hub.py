@@ -1,5 +1,6 @@
 """Saving and loading of models: JSON and safetensors, nothing pickled."""
 
+import hashlib
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ class _SavedModel(Schema):
 
     spatiagraph: str
     model: dict[str, Any]
+    hash: str | None = None
 
 
 class PretrainedModel(Configurable, abstract=True):
@@ -51,10 +53,13 @@ class PretrainedModel(Configurable, abstract=True):
         folder = Path(directory)
         config = {"spatiagraph": spatiagraph.__version__, "model": to_config(self)}
         tensors = {k: v.detach().contiguous() for k, v in self.state_dict().items()}
-        with replaced_file(folder / CONFIG) as new_config:
+        with (
+            replaced_file(folder / CONFIG) as new_config,
+            replaced_file(folder / WEIGHTS) as new_weights,
+        ):
+            save_file(tensors, new_weights)
+            config["hash"] = _hash(config["model"], new_weights)
             new_config.write_text(json.dumps(config, indent=1), encoding="utf-8")
-            with replaced_file(folder / WEIGHTS) as new_weights:
-                save_file(tensors, new_weights)
         return folder
 
     @classmethod
@@ -77,14 +82,15 @@ class PretrainedModel(Configurable, abstract=True):
 
         Raises:
             ValueError: If there is no model, or it is of another class, or does not fit its
-                weights, or these are not finite.
+                weights, or these are not finite, or either file was changed after it was written.
         """
         folder = _local(directory_or_hub_id)
         for name in (CONFIG, WEIGHTS):
             if not (folder / name).is_file():
                 raise ValueError(f"Expected a saved model in {str(folder)!r}, found no {name}")
         where = repr(str(folder / CONFIG))
-        config = validated(read_json(folder / CONFIG), _SavedModel, where).model
+        saved = validated(read_json(folder / CONFIG), _SavedModel, where)
+        config = saved.model
         tensors = read_weights(folder / WEIGHTS)
 
         def built() -> Any:
@@ -104,6 +110,13 @@ class PretrainedModel(Configurable, abstract=True):
             model = built()
         tensors = model.upgrade_weights(tensors)
         check_weights(tensors, model, folder / WEIGHTS)
+        # last, since the others say more; models of before the hash have none
+        if saved.hash is not None and saved.hash != _hash(config, folder / WEIGHTS):
+            raise ValueError(
+                f"Expected the {CONFIG} and {WEIGHTS} that were written together, one of those in "
+                f"{str(folder)!r} was changed: save the model again, or delete 'hash' from "
+                f"{CONFIG} if the change is meant"
+            )
         model.load_state_dict(tensors)
         loaded: Self = model.eval()
         return loaded
@@ -112,6 +125,14 @@ class PretrainedModel(Configurable, abstract=True):
     def upgrade_weights(cls, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights by the names of today, from those of any version before."""
         return tensors
+
+
+def _hash(config: Mapping[str, Any], weights: Path) -> str:
+    """Hash of a model's configuration and weights: no signature, but damage does not go unseen."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    with weights.open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _local(directory_or_hub_id: str | os.PathLike[str]) -> Path:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from spatiagraph._reasons import reason
+
 MAX_MODULES = 100_000
 """Most modules of a model that is read from a file."""
 
@@ -26,7 +28,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as err:
         raise ValueError(
-            f"Expected weights in {str(path)!r}; unreadable: {err}. Is the file complete?"
+            f"Expected weights in {str(path)!r}; unreadable: {reason(err)}. Is the file complete?"
         ) from err
 
 

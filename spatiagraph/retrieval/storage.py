@@ -19,6 +19,7 @@ from pydantic import Field
 
 from spatiagraph._files import replaced_folder
 from spatiagraph._json import Schema, read_json, validated
+from spatiagraph._reasons import reason
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import SlideCalibration
 from spatiagraph.retrieval.vectors import Metric
@@ -116,7 +117,7 @@ def read_folder(path: Path) -> Stored:
         stored = Stored(_read_index(path), pd.read_parquet(path / _OBS), config, calibration)
         _check(stored)
     except (ValueError, OSError, pa.ArrowException) as err:
-        raise ValueError(f"The index in {str(path)!r} is damaged, {_AGAIN}: {err}") from err
+        raise ValueError(f"The index in {str(path)!r} is damaged, {_AGAIN}: {reason(err)}") from err
     return stored
 
 
@@ -146,7 +147,7 @@ def _write_obs(obs: pd.DataFrame, path: Path) -> None:
         obs.to_parquet(path, index=True)  # a table of no columns would lose its rows
     except (pa.ArrowInvalid, pa.ArrowTypeError) as err:
         raise ValueError(
-            f"Expected metadata columns of one type each, drop or convert: {err}"
+            f"Expected metadata columns of one type each, drop or convert: {reason(err)}"
         ) from err
 
 
@@ -154,7 +155,7 @@ def _read_index(path: Path) -> Any:
     try:
         return faiss.read_index(str(path / _INDEX))
     except RuntimeError as err:  # what FAISS raises on anything
-        raise ValueError(f"{_INDEX} cannot be read ({err})") from err
+        raise ValueError(f"{_INDEX} cannot be read ({reason(err)})") from err
 
 
 def _read_calibration(path: Path) -> SlideCalibration:
@@ -162,7 +163,7 @@ def _read_calibration(path: Path) -> SlideCalibration:
         with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
             return SlideCalibration(saved["slides"].tolist(), saved["mean"], saved["scale"])
     except (KeyError, EOFError, zipfile.BadZipFile) as err:
-        raise ValueError(f"{_CALIBRATION} cannot be read ({err})") from err
+        raise ValueError(f"{_CALIBRATION} cannot be read ({reason(err)})") from err
 
 
 def _check(stored: Stored) -> None:

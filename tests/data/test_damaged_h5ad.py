@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph.data.read import read
+from spatiagraph.data.read.structure import read_anndata
 
 CELLS, GENES = 12, 5
 
@@ -235,3 +236,33 @@ def test_values_of_another_file_are_not_opened(tmp_path, mutate):
         mutate(file, "obsm/spatial")
     with pytest.raises(ValueError, match=r"a\.h5ad: obsm/spatial in the file itself, got a link"):
         content(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr v2")
+@pytest.mark.parametrize("key", ["X/data", "obsm/spatial", "obs/_index", "var/_index"])
+def test_a_store_that_lacks_values_is_refused_and_not_read_as_zeros(tmp_path, key):
+    store = tmp_path / "slide.zarr"
+    adata = AnnData(csr_matrix(np.eye(6, 4, dtype=np.float32)), obsm={"spatial": np.ones((6, 2))})
+    adata.obs["zero"] = pd.Categorical(["only"] * 6)  # codes that Zarr leaves out
+    adata.write_zarr(store)
+    assert read_anndata(store).shape == (6, 4)
+    chunks = [p for p in (store / key).rglob("*") if p.is_file() and p.name[0].isdigit()]
+    assert chunks
+    for chunk in chunks:
+        chunk.unlink()
+    with pytest.raises(ValueError, match=rf"1 chunks of slide\.zarr: {key}, got 0"):
+        read_anndata(store)
+
+
+def test_text_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path):
+    path = make(tmp_path / "slide.h5ad")
+    content = bytearray(path.read_bytes())
+    heaps = [i for i in range(len(content)) if content.startswith(b"GCOL", i)]
+    assert heaps
+    for heap in heaps:
+        damaged = content.copy()
+        size = int.from_bytes(damaged[heap + 8 : heap + 16], "little")
+        damaged[heap + 16 : heap + size] = bytes(size - 16)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"slide\.h5ad, whose text .* byte {heap:,}"):
+            read(path)

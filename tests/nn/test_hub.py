@@ -35,6 +35,43 @@ def test_a_saved_model_gives_the_same_embeddings(model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def _changed_config(folder, change):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config["model"]["args"])
+    path.write_text(json.dumps(config))
+
+
+def _changed_weights(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # a bit of one weight, which stays finite
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: _changed_config(folder, lambda args: args.pop("likelihood")),
+        lambda folder: _changed_config(
+            folder, lambda args: args["recipe"]["args"]["graph"]["args"].update(k=9)
+        ),
+        _changed_weights,
+    ],
+    ids=["an argument is gone", "a rule is another", "a weight is changed"],
+)
+def test_loading_refuses_files_that_were_not_written_together(model, tmp_path, change):
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    change(tmp_path)
+    with pytest.raises(ValueError, match="written together"):
+        ContextModel.from_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("hash") == json.loads(before)["hash"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ContextModel.from_pretrained(tmp_path)  # as models of before, which have no hash
+
+
 def test_loading_says_what_is_missing(model, tmp_path):
     with pytest.raises(ValueError, match="found none at"):
         ContextModel.from_pretrained(tmp_path / "nowhere")

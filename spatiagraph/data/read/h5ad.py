@@ -14,6 +14,7 @@ from spatiagraph import keys
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.heaps import check_heaps
 from spatiagraph.data.read.molecules import read_any_molecules
 from spatiagraph.data.read.parts import (
     Options,
@@ -184,6 +185,7 @@ def read_file(path: Path) -> AnnData:
         raise ValueError(
             f"Expected an AnnData file (HDF5), got {path.name}, which is not HDF5 or is damaged"
         )
+    check_heaps(path)
     try:
         file = h5py.File(path)
     except OSError as err:

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph._json import read_json
+from spatiagraph._reasons import reason
 from spatiagraph.data.read.molecules import polygon_centroids
 from spatiagraph.data.read.tables import listed
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
@@ -90,7 +91,7 @@ def _corners(path: Path) -> pd.DataFrame:
         except (KeyError, TypeError, ValueError) as err:
             raise ValueError(
                 f"Expected a cell_id and a polygon for each outline in {path.name}, got another "
-                f"thing in feature {row}: {type(err).__name__} {err}"
+                f"thing in feature {row}: {reason(err)}"
             ) from err
     xy = np.concatenate(rings)
     cell = np.repeat(ids, [len(ring) for ring in rings])

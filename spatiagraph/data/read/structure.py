@@ -17,9 +17,13 @@ from anndata import AnnData, read_zarr
 from anndata._io.specs.registry import IORegistryError
 
 from spatiagraph._reasons import reason
+from spatiagraph.data.read.heaps import check_heaps
 from spatiagraph.data.sparse import settle
 
-DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, IORegistryError)
+DAMAGED = (
+    *(OSError, KeyError, RuntimeError, TypeError, ValueError, IORegistryError),
+    MemoryError,  # of a length that is damage
+)
 """What h5py and zarr raise on an object that cannot be opened or decoded, and AnnData on one of a
 version that it does not know."""
 
@@ -126,6 +130,7 @@ def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
         raise ValueError(
             f"Expected an HDF5 file, got {path.name}, which is none or is damaged. {mend}"
         )
+    check_heaps(path)
     try:
         file = h5py.File(path)
     except OSError as err:
@@ -271,6 +276,23 @@ class Node:
             return "T" if text is not None and text.length is None else str(dtype.kind)
         return "T" if dtype.kind in "OT" else str(dtype.kind)
 
+    def check_whole(self) -> None:
+        """Refuse an array of Zarr that lacks chunks, which would be read as zeros or empty text.
+
+        Zarr leaves out chunks of nothing but zeros, so this is for values that cannot all be zero.
+        """
+        if isinstance(self.item, h5py.Dataset):
+            return
+        try:
+            whole, there = self.item.nchunks, self.item.nchunks_initialized
+        except DAMAGED as err:
+            raise self.wrong("readable chunks", reason(err)) from err
+        if there < whole:
+            raise ValueError(
+                f"Expected {whole:,} chunks of {self.file}: {self.key}, got {there:,}. The "
+                "store is incomplete: copy it again"
+            )
+
     def check_shape(self, shape: tuple[int, ...], wanted: Length) -> None:
         if len(shape) < len(wanted) or any(
             w is not None and w != n for n, w in zip(shape, wanted, strict=False)
@@ -304,6 +326,8 @@ def _arrays(parent: Node, slot: str, length: Length) -> None:
         return
     for child in parent.child(slot).as_group("", "dict").children():
         _element(child, length)
+        if slot == "obsm" and child.key.endswith("/spatial") and not child.is_group:
+            child.check_whole()
 
 
 def _mapping(node: Node) -> None:
@@ -361,7 +385,7 @@ def _sparse(node: Node, length: Length) -> None:
     rows, columns = (int(n) for n in shape)
     node.check_shape((rows, columns), length)
     data, indices, indptr = (node.child(key).as_dataset() for key in ("data", "indices", "indptr"))
-    data.as_dataset("biufc", "numbers")
+    data.as_dataset("biufc", "numbers").check_whole()
     for part in (indices, indptr):
         part.as_dataset("iu", "integers")
     for part in (data, indices, indptr):
@@ -408,6 +432,8 @@ def _dataframe(node: Node, length: Length) -> int:
     if len(set(names)) < len(names):
         raise node.wrong("columns that are there once", f"column-order {names[:8]}")
     rows = _column(node.child(index), None)
+    if not node.child(index).is_group:
+        node.child(index).check_whole()
     if length and length[0] is not None and rows != length[0]:
         raise node.wrong(f"{length[0]:,} rows", f"{rows:,}")
     for name in names:

@@ -12,6 +12,7 @@ from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names, check_real
 from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.structure import open_hdf5
@@ -109,7 +110,7 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
         with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
             matrix = csr_matrix(mmread(stream).T)
     except DAMAGED as err:
-        raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {err}") from err
+        raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {reason(err)}") from err
     check_real(matrix.dtype, mtx.name)
     barcodes, features = _read_tsv(files["barcodes.tsv"]), _read_tsv(files["features.tsv"])
     if features.shape[1] < 2:
