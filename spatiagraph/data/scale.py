@@ -13,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from spatiagraph._json import shortened
 from spatiagraph.data.units import (
     CELL_SPACING_UM,
     KNOWN_PITCHES_UM,
@@ -170,7 +171,7 @@ def libraries(adata: AnnData) -> dict[str, Mapping]:
             if not isinstance(library.get(part, {}), Mapping):
                 raise ValueError(
                     f"Expected uns['spatial'][{name!r}][{part!r}] to be a group of entries, got "
-                    f"{type(library[part]).__name__}. Write the file again, or delete it"
+                    f"{shortened(library[part])}. Write the file again, or delete it"
                 )
     return found
 

@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph._json import shortened
 from spatiagraph.data.checks import as_positions
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.tables import positive_number
@@ -325,7 +326,7 @@ def build(
     if not isinstance(known, Mapping):
         raise ValueError(
             f"Expected uns[{keys.UNS!r}] of {slide_id!r} to be a group of notes, got "
-            f"{type(known).__name__}. Rename or delete it"
+            f"{shortened(known)}. Rename or delete it"
         )
     slide.adata.uns[keys.UNS] = {**known, "read": notes}
     return slide

@@ -173,7 +173,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     found = _json.read_json(path)
     if not isinstance(found, dict):
-        raise ValueError(f"Expected a JSON object in {path.name}, got {type(found).__name__}")
+        raise ValueError(f"Expected a JSON object in {path.name}, got {_json.shortened(found)}")
     return found
 
 
