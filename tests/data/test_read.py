@@ -570,7 +570,7 @@ def forget_column(folder):
     ("damage", "message"),
     [
         (fill("experiment.xenium", "{'pixel_size'"), "JSON in '.*experiment.xenium'"),
-        (fill("experiment.xenium", "[0.2125]"), "JSON object in experiment.xenium, got list"),
+        (fill("experiment.xenium", "[0.2125]"), "JSON object in experiment.xenium, got .0.2125"),
         (cut("cells.parquet"), "readable table, got cells.parquet"),
         (cut("transcripts.parquet"), "readable table, got transcripts.parquet"),
         (fill("cell_feature_matrix.h5", "no HDF5"), "got cell_feature_matrix.h5, which is none"),
