@@ -10,6 +10,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch
 
 from spatiagraph.data import GenePanel, LabelSet, SlideImage, make_tissue, to_data
+from spatiagraph.data.convert import batched
 from spatiagraph.data.recipe import (
     KNN,
     Annotated,
@@ -217,7 +218,12 @@ def test_recipe_with_all_rules_round_trips():
     full = replace(
         SPATIA, features=("X_pca", Feature("X_uni", of="tissue")), tokens=Ranks(64, (1.0,) * 30)
     )
-    for recipe in (SPATIA, full, Recipe(PANEL, levels=()), Recipe(PANEL, levels=[Whole("slide")])):
+    for recipe in (
+        SPATIA,
+        full,
+        Recipe(PANEL, levels=()),
+        Recipe(PANEL, levels=[Whole("section")]),
+    ):
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
@@ -257,6 +263,11 @@ def test_recipes_of_flags_open_as_rules():
         (lambda: {"crops": (Crop(9.0), Crop(20.0))}, "one crop and one feature of a kind"),
         (lambda: {"crops": (Crop(None),)}, "'window_um' or 'window_key' of Crop, got neither"),
         (lambda: {"features": (Feature("X", of="no"),)}, "of 'cell' or a level"),
+        (lambda: {"levels": (Annotated("tma", "core"),)}, "a batch has 'core' already"),
+        (lambda: {"levels": (Grid(), Whole("slide"))}, "a batch has 'slide' already"),
+        (lambda: {"levels": (Grid(name="edge"),)}, "a batch has 'edge_index' already"),
+        (lambda: {"features": ("depth",)}, "a batch has 'depth' already"),
+        (lambda: {"features": ("niche_pos",)}, "a batch has 'niche_pos' already"),
     ],
 )
 def test_recipe_refuses_rules_that_do_not_exist_or_go_together(rules, message):
@@ -414,6 +425,21 @@ def test_batching_keeps_crops_labels_and_features_of_every_level():
     assert batch.tissue_image.size(0) == batch.num_items("tissue") == int(batch.tissue.max()) + 1
     source, target = batch.edge_index.as_tensor()
     assert_close(batch.niche[source], batch.niche[target])
+
+
+@pytest.mark.parametrize("key", ["X_batch_corrected", "X_index", "X_face"])
+def test_batching_leaves_features_as_they_are_whatever_they_are_called(key):
+    slides = [SLIDE[:], make_tissue(90, num_genes=30, image=None, seed=1)]
+    for seed, slide in enumerate(slides):
+        values = np.random.default_rng(seed).normal(size=(slide.num_cells, 2))
+        slide.adata.obsm[key] = values.astype(np.float32)
+    levels = (Grid(25.0, "batches"), Grid(50.0, "indexed"))
+    recipe = Recipe(PANEL, levels=levels, features=(key, Feature(key, of="batches")))
+    parts = [recipe(slide).dense() for slide in slides]
+    batch = batched(parts)
+    for name in (key, f"batches_{key}", "batches_pos", "indexed_pos"):
+        assert_close(batch[name], torch.cat([data[name] for data in parts]))
+    assert batch.batches.max() == batch.num_items("batches") - 1
 
 
 def test_a_subgraph_holds_its_cells_their_edges_and_their_groups_renumbered():

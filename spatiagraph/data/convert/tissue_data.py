@@ -199,16 +199,21 @@ class TissueData(Data):
             name = key[: -len("_index")]
             below = (CELL, *names)[names.index(name)]
             return torch.tensor([[self.num_items(below)], [self.num_items(name)]])
-        if key in ("cell_index", "gene_ids"):
+        if self._is_of_items(key):
             return 0
         return super().__inc__(key, value, *args, **kwargs)
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key == "gene_mask":
             return None
-        if key == "cell_index":
+        if self._is_of_items(key):
             return 0
         return super().__cat_dim__(key, value, *args, **kwargs)
+
+    def _is_of_items(self, key: str) -> bool:
+        """Whether an attribute has a row per cell or group: PyG takes "X_batch" for numbers of one."""
+        level = key.removesuffix("_pos")
+        return key in self.items_of or key == "cell_index" or level in self.level_names
 
 
 def batched(graphs: Sequence[TissueData]) -> TissueData:
