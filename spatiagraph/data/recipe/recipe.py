@@ -1,5 +1,6 @@
 """``Recipe``: how a model wants its slides, in values that can be saved."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
@@ -25,6 +26,12 @@ from spatiagraph.graph.hierarchy import niche_positions
 
 LEVEL_NAMES = ("niche", "tissue")
 """Names of the first levels, where rules have none of their own."""
+_TAKEN = (
+    "x", "gene_ids", "gene_values", "gene_mask", "depth", "image", "image_mask", "window_um",
+    "labels", "z", "pos", "edge_index", "core", "cell_index", "levels", "slide", "batch", "ptr",
+    "num_nodes",
+)  # fmt: skip
+"""Attributes that batches have besides those of levels and features."""
 
 
 @savable
@@ -46,7 +53,8 @@ class Recipe:
         labels: Labels to read from ``obs``, or ``None``.
 
     Raises:
-        ValueError: If names repeat, or a rule refers to a level that there is not.
+        ValueError: If names repeat or are those of other attributes of a batch, or a rule refers to
+            a level that there is not.
 
     Examples:
         >>> from spatiagraph.data import GenePanel, make_tissue
@@ -195,6 +203,16 @@ class Recipe:
         flat = "graph" not in config or isinstance(config["graph"], str)
         return from_flags(config) if flat and "panel" in config else config
 
+    def _attributes(self) -> list[str]:
+        """All that batches have: one name twice would be one thing in the place of another."""
+        crops = [crop.key for crop in self.crops if crop.of != CELL]
+        return [
+            *_TAKEN,
+            *(f"{name}{end}" for name in self.level_names for end in ("", "_index", "_pos")),
+            *(f"{key}{end}" for key in crops for end in ("", "_mask")),
+            *(feature.name for feature in self.features),
+        ]
+
     def _check_names(self) -> None:
         names = self.level_names
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -207,6 +225,12 @@ class Recipe:
         keys = [rule.key for rule in self.crops] + [rule.name for rule in self.features]
         if len(set(keys)) < len(keys):
             raise ValueError(f"Expected one crop and one feature of a kind, got {sorted(keys)}")
+        repeated = [name for name, times in Counter(self._attributes()).items() if times > 1]
+        if repeated:
+            raise ValueError(
+                "Expected levels and features with names of their own, but a batch has "
+                f"{', '.join(map(repr, repeated))} already: call them otherwise"
+            )
         if isinstance(self.graph, InGroups):
             overlapping = {str(level.name): level.overlaps for level in self.levels}
             if names[:1] != (self.graph.level,) or overlapping[self.graph.level]:
