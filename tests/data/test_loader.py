@@ -3,8 +3,16 @@ import tifffile
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import GenePanel, LabelSet, Slide, SlideImage, TileLoader, make_tissue
-from spatiagraph.data.loader import in_hilbert_order
+from spatiagraph.data import (
+    GenePanel,
+    LabelSet,
+    Slide,
+    SlideImage,
+    TileLoader,
+    make_tissue,
+    to_data,
+)
+from spatiagraph.data.loader import HierarchicalLoader, in_hilbert_order
 from spatiagraph.data.recipe import Crop, Grid, InGroups, Neighborhoods, Parts, Ranks, Recipe
 
 SLIDE = make_tissue(400, num_genes=30, image="dapi", seed=0)
@@ -143,6 +151,24 @@ def test_tiles_need_no_levels_and_carry_tokens_in_place_of_counts():
         assert "x" not in tile
         assert tile.num_nodes < 400
         assert_close(tile.gene_ids, whole[tile.cell_index][:, : tile.gene_ids.size(1)])
+
+
+def test_tiles_carry_tokens_that_are_in_memory_already():
+    data = to_data(SLIDE, tokens=Ranks(12), levels=(Grid(25.0), Grid(50.0)))
+    for loader in (TileLoader([data], 100), HierarchicalLoader([data], 200)):
+        rows = torch.empty(0, dtype=torch.long)
+        for tile in loader:
+            assert "x" not in tile
+            assert_close(tile.gene_ids, data.gene_ids[tile.cell_index])
+            rows = torch.cat([rows, tile.cell_index[tile.core]])
+        assert rows.sort().values.tolist() == list(range(400))
+
+
+def test_parts_of_a_slide_share_what_they_leave_as_it_is():
+    data = Recipe(PANEL, levels=(Grid(25.0), Grid(50.0)))(SLIDE)
+    for other in (in_hilbert_order(data), data.subgraph(torch.arange(9)), data.dense()):
+        assert other.gene_mask.data_ptr() == data.gene_mask.data_ptr()
+    assert in_hilbert_order(data).tissue_pos.data_ptr() == data.tissue_pos.data_ptr()
 
 
 def test_tiles_of_three_levels_hold_all_members_of_what_they_hold():

@@ -1,5 +1,6 @@
 """Part of a slide: some of its cells, the edges between them, the groups they are in."""
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,7 +34,7 @@ def cell_subgraph(data: "TissueData", subset: Tensor) -> "TissueData":
         raise ValueError(f"Expected rows of {num} cells, got {int(cells.min())}…{int(cells.max())}")
     if cells.unique().numel() != cells.numel():
         raise ValueError("Expected every cell once, got rows that repeat")
-    part = data.clone()
+    part = copy(data)
     for key in ("pos", "core", "cell_index"):
         part[key] = data[key][cells]
     if "x" in data:

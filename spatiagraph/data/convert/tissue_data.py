@@ -141,7 +141,7 @@ class TissueData(Data):
                 found[key], found[f"{key}_mask"] = self.crop_sources[key].read(rows)
             else:
                 found[key] = self[key][rows]
-        if level == CELL:
+        if level == CELL and "x" in self:  # tokens stand in the place of counts
             counts = take_rows(self.x, rows)
             if self.tokenizer is not None:
                 found.update(self.tokenizer(as_scipy(counts), self.gene_mask.numpy()))
@@ -151,7 +151,7 @@ class TissueData(Data):
 
     def dense(self) -> "TissueData":
         """The same with everything in memory: dense counts (or tokens) and all crops."""
-        result = self.clone()
+        result = copy(self)
         for level in (CELL, *self.level_names):
             values = self.take(level, torch.arange(self.num_items(level)))
             for key, value in values.items():
@@ -211,7 +211,7 @@ class TissueData(Data):
         return super().__cat_dim__(key, value, *args, **kwargs)
 
     def _is_of_items(self, key: str) -> bool:
-        """Whether an attribute has a row per cell or group: PyG takes "X_batch" for numbers of one."""
+        """Check that an attribute has a row per cell or group, which PyG judges by its name."""
         level = key.removesuffix("_pos")
         return key in self.items_of or key == "cell_index" or level in self.level_names
 

@@ -1,5 +1,6 @@
 """Parts of a slide: its graph, niches and regions renumbered, its features sliced."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -28,8 +29,9 @@ def in_hilbert_order(data: TissueData) -> TissueData:
     if bool((order[1:] > order[:-1]).all()):
         return data
     place = _positions(order, data.num_nodes)
-    result = data.clone()
-    result.x = take_rows(data.x, order)
+    result = copy.copy(data)
+    if "x" in data:
+        result.x = take_rows(data.x, order)
     result.edge_index = _incoming(data.edge_index, order, place, data.num_nodes)
     first = data.level_names[:1]
     for name in first:  # levels above refer to groups, which stay where they are
