@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch
 
-from spatiagraph.data import GenePanel, LabelSet, SlideImage, make_tissue, to_data
+from spatiagraph.data import GenePanel, LabelSet, SlideImage, TileLoader, make_tissue, to_data
 from spatiagraph.data.convert import batched
 from spatiagraph.data.recipe import (
     KNN,
@@ -344,6 +344,47 @@ class Halves(LevelRule):
 
     def __call__(self, members):
         return (members.pos[:, 0] > members.pos[:, 0].median()).long()
+
+
+@dataclass(frozen=True)
+class Returned(LevelRule):
+    """A level rule of a user: groups as they are, in any form."""
+
+    groups: object = None
+    name: str | None = None
+
+    def __call__(self, members):
+        return self.groups
+
+
+def test_groups_of_a_user_need_no_order_and_no_numbers_without_gaps():
+    row = torch.arange(120)
+    edges = torch.stack([torch.cat([row, (row + 1) % 120]), torch.cat([row, row])])
+    pairs_of_cells = Recipe(PANEL, levels=(Returned(edges), Parts(30)))(SLIDE)
+    assert pairs_of_cells.niche_index.validate().is_sorted_by_col
+    assert pairs(pairs_of_cells.niche_index) == set(zip(*edges.tolist(), strict=True))
+    gaps = Recipe(PANEL, levels=(Returned(row // 40 * 5 - 5), Parts(30)))(SLIDE)
+    assert gaps.niche.tolist() == [-1] * 40 + [0] * 40 + [1] * 40
+    assert gaps.num_items("niche") == gaps.tissue.numel() == 2
+    assert gaps.niche_pos.isfinite().all()
+    assert len(list(TileLoader([pairs_of_cells, gaps]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "got"),
+    [
+        (torch.zeros(3, dtype=torch.long), r"int64 \[3\]"),
+        (torch.zeros(120), r"float32 \[120\]"),
+        (torch.tensor([[0], [120]]), r"int64 \[2, 1\]"),
+    ],
+    ids=["length", "type", "range"],
+)
+def test_what_is_no_group_of_each_cell_is_refused(groups, got):
+    message = (
+        rf"(?s)group of each of 120 members as integers .* got {got}, of Returned.*'synthetic'"
+    )
+    with pytest.raises(ValueError, match=message):
+        Recipe(PANEL, levels=(Returned(groups),))(SLIDE)
 
 
 def test_rules_of_a_user_are_saved_and_opened_like_ours():

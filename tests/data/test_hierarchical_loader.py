@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +12,7 @@ from spatiagraph.data.recipe import (
     KNN,
     Annotated,
     Crop,
+    Feature,
     Grid,
     InGroups,
     Neighborhoods,
@@ -349,3 +351,13 @@ def test_slides_that_were_prepared_in_other_ways_are_refused():
         HierarchicalLoader([DATA[0], cached])
     with pytest.raises(ValueError, match="at least one slide"):
         HierarchicalLoader([])
+
+
+def test_a_feature_of_some_slides_alone_is_refused_and_not_zero_in_the_others():
+    slides = [SLIDES[0][:], SLIDES[1]]
+    slides[0].adata.obsm["X_uni"] = np.ones((400, 3))
+    for of in ("cell", "niche"):
+        feature = Feature("X_uni", of=of, required=False)
+        data = [replace(RECIPE, features=(feature,))(slide) for slide in slides]
+        with pytest.raises(ValueError, match=rf"Expected \['{feature.name}'\] in all slides"):
+            HierarchicalLoader(data)

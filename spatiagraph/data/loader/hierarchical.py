@@ -20,7 +20,8 @@ from spatiagraph.data.loader.portions import Portions, class_weights, portion_st
 from spatiagraph.data.loader.region_sampler import Draw, RegionSampler
 from spatiagraph.data.recipe import Recipe
 
-_FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have; masks say so
+_FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have, instead of 0
+_MASK = "_mask"
 
 
 class RegionDataset(Dataset[TissueData]):
@@ -121,8 +122,8 @@ class HierarchicalLoader(DataLoader[TissueData]):
     others perhaps not at all.
 
     Args:
-        slides: Whole slides, prepared alike. What only some of them have (images, labels) is
-            masked for the others.
+        slides: Whole slides, prepared alike. Images and labels that only some of them have are
+            masked for the others; features, which have no mask, all have or none.
         cells_per_step: Core cells of a batch, at most.
         max_niches: Niches of a region in one batch, at most.
         max_cells: Cells of a niche in one batch, at most.
@@ -254,14 +255,17 @@ def _check_weights(slides: Sequence[TissueData], weights: Sequence[Tensor]) -> N
 def _features(slides: Sequence[TissueData]) -> dict[str, tuple[str, Tensor]]:
     """Level and an example of every feature that some slide has; refuse slides that do not fit."""
     found: dict[str, tuple[str, Tensor]] = {}
+    every: list[set[str]] = []
     for i, data in enumerate(slides):
         if len(data.level_names) != 2:
             raise ValueError(
                 f"Expected two levels, niches and regions of them, got {data.level_names} for "
                 f"slide {i}: use a TileLoader"
             )
+        every.append(set())
         for level in (CELL, *data.level_names):
             for key, value in data.take(level, torch.zeros(1, dtype=torch.long)).items():
+                every[i].add(key)
                 _, first = found.setdefault(key, (level, value))
                 shape, other = list(value.shape[1:]), list(first.shape[1:])
                 if shape != other and key not in ("gene_ids", "gene_values"):
@@ -269,10 +273,12 @@ def _features(slides: Sequence[TissueData]) -> dict[str, tuple[str, Tensor]]:
                         f"Expected slides that were prepared alike, got {key!r} of {shape} per "
                         f"item for slide {i} and of {other} before it"
                     )
-    every = [set(data.items_of) for data in slides]
-    some = [
-        k for k in ("z", "depth") if any(k in s for s in every) and any(k not in s for s in every)
+    some = [key for key in found if not all(key in has for has in every)]
+    unmasked = [
+        k for k in some if k not in _FILL and f"{k.removesuffix(_MASK)}{_MASK}" not in found
     ]
-    if some:
-        raise ValueError(f"Expected {some} in all slides or in none, got them in some")
+    if unmasked:
+        raise ValueError(
+            f"Expected {unmasked} in all slides or in none, got them in some, and no mask to say so"
+        )
     return found

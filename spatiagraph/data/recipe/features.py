@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
 from spatiagraph.data.checks import name_rows, nearest
@@ -19,7 +20,8 @@ class Feature(Rule):
     Attributes:
         key: Key of ``obsm``.
         of: ``"cell"``, or the name of a level: then the mean over its members.
-        required: Refuse slides without it; otherwise their batches go without.
+        required: Refuse slides without it; otherwise their batches go without. In a batch
+            of several slides (:class:`~spatiagraph.data.HierarchicalLoader`) all have it or none.
 
     Raises:
         ValueError: If a slide lacks it, or it is not finite numbers, one row per cell.
@@ -48,7 +50,7 @@ class Feature(Rule):
                 f"{nearest(self.key, list(slide.adata.obsm))}"
             )
         found = slide.adata.obsm[self.key]
-        values = np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+        values = np.asarray(found.toarray() if issparse(found) else found)
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
             raise ValueError(
                 f"Expected numbers [N, F] in obsm[{self.key!r}] of slide {slide.slide_id!r}, got "

@@ -22,7 +22,6 @@ from spatiagraph.data.recipe.rule import Groups, Members, as_groups
 from spatiagraph.data.recipe.saved import from_flags
 from spatiagraph.data.recipe.tokens import TokenRule
 from spatiagraph.data.slide import Slide
-from spatiagraph.graph.hierarchy import niche_positions
 
 LEVEL_NAMES = ("niche", "tissue")
 """Names of the first levels, where rules have none of their own."""
@@ -142,12 +141,11 @@ class Recipe:
         pos = torch.from_numpy(slide.pos)
         for rule in self.levels:
             members = Members(pos, slide, dict(found))
-            groups = as_groups(rule(members), pos, niche_positions)
-            if len(groups.own) != len(pos):
-                raise ValueError(
-                    f"Expected one group for each of {len(pos)} members from {rule}, got "
-                    f"{len(groups.own)}"
-                )
+            own = rule(members)
+            try:
+                groups = as_groups(own, pos)
+            except ValueError as err:
+                raise ValueError(f"{err}, of {rule} and slide {slide.slide_id!r}") from err
             found[str(rule.name)] = groups
             pos = groups.pos
         return found

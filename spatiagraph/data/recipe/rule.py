@@ -1,6 +1,6 @@
 """Rules: the small exchangeable objects a recipe is made of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ from torch_geometric import EdgeIndex
 from spatiagraph._savable import extension
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
+from spatiagraph.graph.edges import plain_edges
+from spatiagraph.graph.hierarchy import niche_positions
 
 
 class Groups(NamedTuple):
@@ -116,24 +118,41 @@ def obs_column(slide: Slide, name: str) -> pd.Series:
     return slide.adata.obs[name]
 
 
-def as_groups(found: Tensor, pos: Tensor, positions: Any) -> Groups:
-    """Groups from a vector ``[n]``, or from members → groups ``[2, P]`` (group ``i`` is of ``i``).
+def as_groups(found: Tensor, pos: Tensor) -> Groups:
+    """Groups from what a level rule returned.
 
     Args:
-        found: What a level rule returned.
+        found: Group of each member ``[n]``, -1 for none; or members → groups ``[2, P]`` in any
+            order, group ``i`` being that of member ``i``. Numbers that no member has are left out.
         pos: Positions of the members, ``[n, 2]``.
-        positions: ``(pos, groups) → centres``.
+
+    Raises:
+        ValueError: If it is neither.
     """
-    if found.dim() == 2:  # overlapping neighbourhoods: group i is the one around member i
-        return Groups(torch.arange(len(pos)), found, positions(pos, found))
+    num = len(pos)
+    if found.dtype == torch.long and found.dim() == 2 and found.size(0) == 2:
+        own, edges = torch.arange(num), plain_edges(found)
+        if isinstance(found, EdgeIndex) and found.is_sorted_by_col:
+            return Groups(own, found, niche_positions(pos, found))
+        if not edges.numel() or (int(edges.min()) >= 0 and int(edges.max()) < num):
+            member, group = edges[:, edges[1].argsort(stable=True)]
+            return _grouped(own, member, group, pos, num)
+    if found.dtype != torch.long or found.shape != (num,):
+        raise ValueError(
+            f"Expected the group of each of {num} members as integers [{num}], or members → groups "
+            f"[2, P] below {num}, got {str(found.dtype).removeprefix('torch.')} "
+            f"{list(found.shape)}"
+        )
     member = (found >= 0).nonzero().squeeze(1)
-    order = found[member].argsort(stable=True)
-    size = (len(pos), int(found.max()) + 1 if found.numel() else 0)
-    edges = torch.stack([member[order], found[member][order]])
-    index = EdgeIndex(edges, sparse_size=size, sort_order="col")
-    return Groups(found, index, positions(pos, index))
+    numbers, group = found[member].unique(return_inverse=True)
+    own = torch.full_like(found, -1)
+    own[member] = group
+    order = group.argsort(stable=True)
+    return _grouped(own, member[order], group[order], pos, len(numbers))
 
 
-def named_rules(rules: Iterable[Any]) -> dict[str, Any]:
-    """Rules by their name, in order."""
-    return {rule.name: rule for rule in rules}
+def _grouped(own: Tensor, member: Tensor, group: Tensor, pos: Tensor, num_groups: int) -> Groups:
+    """Groups of members that are sorted by group."""
+    size = (len(pos), num_groups)
+    index = EdgeIndex(torch.stack([member, group]), sparse_size=size, sort_order="col")
+    return Groups(own, index, niche_positions(pos, index))
