@@ -126,6 +126,7 @@ def _hdf5(path, rng):
         kind, change = _choose(rng, ARRAYS)
         values = node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
         changed = change(np.asarray(values), rng)
+        changed = changed.astype(object) if changed.dtype.kind == "U" else changed
         attributes = dict(node.attrs)
         del file[name]
         dtype = h5py.string_dtype() if changed.dtype == object else None
