@@ -29,12 +29,13 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         Where to write, with the same suffix. If that fails, the old file stays as it was.
 
     Raises:
+        NotADirectoryError: A part of the path to it is a file.
         DiskFullError: There is no space for it, whatever library came to know first.
     """
     place = Path(path).resolve()
     new = _beside(place, "new")
     with full_disk_named(path):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(place)
         try:
             with _full_disk_asked(new):
                 yield new
@@ -57,7 +58,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         Where to write. If that fails, the old folder stays as it was.
 
     Raises:
-        NotADirectoryError: There is a file of that name.
+        NotADirectoryError: There is a file of that name, or a part of the path to it is one.
         DiskFullError: There is no space for it, whatever library came to know first.
     """
     place = Path(path).resolve()
@@ -67,7 +68,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if old.is_dir() and not place.is_dir():  # a run was killed between the two moves below
         os.replace(old, place)
     with full_disk_named(path):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(place)
         for left in (new, old):
             if left.is_dir():
                 shutil.rmtree(left)
@@ -91,6 +92,13 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(old)
             if not done:
                 _remove_for_good(new)
+
+
+def _make_parents(place: Path) -> None:
+    for parent in place.parents:
+        if parent.is_file():
+            raise NotADirectoryError(f"Expected a folder to write to, {parent} is a file")
+    place.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

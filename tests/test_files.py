@@ -108,6 +108,18 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path):
         raise AssertionError("work")
 
 
+@pytest.mark.parametrize("replaced", [replaced_file, replaced_folder])
+@pytest.mark.parametrize("below", ["a/b", "a"])
+def test_a_file_on_the_way_to_the_place_is_named(tmp_path, replaced, below):
+    (tmp_path / "file").write_text("text")
+    with (
+        pytest.raises(NotADirectoryError, match="Expected a folder to write to, .*file is a file"),
+        replaced(tmp_path / "file" / below),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "text"
+
+
 @pytest.mark.parametrize("kind", [*FILES, *FOLDERS])
 def test_a_full_disk_is_one_error_that_names_the_path_whatever_library_writes(tmp_path, kind):
     target = tmp_path / f"scores.{kind}"
