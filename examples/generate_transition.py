@@ -21,6 +21,8 @@ import numpy as np
 
 import spatiagraph as sg
 from spatiagraph.data import measure_morphology
+from spatiagraph.data.recipe import Crop
+from spatiagraph.flow import Sampling
 from spatiagraph.inference import TransitionScores, score_transitions
 from spatiagraph.models import ImageGenerator
 from spatiagraph.training import Pairing, Run, fit_transitions
@@ -64,9 +66,8 @@ def main() -> None:
         context=["X_context", "X_context_niche"],
         transitions=transitions,
         states_key=args.states,
-        num_delta_genes=len(sg.GenePanel.from_slides([slide])),  # no morphology: it takes its time
-        size_px=args.size_px,
-        window_um=WINDOW_UM,
+        signatures=["genes"],  # no morphology: it takes its time
+        crop=Crop(WINDOW_UM, args.size_px),
         seed=args.seed,
     )
     result = fit_transitions(
@@ -82,8 +83,7 @@ def main() -> None:
         [slide],
         result.held_out,
         foreground=args.foreground,
-        num_steps=10,
-        seed=args.seed,
+        sampling=Sampling(10, seed=args.seed),
         progress=False,
     )
     print(scores.table[["ks", "wasserstein_correlation", "num_valid"]].round(3).to_string())

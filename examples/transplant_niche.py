@@ -28,7 +28,9 @@ import torch
 import spatiagraph as sg
 from spatiagraph.data import measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import inside_image, read_crops
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.flow import LinearPath, Sampling
 from spatiagraph.inference import generate, transplant
 from spatiagraph.models import ImageGenerator
 from spatiagraph.training import fit_generator
@@ -79,13 +81,12 @@ def main() -> None:
     pairs = pairs_of_cells([slide], {slide.slide_id: np.flatnonzero(whole & ~held_out)})
     generator = ImageGenerator.for_slides(
         [slide],
-        pairs=pairs,
         context=["X_context", "X_context_niche"],
-        source="noise",
-        size_px=SIZE_PX,
-        window_um=WINDOW_UM,
+        path=LinearPath("noise"),
+        crop=Crop(WINDOW_UM, SIZE_PX),
         seed=args.seed,
     )
+    generator.initialize([slide], pairs)
     training = {"max_epochs": args.epochs, "lr": 2e-3, "batch_size": 32, "average": 0.99}
     fit_generator(generator, [slide], pairs, **training, **how)
 
@@ -109,8 +110,8 @@ def main() -> None:
             cells=cells,
             context=context,
             num_samples=NUM_IMAGES,
-            num_steps=10,
-            **how,
+            sampling=Sampling(10, seed=args.seed),
+            progress=False,
         ).images
         with torch.no_grad():
             expected = model.head.expected(torch.from_numpy(context["X_context"]))

@@ -9,7 +9,7 @@ import pkgutil
 import re
 from typing import TypeVar
 
-ROOMS = ("data", "heads", "models", "nn")
+ROOMS = ("data", "flow", "heads", "models", "nn")
 """Sub-packages that define savable classes: no other is imported because a file names it."""
 MOVED: dict[str, str] = {
     "spatiagraph.data.convert.recipe.SlideToGraph": "spatiagraph.data.recipe.recipe.Recipe",

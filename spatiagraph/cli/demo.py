@@ -136,8 +136,11 @@ def _generate(
     """Cells in another state; where none is asked for, clusters are states, if that can be done."""
     from spatiagraph.cli.console import say
     from spatiagraph.cli.transitions import make_generator, train_and_score
+    from spatiagraph.data.recipe import Crop
+    from spatiagraph.flow.sampling import Sampling
     from spatiagraph.inference.domains import cluster_states
     from spatiagraph.inference.embedded import model_name
+    from spatiagraph.models.generator import TINY
     from spatiagraph.training import Pairing, Run
 
     name = model_name(section.adata)
@@ -153,9 +156,10 @@ def _generate(
             [section],
             rows,
             name,
+            TINY,
             states_key=str(states),
-            size_px=24,
-            use_morphology=False,
+            crop=Crop(size_px=24),
+            signatures=["genes"],
             seed=seed,
         )
         return train_and_score(
@@ -165,7 +169,7 @@ def _generate(
             Run(max_epochs=12, lr=2e-3, average=0.999, seed=seed, out=out),
             nuclei=nuclei or nuclei_of([section], None),
             max_pairs=40,
-            num_steps=10,
+            sampling=Sampling(10, seed=seed),
         )[1]
     except ValueError as err:  # clusters may not be where they could be learned from
         if asked:

@@ -11,6 +11,7 @@ from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_option
 
 if TYPE_CHECKING:
     from spatiagraph.data.slide import Slide
+    from spatiagraph.flow.sampling import Sampling
     from spatiagraph.inference import GeneratedImages
     from spatiagraph.models.generator import ImageGenerator
 
@@ -100,12 +101,15 @@ def generate(
         train_and_score,
         write_galleries,
     )
+    from spatiagraph.data.recipe import Crop
+    from spatiagraph.flow.sampling import Sampling
     from spatiagraph.inference.embedded import one_model_name
-    from spatiagraph.models import ImageGenerator
+    from spatiagraph.models.generator import SIZES, ImageGenerator
     from spatiagraph.training import Pairing, Run
 
     check_accelerator(accelerator)
     check_output_folder(out)
+    sampling = Sampling(steps, guidance=guidance, seed=seed)
     asked = parse_transitions(transition)
     sections = slide_options.read_all(slides)
     name = one_model_name(sections)
@@ -122,10 +126,9 @@ def generate(
             sections,
             asked,
             name,
-            states_key=states,
-            preset=preset.value,
-            size_px=size_px,
-            window_um=window_um,
+            SIZES[preset.value],
+            states_key=str(states),
+            crop=Crop(window_um, size_px),
             seed=seed,
         )
         run = Run(max_epochs=epochs, average=0.999, accelerator=accelerator, seed=seed, out=out)
@@ -136,8 +139,7 @@ def generate(
             run,
             nuclei=nuclei_of(sections, nuclei),
             max_pairs=max_cells,
-            num_steps=steps,
-            guidance=guidance,
+            sampling=sampling,
         )
         model = fitted.generator
         write_csv(scores.table, out / "scores.csv", index=True)
@@ -148,7 +150,7 @@ def generate(
         model = ImageGenerator.from_pretrained(inside if inside.is_dir() else Path(generator))
     say("")
     for (section, tag), stem in zip(each, names, strict=True):
-        made = _images_of(model, section, tag, max_cells, seed, num_steps=steps, guidance=guidance)
+        made = _images_of(model, section, tag, max_cells, sampling)
         if made is not None:
             say(str(made.save(out / f"{stem}.zarr")))
 
@@ -158,8 +160,7 @@ def _images_of(
     section: "Slide",
     tag: str,
     max_cells: int,
-    seed: int,
-    **options: Any,
+    sampling: "Sampling",
 ) -> "GeneratedImages | None":
     """Images of the control cells of a slide under a transition, if there are any."""
     import numpy as np
@@ -175,5 +176,5 @@ def _images_of(
     if not len(rows):
         say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
         return None
-    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:max_cells])
-    return inference.generate(model, section, transition=tag, cells=rows, seed=seed, **options)
+    rows = np.sort(np.random.default_rng(sampling.seed).permutation(rows)[:max_cells])
+    return inference.generate(model, section, transition=tag, cells=rows, sampling=sampling)

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from spatiagraph import keys
 from spatiagraph.cli.nuclei import Foreground
 
 if TYPE_CHECKING:
+    from spatiagraph.data.recipe import Crop
     from spatiagraph.data.slide import Slide
+    from spatiagraph.flow.sampling import Sampling
     from spatiagraph.inference import TransitionScores
-    from spatiagraph.models import ImageGenerator
+    from spatiagraph.models import GeneratorSize, ImageGenerator
     from spatiagraph.training import Pairing, Run, TransitionFit
 
 _SHOWN = ("wasserstein_correlation", "ks", "kernel_morphology", "num_images")
@@ -42,9 +44,12 @@ def make_generator(
     sections: "Sequence[Slide]",
     transitions: Sequence[Sequence[str]],
     name: str,
+    size: "GeneratorSize",
     *,
-    use_morphology: bool = True,
-    **options: Any,
+    states_key: str,
+    crop: "Crop",
+    signatures: Sequence[Literal["genes", "morphology"]] = ("genes", "morphology"),
+    seed: int = 0,
 ) -> "ImageGenerator":
     """A generator conditioned on the embeddings of cells and of their niches, and on transitions.
 
@@ -52,20 +57,23 @@ def make_generator(
         sections: Slides with images and embeddings.
         transitions: Rows of (control, target, tag).
         name: Short name of the model that embedded them.
-        use_morphology: Whether to condition on what transitions do to nuclei.
-        **options: More arguments of :meth:`~spatiagraph.models.ImageGenerator.for_slides`.
+        size: Widths and depths.
+        states_key: Column of ``obs`` with the states.
+        crop: Window that images show, and their size.
+        signatures: What transitions do on average that is conditioned on.
+        seed: Seed of the first weights.
     """
-    from spatiagraph.data import MORPHOLOGY
-    from spatiagraph.data.panel import GenePanel
     from spatiagraph.models import ImageGenerator
 
     return ImageGenerator.for_slides(
         sections,
+        size,
         context=[keys.embedding_key(name, level) for level in ("cell", "niche")],
         transitions=transitions,
-        num_delta_genes=len(GenePanel.from_slides(list(sections))),
-        num_delta_morphology=len(MORPHOLOGY) if use_morphology else 0,
-        **options,
+        states_key=states_key,
+        signatures=signatures,
+        crop=crop,
+        seed=seed,
     )
 
 
@@ -77,8 +85,7 @@ def train_and_score(
     *,
     nuclei: Foreground,
     max_pairs: int,
-    num_steps: int,
-    guidance: float = 0.2,
+    sampling: "Sampling",
 ) -> "tuple[TransitionFit, TransitionScores]":
     """A generator that was trained on most of the tissue, and its scores on the rest.
 
@@ -89,8 +96,7 @@ def train_and_score(
         run: How the generator is trained.
         nuclei: Whether they are bright or dark.
         max_pairs: Pairs of each transition to score on, at most.
-        num_steps: Steps of the integration.
-        guidance: How much the condition is exaggerated.
+        sampling: How images are generated.
     """
     from spatiagraph.inference import score_transitions
     from spatiagraph.training import fit_transitions
@@ -102,9 +108,7 @@ def train_and_score(
         fitted.held_out,
         max_pairs=max_pairs,
         foreground=nuclei,
-        num_steps=num_steps,
-        guidance=guidance,
-        seed=run.seed,
+        sampling=sampling,
     )
     return fitted, scores
 

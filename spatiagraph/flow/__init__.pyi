@@ -8,6 +8,9 @@ from . import (
     randomness as randomness,
 )
 from . import (
+    sampling as sampling,
+)
+from . import (
     solve as solve,
 )
 from . import (
@@ -35,6 +38,7 @@ from .path import LinearPath as LinearPath
 from .path import PathPoint as PathPoint
 from .randomness import named_generator as named_generator
 from .randomness import named_rng as named_rng
+from .sampling import Sampling as Sampling
 from .solve import Solution as Solution
 from .solve import guided as guided
 from .solve import integrate as integrate

@@ -1,12 +1,13 @@
 """The straight path along which a state, or noise, becomes another state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from spatiagraph._savable import savable
 from spatiagraph.flow.randomness import Randomness
 
 
@@ -22,6 +23,7 @@ class PathPoint(NamedTuple):
     velocity: Tensor
 
 
+@savable
 @dataclass(frozen=True)
 class LinearPath:
     r"""Straight line from a start to a target, at constant speed.
@@ -59,6 +61,10 @@ class LinearPath:
             raise ValueError(
                 f"Expected 'noise_probability' between 0 and 1, got {self.noise_probability}"
             )
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments that rebuild the path, plain values."""
+        return asdict(self)
 
     def start(self, control: Tensor, *, generator: Randomness = None) -> Tensor:
         """Starting point of the path of each control.

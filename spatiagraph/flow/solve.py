@@ -1,7 +1,7 @@
 """Following a field of velocities from a start to where it leads."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from spatiagraph._optional import require
 from spatiagraph.flow.times import uniform_grid
 
 Method = Literal["euler", "midpoint", "heun", "dopri5"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""Rules of a step."""
 Velocity = Callable[..., Tensor]
 
 
@@ -90,9 +92,7 @@ def integrate(
         states = _adaptive(field, x, times, rtol, atol)
         return Solution(states[-1], count, times, states if keep_path else None)
     if method not in _STEPS:
-        raise ValueError(
-            f"Expected method to be one of {', '.join(_STEPS)}, dopri5; got {method!r}"
-        )
+        raise ValueError(f"Expected method to be one of {', '.join(METHODS)}; got {method!r}")
     path = [x]
     schedule = times.tolist()  # once: reading a time off a device would wait for it
     for done, (t, after) in enumerate(zip(schedule[:-1], schedule[1:], strict=True), start=1):

@@ -14,11 +14,12 @@ from spatiagraph.data.loader import read_crops
 from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
 from spatiagraph.flow.randomness import named_generator
-from spatiagraph.flow.solve import Method
+from spatiagraph.flow.sampling import Sampling
 from spatiagraph.inference.generated import GeneratedImages
 from spatiagraph.models.generator import ImageGenerator
 from spatiagraph.models.generator.inputs import check_channels, embedded
 from spatiagraph.models.generator.pipeline import CellImagePipeline
+from spatiagraph.nn.condition import Condition
 from spatiagraph.pairing.transitions import column, in_state
 from spatiagraph.training.devices import as_device
 
@@ -31,11 +32,8 @@ def generate(
     cells: Sequence[str] | NDArray[Any] | None = None,
     context: Mapping[str, NDArray[np.floating]] | None = None,
     num_samples: int = 1,
-    num_steps: int = 25,
-    guidance: float = 0.2,
-    method: Method = "midpoint",
+    sampling: Sampling = Sampling(),
     batch_size: int = 256,
-    seed: int = 0,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> GeneratedImages:
@@ -53,13 +51,10 @@ def generate(
         context: Key of ``obsm`` → embeddings of these cells to take instead, ``[N, D]``, such as
             :func:`~spatiagraph.inference.transplant` returns.
         num_samples: Images of each cell: they differ only where a flow starts with noise.
-        num_steps: Steps of the integration.
-        guidance: How much the condition is exaggerated, see :func:`~spatiagraph.flow.guided`.
-        method: Rule of a step.
+        sampling: Steps, rule, guidance and seed of the noise. The noise of an image depends on
+            nothing else but the names of slide and cell, the number of the sample, and how often
+            the cell came before; on no other cell, batch or device.
         batch_size: Cells at once: the memory it takes.
-        seed: Seed of the noise, at least 0. That of an image depends on nothing else but the names
-            of slide and cell, the number of the sample, and how often the cell came before; on no
-            other cell, batch or device.
         device: Where the generator runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
 
@@ -68,26 +63,28 @@ def generate(
             slide does not fit the generator.
 
     Examples:
-        >>> from spatiagraph.data import make_tissue
+        >>> from spatiagraph.data import GenePanel, make_tissue
+        >>> from spatiagraph.data.recipe import Crop
+        >>> from spatiagraph.models import GeneratorSize
         >>> slide = make_tissue(50, num_genes=20)
-        >>> net = {"channels": 8, "condition_channels": 8, "num_blocks": 1}
-        >>> model = ImageGenerator.for_slides([slide], use_genes=True, size_px=16, **net)
+        >>> size = GeneratorSize(channels=8, num_blocks=1, condition_channels=8)
+        >>> panel = GenePanel.from_slides([slide])
+        >>> model = ImageGenerator.for_slides([slide], size, panel=panel, crop=Crop(size_px=16))
         >>> generate(model, slide, cells=[0, 1], progress=False).images.shape
         (2, 1, 3, 16, 16)
     """
-    if isinstance(generator, CellImagePipeline):
-        pipeline = generator
-    else:
-        pipeline = CellImagePipeline(generator)
-    model: ImageGenerator = pipeline.image_generator
+    is_pipeline = isinstance(generator, CellImagePipeline)
+    model: ImageGenerator = generator.image_generator if is_pipeline else generator
     device = as_device(device)
     model.to(device)
-    pipeline.set_progress_bar_config(disable=True)
     check_channels(model.image_channels, [slide])
     rows = _chosen(model, slide, transition, cells, model.context if context is None else ())
     control = read_crops(slide, rows, model.window_um, model.size_px)
     given = None if context is None else _given(model, context, len(rows))
-    known = model.known(slide, rows, given)
+    number = None if transition is None else model.number_of(transition)
+    condition = model.known(slide, rows, given)
+    if number is not None:
+        condition = condition._replace(transition=torch.full((len(rows),), number))
     names = slide.adata.obs_names[rows].tolist()
     before = pd.Series(rows).groupby(rows).cumcount().tolist()  # a cell in several places
     shape = (len(rows), num_samples, *control.shape[1:])
@@ -95,22 +92,15 @@ def generate(
     starts = range(0, len(rows), batch_size)
     for start in tqdm(starts, desc="generate", unit="batch", disable=not progress):
         part = slice(start, start + batch_size)
+        at = torch.arange(len(rows))[part]
+        known = Condition(*(x if x is None else x.to(device) for x in condition.take(at)))
         for sample in range(num_samples):
-            made = pipeline(
-                control[part],
-                context=None if known.context is None else known.context[part],
-                genes=None if known.genes is None else known.genes[part],
-                transition=transition,
-                num_inference_steps=num_steps,
-                guidance_scale=guidance,
-                method=method,
-                generator=[
-                    named_generator(seed, slide.slide_id, name, times, sample)
-                    for name, times in zip(names[part], before[part], strict=True)
-                ],
-                return_dict=False,
-            )
-            images[part, sample] = made[0].float().cpu().numpy()
+            noise = [
+                named_generator(sampling.seed, slide.slide_id, name, times, sample)
+                for name, times in zip(names[part], before[part], strict=True)
+            ]
+            made = model.generate(control[part].to(device), known, sampling, generator=noise)
+            images[part, sample] = made.float().cpu().numpy()
     table = pd.DataFrame(
         {
             "slide": slide.slide_id,

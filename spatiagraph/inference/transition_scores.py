@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spatiagraph.data.loader import read_crops
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate.generation import score_generation
+from spatiagraph.flow.sampling import Sampling
 from spatiagraph.inference.generating import generate
 from spatiagraph.models.generator import ImageGenerator
 
@@ -43,9 +44,7 @@ def score_transitions(
     *,
     max_pairs: int | None = 500,
     foreground: Literal["bright", "dark"] = "bright",
-    num_steps: int = 25,
-    guidance: float = 0.2,
-    seed: int = 0,
+    sampling: Sampling = Sampling(),
     device: str | torch.device = "auto",
     progress: bool = True,
     **scoring: Any,
@@ -56,11 +55,9 @@ def score_transitions(
         generator: A trained generator.
         slides: Cohort of the pairs.
         pairs: Pairs that training has not seen, such as :attr:`TransitionFit.held_out`.
-        max_pairs: Pairs of each transition, at most, drawn by ``seed``.
+        max_pairs: Pairs of each transition, at most, drawn by the seed of ``sampling``.
         foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
-        num_steps: Steps of the integration.
-        guidance: How much the condition is exaggerated.
-        seed: Of what is drawn.
+        sampling: Steps, rule and guidance of the flow, and the seed of all that is drawn.
         device: Where the generator runs.
         progress: Show a progress bar.
         **scoring: More arguments of :func:`~spatiagraph.evaluate.score_generation`.
@@ -72,7 +69,7 @@ def score_transitions(
     known = {slide.slide_id: slide for slide in slides}
     _check_pairs(pairs, list(known), tags)
     if max_pairs is not None:
-        order = pairs.sample(frac=1.0, random_state=seed)
+        order = pairs.sample(frac=1.0, random_state=sampling.seed)
         pairs = order.groupby("transition", sort=False).head(max_pairs).sort_index()
     pairs = pairs.reset_index(drop=True)
     size = (generator.image_channels, generator.size_px, generator.size_px)
@@ -81,15 +78,13 @@ def score_transitions(
     for (slide_id, tag), group in pairs.groupby(["slide", "transition"], sort=False):
         slide, rows = known[str(slide_id)], group["control_row"].to_numpy()
         wrong = tags[(tags.index(str(tag)) + 1) % len(tags)]
-        for side, asked in (("generated", str(tag)), ("wrong", wrong))[: len(tags)]:
+        for side, transition in (("generated", str(tag)), ("wrong", wrong))[: len(tags)]:
             made = generate(
                 generator,
                 slide,
-                transition=asked,
+                transition=transition,
                 cells=rows,
-                num_steps=num_steps,
-                guidance=guidance,
-                seed=seed,
+                sampling=sampling,
                 device=device,
                 progress=progress,
             )
@@ -107,7 +102,7 @@ def score_transitions(
         mpp=generator.window_um / generator.size_px,
         foreground=foreground,
         component="center",
-        seed=seed,
+        seed=sampling.seed,
         **scoring,
     )
     return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])

@@ -11,6 +11,7 @@ from .catalog import model_class as model_class
 from .context import ContextModel as ContextModel
 from .context import default_recipe as default_recipe
 from .context_encoder import ContextEncoder as ContextEncoder
+from .generator import GeneratorSize as GeneratorSize
 from .generator import ImageGenerator as ImageGenerator
 from .generator.pipeline import CellImagePipeline as CellImagePipeline
 from .spatia import Spatia as Spatia

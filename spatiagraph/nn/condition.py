@@ -62,6 +62,7 @@ class TransitionConditioner(Configurable):
             raise ValueError("Expected signatures of transitions, got no transition")
         self.context_channels = tuple(context_channels)
         self.num_genes, self.num_transitions = num_genes, num_transitions
+        self.channels = channels
         width = sum(self.context_channels) + num_genes
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))

@@ -1,7 +1,6 @@
 """Velocity network of images: a U-Net of diffusers'."""
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -174,21 +173,6 @@ class VelocityUNet(Configurable):
             elif isinstance(module, Attention) and module.residual_connection:
                 _zero(module.get_submodule("to_out.0"))
         _zero(self.net.conv_out)
-
-
-def check_side(size_px: int, multipliers: Sequence[int] | None = None) -> None:
-    """Refuse a side of images that cannot be halved from level to level.
-
-    Args:
-        size_px: Side in pixels.
-        multipliers: Those of the network; the published ones when not given.
-
-    Raises:
-        ValueError: It cannot.
-    """
-    stride = 2 ** (len(multipliers or MULTIPLIERS) - 1)
-    if size_px < stride or size_px % stride:
-        raise ValueError(f"Expected 'size_px' divisible by {stride}, got {size_px}")
 
 
 def _names(way: str, attends: list[bool], kind: str) -> tuple[str, ...]:

@@ -16,12 +16,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.models.generator import ImageGenerator
-from spatiagraph.models.generator.inputs import (
-    concatenate,
-    control_rows,
-    embedded,
-    signature_features,
-)
+from spatiagraph.models.generator.inputs import embedded
 from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
 from spatiagraph.tasks.image_flow import MIN_MORPHOLOGY
 from spatiagraph.training.generating import fit_generator
@@ -96,10 +91,9 @@ def fit_transitions(
     is learned or averaged is of the rest. Cells whose window reaches beyond the image, or without
     one of the embeddings, are left out.
 
-    What the generator was made with is filled in: the scale of its embeddings; with
-    ``num_delta_genes``, what transitions do to the genes of all slides; with
-    ``num_delta_morphology``, what they do to nuclei, and then images are aligned with the
-    morphology of target cells too.
+    What the generator was made with is filled in: the scale of its embeddings; with signatures of
+    genes, what transitions do to the genes of all slides; with those of morphology, what they do to
+    nuclei, and then images are aligned with the morphology of target cells too.
 
     Args:
         slides: Cohort with images and embeddings.
@@ -211,7 +205,6 @@ def _fill_in(
     """Give a generator scale and signatures of training pairs, and train its morphology network."""
     conditioner = generator.conditioner
     assert conditioner is not None  # it has transitions
-    tags = [transition.tag for transition in generator.transitions]
     signatures: dict[str, Any] = {}
     if conditioner.delta_genes.size(1):
         panel = GenePanel.from_slides(list(slides))
@@ -233,15 +226,7 @@ def _fill_in(
         }
         signatures["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
         learned = fit_morphology(*read_nuclei(slides, features, **at), run=run)
-    known = [
-        generator.known(slide, control_rows(slide, pairs, generator.context))
-        for slide in slides
-        if (pairs["slide"] == slide.slide_id).any()
-    ]
-    conditioner.initialize(
-        concatenate(known),
-        **{name: signature_features(value, tags, name) for name, value in signatures.items()},
-    )
+    generator.initialize(slides, pairs, **signatures)
     return learned
 
 

@@ -4,6 +4,7 @@
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -13,7 +14,9 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from spatiagraph.data import make_tissue
+from spatiagraph.flow import Sampling
 from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.nn import Condition, TokenMergingProcessor, set_token_merging
 
 pytestmark = pytest.mark.benchmark
@@ -105,7 +108,8 @@ def test_images_per_second(capsys, attention_from):
     num, steps = 4, (10, 25, 100) if attention_from == 4 else (10,)
     slide = make_tissue(100, num_genes=20, image="dapi", seed=0)
     slide.adata.obsm["X"] = np.random.default_rng(0).standard_normal((100, 32), dtype=np.float32)
-    model = ImageGenerator.for_slides([slide], context=["X"], attention_from=attention_from).eval()
+    size = replace(TINY, attention_from=attention_from)
+    model = ImageGenerator.for_slides([slide], size, context=["X"]).eval()
     crops, _ = slide.image.crops(slide.pos[:num], window_um=13.6, size_px=32)
     image = torch.from_numpy(crops)
     condition: Condition = model.known(slide, np.arange(num))
@@ -113,7 +117,7 @@ def test_images_per_second(capsys, attention_from):
 
     def generate(num_steps, guidance, ratio):
         set_token_merging(model, ratio)
-        model.generate(image, condition, num_steps=num_steps, guidance=guidance)
+        model.generate(image, condition, Sampling(num_steps, guidance=guidance))
 
     took = seconds({case: partial(generate, *case) for case in cases}, repeats=3)
     for case in cases:

@@ -12,7 +12,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 import spatiagraph as sg
-from spatiagraph.data import MORPHOLOGY
+from spatiagraph.data.recipe import Crop
 from spatiagraph.evaluate import domain_baselines
 from spatiagraph.inference import score_transitions
 from spatiagraph.models import ImageGenerator
@@ -46,10 +46,8 @@ def test_states_of_a_breast_tumour(real_data, capsys):
         context=["X_context", "X_context_niche"],
         transitions=TRANSITIONS,
         states_key="state",
-        num_delta_genes=len(sg.GenePanel.from_slides([slide])),
-        num_delta_morphology=len(MORPHOLOGY),
-        size_px=32,
-        window_um=14.0,
+        signatures=["genes", "morphology"],
+        crop=Crop(14.0, 32),
     )
     fitted = fit_transitions(slide, generator, max_epochs=60, progress=False)
     scores = score_transitions(fitted.generator, [slide], fitted.held_out, progress=False)

@@ -1,23 +1,30 @@
 """Images asked of generators: of which cells, and what they depend on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from spatiagraph.data import Slide, make_tissue, pairs_of_cells
+from spatiagraph.data.recipe import Crop
+from spatiagraph.flow import LinearPath, Sampling
 from spatiagraph.inference import generate
 from spatiagraph.models import CellImagePipeline, ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.training import fit_generator
 
 WINDOW_UM, SIZE_PX = 14.0, 16
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
-QUICK = {"size_px": SIZE_PX, "window_um": WINDOW_UM, "channels": 8, "condition_channels": 8}
-ASK = {"num_steps": 2, "progress": False}
+QUICK = replace(TINY, channels=8, condition_channels=8)
+FROM_NOISE = {"path": LinearPath("noise")}
+ASK = {"sampling": Sampling(2), "progress": False}
 
 
 def untrained(slide, **options) -> ImageGenerator:
-    return ImageGenerator.for_slides([slide], context=["X_cell"], **{**QUICK, **options})
+    given = {"context": ["X_cell"], "crop": Crop(WINDOW_UM, SIZE_PX), **options}
+    return ImageGenerator.for_slides([slide], QUICK, **given)
 
 
 def moving(model: ImageGenerator) -> ImageGenerator:
@@ -49,7 +56,7 @@ def test_cells_in_the_control_state_are_asked_unless_others_are_named(small):
 
 @pytest.mark.parametrize("source", ["control", "noise"])
 def test_images_do_not_depend_on_what_else_is_made(small, source):
-    model = moving(untrained(small, source=source))
+    model = moving(untrained(small, path=LinearPath(source)))
 
     def made(cells, **options):
         return generate(model, small, cells=cells, num_samples=2, **ASK, **options).images
@@ -62,16 +69,19 @@ def test_images_do_not_depend_on_what_else_is_made(small, source):
 
 
 def test_samples_differ_where_flows_start_at_noise(small):
-    model = untrained(small, source="noise")
-    made = generate(model, small, cells=[0, 1], num_samples=3, seed=1, **ASK)
+    model = untrained(small, **FROM_NOISE)
+    ask = {"cells": [0, 1], "num_samples": 3, "progress": False}
+    made = generate(model, small, sampling=Sampling(2, seed=1), **ask)
     assert made.images.shape[:2] == (2, 3)
     assert np.abs(made.images[:, 0] - made.images[:, 1]).max() > 0.1
-    again = generate(model, small, cells=[0, 1], num_samples=3, seed=1, **ASK)
+    again = generate(model, small, sampling=Sampling(2, seed=1), **ask)
     np.testing.assert_array_equal(made.images, again.images)
+    other = generate(model, small, sampling=Sampling(2), **ask)
+    assert np.abs(made.images - other.images).max() > 0.1
 
 
 def test_a_generator_may_come_as_a_pipeline(small):
-    model = untrained(small, source="noise")
+    model = untrained(small, **FROM_NOISE)
     first, second = (
         generate(g, small, cells=[1, 2], **ASK) for g in (model, CellImagePipeline(model))
     )
@@ -79,7 +89,7 @@ def test_a_generator_may_come_as_a_pipeline(small):
 
 
 def test_embeddings_can_be_given_in_place_of_those_of_the_slide(small):
-    model = moving(untrained(small, source="noise"))
+    model = moving(untrained(small, **FROM_NOISE))
     others = small.adata.obsm["X_cell"][[5, 6]]
     given = generate(model, small, cells=[0, 1], context={"X_cell": others}, **ASK)
     adata = small.adata.copy()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from spatiagraph.data import make_tissue
+from spatiagraph.flow import Sampling
 from spatiagraph.inference import embed_data, generate
 from spatiagraph.models import ContextModel, ImageGenerator, Spatia
 from spatiagraph.nn import MorphologyProfile
@@ -40,7 +41,7 @@ def test_a_generator_saved_before_makes_the_images_it_made():
     slide = make_tissue(60, num_types=3, num_niches=2, num_genes=8, image="dapi", seed=7)
     slide.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(60, 4)).astype("f4")
     model = ImageGenerator.from_pretrained(SAVED / "generator")
-    ask = {"cells": np.arange(4), "num_steps": 2, "device": "cpu", "progress": False}
+    ask = {"cells": np.arange(4), "sampling": Sampling(2), "device": "cpu", "progress": False}
     got = generate(model, slide, transition="larger", **ask).images
     with np.load(SAVED / "generator" / "images.npz") as expected:
         np.testing.assert_allclose(got, expected["images"], rtol=1e-5, atol=1e-5)

@@ -1,21 +1,29 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 from spatiagraph.data import PairBatch
+from spatiagraph.data.recipe import Crop
 from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.nn import Condition
 from spatiagraph.tasks import ImageFlow
 
-NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8, "dropout": 0.0}
+NET = replace(TINY, channels=8, condition_channels=8, head_channels=8)
 STATES = [("a", "b", "forth"), ("b", "a", "back"), ("a", "c", "away")]
 PLAIN = {"gamma": 0.0, "drop_probability": 0.0, "flip_probability": 0.0, "contrast_weight": 0.0}
 
 
-def generator(*, moving: bool = True, **options) -> ImageGenerator:
+def generator(*, moving: bool = True, context=None, transitions=()) -> ImageGenerator:
     torch.manual_seed(0)
-    model = ImageGenerator(image_channels=1, size_px=16, **NET, **options)
+    widths = tuple((context or {}).values())
+    conditioner = NET.conditioner(widths, num_transitions=len(transitions))
+    unet = NET.unet(1, conditioned=conditioner is not None)
+    known = {"context": context, "transitions": transitions, "crop": Crop(size_px=16)}
+    model = ImageGenerator(unet, conditioner, **known)
     for parameter in model.unet.parameters() if moving else ():
         nn.init.normal_(parameter, std=0.1)
     return model

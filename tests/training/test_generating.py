@@ -1,5 +1,7 @@
 """End to end: pairs, training, images. The tissue's nuclei tell whether it worked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,18 @@ import torch
 
 from spatiagraph.data import make_tissue, measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import read_crops
+from spatiagraph.data.recipe import Crop
 from spatiagraph.evaluate.baselines import domain_baselines
+from spatiagraph.flow import LinearPath, Sampling
 from spatiagraph.inference import generate
 from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.pairing import pair_states
 from spatiagraph.training import fit_generator
 
 WINDOW_UM, SIZE_PX = 14.0, 16
+CROP = Crop(WINDOW_UM, SIZE_PX)
+FEW = {"sampling": Sampling(5), "progress": False}
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
 FAST = {"accelerator": "cpu", "progress": False, "lr": 2e-3, "average": 0.99, "batch_size": 32}
 
@@ -52,9 +59,8 @@ def area_of(slide, cells) -> float:
 
 
 def trained(slide, pairs, *, max_epochs, **options) -> tuple[ImageGenerator, pd.DataFrame]:
-    model = ImageGenerator.for_slides(
-        [slide], size_px=SIZE_PX, window_um=WINDOW_UM, pairs=pairs, **options
-    )
+    model = ImageGenerator.for_slides([slide], crop=CROP, **options)
+    model.initialize([slide], pairs)
     return model, fit_generator(model, [slide], pairs, max_epochs=max_epochs, **FAST).history
 
 
@@ -86,7 +92,7 @@ def test_nuclei_of_cells_in_another_state_move_to_its_size():
     moved = {}
     for _, target, tag in STATES:
         shift = area_of(slide, held_out & (state == target)) - before
-        made = generate(model, slide, transition=tag, cells=cells, num_steps=5, progress=False)
+        made = generate(model, slide, transition=tag, cells=cells, **FEW)
         moved[tag] = (mean_area(made.images[:, 0]) - mean_area(made.control), shift)
     (larger, to_larger), (smaller, to_smaller) = moved["larger"], moved["smaller"]
     assert larger / to_larger > 0.5
@@ -107,8 +113,8 @@ def test_where_the_niche_decides_the_morphology_its_embedding_tells():
     correlation = {}
     for context in (("X_cell",), ("X_cell", "X_niche")):
         pairs = pairs_of_cells([slide], {slide.slide_id: np.flatnonzero(~held_out)})
-        model, _ = trained(slide, pairs, max_epochs=15, context=context, source="noise")
-        made = generate(model, slide, cells=cells, num_steps=5, progress=False).images[:, 0]
+        model, _ = trained(slide, pairs, max_epochs=15, context=context, path=LinearPath("noise"))
+        made = generate(model, slide, cells=cells, **FEW).images[:, 0]
         area = measure_morphology(made, mpp=mpp, component="center")["area_um2"].to_numpy()
         valid = np.isfinite(area) & np.isfinite(truth)
         correlation[context[-1]] = np.corrcoef(area[valid], truth[valid])[0, 1]
@@ -121,7 +127,7 @@ def test_twenty_five_steps_lead_where_a_hundred_do():
     kinds = slide.adata.obs["cell_type"].cat.codes
     slide.adata.obsm["X"] = np.eye(3, dtype=np.float32)[kinds]
     model = ImageGenerator.for_slides(
-        [slide], context=["X"], source="noise", size_px=SIZE_PX, window_um=WINDOW_UM, channels=8
+        [slide], replace(TINY, channels=8), context=["X"], path=LinearPath("noise"), crop=CROP
     )
     fit_generator(
         model,
@@ -132,7 +138,7 @@ def test_twenty_five_steps_lead_where_a_hundred_do():
     )
 
     def made(num_steps, seed=0):
-        options = {"num_steps": num_steps, "seed": seed, "progress": False}
+        options = {"sampling": Sampling(num_steps, seed=seed), "progress": False}
         return generate(model, slide, cells=np.arange(4), **options).images
 
     best = made(100)

@@ -1,22 +1,28 @@
 """Transitions in one call: what it may look at, and what it is called again with."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data import MORPHOLOGY, Slide, SlideImage, make_tissue, pairs_of_cells
+from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.flow import Sampling
 from spatiagraph.inference import generate, score_transitions
 from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.pairing import pair_states
 from spatiagraph.tasks import ImageFlow, LossOutput, Task
 from spatiagraph.training import Pairing, Run, fit_generator, fit_transitions
 from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
-NET = {"channels": 8, "num_blocks": 1, "condition_channels": 8, "head_channels": 8}
+NET = replace(TINY, channels=8, condition_channels=8, head_channels=8)
+CROP = Crop(size_px=16)
+ONE_STEP = {"sampling": Sampling(1), "progress": False}
 RUN = {"max_epochs": 1, "morphology_epochs": 1, "accelerator": "cpu", "progress": False}
 SLIDE = make_tissue(600, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
 SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(600, 4)).astype("f4")
@@ -36,13 +42,12 @@ def new(slide=SLIDE, transitions=STATES, *, use_morphology=True) -> ImageGenerat
     """A generator that wants the signatures of its transitions."""
     return ImageGenerator.for_slides(
         [slide],
+        NET,
         context=["X_cell"],
         transitions=transitions,
         states_key="cell_type",
-        num_delta_genes=20,
-        num_delta_morphology=len(MORPHOLOGY) if use_morphology else 0,
-        size_px=16,
-        **NET,
+        signatures=["genes", "morphology"] if use_morphology else ["genes"],
+        crop=CROP,
     )
 
 
@@ -94,8 +99,8 @@ def test_editing_the_target_changes_no_image(fitted):
     edited = changed([target], image)
 
     def made(slide, cell):
-        asked = {"transition": "larger", "cells": [cell], "num_steps": 2, "progress": False}
-        return generate(fitted.generator, slide, **asked).images
+        ask = {"transition": "larger", "cells": [cell], **ONE_STEP}
+        return generate(fitted.generator, slide, **ask).images
 
     np.testing.assert_array_equal(made(edited, control), made(SLIDE, control))
     assert not np.array_equal(made(edited, target), made(SLIDE, target))
@@ -103,9 +108,7 @@ def test_editing_the_target_changes_no_image(fitted):
 
 def test_a_single_transition_has_no_wrong_one():
     only = fitted_to(SLIDE, STATES[:1], use_morphology=False)
-    scores = score_transitions(
-        only.generator, [SLIDE], only.held_out, max_pairs=6, num_steps=1, progress=False
-    )
+    scores = score_transitions(only.generator, [SLIDE], only.held_out, max_pairs=6, **ONE_STEP)
     who = set(scores.table.index.get_level_values("generator"))
     assert who == {"generated", "identity", "random_target"}
     assert len(scores.pairs) == len(scores.generated) == 6
@@ -133,7 +136,7 @@ def test_cells_that_are_not_embedded_are_left_out_or_named():
     found = fitted_to(slide, use_morphology=False)
     for pairs in (found.pairs, found.held_out):
         assert not np.isin(pairs["control_row"], control[::3]).any()
-    ask = {"transition": "larger", "num_steps": 1, "progress": False}
+    ask = {"transition": "larger", **ONE_STEP}
     made = generate(found.generator, slide, **ask)
     assert made.cells["row"].tolist() == sorted({*control} - {*control[::3]})
     assert np.isfinite(made.images).all()
@@ -168,7 +171,7 @@ def test_pairs_may_be_made_before_and_those_across_the_border_are_left_out(fitte
     with pytest.raises(ValueError, match="four fifths to train on: Expected pairs, got none of 0"):
         fit_transitions(SLIDE, new(use_morphology=False), pairs[:0], **RUN)
     with pytest.raises(ValueError, match="'transitions' and 'states_key', got one without"):
-        fit_transitions(SLIDE, ImageGenerator.for_slides([SLIDE], size_px=16, **NET), **RUN)
+        fit_transitions(SLIDE, ImageGenerator.for_slides([SLIDE], NET, crop=CROP), **RUN)
 
 
 def test_pairing_is_by_its_options():
@@ -178,7 +181,7 @@ def test_pairing_is_by_its_options():
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_a_generator_learns_in_half_precision(fitted, precision):
-    model = ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET)
+    model = ImageGenerator.for_slides([SLIDE], NET, context=["X_cell"], crop=CROP)
     before = weights_hash(model.unet)
     profile = copy.deepcopy(fitted.morphology.model)
     run = {"max_epochs": 1, "accelerator": "cpu", "progress": False, "precision": precision}
@@ -187,7 +190,7 @@ def test_a_generator_learns_in_half_precision(fitted, precision):
     assert history["morphology"].iloc[0] > 0
     assert weights_hash(model.unet) != before
     assert {parameter.isfinite().all().item() for parameter in model.parameters()} == {True}
-    made = generate(model, SLIDE, cells=[0, 1], num_steps=1, progress=False)
+    made = generate(model, SLIDE, cells=[0, 1], **ONE_STEP)
     assert made.images.dtype == np.float32
     assert np.isfinite(made.images).all()
 
@@ -206,7 +209,7 @@ class Reconstruction(Task):
 
 
 def test_a_generator_can_be_trained_by_any_task():
-    model = ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET)
+    model = ImageGenerator.for_slides([SLIDE], NET, context=["X_cell"], crop=CROP)
     fit = fit_generator(
         model,
         [SLIDE],
@@ -221,7 +224,7 @@ def test_a_generator_can_be_trained_by_any_task():
 
 def test_a_task_must_be_that_of_the_generator(fitted):
     model, other = (
-        ImageGenerator.for_slides([SLIDE], context=["X_cell"], size_px=16, **NET) for _ in range(2)
+        ImageGenerator.for_slides([SLIDE], NET, context=["X_cell"], crop=CROP) for _ in range(2)
     )
     given = {"slides": [SLIDE], "pairs": pairs_of_cells([SLIDE]), "task": ImageFlow(model)}
     with pytest.raises(ValueError, match="a task of another one"):

@@ -3,6 +3,7 @@
 As a pipeline of diffusers it is :class:`~spatiagraph.models.CellImagePipeline`.
 """
 
-from spatiagraph.models.generator.model import PRESETS, ImageGenerator
+from spatiagraph.models.generator.model import ImageGenerator
+from spatiagraph.models.generator.size import BASE, SIZES, SMALL, TINY, GeneratorSize
 
-__all__ = ["PRESETS", "ImageGenerator"]
+__all__ = ["BASE", "SIZES", "SMALL", "TINY", "GeneratorSize", "ImageGenerator"]

@@ -1,7 +1,7 @@
 """Generator of cell images from embeddings, under a transition."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,14 @@ from torch import Tensor
 
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.cohort import one_channel_number
+from spatiagraph.data.morphology import MORPHOLOGY
 from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import CELL, Crop
 from spatiagraph.data.slide import Slide
 from spatiagraph.flow.path import LinearPath
 from spatiagraph.flow.randomness import Randomness
-from spatiagraph.flow.solve import Method, guided, integrate
+from spatiagraph.flow.sampling import Sampling
+from spatiagraph.flow.solve import guided, integrate
 from spatiagraph.models.generator.inputs import (
     check_embedded,
     concatenate,
@@ -24,25 +27,14 @@ from spatiagraph.models.generator.inputs import (
     expression,
     signature_features,
 )
+from spatiagraph.models.generator.saved import from_flags
+from spatiagraph.models.generator.size import TINY, GeneratorSize
 from spatiagraph.nn.condition import Condition, TransitionConditioner
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.nn.mode import evaluating
-from spatiagraph.nn.unet import Injection, VelocityUNet, check_side
+from spatiagraph.nn.unet import VelocityUNet
 from spatiagraph.pairing.signature import Signature
 from spatiagraph.pairing.transitions import Transitions, as_transitions
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": 16, "num_blocks": 1, "dropout": 0.0, "condition_channels": 64},
-    "small": {"channels": 64, "num_blocks": 2, "dropout": 0.3, "condition_channels": 512},
-    "base": {
-        "channels": 128,
-        "multipliers": (2, 2, 2),
-        "num_blocks": 4,
-        "dropout": 0.3,
-        "condition_channels": 512,
-    },
-}
-"""``"tiny"`` trains on a laptop; ``"small"`` and ``"base"`` are the sizes of the paper."""
 
 
 class ImageGenerator(PretrainedModel):
@@ -53,159 +45,188 @@ class ImageGenerator(PretrainedModel):
     and morphology on average. It knows nothing of the cell that it is compared with. After
     `SPATIA <https://arxiv.org/abs/2507.04704>`_.
 
+    Build it from parts, or with :meth:`for_slides`.
+
     Args:
-        image_channels: Channels of the images.
-        size_px: Side of the images in pixels.
-        window_um: Side of the window around a cell that they show.
+        unet: The velocity network.
+        conditioner: Network of the condition; ``None`` for a generator without.
+        crop: Window around a cell that images show, and their size.
+        path: From where to where a flow leads.
         context: Key of ``obsm`` → width of each embedding to condition on.
         panel: Genes of an expression vector to condition on; ``None`` for none.
         transitions: Rows of (control, target, tag); empty for none.
         states_key: Column of ``obs`` that the states of the transitions are in.
-        num_delta_genes: Genes of the signatures of transitions.
-        num_delta_morphology: Features of their morphology signatures.
-        source: Where a flow starts: at the ``"control"`` image or at ``"noise"``.
-        noise: Standard deviation of noise that is added to a control image, see
-            :class:`~spatiagraph.flow.LinearPath`.
-        condition_channels: Size of the condition.
-        injection: How it enters, see :class:`~spatiagraph.nn.VelocityUNet`.
-        dropout: In the network.
-        **unet: More arguments of :class:`~spatiagraph.nn.VelocityUNet`.
 
     Shapes:
         - **x**: images in [-1, 1], ``[B, C, H, W]``
         - **t**: ``[B]``
         - **condition**: what :meth:`embed` returned; ``None`` is the null condition
         - **output**: velocities, ``[B, C, H, W]``
-    """
 
-    keywords = VelocityUNet
+    Raises:
+        ValueError: The parts do not fit together.
+    """
 
     def __init__(
         self,
+        unet: VelocityUNet,
+        conditioner: TransitionConditioner | None = None,
         *,
-        image_channels: int,
-        size_px: int = 32,
-        window_um: float = 13.6,
+        crop: Crop = Crop(),
+        path: LinearPath = LinearPath(),
         context: Mapping[str, int] | None = None,
         panel: GenePanel | None = None,
         transitions: Sequence[Sequence[str]] = (),
         states_key: str | None = None,
-        num_delta_genes: int = 0,
-        num_delta_morphology: int = 0,
-        source: Literal["control", "noise"] = "control",
-        noise: float = 0.0,
-        condition_channels: int = 512,
-        injection: Injection = "additive",
-        dropout: float = 0.3,
-        **unet: Any,
     ):
         super().__init__()
-        check_side(size_px, unet.get("multipliers"))
-        self.size_px, self.window_um = size_px, window_um
-        self.image_channels = image_channels
+        if crop.of != CELL or crop.window_um is None or crop.window_key is not None:
+            raise ValueError(f"Expected a 'crop' of cells with one window for all, got {crop}")
+        if crop.size_px % unet.stride:
+            raise ValueError(f"Expected 'size_px' divisible by {unet.stride}, got {crop.size_px}")
+        self.size_px, self.window_um = crop.size_px, crop.window_um
+        self.image_channels = unet.image_channels
         self.context = dict(context or {})
         self.panel = panel
         self.transitions = as_transitions(transitions) if len(transitions) else []
         self.states_key = states_key
-        self.path = LinearPath(source=source, noise=noise)
-        self.conditioner: TransitionConditioner | None = None
-        if self.context or panel is not None or self.transitions:
-            self.conditioner = TransitionConditioner(
-                context_channels=tuple(self.context.values()),
-                num_genes=0 if panel is None else len(panel),
-                num_transitions=len(self.transitions),
-                num_delta_genes=num_delta_genes,
-                num_delta_morphology=num_delta_morphology,
-                channels=condition_channels,
-                dropout=min(dropout, 0.1),
+        self.path = path
+        self._check_parts(unet, conditioner)
+        self.conditioner = conditioner
+        self.unet = unet
+
+    def _check_parts(self, unet: VelocityUNet, conditioner: TransitionConditioner | None) -> None:
+        """Refuse networks of another condition than the one that is looked up."""
+        wanted = {
+            "embeddings of width": tuple(self.context.values()),
+            "genes": 0 if self.panel is None else len(self.panel),
+            "transitions": len(self.transitions),
+        }
+        found: dict[str, Any] = dict.fromkeys(wanted, 0) | {"embeddings of width": ()}
+        channels = None
+        if conditioner is not None:
+            found = {
+                "embeddings of width": conditioner.context_channels,
+                "genes": conditioner.num_genes,
+                "transitions": conditioner.num_transitions,
+            }
+            channels = conditioner.channels
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise ValueError(
+                    f"Expected a 'conditioner' of {name} {value}, got one of {found[name]}"
+                )
+        if unet.condition_channels != channels:
+            raise ValueError(
+                f"Expected a 'unet' with a condition of {channels} channels as the conditioner "
+                f"has, got {unet.condition_channels}"
             )
-        self.unet = VelocityUNet(
-            image_channels,
-            condition_channels=None if self.conditioner is None else condition_channels,
-            injection=injection,
-            dropout=dropout,
-            **unet,
-        )
 
     @classmethod
     def for_slides(
         cls,
         slides: Sequence[Slide],
-        preset: Literal["tiny", "small", "base"] = "tiny",
+        size: GeneratorSize = TINY,
         *,
         context: Sequence[str] = (),
-        use_genes: bool = False,
         panel: GenePanel | None = None,
-        pairs: pd.DataFrame | None = None,
         transitions: Transitions = (),
         states_key: str | None = None,
-        delta_genes: Signature | None = None,
-        delta_morphology: Signature | None = None,
-        size_px: int = 32,
-        window_um: float = 13.6,
+        signatures: Sequence[Literal["genes", "morphology"]] = (),
+        crop: Crop = Crop(),
+        path: LinearPath = LinearPath(),
         seed: int = 0,
-        **options: Any,
-    ) -> "ImageGenerator":
+    ) -> Self:
         """A generator for some slides, with the scale of their embeddings.
 
         Args:
             slides: Training slides, embedded.
-            preset: Size of the network, see :data:`PRESETS`.
+            size: Widths and depths of the networks.
             context: Keys of ``obsm`` to condition on.
-            use_genes: Whether to condition on the expression of each cell.
-            panel: Genes to condition on; those of all slides when not given.
-            pairs: Pairs that it will be trained on; given, scales are those of their controls.
+            panel: Genes whose expression to condition on, such as
+                ``GenePanel.from_slides(slides)``; ``None`` for none.
             transitions: What it is to learn, as given to :func:`~spatiagraph.pairing.pair_states`.
             states_key: Column of ``obs`` with the states.
-            delta_genes: Result of :func:`~spatiagraph.pairing.gene_signature`.
-            delta_morphology: Result of :func:`~spatiagraph.pairing.morphology_signature`.
-            size_px: Side of the images in pixels.
-            window_um: Side of their window.
+            signatures: What transitions do on average that is conditioned on: to ``"genes"``, those
+                of all slides, and to ``"morphology"``. They are filled in by :meth:`initialize` or
+                :func:`~spatiagraph.training.fit_transitions`.
+            crop: Window around a cell that images show, and their size.
+            path: From where to where a flow leads.
             seed: Seed of the first weights.
-            **options: More constructor arguments, beyond the preset.
 
         Raises:
-            ValueError: A slide has no image, images differ in their channels, an embedding is
-                missing or differs in width, or a signature lacks a transition.
+            ValueError: A slide has no image, images differ in their channels, or an embedding is
+                missing or differs in width.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"Expected preset {', '.join(PRESETS)}, got {preset!r}")
+        if unknown := set(signatures) - {"genes", "morphology"}:
+            raise ValueError(f"Expected signatures of genes or morphology, got {sorted(unknown)}")
         requested = as_transitions(transitions) if len(transitions) else []
-        if use_genes and panel is None:
-            panel = GenePanel.from_slides(list(slides))
-        tags = [transition.tag for transition in requested]
-        features = {
-            name: signature_features(signature, tags, name)
-            for name, signature in {
-                "delta_genes": delta_genes,
-                "delta_morphology": delta_morphology,
-            }.items()
-            if signature is not None
-        }
+        channels, widths = one_channel_number(slides), embedding_widths(slides, context)
+        num_genes = len(GenePanel.from_slides(list(slides))) if "genes" in signatures else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            conditioner = size.conditioner(
+                tuple(widths.values()),
+                num_genes=0 if panel is None else len(panel),
+                num_transitions=len(requested),
+                num_delta_genes=num_genes,
+                num_delta_morphology=len(MORPHOLOGY) if "morphology" in signatures else 0,
+            )
             generator = cls(
-                image_channels=one_channel_number(slides),
-                size_px=size_px,
-                window_um=window_um,
-                context=embedding_widths(slides, context),
-                panel=panel if use_genes else None,
+                size.unet(channels, conditioned=conditioner is not None),
+                conditioner,
+                crop=crop,
+                path=path,
+                context=widths,
+                panel=panel,
                 transitions=[tuple(t) for t in requested],
                 states_key=states_key,
-                **{
-                    **PRESETS[preset],
-                    **{f"num_{name}": value.size(1) for name, value in features.items()},
-                    **options,
-                },
             )
-        if generator.conditioner is not None:
-            trained_on = [
-                generator.known(slide, control_rows(slide, pairs, context))
-                for slide in slides
-                if pairs is None or (pairs["slide"] == slide.slide_id).any()
-            ]
-            generator.conditioner.initialize(concatenate(trained_on), **features)
+        generator.initialize(slides)
         return generator
+
+    @classmethod
+    def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Flags of version 0.1.0 as parts."""
+        return from_flags(config) if "image_channels" in config else config
+
+    def initialize(
+        self,
+        slides: Sequence[Slide],
+        pairs: pd.DataFrame | None = None,
+        *,
+        delta_genes: Signature | None = None,
+        delta_morphology: Signature | None = None,
+    ) -> None:
+        """Take the scale of embeddings and genes from training cells, and keep signatures.
+
+        Args:
+            slides: Training slides, embedded.
+            pairs: Pairs to be trained on: scales are those of their controls; of all embedded cells
+                when not given.
+            delta_genes: Result of :func:`~spatiagraph.pairing.gene_signature`.
+            delta_morphology: Result of :func:`~spatiagraph.pairing.morphology_signature`.
+
+        Raises:
+            ValueError: A signature lacks a transition or is of another width than was announced.
+        """
+        if self.conditioner is None:
+            return
+        tags = [transition.tag for transition in self.transitions]
+        given = {"delta_genes": delta_genes, "delta_morphology": delta_morphology}
+        known = [
+            self.known(slide, control_rows(slide, pairs, self.context))
+            for slide in slides
+            if pairs is None or (pairs["slide"] == slide.slide_id).any()
+        ]
+        self.conditioner.initialize(
+            concatenate(known),
+            **{
+                name: signature_features(signature, tags, name)
+                for name, signature in given.items()
+                if signature is not None
+            },
+        )
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Tensor | None = None, keep: Tensor | None = None
@@ -302,22 +323,18 @@ class ImageGenerator(PretrainedModel):
         self,
         image: Tensor | None,
         condition: Condition,
+        sampling: Sampling = Sampling(),
         *,
-        num_steps: int = 25,
-        method: Method = "midpoint",
-        guidance: float = 0.2,
         generator: Randomness = None,
-        progress: Any = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         r"""Follow the flow of some cells to its end.
 
         Args:
             image: Control images in [0, 1], ``[B, C, H, W]``.
             condition: Of these cells.
-            num_steps: Steps of the integration.
-            method: Its rule, see :func:`~spatiagraph.flow.integrate`.
-            guidance: :math:`s` of :func:`~spatiagraph.flow.guided`: 0 for one network pass.
-            generator: Source of randomness, or one for each cell, where flows start at noise.
+            sampling: Steps, rule, guidance and seed.
+            generator: Source of the noise, or one for each cell, in place of the seed.
             progress: Called after each step with the number of steps done and of all.
 
         Returns:
@@ -326,12 +343,14 @@ class ImageGenerator(PretrainedModel):
         with evaluating(self):
             embedded = self.embed(condition)
             num = len(embedded) if embedded is not None else len(image) if image is not None else 1
+            if generator is None:
+                generator = torch.Generator().manual_seed(sampling.seed)
             end = integrate(
-                self if embedded is None else guided(self, guidance),
+                self if embedded is None else guided(self, sampling.guidance),
                 self.start(image, num, generator),
                 embedded,
-                method=method,
-                num_steps=num_steps,
+                method=sampling.method,
+                num_steps=sampling.num_steps,
                 progress=progress,
             )
         return (0.5 * end.x + 0.5).clamp(0, 1)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from spatiagraph.flow.randomness import Randomness
-from spatiagraph.flow.solve import Method
+from spatiagraph.flow.sampling import Sampling
 from spatiagraph.models.generator import ImageGenerator
 from spatiagraph.nn.condition import Condition
 
@@ -36,9 +36,11 @@ class CellImagePipeline(DiffusionPipeline):
         image_generator: The generator.
 
     Examples:
-        >>> from spatiagraph.models import ImageGenerator
-        >>> net = {"channels": 8, "condition_channels": 8, "num_blocks": 1}
-        >>> model = ImageGenerator(image_channels=1, size_px=16, context={"X": 4}, **net)
+        >>> from spatiagraph.data.recipe import Crop
+        >>> from spatiagraph.models import GeneratorSize, ImageGenerator
+        >>> size = GeneratorSize(channels=8, num_blocks=1, condition_channels=8)
+        >>> parts = size.unet(image_channels=1), size.conditioner(context_channels=[4])
+        >>> model = ImageGenerator(*parts, crop=Crop(size_px=16), context={"X": 4})
         >>> pipeline = CellImagePipeline(model)
         >>> pipeline.set_progress_bar_config(disable=True)
         >>> pipeline(torch.rand(2, 1, 16, 16), context=torch.rand(2, 4)).images.shape
@@ -57,9 +59,7 @@ class CellImagePipeline(DiffusionPipeline):
         context: ArrayLike | Tensor | None = None,
         genes: ArrayLike | Tensor | None = None,
         transition: str | Sequence[str] | None = None,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 0.2,
-        method: Method = "midpoint",
+        sampling: Sampling = Sampling(),
         generator: Randomness = None,
         output_type: Literal["pt", "np", "pil"] = "pt",
         return_dict: bool = True,
@@ -72,10 +72,9 @@ class CellImagePipeline(DiffusionPipeline):
             context: Their embeddings side by side, ``[B, E]``.
             genes: Their expression as in training, ``[B, G]``.
             transition: Tag of the change, one for all or one per cell.
-            num_inference_steps: Steps of the integration.
-            guidance_scale: How much the condition is exaggerated; 0 for one network pass.
-            method: Rule of a step.
-            generator: Source of randomness, or one for each cell.
+            sampling: Steps (``num_inference_steps`` of other pipelines), guidance
+                (``guidance_scale`` of theirs, less 1), rule and seed.
+            generator: Source of the noise, or one for each cell, in place of the seed.
             output_type: ``"pt"`` tensor, ``"np"`` array or ``"pil"`` pictures.
             return_dict: Whether to return a named result or a plain tuple.
 
@@ -93,13 +92,11 @@ class CellImagePipeline(DiffusionPipeline):
             raise ValueError(f"Expected inputs of as many cells, got those of {sorted(sizes)}")
         num = sizes.pop()
         condition = Condition(vectors[0], vectors[1], self._numbers(transition, num))
-        with self.progress_bar(total=num_inference_steps) as bar:
+        with self.progress_bar(total=sampling.num_steps) as bar:
             images = model.generate(
                 start,
                 condition,
-                num_steps=num_inference_steps,
-                method=method,
-                guidance=guidance_scale,
+                sampling,
                 generator=generator,
                 progress=lambda done, total: bar.update(),
             )
