@@ -16,7 +16,7 @@ def zarr_writers_ended() -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: the threads would outlive the call
         sync(_cancel_others())
         raise
 

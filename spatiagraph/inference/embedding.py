@@ -6,16 +6,14 @@ import anndata
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.hierarchy import region_of
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.cell_graph import Cells, Embeddings
-from spatiagraph.nn.mode import evaluating
 from spatiagraph.nn.top_down import rows_or_zero
-from spatiagraph.training.devices import as_device
+from spatiagraph.training.encoding import over_tiles
 from spatiagraph.training.record import run_record, weights_hash
 
 
@@ -54,7 +52,6 @@ def embed(
     return write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
 
 
-@torch.no_grad()
 def embed_data(
     model: SlideModel,
     data: TissueData,
@@ -69,22 +66,17 @@ def embed_data(
     A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
     ``read_genes=False`` the model is told that no cell has genes.
     """
-    device = as_device(device)
-    loader = model.batches([data], tile_size)
-    result: dict[str, NDArray[np.float32]] = {}
-    with evaluating(model.to(device)):
-        for tile in tqdm(loader, desc="embed", unit="tile", disable=not progress):
-            batch = tile.to(device)
-            given = model.inputs(batch)
-            if not read_genes:
-                given = tuple(v._replace(x=None) if isinstance(v, Cells) else v for v in given)
-            out = model(*given)
-            rows = batch.cell_index[batch.core].cpu().numpy()
-            for level, value in levels_of(out, batch.core, model.recipe.level_names).items():
-                if level not in result:
-                    result[level] = np.empty((data.num_nodes, value.size(1)), dtype=np.float32)
-                result[level][rows] = value.float().cpu().numpy()
-    return result
+
+    def embedded(tile: TissueData, device: torch.device) -> dict[str, torch.Tensor]:
+        batch = tile.to(device)
+        given = model.inputs(batch)
+        if not read_genes:
+            given = tuple(v._replace(x=None) if isinstance(v, Cells) else v for v in given)
+        return levels_of(model(*given), batch.core, model.recipe.level_names)
+
+    tiles, num_cells = model.batches([data], tile_size), data.num_nodes
+    found = over_tiles(model, tiles, embedded, num_cells, device=device, progress=progress)
+    return {level: z.numpy() for level, z in found.items()}
 
 
 def levels_of(out: Embeddings, core: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:

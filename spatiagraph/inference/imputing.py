@@ -4,7 +4,6 @@ import pandas as pd
 import torch
 
 from spatiagraph.data.slide import Slide
-from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models.base import SlideModel
 
@@ -40,9 +39,7 @@ def impute(
     Raises:
         ValueError: If the model reads no counts, or the slide does not fit its panel.
     """
-    head = getattr(model, "head", None)
-    if not isinstance(head, ExpressionHead) or getattr(model, "likelihood", "") == "gaussian":
-        raise ValueError(f"Expected a model of counts, got {type(model).__name__} without")
+    head = model.expression_head()
     data = model.recipe(slide)
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
     values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()

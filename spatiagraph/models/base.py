@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
@@ -16,8 +16,10 @@ from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
+from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.nn.cell_graph import CellGraph, Cells, Embeddings, Hidden, LevelGraph
 from spatiagraph.nn.hub import PretrainedModel
+from spatiagraph.nn.protocols import CellEncoding
 from spatiagraph.nn.renaming import renamed
 
 if TYPE_CHECKING:
@@ -76,6 +78,19 @@ class SlideModel(PretrainedModel, abstract=True):
     @abstractmethod
     def forward(self, *inputs: Any) -> Embeddings:
         """Embeddings of the cells of a batch and of the levels of the recipe."""
+
+    @property
+    def embedder(self) -> nn.Module:
+        """Module whose outputs are :class:`~spatiagraph.nn.Embeddings`: what runs watch."""
+        return self
+
+    def expression_head(self) -> ExpressionHead:
+        """Head that decodes counts from embeddings of cells.
+
+        Raises:
+            ValueError: If it is no model of counts.
+        """
+        raise ValueError(f"Expected a model of counts, got {type(self).__name__} without")
 
     @abstractmethod
     def inputs(self, batch: Data) -> tuple[Any, ...]:
@@ -138,7 +153,7 @@ class HierarchicalModel(SlideModel, abstract=True):
         - **output**: :class:`~spatiagraph.nn.Embeddings`
     """
 
-    cell_encoder: Any
+    cell_encoder: CellEncoding
     context_encoder: Any
     gene_share: Tensor
 
@@ -147,17 +162,18 @@ class HierarchicalModel(SlideModel, abstract=True):
         """Hops over the cell graph that a cell embedding depends on."""
         return self.context_encoder.num_hops
 
+    @property
+    def embedder(self) -> nn.Module:
+        """The context encoder, which cached cells pass through as well."""
+        return self.context_encoder
+
     def forward(self, cells: Cells, graph: CellGraph, hidden: Hidden | None = None) -> Embeddings:
         z = self.encode(cells) if cells.z is None else cells.z
         return self.context(z, graph, hidden)
 
     def encode(self, cells: Cells) -> Tensor:
         """Cells before any context, ``[N, D]``."""
-        given = cells._asdict()
-        del given["z"]
-        if not self.cell_encoder.reads_window:
-            del given["window_um"]
-        return self.cell_encoder(**given)
+        return self.cell_encoder(cells)
 
     def context(self, z: Tensor, graph: CellGraph, hidden: Hidden | None = None) -> Embeddings:
         """Cells that are encoded already, in context.

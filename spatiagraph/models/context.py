@@ -188,6 +188,14 @@ class ContextModel(HierarchicalModel):
             self.head.initialize(x)
             self.niche_head.initialize(x)
 
+    def expression_head(self) -> ExpressionHead:
+        """Head that decodes counts from embeddings of cells.
+
+        Raises:
+            ValueError: If it is a model of values.
+        """
+        return super().expression_head() if self.likelihood == "gaussian" else self.head
+
     @classmethod
     def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Arguments of version 0.1.0 as those of today."""

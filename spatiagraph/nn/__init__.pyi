@@ -54,10 +54,10 @@ from .gradient_reversal import GradientReversal as GradientReversal
 from .gradient_reversal import reverse_gradient as reverse_gradient
 from .hub import PretrainedModel as PretrainedModel
 from .image import ImageEncoder as ImageEncoder
+from .image import ImageTokens as ImageTokens
 from .image_statistics import ImageStatistics as ImageStatistics
 from .image_statistics import color_texture as color_texture
 from .level import Level as Level
-from .masked_image import ImageTokens as ImageTokens
 from .masked_image import MaskedImageDecoder as MaskedImageDecoder
 from .masked_image import MaskedImageEncoder as MaskedImageEncoder
 from .merge import TokenMerge as TokenMerge

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.protocols import Fusion, GeneEncoding, ImageEncoding
@@ -15,15 +16,11 @@ class CellEncoder(Configurable):
     Args:
         genes: Module ``(x, gene_mask, depth) → [N, D]``, or ``None``.
         image: Module ``(image) → [N, D]`` or ``[N, T, D]``, or ``None``.
-        fusion: Module ``(genes, image, gene_present, image_present) → [N, D]``; needed with an
+        fusion: Module ``(genes, image, gene_present, image_mask) → [N, D]``; needed with an
             image encoder.
 
     Shapes:
-        - **x**: counts, ``[N, G]``
-        - **image**: crops in ``[0, 1]``, ``[N, C, H, W]``
-        - **gene_mask**: genes that may be seen, ``[G]`` or ``[N, G]``
-        - **depth**: total counts, ``[N]``
-        - **gene_present**, **image_mask**: cells with that modality, ``[N]``
+        - **cells**: :class:`Cells`
         - **output**: ``[N, D]``
 
     Raises:
@@ -51,27 +48,18 @@ class CellEncoder(Configurable):
         self.image = image
         self.fusion = fusion
 
-    def forward(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, cells: Cells) -> Tensor:
         genes = None
-        if self.genes is not None and x is not None:
-            genes = self.genes(x, gene_mask, depth)
+        if self.genes is not None and cells.x is not None:
+            genes = self.genes(cells.x, cells.gene_mask, cells.depth)
         if self.fusion is None:
             if genes is None:
                 raise ValueError("Expected counts 'x': the model reads genes alone, got None")
             return genes
         tokens = None
-        if self.image is not None and image is not None:
-            tokens = self._encode_present(image, image_mask)
-        return self.fusion(genes, tokens, gene_present, image_mask)
+        if self.image is not None and cells.image is not None:
+            tokens = self._encode_present(cells.image, cells.image_mask)
+        return self.fusion(genes, tokens, cells.gene_present, cells.image_mask)
 
     def _encode_present(self, image: Tensor, image_mask: Tensor | None) -> Tensor | None:
         """Encode only crops that exist; the rest is filled with the null token by the fusion."""

@@ -28,6 +28,16 @@ class Cells(NamedTuple):
     window_um: Tensor | None = None
     z: Tensor | None = None
 
+    def take(self, rows: Tensor | slice) -> "Cells":
+        """Measurements of some of the cells.
+
+        Args:
+            rows: Their rows.
+        """
+        mask = self.gene_mask
+        some = Cells(*(None if value is None else value[rows] for value in self))
+        return some if mask is None or mask.dim() == 2 else some._replace(gene_mask=mask)
+
 
 class LevelGraph(NamedTuple):
     """Groups of one level.

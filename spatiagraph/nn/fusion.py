@@ -49,7 +49,7 @@ class _Fusion(Configurable, abstract=True):
         genes: Tensor | None,
         image: Tensor | None,
         gene_present: Tensor | None,
-        image_present: Tensor | None,
+        image_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Genes ``[N, D]`` and image tokens ``[N, T, D]`` with null tokens where missing."""
         if image is not None and image.dim() == 2:
@@ -63,7 +63,7 @@ class _Fusion(Configurable, abstract=True):
         if image is None:
             image = self.image_null.expand(genes.size(0), 1, -1)
         else:
-            image = fill_missing(image, self.image_null, image_present)
+            image = fill_missing(image, self.image_null, image_mask)
         return genes, image
 
 
@@ -76,7 +76,7 @@ class ConcatFusion(_Fusion):
     Shapes:
         - **genes**: ``[N, D]`` or ``None``
         - **image**: ``[N, D]``, ``[N, T, D]`` or ``None``
-        - **gene_present**, **image_present**: ``[N]`` bool, or ``None`` for all
+        - **gene_present**, **image_mask**: ``[N]`` bool, or ``None`` for all
         - **output**: ``[N, D]``
     """  # noqa: E501
 
@@ -93,9 +93,9 @@ class ConcatFusion(_Fusion):
         genes: Tensor | None,
         image: Tensor | None,
         gene_present: Tensor | None = None,
-        image_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> Tensor:
-        genes, image = self.fill(genes, image, gene_present, image_present)
+        genes, image = self.fill(genes, image, gene_present, image_mask)
         return genes + self.mlp(self.norm(torch.cat([genes, image.mean(1)], -1)))
 
 
@@ -117,9 +117,9 @@ class GateFusion(_Fusion):
         genes: Tensor | None,
         image: Tensor | None,
         gene_present: Tensor | None = None,
-        image_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> Tensor:
-        genes, image = self.fill(genes, image, gene_present, image_present)
+        genes, image = self.fill(genes, image, gene_present, image_mask)
         pooled = image.mean(1)
         gate = torch.sigmoid(self.gate(torch.cat([genes, pooled], -1)))
         return genes + self.scale * gate * self.value(pooled)
@@ -150,7 +150,7 @@ class CrossModalFusion(_Fusion):
         genes: Tensor | None,
         image: Tensor | None,
         gene_present: Tensor | None = None,
-        image_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> Tensor:
-        genes, image = self.fill(genes, image, gene_present, image_present)
+        genes, image = self.fill(genes, image, gene_present, image_mask)
         return genes + self.weight * self.attend(genes.unsqueeze(1), image).squeeze(1)

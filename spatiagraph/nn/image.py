@@ -1,7 +1,7 @@
 """Image encoder: cell-centred crops → one vector, or one per patch, by any timm model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,20 @@ from torch import Tensor, nn
 from spatiagraph._json import shortened
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.timm_options import TimmOptions, create_timm
+
+
+class ImageTokens(NamedTuple):
+    """Tokens of the patches that were read, and which those are.
+
+    Attributes:
+        tokens: Class token (and others that are no patch), then patches, ``[N, 1 + V, D]``.
+        visible: Patch of each token behind them, sorted, ``[N, V]``.
+        hidden: True for patches that were not read, ``[N, P]``.
+    """
+
+    tokens: Tensor
+    visible: Tensor
+    hidden: Tensor
 
 
 class TimmEncoder(Configurable, abstract=True):
@@ -31,6 +45,8 @@ class TimmEncoder(Configurable, abstract=True):
     backbone: Any
     unsaved = {"pretrained": False, "checkpoint": None}
     keywords = TimmOptions
+    reads_window: bool = False
+    """True if the size of the window of each crop is read."""
 
     def __init__(
         self,
@@ -131,6 +147,33 @@ class ImageEncoder(TimmEncoder):
                 features = features.movedim(-1, 1)
             features = features.flatten(2).transpose(1, 2)
         return self.project(features)  # [N, T, D]
+
+    def image_tokens(
+        self,
+        image: Tensor,
+        window_um: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> ImageTokens:
+        """Every patch behind their mean, which stands for a class token.
+
+        Args:
+            image: Crops in ``[0, 1]``, ``[N, C, H, W]``.
+            window_um: Not read.
+            generator: Not drawn from: no patch is hidden.
+
+        Raises:
+            ValueError: If the encoder pools its patches.
+        """
+        patches = self(image)
+        if patches.dim() != 3:
+            raise ValueError(
+                "Expected an image encoder that returns tokens [N, S, I], got "
+                f"{list(patches.shape)}: build it with tokens=True"
+            )
+        tokens = torch.cat([patches.mean(1, keepdim=True), patches], 1)
+        visible = torch.arange(patches.size(1), device=patches.device).expand(len(patches), -1)
+        return ImageTokens(tokens, visible, torch.zeros_like(visible, dtype=torch.bool))
 
     def extra_repr(self) -> str:
         return f"{self.name!r}, {self.channels}, in_channels={self.in_channels}"

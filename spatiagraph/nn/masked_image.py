@@ -4,28 +4,14 @@ Shape letters: ``N`` cells, ``P`` patches, ``V`` visible patches, ``D`` channels
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
-from spatiagraph.nn.image import TimmEncoder
+from spatiagraph.nn.image import ImageTokens, TimmEncoder
 from spatiagraph.nn.token_transformer import TokenTransformer
-
-
-class ImageTokens(NamedTuple):
-    """Tokens of the patches that were read, and which those are.
-
-    Attributes:
-        tokens: Class token (and others that are no patch), then patches, ``[N, 1 + V, D]``.
-        visible: Patch of each token behind them, sorted, ``[N, V]``.
-        hidden: True for patches that were not read, ``[N, P]``.
-    """
-
-    tokens: Tensor
-    visible: Tensor
-    hidden: Tensor
 
 
 class MaskedImageEncoder(TimmEncoder):
@@ -86,6 +72,7 @@ class MaskedImageEncoder(TimmEncoder):
         self.patch_size: int = self.backbone.patch_embed.patch_size[0]
         self.num_prefix_tokens: int = self.backbone.num_prefix_tokens + read_window
         self.window = nn.Linear(1, self.channels) if read_window else None
+        self.reads_window = read_window
 
     def forward(
         self,
@@ -127,6 +114,22 @@ class MaskedImageEncoder(TimmEncoder):
         hidden = hidden.scatter(1, visible, False)
         h = self.backbone.norm_pre(torch.cat([prefix, patches], 1))
         return ImageTokens(self.backbone.norm(self.backbone.blocks(h)), visible, hidden)
+
+    def image_tokens(
+        self,
+        image: Tensor,
+        window_um: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> ImageTokens:
+        """Tokens of the visible patches, as ``forward`` returns them.
+
+        Args:
+            image: Crops in ``[0, 1]``, ``[N, C, H, W]``.
+            window_um: Side of the window of each crop in µm, ``[N]``; read if ``reads_window``.
+            generator: Of the choice of patches.
+        """
+        return self(image, window_um if self.reads_window else None, generator=generator)
 
     def _window_token(self, window_um: Tensor | None, num_cells: int) -> Tensor:
         """Embedding of the logarithm of the size of the window, ``[N, 1, D]``."""

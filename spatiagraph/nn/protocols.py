@@ -1,8 +1,13 @@
 """Signatures of the exchangeable parts: a module that has one can take the place of ours."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from spatiagraph.nn.cell_graph import Cells
+from spatiagraph.nn.image import ImageTokens
 
 
 class Pooled(NamedTuple):
@@ -60,6 +65,24 @@ class ImageEncoding(Protocol):
 
 
 @runtime_checkable
+class ImageTokenEncoding(Protocol):
+    """Crop of each cell → tokens, a class token or what stands for it first."""
+
+    channels: int
+    reads_window: bool
+
+    def image_tokens(
+        self,
+        image: Tensor,
+        window_um: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> ImageTokens:
+        """Encode crops ``[N, C, H, W]`` in [0, 1] as tokens ``[N, 1 + V, D]``."""
+        ...
+
+
+@runtime_checkable
 class Fusion(Protocol):
     """Genes and image of each cell → one vector; either may be missing."""
 
@@ -68,7 +91,7 @@ class Fusion(Protocol):
         genes: Tensor | None,
         image: Tensor | None,
         gene_present: Tensor | None = None,
-        image_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> Tensor:
         """Fuse ``genes [N, D]`` with ``image [N, D]`` or ``[N, T, D]``, ``[N, D]``."""
         ...
@@ -76,17 +99,27 @@ class Fusion(Protocol):
 
 @runtime_checkable
 class CellEncoding(Protocol):
-    """Genes and image of each cell → one vector, before any context."""
+    """Genes and image of each cell → one vector, before any context.
 
-    def __call__(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Encode counts ``x [N, G]`` and crops ``image [N, C, H, W]``, ``[N, D]``."""
+    One that ``reads_window`` reads the size of the window of each crop.
+    """
+
+    reads_window: bool
+
+    @property
+    def genes(self) -> object | None:
+        """Encoder of genes; ``None`` where they are not read."""
+        ...
+
+    @property
+    def image(self) -> object | None:
+        """Encoder of images; ``None`` where they are not read."""
+        ...
+
+    def __call__(self, cells: Cells) -> Tensor:
+        """Encode measurements of cells, ``[N, D]``."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained, as of any module."""
         ...

@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.gene_tokens import GeneTokenEncoder
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image_statistics import ImageStatistics
+from spatiagraph.nn.protocols import ImageTokenEncoding
 from spatiagraph.nn.token_cell import CellStreams, TokenCellEncoder, in_chunks
 
 
@@ -55,12 +58,12 @@ class ProfileStart(Configurable):
         return self.encoder.channels
 
     @property
-    def genes(self) -> nn.Module | None:
+    def genes(self) -> GeneTokenEncoder | None:
         """Encoder of gene tokens, if genes are read."""
         return self.encoder.genes
 
     @property
-    def image(self) -> nn.Module | None:
+    def image(self) -> ImageTokenEncoding | None:
         """Encoder of image tokens, if images are read."""
         return self.encoder.image
 
@@ -69,61 +72,28 @@ class ProfileStart(Configurable):
         """True if the image encoder reads the size of the window of each crop."""
         return self.encoder.reads_window
 
-    def forward(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        window_um: Tensor | None = None,
-        chunk_size: int = 512,
-    ) -> Tensor:
-        return in_chunks(
-            lambda **given: self.streams(**given).cell,
-            self.encoder.num_cells(x, image),
-            chunk_size,
-            x=x,
-            image=image,
-            gene_mask=gene_mask,
-            depth=depth,
-            gene_present=gene_present,
-            image_mask=image_mask,
-            window_um=window_um,
-        )
+    def forward(self, cells: Cells, chunk_size: int = 512) -> Tensor:
+        num_cells = self.encoder.num_cells(cells)
+        return in_chunks(lambda some: self.streams(some).cell, cells, num_cells, chunk_size)
 
-    def streams(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        window_um: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> CellStreams:
-        """Streams of the encoder, with the embedding started; arguments as of the encoder."""
-        depth = x.sum(1) if depth is None and x is not None else depth
-        streams = self.encoder.streams(
-            x,
-            image,
-            gene_mask=gene_mask,
-            depth=depth,
-            gene_present=gene_present,
-            image_mask=image_mask,
-            window_um=window_um,
-            generator=generator,
-        )
+    def streams(self, cells: Cells, generator: torch.Generator | None = None) -> CellStreams:
+        """Streams of the encoder, with the embedding started.
+
+        Args:
+            cells: Measurements.
+            generator: Of the draw of genes and of patches.
+        """
+        if cells.depth is None and cells.x is not None:
+            cells = cells._replace(depth=cells.x.sum(1))
+        streams = self.encoder.streams(cells, generator)
         cell = self.gate * streams.cell
-        if self.profile is not None and x is not None:
-            cell = cell + _where(gene_present, self.profile(x, gene_mask, depth))
-        if self.image_profile is not None and image is not None:
-            shown = image if image_mask is None else _blank(image, image_mask)
-            cell = cell + _where(image_mask, self.image_gate * self.image_profile(shown))
+        if self.profile is not None and cells.x is not None:
+            profile = self.profile(cells.x, cells.gene_mask, cells.depth)
+            cell = cell + _where(cells.gene_present, profile)
+        if self.image_profile is not None and cells.image is not None:
+            mask = cells.image_mask
+            shown = cells.image if mask is None else _blank(cells.image, mask)
+            cell = cell + _where(mask, self.image_gate * self.image_profile(shown))
         return streams._replace(cell=cell)
 
     def decode(self, streams: CellStreams) -> Tensor:

@@ -5,16 +5,18 @@ Shape letters: ``N`` cells, ``G`` genes, ``L`` gene tokens, ``T`` cell tokens, `
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.gene_sampling import SampledGenes, sample_genes
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
-from spatiagraph.nn.masked_image import ImageTokens
+from spatiagraph.nn.image import ImageTokens
+from spatiagraph.nn.protocols import ImageTokenEncoding
 from spatiagraph.nn.token_fusion import TokenFusion
 
 Tokenizer = Literal["counts", "bins"]
@@ -31,7 +33,7 @@ class CellStreams(NamedTuple):
         gene_tokens: Gene stream before fusion.
         image_tokens: Image stream before fusion, with the patches it shows.
         gene_present: Cells that have genes, ``[N]``.
-        image_present: Cells that have an image, ``[N]``.
+        image_mask: Cells that have an image, ``[N]``.
     """
 
     cell: Tensor
@@ -41,7 +43,7 @@ class CellStreams(NamedTuple):
     gene_tokens: GeneTokens | None
     image_tokens: ImageTokens | None
     gene_present: Tensor | None
-    image_present: Tensor | None
+    image_mask: Tensor | None
 
 
 class TokenCellEncoder(Configurable):
@@ -53,7 +55,8 @@ class TokenCellEncoder(Configurable):
     Args:
         channels: Size of the embedding, :math:`D`.
         genes: Encoder of gene tokens; ``None`` reads images alone.
-        image: Encoder of image tokens: a :class:`~spatiagraph.nn.MaskedImageEncoder`, or any
+        image: Encoder of image tokens (:class:`~spatiagraph.nn.protocols.ImageTokenEncoding`): a
+            :class:`~spatiagraph.nn.MaskedImageEncoder`, or any
             :class:`~spatiagraph.nn.ImageEncoder` with ``tokens=True``, CNNs included, whose mean
             stands for the class token; ``None`` reads genes alone.
         fusion: Fusion of both; needed with an image encoder.
@@ -64,12 +67,7 @@ class TokenCellEncoder(Configurable):
             built with ``normalization="none"``.
 
     Shapes:
-        - **x**: counts, ``[N, G]``
-        - **image**: crops in ``[0, 1]``, ``[N, C, H, W]``
-        - **gene_mask**: genes that may be seen, ``[G]`` or ``[N, G]``
-        - **depth**: total counts over all genes, ``[N]``; the sum of ``x`` when not given
-        - **gene_present**, **image_mask**: cells with that modality, ``[N]``
-        - **window_um**: side of the window of each crop, ``[N]``, for image encoders that read it
+        - **cells**: :class:`Cells`; their ``depth`` is the sum of ``x`` when not given
         - **chunk_size**: cells encoded at once without gradients: bounds memory, changes no result
         - **output**: ``[N, D]``
 
@@ -78,15 +76,15 @@ class TokenCellEncoder(Configurable):
             tokenizer is unknown.
     """
 
-    genes: Any
-    image: Any
+    genes: GeneTokenEncoder | None
+    image: ImageTokenEncoding | None
     order: Tensor
 
     def __init__(
         self,
         channels: int,
         genes: GeneTokenEncoder | None = None,
-        image: nn.Module | None = None,
+        image: ImageTokenEncoding | None = None,
         fusion: TokenFusion | None = None,
         *,
         num_tokens: int | None = 1000,
@@ -111,71 +109,37 @@ class TokenCellEncoder(Configurable):
             order = torch.randperm(genes.num_genes, generator=generator).float()
             self.register_buffer("order", order, persistent=False)
 
-    def forward(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        window_um: Tensor | None = None,
-        chunk_size: int = 512,
-    ) -> Tensor:
+    def forward(self, cells: Cells, chunk_size: int = 512) -> Tensor:
         return in_chunks(
-            lambda **given: self.streams(**given).cell,
-            self.num_cells(x, image),
-            chunk_size,
-            x=x,
-            image=image,
-            gene_mask=gene_mask,
-            depth=depth,
-            gene_present=gene_present,
-            image_mask=image_mask,
-            window_um=window_um,
+            lambda some: self.streams(some).cell, cells, self.num_cells(cells), chunk_size
         )
 
     @property
     def reads_window(self) -> bool:
         """True if the image encoder reads the size of the window of each crop."""
-        return getattr(self.image, "window", None) is not None
+        return self.image is not None and self.image.reads_window
 
-    def streams(
-        self,
-        x: Tensor | None = None,
-        image: Tensor | None = None,
-        *,
-        gene_mask: Tensor | None = None,
-        depth: Tensor | None = None,
-        gene_present: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        window_um: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> CellStreams:
-        """Everything about each cell; arguments as for ``forward``.
+    def streams(self, cells: Cells, generator: torch.Generator | None = None) -> CellStreams:
+        """Everything about each cell.
 
         Args:
-            x: Counts, ``[N, G]``.
-            image: Crops in ``[0, 1]``, ``[N, C, H, W]``.
-            gene_mask: Genes that may be seen, ``[G]`` or ``[N, G]``.
-            depth: Total counts over all genes, ``[N]``.
-            gene_present: Cells with genes, ``[N]``.
-            image_mask: Cells with an image, ``[N]``.
-            window_um: Side of the window of each crop in µm, ``[N]``.
+            cells: Measurements.
             generator: Of the draw of genes and of patches.
         """
-        self.num_cells(x, image)
+        self.num_cells(cells)
         sampled = gene_tokens = image_tokens = None
+        x, image, present = cells.x, cells.image, cells.gene_present
         if self.genes is not None and x is not None:
-            depth = x.sum(1) if depth is None else depth
-            sampled = self.sample(x, gene_mask, generator)
+            depth = x.sum(1) if cells.depth is None else cells.depth
+            sampled = self.sample(x, cells.gene_mask, generator)
             gene_tokens = self.genes(sampled.ids, self._values(x, sampled), depth, pad=sampled.pad)
         if self.image is not None and image is not None:
-            image_tokens = self._encode_present(image, image_mask, window_um, generator)
-        cell, genes, tokens = self._fuse(gene_tokens, image_tokens, gene_present, image_mask)
+            image_tokens = _tokens_of_present(
+                self.image, image, cells.image_mask, cells.window_um, generator
+            )
+        cell, genes, tokens = self._fuse(gene_tokens, image_tokens, present, cells.image_mask)
         return CellStreams(
-            cell, genes, tokens, sampled, gene_tokens, image_tokens, gene_present, image_mask
+            cell, genes, tokens, sampled, gene_tokens, image_tokens, present, cells.image_mask
         )
 
     def decode(self, streams: CellStreams) -> Tensor:
@@ -194,7 +158,7 @@ class TokenCellEncoder(Configurable):
             cell_tokens=streams.genes[:, : first.num_cell_tokens],
         )
         _, genes, _ = self._fuse(
-            tokens, streams.image_tokens, streams.gene_present, streams.image_present
+            tokens, streams.image_tokens, streams.gene_present, streams.image_mask
         )
         assert genes is not None
         return genes[:, first.num_cell_tokens :]
@@ -203,6 +167,8 @@ class TokenCellEncoder(Configurable):
         self, x: Tensor, gene_mask: Tensor | None, generator: torch.Generator | None = None
     ) -> SampledGenes:
         """Genes of each cell that become tokens: drawn in training, fixed otherwise."""
+        if self.genes is None:
+            raise ValueError("Expected an encoder of genes, this one reads images alone")
         if x.size(1) != self.genes.num_genes:
             raise ValueError(
                 f"Expected {self.genes.num_genes} genes as in the model's panel, got {x.size(1)}; "
@@ -232,7 +198,7 @@ class TokenCellEncoder(Configurable):
         genes: GeneTokens | None,
         image: ImageTokens | None,
         gene_present: Tensor | None,
-        image_present: Tensor | None,
+        image_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Cell embedding, gene stream and image stream."""
         if self.fusion is not None:
@@ -241,7 +207,7 @@ class TokenCellEncoder(Configurable):
                 None if image is None else image.tokens,
                 gene_pad=None if genes is None else genes.pad,
                 gene_present=gene_present,
-                image_present=image_present if image is not None else None,
+                image_mask=image_mask if image is not None else None,
             )
             return (
                 fused.cell,
@@ -252,48 +218,11 @@ class TokenCellEncoder(Configurable):
             raise ValueError("Expected counts 'x': the model reads genes alone, got None")
         return self.project(genes.cell_tokens.mean(1)), genes.tokens, None
 
-    def _encode_present(
-        self,
-        image: Tensor,
-        present: Tensor | None,
-        window_um: Tensor | None,
-        generator: torch.Generator | None,
-    ) -> ImageTokens | None:
-        """Tokens of the crops that exist; zeros, for the fusion to replace, elsewhere."""
-        some = present is not None and not bool(present.all())
-        if some and not bool(present.any()):  # type: ignore[union-attr]
-            return None
-        found = self._encode(
-            image[present] if some else image,
-            window_um[present] if some and window_um is not None else window_um,
-            generator,
-        )
-        if not some or present is None:
-            return found
-        return ImageTokens(*(scatter_present(t, present) for t in found))
-
-    def _encode(
-        self, image: Tensor, window_um: Tensor | None, generator: torch.Generator | None
-    ) -> ImageTokens:
-        if getattr(self.image, "window", None) is not None:
-            return self.image(image, window_um, generator=generator)
-        if hasattr(self.image, "mask_ratio"):
-            return self.image(image, generator=generator)
-        tokens = self.image(image)
-        if tokens.dim() != 3:
-            raise ValueError(
-                "Expected an image encoder that returns tokens [N, S, I], got "
-                f"{list(tokens.shape)}: build it with tokens=True"
-            )
-        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
-        patches = torch.arange(tokens.size(1) - 1, device=tokens.device).expand(len(tokens), -1)
-        return ImageTokens(tokens, patches, torch.zeros_like(patches, dtype=torch.bool))
-
-    def num_cells(self, x: Tensor | None, image: Tensor | None) -> int:
+    def num_cells(self, cells: Cells) -> int:
         """Number of cells given, :math:`N`; refuses input that the encoder does not read."""
         usable = [
             given
-            for given, encoder in ((x, self.genes), (image, self.image))
+            for given, encoder in ((cells.x, self.genes), (cells.image, self.image))
             if given is not None and encoder is not None
         ]
         if not usable:
@@ -303,23 +232,34 @@ class TokenCellEncoder(Configurable):
 
 
 def in_chunks(
-    encode: Callable[..., Tensor], num_cells: int, chunk_size: int, **given: Tensor | None
+    encode: Callable[[Cells], Tensor], cells: Cells, num_cells: int, chunk_size: int
 ) -> Tensor:
-    """Encode cells, a chunk at a time where no gradient is asked for.
+    """Encode cells, a chunk at a time where no gradient is needed.
 
     Args:
-        encode: Function of ``given``.
+        encode: Encoder of some cells.
+        cells: All of them.
         num_cells: Number of cells, :math:`N`.
         chunk_size: Cells of a chunk.
-        **given: Arguments with one row per cell each; ``gene_mask`` may be of all cells.
     """
     if torch.is_grad_enabled() or num_cells <= chunk_size:
-        return encode(**given)
-    mask = given.get("gene_mask")
-    if mask is not None:
-        given["gene_mask"] = mask.expand(num_cells, -1)
-    parts = []
-    for start in range(0, num_cells, chunk_size):
-        rows = slice(start, start + chunk_size)
-        parts.append(encode(**{name: t if t is None else t[rows] for name, t in given.items()}))
-    return torch.cat(parts)
+        return encode(cells)
+    starts = range(0, num_cells, chunk_size)
+    return torch.cat([encode(cells.take(slice(start, start + chunk_size))) for start in starts])
+
+
+def _tokens_of_present(
+    encoder: ImageTokenEncoding,
+    image: Tensor,
+    present: Tensor | None,
+    window_um: Tensor | None,
+    generator: torch.Generator | None,
+) -> ImageTokens | None:
+    """Tokens of the crops that exist; zeros, for the fusion to replace, elsewhere."""
+    if present is None or bool(present.all()):
+        return encoder.image_tokens(image, window_um, generator=generator)
+    if not bool(present.any()):
+        return None
+    window_um = None if window_um is None else window_um[present]
+    found = encoder.image_tokens(image[present], window_um, generator=generator)
+    return ImageTokens(*(scatter_present(tokens, present) for tokens in found))

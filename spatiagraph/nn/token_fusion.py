@@ -68,7 +68,7 @@ class TokenFusion(Configurable):
         - **genes**: ``[N, T, D]`` or ``None``
         - **image**: ``[N, S, I]`` or ``None``
         - **gene_pad**: True where a gene token holds nothing, ``[N, T]``; cell tokens always do
-        - **gene_present**, **image_present**: cells with that modality, ``[N]`` bool, or ``None``
+        - **gene_present**, **image_mask**: cells with that modality, ``[N]`` bool, or ``None``
           for all
         - **output**: :class:`FusedTokens`
 
@@ -124,7 +124,7 @@ class TokenFusion(Configurable):
         *,
         gene_pad: Tensor | None = None,
         gene_present: Tensor | None = None,
-        image_present: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> FusedTokens:
         self._check(genes, image, gene_pad)
         num_cells = len(genes if genes is not None else image)  # type: ignore[arg-type]
@@ -132,16 +132,16 @@ class TokenFusion(Configurable):
             gene_present = torch.zeros(num_cells, dtype=torch.bool, device=self.gene_null.device)
             genes, gene_pad = self.gene_null.expand(num_cells, self.num_cell_tokens, -1), None
         if image is None:
-            image_present = torch.zeros(num_cells, dtype=torch.bool, device=self.gene_null.device)
+            image_mask = torch.zeros(num_cells, dtype=torch.bool, device=self.gene_null.device)
             image = self.image_null.expand(num_cells, 1, -1)
         genes = fill_missing(genes, self.gene_null, gene_present)
-        image = fill_missing(image, self.image_null, image_present)
+        image = fill_missing(image, self.image_null, image_mask)
         fused_genes = self._residual(genes, self.fuse_genes(genes, image))
         fused_image = self._residual(image, self.fuse_image(image, genes, gene_pad))
         pooled = fused_genes[:, : self.num_cell_tokens].mean(1)
         halves = {
             "gene_queries": fill_missing(pooled, self.gene_null, gene_present),
-            "image_queries": fill_missing(fused_image[:, 0], self.image_null, image_present),
+            "image_queries": fill_missing(fused_image[:, 0], self.image_null, image_mask),
         }
         if self.direction == "both":
             weighted = [halves["gene_queries"], self.weight * halves["image_queries"]]

@@ -38,6 +38,11 @@ class Task(nn.Module, ABC):
     takes_cached_cells = False
     """Whether the task can do with cell embeddings computed once, ``batch.z``."""
 
+    @property
+    def embedder(self) -> nn.Module | None:
+        """Module whose outputs are embeddings, for a run to watch; ``None`` for other models."""
+        return self.model.embedder if isinstance(self.model, SlideModel) else None
+
     def __init_subclass__(cls, *, pretrains: type[SlideModel] | None = None, **kwargs: Any):
         """Make the task the one that ``fit`` trains a model with, unless told otherwise.
 

@@ -1,11 +1,14 @@
-"""``encode_cells``: cells as they are before any context, to train the context on."""
+"""Values of the cells of a slide, tile by tile; ``encode_cells``: cells before any context."""
+
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.loader import TileLoader
-from spatiagraph.models.base import HierarchicalModel
+from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.training.devices import as_device
 
@@ -13,6 +16,41 @@ _CELL_INPUTS = ("x", "depth", "image", "image_mask", "window_um")
 
 
 @torch.no_grad()
+def over_tiles(
+    model: SlideModel,
+    tiles: Iterable[TissueData],
+    values: Callable[[TissueData, torch.device], Mapping[str, Tensor]],
+    num_cells: int,
+    *,
+    device: str | torch.device = "auto",
+    desc: str = "embed",
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """Values of every cell from those of the core cells of each tile.
+
+    Args:
+        model: The model, which is evaluated and brought to the device.
+        tiles: Tiles whose core cells are all cells of a slide.
+        values: Values of the core cells of a tile by name, ``[C, D]``.
+        num_cells: Cells of the slide, :math:`N`.
+        device: Where the model runs; ``"auto"`` is CUDA where there is one.
+        desc: Name of the progress bar.
+        progress: Show it.
+
+    Returns:
+        Name → ``[N, D]`` float32, on the CPU.
+    """
+    device = as_device(device)
+    result: dict[str, Tensor] = {}
+    with evaluating(model.to(device)):
+        for tile in tqdm(tiles, desc=desc, unit="tile", disable=not progress):
+            for name, value in values(tile, device).items():
+                if name not in result:
+                    result[name] = torch.empty(num_cells, value.size(1))
+                result[name][tile.cell_index[tile.core]] = value.float().cpu()
+    return result
+
+
 def encode_cells(
     model: HierarchicalModel,
     data: TissueData,
@@ -20,7 +58,7 @@ def encode_cells(
     chunk_size: int = 4096,
     device: str | torch.device = "auto",
     progress: bool = False,
-) -> torch.Tensor:
+) -> Tensor:
     """Embeddings of the cells of a prepared slide before any context, ``[N, D]`` float32.
 
     What the context of a model can be trained on when its cell encoder is not trained along.
@@ -32,19 +70,16 @@ def encode_cells(
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
     """
-    device = as_device(device)
-    loader = TileLoader([data], chunk_size, num_hops=0)
-    result = torch.empty(0)
-    with evaluating(model.to(device)):
-        for tile in tqdm(loader, desc="encode cells", unit="tile", disable=not progress):
-            core = tile.core
-            cells = TissueData(
-                gene_mask=tile.gene_mask,
-                num_nodes=int(core.sum()),
-                **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
-            )
-            z = model.encode(model.cells(cells.to(device))).float().cpu()
-            if not len(result):
-                result = z.new_empty(data.num_nodes, z.size(1))
-            result[tile.cell_index[core]] = z
-    return result
+
+    def encoded(tile: TissueData, device: torch.device) -> dict[str, Tensor]:
+        core = tile.core
+        cells = TissueData(
+            gene_mask=tile.gene_mask,
+            num_nodes=int(core.sum()),
+            **{key: tile[key][core] for key in _CELL_INPUTS if key in tile},
+        )
+        return {"cell": model.encode(model.cells(cells.to(device)))}
+
+    tiles = TileLoader([data], chunk_size, num_hops=0)
+    where = {"device": device, "desc": "encode cells", "progress": progress}
+    return over_tiles(model, tiles, encoded, data.num_nodes, **where).get("cell", torch.empty(0))

@@ -1,7 +1,7 @@
 """``fit``: train a model on slides."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def fit(
     checked: list[TissueData] = []
     if held_out is not None:
         prepared, checked = held_out.split(model, slides, prepared, run.seed)
+    frozen: Iterable[nn.Parameter] = ()
     if cache_cells:
         if not isinstance(model, HierarchicalModel):
             raise ValueError(
@@ -96,8 +97,9 @@ def fit(
             )
         for data in (*prepared, *checked):
             _cache_cells(model, data, run)
+        frozen = model.cell_encoder.parameters()
     workers: dict[str, Any] = {"seed": run.seed, "num_workers": run.num_workers}
-    with _frozen(getattr(model, "cell_encoder", None) if cache_cells else None):
+    with _frozen(frozen):
         return train(
             task,
             model.batches(prepared, tile_size, shuffle=True, **workers)
@@ -119,9 +121,9 @@ def _cache_cells(model: HierarchicalModel, data: TissueData, run: Run) -> None:
 
 
 @contextmanager
-def _frozen(module: nn.Module | None) -> Iterator[None]:
-    """Train everything but ``module``."""
-    trained = [p for p in ([] if module is None else module.parameters()) if p.requires_grad]
+def _frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Train all but some parameters."""
+    trained = [p for p in parameters if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:

@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.nn.cell_graph import Embeddings
+
 _LEAST_RANK = 1.5  # nearly all cells on one line
 _FALLEN = 0.25  # of the highest rank of the run
 _ROWS = 1024  # cells of a batch that are looked at
@@ -72,17 +74,13 @@ class RankMeter:
     Looks at some cells of every batch and keeps ``[D, D]`` numbers, whatever the number of cells.
 
     Args:
-        task: A task whose ``model``, or its ``context_encoder``, returns embeddings with a
-            ``cell``; of other tasks nothing is measured.
+        embedder: Module that returns :class:`~spatiagraph.nn.Embeddings`; of others, and of
+            ``None``, nothing is measured.
     """
 
-    def __init__(self, task: object):
-        model = getattr(task, "model", None)
-        watched = getattr(model, "context_encoder", model)
+    def __init__(self, embedder: nn.Module | None):
         self.gram: Tensor | None = None
-        self._hook = None
-        if isinstance(watched, nn.Module):
-            self._hook = watched.register_forward_hook(self._see)
+        self._hook = None if embedder is None else embedder.register_forward_hook(self._see)
 
     def value(self) -> float | None:
         """Effective rank of what was seen; ``None`` if that is nothing."""
@@ -99,8 +97,8 @@ class RankMeter:
 
     @torch.no_grad()
     def _see(self, module: nn.Module, inputs: object, output: object) -> None:
-        z = getattr(output, "cell", None)
-        if module.training and isinstance(z, Tensor) and z.dim() == 2:
+        if module.training and isinstance(output, Embeddings):
+            z = output.cell
             step = max(1, z.size(0) // _ROWS)
             seen = _gram(z[::step][:_ROWS])
             self.gram = seen if self.gram is None else self.gram + seen

@@ -49,7 +49,7 @@ class History(Callback):
         return pd.DataFrame(self.rows)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._rank = RankMeter(pl_module.task)
+        self._rank = RankMeter(pl_module.task.embedder)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training, self._validated = Means(), {}

@@ -187,7 +187,7 @@ def _kept_in(folder: Path | None) -> Iterator[None]:
     try:
         with full_disk_named(folder):
             yield
-    except BaseException:
+    except BaseException:  # also on Ctrl-C or SIGTERM: nothing is in the folder to go on from
         release(folder)
         raise
 

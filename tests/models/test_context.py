@@ -17,6 +17,7 @@ from spatiagraph.models import ContextEncoder, ContextModel, default_recipe
 from spatiagraph.models.base import cell_graph, gene_mask
 from spatiagraph.nn import (
     CellEncoder,
+    Cells,
     ConcatFusion,
     CrossAttention,
     CrossModalFusion,
@@ -137,7 +138,7 @@ def build(genes: str, image: str, fusion: str, context: str) -> ContextModel:
 def test_gates_leave_every_cell_as_it_is_at_the_start(data):
     """SPATIA fact 16."""
     model = build("mlp", "none", "gate", "transformer").eval()
-    z = model.cell_encoder(data.x, gene_mask=data.gene_mask, depth=data.depth)
+    z = model.cell_encoder(Cells(data.x, gene_mask=data.gene_mask, depth=data.depth))
     assert_close(model(*model.inputs(data)).cell, z, rtol=0, atol=0)
 
 

@@ -23,7 +23,6 @@ from spatiagraph.models.base import cell_graph
 from spatiagraph.nn import Embeddings, LevelEmbeddings, NichePool
 from spatiagraph.tasks import Objective, ObjectiveTask
 
-
 ROOT = Path(sg.__file__).parent
 
 

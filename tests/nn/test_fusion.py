@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.nn import CellEncoder, ConcatFusion, CrossModalFusion, GateFusion, GeneEncoder
+from spatiagraph.nn import (
+    CellEncoder,
+    Cells,
+    ConcatFusion,
+    CrossModalFusion,
+    GateFusion,
+    GeneEncoder,
+)
 from spatiagraph.nn.image import ImageEncoder
 
 FUSIONS = [ConcatFusion, GateFusion, CrossModalFusion]
@@ -54,10 +61,10 @@ def test_cell_encoder_encodes_only_crops_that_exist():
     image = ImageEncoder("test_vit", 8, in_channels=1, img_size=32, patch_size=16)
     encoder = CellEncoder(GeneEncoder(6, 8), image, awake(CrossModalFusion(8))).eval()
     x, crops = torch.rand(5, 6), torch.rand(5, 1, 32, 32)
-    out = encoder(x, crops, image_mask=PRESENT)
+    out = encoder(Cells(x, crops, image_mask=PRESENT))
     blank = torch.where(PRESENT[:, None, None, None], crops, torch.nan)
-    assert_close(out, encoder(x, blank, image_mask=PRESENT))
-    assert_close(out[PRESENT], encoder(x, crops)[PRESENT])
+    assert_close(out, encoder(Cells(x, blank, image_mask=PRESENT)))
+    assert_close(out[PRESENT], encoder(Cells(x, crops))[PRESENT])
 
 
 def test_cell_encoder_needs_an_encoder_and_a_fusion():

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from spatiagraph.heads import TokenExpressionHead
 from spatiagraph.losses import masked_image_loss, zero_inflated_negative_binomial_nll
 from spatiagraph.nn import (
+    Cells,
     GeneEncoder,
     GeneTokenEncoder,
     ImageEncoder,
@@ -50,25 +51,25 @@ def test_streams_have_the_published_shapes(cells):
     """SPATIA fact 9, on a small ViT: 16 patches and a class token, T = 2 + labels."""
     x, image = cells
     model = encoder().eval()
-    streams = model.streams(x, image)
+    streams = model.streams(Cells(x, image))
     assert streams.cell.shape == (6, C)
     assert streams.genes.shape == (6, 2 + LABELS + G, D)
     assert streams.image.shape == (6, 1 + 16, model.image.channels)
-    assert model.train().streams(x, image).image.shape == (6, 1 + 4, model.image.channels)
+    assert model.train().streams(Cells(x, image)).image.shape == (6, 1 + 4, model.image.channels)
 
 
 @pytest.mark.parametrize("num_tokens", [None, 7])
 def test_two_evaluations_give_the_same_bits(cells, num_tokens):
     """SPATIA fact 10."""
     model = encoder(num_tokens=num_tokens, profile=True).eval()
-    assert torch.equal(model(*cells), model(*cells))
+    assert torch.equal(model(Cells(*cells)), model(Cells(*cells)))
 
 
 def test_the_order_of_genes_means_nothing(cells):
     """SPATIA fact 11."""
     x, image = cells
     model = encoder().eval()
-    streams = model.streams(x, image)
+    streams = model.streams(Cells(x, image))
     tokens = model.genes(streams.sampled.ids, streams.sampled.values, x.sum(1))
     order = torch.randperm(G, generator=torch.Generator().manual_seed(1))
     turned = model.genes(streams.sampled.ids[:, order], streams.sampled.values[:, order], x.sum(1))
@@ -81,8 +82,8 @@ def test_without_weight_the_image_is_not_there(cells):
     """SPATIA fact 12."""
     x, image = cells
     model = encoder(weight=0.0).eval()
-    assert_close(model(x, image), model(x), rtol=0, atol=0)
-    assert not torch.equal(encoder().eval()(x, image), encoder().eval()(x))
+    assert_close(model(Cells(x, image)), model(Cells(x)), rtol=0, atol=0)
+    assert not torch.equal(encoder().eval()(Cells(x, image)), encoder().eval()(Cells(x)))
 
 
 def test_pixels_of_a_missing_image_are_never_looked_at(cells):
@@ -92,10 +93,10 @@ def test_pixels_of_a_missing_image_are_never_looked_at(cells):
     model.gate.data.fill_(1.0)
     there = torch.tensor([True, False, True, True, False, True])
     blank = torch.where(there[:, None, None, None], image, torch.nan)
-    expected = model(x, image)
-    got = model(x, blank, image_mask=there)
+    expected = model(Cells(x, image))
+    got = model(Cells(x, blank, image_mask=there))
     assert_close(got[there], expected[there])
-    assert_close(got[~there], model(x)[~there])
+    assert_close(got[~there], model(Cells(x))[~there])
     assert not torch.isclose(got[~there], expected[~there]).all()
 
 
@@ -104,11 +105,11 @@ def test_cells_without_genes_are_told_by_their_image_alone(cells):
     model = encoder(profile=True).eval()
     model.gate.data.fill_(1.0)
     there = torch.tensor([True, False, True, True, False, True])
-    got = model(x, image, gene_present=there)
+    got = model(Cells(x, image, gene_present=there))
     other = torch.where(there[:, None], x, x.roll(1, 0))
     depth = x.sum(1)
-    assert_close(model(other, image, gene_present=there, depth=depth), got)
-    assert_close(got[there], model(x, image)[there])
+    assert_close(model(Cells(other, image, gene_present=there, depth=depth)), got)
+    assert_close(got[there], model(Cells(x, image))[there])
 
 
 def test_hidden_genes_and_padding_change_nothing(cells):
@@ -118,13 +119,10 @@ def test_hidden_genes_and_padding_change_nothing(cells):
     model.gate.data.fill_(1.0)
     mask = torch.arange(G).expand(6, G) < torch.tensor([[5], [9], [12], [7], [9], [8]])
     depth = x.sum(1)
-    together = model(x, image, gene_mask=mask, depth=depth)
+    together = model(Cells(x, image, gene_mask=mask, depth=depth))
     changed = torch.where(mask, x, 99.0)
-    assert_close(model(changed, image, gene_mask=mask, depth=depth), together)
-    alone = [
-        model(x[i : i + 1], image[i : i + 1], gene_mask=mask[i : i + 1], depth=depth[i : i + 1])
-        for i in range(6)
-    ]
+    assert_close(model(Cells(changed, image, gene_mask=mask, depth=depth)), together)
+    alone = [model(Cells(x, image, mask, depth).take(slice(i, i + 1))) for i in range(6)]
     assert_close(torch.cat(alone), together, rtol=1e-5, atol=1e-5)
 
 
@@ -134,12 +132,12 @@ def test_gradients_cross_between_the_modalities(cells):
     model = encoder()
     head = TokenExpressionHead(D)
     decoder = MaskedImageDecoder.matching(model.image, hidden_channels=16, num_layers=1, heads=2)
-    streams = model.streams(x, image)
+    streams = model.streams(Cells(x, image))
     out = head(streams.genes[:, 2 + LABELS :], x.sum(1))
     zero_inflated_negative_binomial_nll(x, *out).mean().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.image.parameters())
     model.zero_grad()
-    streams = model.streams(x, image)
+    streams = model.streams(Cells(x, image))
     pixels = decoder(streams.image, streams.image_tokens.visible)
     masked_image_loss(pixels, image, streams.image_tokens.hidden).backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.genes.parameters())
@@ -148,7 +146,9 @@ def test_gradients_cross_between_the_modalities(cells):
 def test_means_share_out_the_counts(cells):
     """SPATIA fact 21: the means of a cell add up to its counts."""
     x, image = cells
-    out = TokenExpressionHead(D)(encoder().streams(x, image).genes[:, 2 + LABELS :], x.sum(1))
+    out = TokenExpressionHead(D)(
+        encoder().streams(Cells(x, image)).genes[:, 2 + LABELS :], x.sum(1)
+    )
     assert_close(out.log_mu.exp().sum(1), x.sum(1))
     pad = torch.zeros(6, G, dtype=torch.bool)
     pad[:, 4:] = True
@@ -159,7 +159,7 @@ def test_means_share_out_the_counts(cells):
 def test_the_bottleneck_knows_counts_from_cell_tokens_alone(cells):
     x, image = cells
     model = encoder().eval()
-    streams = model.streams(x, image)
+    streams = model.streams(Cells(x, image))
     asked = model.decode(streams)
     assert asked.shape == (6, G, D)
     other = streams._replace(sampled=streams.sampled._replace(values=x.roll(1, 0)))
@@ -171,16 +171,16 @@ def test_the_bottleneck_knows_counts_from_cell_tokens_alone(cells):
 def test_a_profile_starts_as_the_embedding(cells):
     x, image = cells
     model = encoder(profile=True).eval()
-    assert_close(model(x, image), model.profile(x, None, x.sum(1)))
+    assert_close(model(Cells(x, image)), model.profile(x, None, x.sum(1)))
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "resnet18"])
 def test_a_cnn_serves_as_image_encoder(cells, name):
     x, image = cells
     cnn = ImageEncoder(name, 20, tokens=True)
-    assert encoder(image=cnn).eval()(x, image).shape == (6, C)
+    assert encoder(image=cnn).eval()(Cells(x, image)).shape == (6, C)
     with pytest.raises(ValueError, match="tokens=True"):
-        encoder(image=ImageEncoder(name, 20))(x, image)
+        encoder(image=ImageEncoder(name, 20))(Cells(x, image))
 
 
 def test_bins_do_not_change_when_a_cell_is_multiplied(cells):
@@ -188,8 +188,10 @@ def test_bins_do_not_change_when_a_cell_is_multiplied(cells):
     x, image = cells
     model = encoder(tokenizer="bins").eval()
     depth = x.sum(1)
-    assert_close(model(7 * x, image, depth=depth), model(x, image, depth=depth))
-    assert not torch.isclose(model(x.roll(1, 1), image, depth=depth), model(x, image)).all()
+    assert_close(model(Cells(7 * x, image, depth=depth)), model(Cells(x, image, depth=depth)))
+    assert not torch.isclose(
+        model(Cells(x.roll(1, 1), image, depth=depth)), model(Cells(x, image))
+    ).all()
 
 
 def test_chunks_change_nothing(cells):
@@ -198,7 +200,7 @@ def test_chunks_change_nothing(cells):
     model.gate.data.fill_(1.0)
     with torch.no_grad():
         given = {"depth": x.sum(1), "image_mask": torch.ones(6, dtype=torch.bool)}
-        whole, parts = (model(x, image, **given, chunk_size=size) for size in (512, 4))
+        whole, parts = (model(Cells(x, image, **given), chunk_size=size) for size in (512, 4))
     assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -211,9 +213,9 @@ def test_what_cannot_be_read_is_refused(cells):
     with pytest.raises(ValueError, match="'tokenizer' counts or bins"):
         TokenCellEncoder(C, GeneTokenEncoder(G, D), tokenizer="words")
     with pytest.raises(ValueError, match="got neither"):
-        encoder()()
+        encoder()(Cells())
     with pytest.raises(ValueError, match=r"12 genes as in the model's panel, got 11"):
-        encoder()(x[:, :11], image)
+        encoder()(Cells(x[:, :11], image))
     images_alone = TokenCellEncoder(C, image=vit(), fusion=TokenFusion(D, 64, C))
     with pytest.raises(ValueError, match="an 'image' for the cells"):
-        images_alone(x)
+        images_alone(Cells(x))

@@ -72,8 +72,8 @@ def test_fusion_never_looks_at_tokens_of_a_missing_image(direction):
     """SPATIA fact 12: a missing image is image_mask=False, whatever pixels are passed."""
     model, (genes, image) = fusion(direction=direction), streams()
     other = torch.where(PRESENT[:, None, None], image, torch.nan)
-    first = model(genes, image, image_present=PRESENT)
-    second = model(genes, other, image_present=PRESENT)
+    first = model(genes, image, image_mask=PRESENT)
+    second = model(genes, other, image_mask=PRESENT)
     without = model(genes, None)
     everything = model(genes, image)
     for name in ("cell", "genes"):
@@ -161,7 +161,7 @@ def test_each_modality_learns_from_what_the_other_decodes():
 
 def test_gradients_reach_every_parameter():
     model = fusion().train()
-    out = model(*streams(), image_present=PRESENT, gene_present=~PRESENT)
+    out = model(*streams(), image_mask=PRESENT, gene_present=~PRESENT)
     sum(part.square().sum() for part in out).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 

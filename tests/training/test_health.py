@@ -47,11 +47,13 @@ def test_history_has_gradient_norm_and_rank_of_every_epoch(tmp_path):
 
 
 def test_a_task_without_embeddings_has_no_rank():
-    assert RankMeter(torch.nn.Linear(2, 2)).value() is None
+    other = RankMeter(torch.nn.Linear(2, 2))
+    assert RankMeter(None).value() is None
     slide = make_tissue(200, num_genes=30, seed=0)
     task = MaskedGenes(ContextModel.for_slides([slide], channels=8, seed=0))
-    meter = RankMeter(task)
-    assert meter.value() is None
+    meter = RankMeter(task.embedder)
+    assert task.embedder is task.model.context_encoder
+    assert (meter.value(), other.value()) == (None, None)
     meter.close()
 
 

@@ -71,7 +71,7 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
             named = axes or _name_axes(letters, array.shape, path, warn=not levels)
             levels.append(Level(array, named, str(path), whole))
         mpp = tiff_mpp(tiff, main.keyframe, main.kind, path)
-    except BaseException:
+    except BaseException:  # also on Ctrl-C: nobody else can close what is not returned
         tiff.close()
         raise
     return OpenImage(levels, mpp, tiff.close)

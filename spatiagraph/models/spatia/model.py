@@ -16,6 +16,7 @@ from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Grid, InGroups, Neighborhoods, Recipe
 from spatiagraph.data.slide import Slide
+from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.models.base import HierarchicalModel, sample_of_cells
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.models.spatia.build import spatia_parts, spatia_recipe
@@ -90,7 +91,7 @@ class Spatia(HierarchicalModel):
         return self.recipe.labels
 
     @property
-    def head(self) -> Any:
+    def head(self) -> ExpressionHead:
         """Expression head of cell embeddings."""
         return self.heads.head
 
@@ -271,6 +272,14 @@ class Spatia(HierarchicalModel):
             assert crop.window_um is not None  # of a level, not of cells
             window = image.new_full((len(image),), crop.window_um)
         return encoder(image, window, mask_ratio=0.0).tokens
+
+    def expression_head(self) -> ExpressionHead:
+        """Head that decodes counts from embeddings of cells.
+
+        Raises:
+            ValueError: If it is a model of values.
+        """
+        return super().expression_head() if self.likelihood == "gaussian" else self.head
 
     @classmethod
     def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 from spatiagraph.losses.thinning import thin
 from spatiagraph.models.base import gene_mask
 from spatiagraph.models.spatia import Spatia
-from spatiagraph.nn.cell_graph import CellGraph, Embeddings, Hidden
+from spatiagraph.nn.cell_graph import CellGraph, Cells, Embeddings, Hidden
 from spatiagraph.nn.token_cell import CellStreams
 from spatiagraph.tasks.spatia.corruption import Corruption
 from spatiagraph.tasks.streams import Streams
@@ -39,7 +39,7 @@ class SpatiaView:
             return None
         given = model.cells(batch)
         x, image, depth, visible = given.x, given.image, batch.depth, given.gene_mask
-        gene_present = image_present = None
+        gene_present = image_mask = None
         if x is not None:
             assert visible is not None  # of a batch with counts
             chance = torch.rand(x.shape, generator=self.random["genes"], device=x.device)
@@ -50,20 +50,12 @@ class SpatiaView:
         if x is not None and image is not None:
             assert given.image_mask is not None  # comes with the image
             chance = torch.rand(len(x), generator=self.random["modality"], device=x.device)
-            image_present = given.image_mask & (chance >= hide.drop_image)
+            image_mask = given.image_mask & (chance >= hide.drop_image)
             gene_present = (chance < 1 - hide.drop_genes) | ~given.image_mask
         elif image is not None:
-            image_present = given.image_mask
-        return model.cell_encoder.streams(
-            x,
-            image,
-            gene_mask=visible,
-            depth=depth,
-            gene_present=gene_present,
-            image_mask=image_present,
-            window_um=given.window_um,
-            generator=self.random["tokens"],
-        )
+            image_mask = given.image_mask
+        shown = Cells(x, image, visible, depth, gene_present, image_mask, given.window_um)
+        return model.cell_encoder.streams(shown, self.random["tokens"])
 
     @cached_property
     def z(self) -> Tensor:
@@ -115,5 +107,5 @@ class SpatiaView:
     @property
     def core_with_image(self) -> Tensor:
         """Core cells that kept their image, ``[N]``."""
-        present = None if self.streams is None else self.streams.image_present
+        present = None if self.streams is None else self.streams.image_mask
         return self.core if present is None else self.core & present
