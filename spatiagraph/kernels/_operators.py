@@ -57,24 +57,24 @@ def attention_backward(
 
 
 @attention.register_fake
-def _(q, k, v, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):  # type: ignore[no-untyped-def]
+def _(q, k, v, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):
     lse_dtype = torch.promote_types(q.dtype, torch.float32)
     return q.new_empty(q.shape), q.new_empty(q.shape[:2], dtype=lse_dtype)
 
 
 @attention_backward.register_fake
-def _(grad_out, grad_lse, q, k, v, bias, out, lse, *graph_and_options):  # type: ignore[no-untyped-def]
+def _(grad_out, grad_lse, q, k, v, bias, out, lse, *graph_and_options):
     grad_bias = lse.new_empty(0) if bias is None else bias.new_empty(bias.shape)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), grad_bias
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx, inputs, output):
     q, k, v, bias, colptr, row, rowptr, col, edge, ctx.dropout, seed, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, bias, *output, colptr, row, rowptr, col, edge, seed)
 
 
-def _differentiate(ctx, grad_out, grad_lse):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, grad_out, grad_lse):
     q, k, v, bias, out, lse, colptr, row, rowptr, col, edge, seed = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(out)
@@ -142,7 +142,7 @@ def self_attention_backward(
 
 
 @self_attention.register_fake
-def _(qkv, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):  # type: ignore[no-untyped-def]
+def _(qkv, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):
     lse_dtype = torch.promote_types(qkv.dtype, torch.float32)
     num_cells, _, heads, channels = qkv.shape
     return qkv.new_empty((num_cells, heads, channels)), qkv.new_empty(
@@ -151,18 +151,18 @@ def _(qkv, bias, colptr, row, rowptr, col, edge, dropout, seed, backend):  # typ
 
 
 @self_attention_backward.register_fake
-def _(grad_out, grad_lse, qkv, bias, out, lse, *graph_and_options):  # type: ignore[no-untyped-def]
+def _(grad_out, grad_lse, qkv, bias, out, lse, *graph_and_options):
     grad_bias = lse.new_empty(0) if bias is None else bias.new_empty(bias.shape)
     return qkv.new_empty(qkv.shape), grad_bias
 
 
-def _save_self(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save_self(ctx, inputs, output):
     qkv, bias, colptr, row, rowptr, col, edge, ctx.dropout, seed, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(qkv, bias, *output, colptr, row, rowptr, col, edge, seed)
 
 
-def _differentiate_self(ctx, grad_out, grad_lse):  # type: ignore[no-untyped-def]
+def _differentiate_self(ctx, grad_out, grad_lse):
     qkv, bias, out, lse, colptr, row, rowptr, col, edge, seed = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(out)
@@ -189,7 +189,7 @@ def _sort_edges(
 
 
 @_sort_edges.register_fake
-def _(edge_index, num_sources, num_targets):  # type: ignore[no-untyped-def]
+def _(edge_index, num_sources, num_targets):
     sizes = (num_targets + 1, *[edge_index.size(1)] * 2, num_sources + 1, *[edge_index.size(1)] * 2)
     dtypes = [torch.int32, torch.int32, torch.int64, *[torch.int32] * 3]
     return tuple(

@@ -37,7 +37,7 @@ def _outer(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @_outer
-def forward(  # type: ignore[no-untyped-def]
+def forward(
     q, q_step, k, k_step, v, v_step, out, lse, ptr, row, max_degree, channels,
     bias, scale, drop_below, keep, low, high, chunks,
 ):  # fmt: skip
@@ -51,7 +51,7 @@ def forward(  # type: ignore[no-untyped-def]
 
 
 @_outer
-def backward_targets(  # type: ignore[no-untyped-def]
+def backward_targets(
     q, q_step, k, k_step, v, v_step, g, g_step, out, lse, grad_lse, stats, grad_q, grad_q_step,
     grad_bias, ptr, row, max_degree, channels, bias, scale, drop_below, keep, low, high, chunks,
 ):  # fmt: skip
@@ -66,7 +66,7 @@ def backward_targets(  # type: ignore[no-untyped-def]
 
 
 @_outer
-def backward_sources(  # type: ignore[no-untyped-def]
+def backward_sources(
     q, q_step, k, k_step, v, v_step, g, g_step, stats, grad_k, grad_k_step, grad_v, grad_v_step,
     ptr, col, edge, max_degree, channels, bias, scale, drop_below, keep, low, high, chunks,
 ):  # fmt: skip
@@ -81,14 +81,14 @@ def backward_sources(  # type: ignore[no-untyped-def]
 
 
 @_outer
-def segment_sum(x, ptr, out, chunks):  # type: ignore[no-untyped-def]
+def segment_sum(x, ptr, out, chunks):
     """Sum of rows ``ptr[i]:ptr[i + 1]`` of ``x [E, C]`` in row ``i`` of ``out``."""
     for chunk in prange(chunks):
         _segment_rows(_bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks), x, ptr, out)
 
 
 @njit(cache=True)
-def transpose(colptr, row, rowptr, col, edge):  # type: ignore[no-untyped-def]
+def transpose(colptr, row, rowptr, col, edge):
     """Edges by source, by counting."""
     rowptr[:] = 0
     for e in range(row.size):
@@ -104,7 +104,7 @@ def transpose(colptr, row, rowptr, col, edge):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _bound(ptr, chunk, num_chunks):  # type: ignore[no-untyped-def]
+def _bound(ptr, chunk, num_chunks):
     """First row of a chunk, so that all chunks hold about as many rows + edges."""
     rows = ptr.size - 1
     goal = (rows + ptr[rows]) * chunk // num_chunks
@@ -119,7 +119,7 @@ def _bound(ptr, chunk, num_chunks):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _room(first, last, ptr, max_degree):  # type: ignore[no-untyped-def]
+def _room(first, last, ptr, max_degree):
     """Numbers that the edges of any row need, in whole vectors."""
     longest = 0
     for i in range(first, last):
@@ -130,7 +130,7 @@ def _room(first, last, ptr, max_degree):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _mix(x):  # type: ignore[no-untyped-def]
+def _mix(x):
     x = np.uint32(x ^ (x >> np.uint32(16)))
     x = np.uint32(x * _MULTIPLIER_A)
     x = np.uint32(x ^ (x >> np.uint32(15)))
@@ -139,14 +139,14 @@ def _mix(x):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _kept(edge, head, drop_below, low, high):  # type: ignore[no-untyped-def]
+def _kept(edge, head, drop_below, low, high):
     """The same bits as :func:`spatiagraph.kernels._random.keep_scale`."""
     bits = np.uint32(_mix(np.uint32(edge) ^ low) + np.uint32(np.uint32(head) * _HEAD_STEP))
     return _mix(bits ^ high) >= drop_below
 
 
 @_inner
-def _forward_rows(  # type: ignore[no-untyped-def]
+def _forward_rows(
     first, last, q, q_step, k, k_step, v, v_step, out, lse, ptr, row, max_degree, channels,
     bias, scale, drop_below, keep, low, high,
 ):  # fmt: skip
@@ -182,7 +182,7 @@ def _forward_rows(  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _target_rows(  # type: ignore[no-untyped-def]
+def _target_rows(
     first, last, q, q_step, k, k_step, v, v_step, g, g_step, out, lse, grad_lse, stats,
     grad_q, grad_q_step, grad_bias, ptr, row, max_degree, channels,
     bias, scale, drop_below, keep, low, high,
@@ -227,7 +227,7 @@ def _target_rows(  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _source_rows(  # type: ignore[no-untyped-def]
+def _source_rows(
     first, last, q, q_step, k, k_step, v, v_step, g, g_step, stats,
     grad_k, grad_k_step, grad_v, grad_v_step, ptr, col, edge, max_degree, channels,
     bias, scale, drop_below, keep, low, high,
@@ -274,7 +274,7 @@ def _source_rows(  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _segment_rows(first, last, x, ptr, out):  # type: ignore[no-untyped-def]
+def _segment_rows(first, last, x, ptr, out):
     for i in range(first, last):
         out[i, :] = x.dtype.type(0)
         for e in range(ptr[i], ptr[i + 1]):

@@ -26,10 +26,10 @@ def _intrinsic(function: Callable[..., Any]) -> Any:
 
 
 @_intrinsic
-def dot(typingctx, x, x_at, y, y_at, size):  # type: ignore[no-untyped-def]
+def dot(typingctx, x, x_at, y, y_at, size):
     """``sum(x[x_at : x_at + size] * y[y_at : y_at + size])``."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         left, right, size = code.address(0, 1), code.address(2, 3), code.integer(4)
         total = code.variable(code.vector)
@@ -46,7 +46,7 @@ def dot(typingctx, x, x_at, y, y_at, size):  # type: ignore[no-untyped-def]
 
 
 @_intrinsic
-def dots(typingctx, out, x, x_at, y, y_stride, y_at, index, first, count, size):  # type: ignore[no-untyped-def]
+def dots(typingctx, out, x, x_at, y, y_stride, y_at, index, first, count, size):
     """``out[t] = x[x_at:] · y[index[first + t] * y_stride + y_at:]`` over ``size`` channels.
 
     ``t`` runs over ``count`` rounded up to whole vectors: as many rows as a vector has lanes are
@@ -54,7 +54,7 @@ def dots(typingctx, out, x, x_at, y, y_stride, y_at, index, first, count, size):
     repeat it.
     """
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         left, right, into = code.address(1, 2), code.address(3, 5), code.address(0)
         stride, count, size = (code.integer(at) for at in (4, 8, 9))
@@ -86,13 +86,13 @@ def dots(typingctx, out, x, x_at, y, y_stride, y_at, index, first, count, size):
 
 
 @_intrinsic
-def scale_and_peak(typingctx, s, count, scale):  # type: ignore[no-untyped-def]
+def scale_and_peak(typingctx, s, count, scale):
     """Scale ``s[:count]`` in place, put minus infinity behind it, and return the largest.
 
     The largest of scores with a NaN is infinite, so that the softmax of the row becomes NaN.
     """
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         at, count = code.address(0), code.integer(1)
         scale, least = code.splat(code.scalar(2)), code.splat_of(-math.inf)
@@ -110,10 +110,10 @@ def scale_and_peak(typingctx, s, count, scale):  # type: ignore[no-untyped-def]
 
 
 @_intrinsic
-def exp_and_sum(typingctx, s, count, peak):  # type: ignore[no-untyped-def]
+def exp_and_sum(typingctx, s, count, peak):
     """``s[t] = exp(s[t] - peak)`` in place over whole vectors, and return their sum."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         at, peak = code.address(0), code.splat(code.scalar(2))
         total = code.variable(code.vector)
@@ -127,10 +127,10 @@ def exp_and_sum(typingctx, s, count, peak):  # type: ignore[no-untyped-def]
 
 
 @_intrinsic
-def edge_gradients(typingctx, s, grad, lse, delta, count, scale):  # type: ignore[no-untyped-def]
+def edge_gradients(typingctx, s, grad, lse, delta, count, scale):
     """Scores become weights, ``s = exp(s · scale - lse)``, and ``grad = s · (grad - delta)``."""
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         s, grad, lse, delta = (code.address(at) for at in range(4))
         scale = code.splat(code.scalar(5))
@@ -146,7 +146,7 @@ def edge_gradients(typingctx, s, grad, lse, delta, count, scale):  # type: ignor
 
 
 @_intrinsic
-def weighted_sum(  # type: ignore[no-untyped-def]
+def weighted_sum(
     typingctx, out, out_at, x, x_stride, x_at, index, first, weight, count, size, factor
 ):
     """``out[out_at:] = factor · sum of weight[t] · x[index[first + t] * x_stride + x_at:]``.
@@ -154,12 +154,12 @@ def weighted_sum(  # type: ignore[no-untyped-def]
     Over ``size`` channels and ``count`` edges. Sums stay in registers.
     """
 
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):
         code = Code(context, builder, signature, args)
         into, values, weights = code.address(0, 1), code.address(2, 4), code.address(7)
         stride, first, count, size = (code.integer(at) for at in (3, 6, 8, 9))
 
-        def accumulate(c, vectors, kind):  # type: ignore[no-untyped-def]
+        def accumulate(c, vectors, kind):
             places = [builder.add(c, code.constant(n * code.width)) for n in range(vectors)]
             sums = [code.variable(kind) for _ in places]
             with cgutils.for_range(builder, count, intp=count.type) as loop:

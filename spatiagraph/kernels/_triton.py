@@ -132,7 +132,7 @@ def _launch(
 
 
 @triton.jit
-def _mix(x):  # type: ignore[no-untyped-def]
+def _mix(x):
     x = x ^ (x >> 16)
     x = x * tl.full([], 0x7FEB352D, tl.uint32)
     x = x ^ (x >> 15)
@@ -141,7 +141,7 @@ def _mix(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _kept(edge, head, drop_below, seed_low, seed_high):  # type: ignore[no-untyped-def]
+def _kept(edge, head, drop_below, seed_low, seed_high):
     """The same bits as :func:`spatiagraph.kernels._random.keep_scale`, ``[BLOCK, heads]``."""
     low, high = tl.cast(seed_low, tl.uint32), tl.cast(seed_high, tl.uint32)
     step = tl.full([], 0x9E3779B9, tl.uint32)
@@ -151,7 +151,7 @@ def _kept(edge, head, drop_below, seed_low, seed_high):  # type: ignore[no-untyp
 
 
 @triton.jit
-def _tile(x_ptr, rows, live, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):  # type: ignore[no-untyped-def]
+def _tile(x_ptr, rows, live, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):
     """Rows of ``x [N, H, D]`` as ``[BLOCK, heads, channels]``, zero where there is nothing."""
     head, channel = tl.arange(0, HEADS_PAD), tl.arange(0, CHANNELS_PAD)
     place = head[:, None] * CHANNELS + channel[None, :]
@@ -162,7 +162,7 @@ def _tile(x_ptr, rows, live, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):  # 
 
 
 @triton.jit
-def _row(x_ptr, i, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):  # type: ignore[no-untyped-def]
+def _row(x_ptr, i, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):
     """Row ``i`` of ``x [N, H, D]`` as ``[heads, channels]``."""
     head, channel = tl.arange(0, HEADS_PAD), tl.arange(0, CHANNELS_PAD)
     place = head[:, None] * CHANNELS + channel[None, :]
@@ -172,7 +172,7 @@ def _row(x_ptr, i, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD, SUM):  # type: igno
 
 
 @triton.jit
-def _store_row(x_ptr, i, value, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD):  # type: ignore[no-untyped-def]
+def _store_row(x_ptr, i, value, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD):
     head, channel = tl.arange(0, HEADS_PAD), tl.arange(0, CHANNELS_PAD)
     place = head[:, None] * CHANNELS + channel[None, :]
     inside = (head < HEADS)[:, None] & (channel < CHANNELS)[None, :]
@@ -181,7 +181,7 @@ def _store_row(x_ptr, i, value, HEADS, CHANNELS, HEADS_PAD, CHANNELS_PAD):  # ty
 
 
 @triton.jit
-def _numbers(x_ptr, rows, live, HEADS, HEADS_PAD, SUM):  # type: ignore[no-untyped-def]
+def _numbers(x_ptr, rows, live, HEADS, HEADS_PAD, SUM):
     """Rows of ``x [N, H]`` as ``[BLOCK, heads]``."""
     head = tl.arange(0, HEADS_PAD)
     address = x_ptr + rows.to(tl.int64)[:, None] * HEADS + head[None, :]
@@ -190,7 +190,7 @@ def _numbers(x_ptr, rows, live, HEADS, HEADS_PAD, SUM):  # type: ignore[no-untyp
 
 
 @triton.jit(do_not_specialize=_SEEDS)
-def _forward(  # type: ignore[no-untyped-def]
+def _forward(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, row_ptr, bias_ptr, ptr_ptr,
     least, most, drop_below, seed_low, seed_high,
     SCALE: tl.constexpr, KEEP: tl.constexpr,
@@ -233,7 +233,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _edge_gradient(s, lse, delta, grad_w, live, kept):  # type: ignore[no-untyped-def]
+def _edge_gradient(s, lse, delta, grad_w, live, kept):
     """Softmax weights after dropout, and gradients of the scores, ``[BLOCK, heads]``."""
     some = live[:, None] & (lse > float("-inf"))
     p = tl.where(some, tl.exp(s - tl.where(some, lse, 0.0)), 0.0)
@@ -241,7 +241,7 @@ def _edge_gradient(s, lse, delta, grad_w, live, kept):  # type: ignore[no-untype
 
 
 @triton.jit(do_not_specialize=_SEEDS)
-def _backward_targets(  # type: ignore[no-untyped-def]
+def _backward_targets(
     q_ptr, k_ptr, v_ptr, g_ptr, lse_ptr, delta_ptr, grad_q_ptr, grad_bias_ptr,
     row_ptr, bias_ptr, ptr_ptr,
     least, most, drop_below, seed_low, seed_high,
@@ -285,7 +285,7 @@ def _backward_targets(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=_SEEDS)
-def _backward_sources(  # type: ignore[no-untyped-def]
+def _backward_sources(
     q_ptr, k_ptr, v_ptr, g_ptr, lse_ptr, delta_ptr, grad_k_ptr, grad_v_ptr,
     col_ptr, edge_ptr, bias_ptr, ptr_ptr,
     least, most, drop_below, seed_low, seed_high,

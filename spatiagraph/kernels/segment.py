@@ -90,17 +90,17 @@ def _segment_sum(x: Tensor, ptr: Tensor, backend: str) -> Tensor:
 
 
 @_segment_sum.register_fake
-def _(x, ptr, backend):  # type: ignore[no-untyped-def]
+def _(x, ptr, backend):
     return x.new_empty((ptr.size(0) - 1, *x.shape[1:]))
 
 
-def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _save(ctx, inputs, output):
     x, ptr, _ = inputs
     ctx.num_rows = x.size(0)
     ctx.save_for_backward(ptr)
 
 
-def _differentiate(ctx, grad):  # type: ignore[no-untyped-def]
+def _differentiate(ctx, grad):
     (ptr,) = ctx.saved_tensors
     return grad.index_select(0, segment_ids(ptr, ctx.num_rows)), None, None
 

@@ -4,7 +4,7 @@ Shape letters: ``N`` cells, ``E`` edges, ``M`` groups of a level, ``D`` channels
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class ContextEncoder(Configurable):
     @property
     def _levels(self) -> list[Level]:
         """Levels by their type, which a list of modules forgets."""
-        return list(self.levels)  # type: ignore[arg-type]
+        return cast("list[Level]", list(self.levels))
 
     def _climb(
         self, h: Tensor, graph: CellGraph, hidden: Hidden, tokens: Sequence[Tensor | None]

@@ -104,7 +104,8 @@ class MaskedImageEncoder(TimmEncoder):
         tokens = self.backbone._pos_embed(self.backbone.patch_embed(normalized))
         prefix, patches = tokens.split([tokens.size(1) - num_patches, num_patches], 1)
         if self.window is not None:
-            prefix = torch.cat([prefix, self._window_token(window_um, num_cells)], 1)
+            token = self.window(_log_window(window_um, num_cells))
+            prefix = torch.cat([prefix, token], 1)
         if _checked_ratio(mask_ratio) > 0:
             visible = _draw(num_cells, num_patches, mask_ratio, image.device, generator)
             patches = patches.gather(1, visible.unsqueeze(-1).expand(-1, -1, self.channels))
@@ -130,15 +131,6 @@ class MaskedImageEncoder(TimmEncoder):
             generator: Of the choice of patches.
         """
         return self(image, window_um if self.reads_window else None, generator=generator)
-
-    def _window_token(self, window_um: Tensor | None, num_cells: int) -> Tensor:
-        """Embedding of the logarithm of the size of the window, ``[N, 1, D]``."""
-        if window_um is None or window_um.shape != (num_cells,):
-            raise ValueError(
-                f"Expected 'window_um' of each of {num_cells} crops, got "
-                f"{None if window_um is None else list(window_um.shape)}"
-            )
-        return self.window(window_um.log().view(-1, 1, 1))  # type: ignore[misc]
 
     def extra_repr(self) -> str:
         return f"{self.name!r}, mask_ratio={self.mask_ratio}, in_channels={self.in_channels}"
@@ -235,6 +227,16 @@ def _checked_ratio(mask_ratio: float) -> float:
     if not 0 <= mask_ratio < 1:
         raise ValueError(f"Expected 'mask_ratio' from 0 to below 1, got {mask_ratio}")
     return mask_ratio
+
+
+def _log_window(window_um: Tensor | None, num_cells: int) -> Tensor:
+    """Logarithm of the size of each window, ``[N, 1, 1]``."""
+    if window_um is None or window_um.shape != (num_cells,):
+        raise ValueError(
+            f"Expected 'window_um' of each of {num_cells} crops, got "
+            f"{None if window_um is None else list(window_um.shape)}"
+        )
+    return window_um.log().view(-1, 1, 1)
 
 
 def _draw(

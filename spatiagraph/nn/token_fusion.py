@@ -127,7 +127,7 @@ class TokenFusion(Configurable):
         image_mask: Tensor | None = None,
     ) -> FusedTokens:
         self._check(genes, image, gene_pad)
-        num_cells = len(genes if genes is not None else image)  # type: ignore[arg-type]
+        num_cells = next(len(given) for given in (genes, image) if given is not None)
         if genes is None:
             gene_present = torch.zeros(num_cells, dtype=torch.bool, device=self.gene_null.device)
             genes, gene_pad = self.gene_null.expand(num_cells, self.num_cell_tokens, -1), None

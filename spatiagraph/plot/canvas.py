@@ -21,9 +21,17 @@ def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return Figure(figsize=size, layout="constrained", dpi=DPI).add_subplot()
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str] | None) -> None:
-    """Write a figure to a file, if there is a path; the suffix says the format, PNG without one."""
+def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str] | None) -> None:
+    """Write a figure to a file, if there is a path; the suffix says the format, PNG without one.
+
+    Args:
+        drawn: The figure, or axes of it.
+        path: The file.
+    """
     if path is not None:
+        figure = drawn.figure if isinstance(drawn, Axes) else drawn
+        if not isinstance(figure, Figure):
+            raise ValueError("Expected axes of a whole figure with 'save', got those of a part")
         place = Path(path)
         with replaced_file(place if place.suffix else place.with_suffix(".png")) as new:
             figure.savefig(new, bbox_inches="tight")

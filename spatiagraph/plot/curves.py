@@ -52,7 +52,7 @@ def training_curve(
         ax.set_ylabel("loss per cell")
     if column == "effective_rank":
         ax.set_ylim(0, max(1.0, 1.08 * history[column].max()))
-    save_figure(ax.figure, save)  # type: ignore[arg-type]
+    save_figure(ax, save)
     return ax
 
 
@@ -144,7 +144,7 @@ def score_bars(
     ax.set_title(score if title is None else title)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(left=False)
-    save_figure(ax.figure, save)  # type: ignore[arg-type]
+    save_figure(ax, save)
     return ax
 
 

@@ -98,7 +98,7 @@ def hierarchy(
             if len(found) <= len(pos):  # scattered groups would be all lines
                 lines = LineCollection(list(found), colors="black", linewidths=width, zorder=2)
                 ax.add_collection(lines, autolim=False)
-    save_figure(axes[0].figure, save)  # type: ignore[arg-type]
+    save_figure(axes[0], save)
     return axes
 
 

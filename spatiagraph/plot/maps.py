@@ -115,7 +115,7 @@ def spatial(
     ax.set_title(str(name) if title is None and name is not None else title or "", fontsize=10)
     if legend:
         draw_legend(ax, legend == "below")
-    save_figure(ax.figure, save)  # type: ignore[arg-type]
+    save_figure(ax, save)
     return ax
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,18 +74,23 @@ class ObjectiveTask(Task, Generic[View]):
         """
 
     @property
+    def _terms(self) -> list[Objective[View]]:
+        """Objectives by their type, which a list of modules forgets."""
+        return cast("list[Objective[View]]", list(self.objectives))
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weight of each objective by name, those of weight 0 included."""
-        return {o.name: o.weight for o in self.objectives}  # type: ignore[misc]
+        return {objective.name: objective.weight for objective in self._terms}
 
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
         view = self.view(batch, Streams(generator, batch.core.device))
         parts: dict[str, Tensor] = {}
         total: list[Tensor] = []
-        for objective in self.objectives:
+        for objective in self._terms:
             value = objective(view) if objective.weight else None
             if value is not None:
-                parts[objective.name] = value.detach()  # type: ignore[index]
+                parts[objective.name] = value.detach()
                 total.append(objective.weight * value)
         if not total:
             raise ValueError("Expected an objective that the model and the batch allow, got none")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.data.loader.sampling import EpochSampler, Numbers
 from spatiagraph.nn.morphology_profile import MorphologyProfile
 from spatiagraph.tasks.morphology_regression import MorphologyRegression
 from spatiagraph.training.record import model_record, tensors_hash
@@ -94,7 +94,7 @@ def fit_morphology(
         return {"image": image[index].float(), "morphology": target[index]}
 
     batches: DataLoader[dict[str, Tensor]] = DataLoader(
-        range(len(rows)),  # type: ignore[arg-type]
+        Numbers(len(rows)),
         batch_size,
         sampler=EpochSampler(len(rows), seed),
         collate_fn=batch,

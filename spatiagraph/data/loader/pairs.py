@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from spatiagraph.data.checks import name_rows
 from spatiagraph.data.condition import Condition
 from spatiagraph.data.crops import CropSource, image_of
-from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.data.loader.sampling import EpochSampler, Numbers
 from spatiagraph.data.slide import Slide, check_unique_ids
 
 Known = Callable[[Slide, NDArray[np.int64]], Condition]
@@ -100,7 +100,7 @@ class PairLoader(DataLoader[PairBatch]):
             for rows in (self.control, self.target):  # refuse cells outside of the image at once
                 self._check_inside(i, source, rows[codes == i])
         super().__init__(
-            range(len(pairs)),  # type: ignore[arg-type]  # numbers of pairs; collate makes batches
+            Numbers(len(pairs)),  # collate makes batches of them
             batch_size=batch_size,
             sampler=EpochSampler(len(pairs), seed),
             collate_fn=self.batch,

@@ -1,13 +1,30 @@
 """Orders of mini-batches that depend on seed and epoch alone, so that runs can resume."""
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 Item = TypeVar("Item")
+
+
+class Numbers(Dataset[Any]):
+    """The numbers of items, for loaders whose ``collate_fn`` makes batches of them.
+
+    Args:
+        num_items: Number of items.
+    """
+
+    def __init__(self, num_items: int):
+        self.num_items = num_items
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, number: int) -> int:
+        return number
 
 
 class SeededSampler(Sampler[Item]):

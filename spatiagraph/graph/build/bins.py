@@ -159,7 +159,7 @@ def _compiled(function: Callable) -> Callable:
     return numba.njit(nogil=True, cache=True)(function)
 
 
-def _sort(points, x0, y0, scale, nx, ny):  # type: ignore[no-untyped-def]
+def _sort(points, x0, y0, scale, nx, ny):
     """Counting sort of points by bin: the order, and the first of each bin."""
     num = len(points)
     bin_of = np.empty(num, np.int64)
@@ -179,7 +179,7 @@ def _sort(points, x0, y0, scale, nx, ny):  # type: ignore[no-untyped-def]
     return order, start
 
 
-def _knn(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, k, budget, out, hard):  # type: ignore[no-untyped-def]
+def _knn(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, k, budget, out, hard):
     """Answer sorted points ``a`` to ``b``.
 
     First the smallest of a few growing squares of bins that holds enough points, which bounds the
@@ -280,7 +280,7 @@ def _knn(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, k, budget, out, hard
             out[me, p] = other
 
 
-def _count(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, radius, degree):  # type: ignore[no-untyped-def]
+def _count(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, radius, degree):
     """Number of other points within the radius of sorted points ``a`` to ``b``."""
     limit = radius * radius
     wide = radius * (1 + 1e-12) + 1e-9 / scale
@@ -299,7 +299,7 @@ def _count(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, radius, degree):  
         degree[order[i]] = found - 1  # without itself
 
 
-def _fill(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, radius, begin, edges):  # type: ignore[no-untyped-def]
+def _fill(xs, ys, order, start, nx, ny, x0, y0, scale, a, b, radius, begin, edges):
     """Write the edges of sorted points ``a`` to ``b``, sources ascending."""
     limit = radius * radius
     wide = radius * (1 + 1e-12) + 1e-9 / scale

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
-
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Crop, Grid, InGroups, Recipe
@@ -20,6 +18,7 @@ from spatiagraph.nn.image_statistics import ImageStatistics
 from spatiagraph.nn.level import Level
 from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder
 from spatiagraph.nn.pool import AttentionPool
+from spatiagraph.nn.protocols import ImageTokenEncoding
 from spatiagraph.nn.start import ProfileStart
 from spatiagraph.nn.token_cell import TokenCellEncoder
 from spatiagraph.nn.token_fusion import TokenFusion
@@ -63,7 +62,7 @@ def spatia_parts(
     size: SpatiaSize = BASE,
     *,
     genes: GeneTokenEncoder | bool = True,
-    image: nn.Module | None = None,
+    image: ImageTokenEncoding | None = None,
     fusion: TokenFusion | None = None,
     image_channels: int = 1,
     start: bool = True,
@@ -109,13 +108,13 @@ def spatia_parts(
             normalization=size.normalization if counts else "none",
         )
     gene_tokens = genes or None
-    decoder = None
+    decoder = token_channels = None
     if crop is not None:
         image = crop_encoder(size, crop, image_channels) if image is None else image
-        decoder = patch_decoder(image, size)
+        decoder, token_channels = patch_decoder(image, size), image.channels
         fusion = fusion or TokenFusion(
             size.gene_channels if gene_tokens is None else gene_tokens.channels,
-            image.channels,  # type: ignore[arg-type]
+            image.channels,
             size.channels,
             num_cell_tokens=2 + num_labels,
             heads=size.heads,
@@ -132,7 +131,6 @@ def spatia_parts(
         profile = GeneEncoder(num_genes, size.channels, normalize_depth=counts, fixed_basis=True)
         statistics = ImageStatistics(size.channels) if crop is not None else None
         encoder = ProfileStart(encoder, None if gene_tokens is None else profile, statistics)
-    token_channels = None if crop is None else int(image.channels)  # type: ignore[union-attr,arg-type]
     return SpatiaParts(
         recipe,
         encoder,
@@ -149,7 +147,9 @@ def spatia_parts(
     )
 
 
-def crop_encoder(size: SpatiaSize, crop: Crop, image_channels: int) -> nn.Module:
+def crop_encoder(
+    size: SpatiaSize, crop: Crop, image_channels: int
+) -> ImageEncoder | MaskedImageEncoder:
     """Encoder of crops: a ViT that hides patches in training, or a CNN.
 
     Args:
@@ -171,7 +171,7 @@ def crop_encoder(size: SpatiaSize, crop: Crop, image_channels: int) -> nn.Module
     )
 
 
-def patch_decoder(image: nn.Module | None, size: SpatiaSize) -> MaskedImageDecoder | None:
+def patch_decoder(image: ImageTokenEncoding, size: SpatiaSize) -> MaskedImageDecoder | None:
     """Decoder of hidden patches, for an encoder that hides some."""
     if not isinstance(image, MaskedImageEncoder):
         return None

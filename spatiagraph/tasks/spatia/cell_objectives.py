@@ -25,10 +25,11 @@ class Denoise(Objective[SpatiaView]):
 
     def forward(self, view: SpatiaView) -> Tensor | None:
         streams = view.streams
-        if not _has_gene_tokens(streams) or view.model.likelihood != "zinb":
+        fused = _fused_genes(streams)
+        if fused is None or view.model.likelihood != "zinb":
             return None
-        first = streams.gene_tokens.num_cell_tokens  # type: ignore[union-attr]
-        return _count_loss(view, streams.genes[:, first:])  # type: ignore[union-attr, index]
+        genes, num_cell_tokens = fused
+        return _count_loss(view, genes[:, num_cell_tokens:])
 
 
 class Bottleneck(Objective[SpatiaView]):
@@ -37,9 +38,10 @@ class Bottleneck(Objective[SpatiaView]):
     name = "bottleneck"
 
     def forward(self, view: SpatiaView) -> Tensor | None:
-        if not _has_gene_tokens(view.streams) or view.model.likelihood != "zinb":
+        streams = view.streams
+        if streams is None or _fused_genes(streams) is None or view.model.likelihood != "zinb":
             return None
-        return _count_loss(view, view.model.cell_encoder.decode(view.streams))
+        return _count_loss(view, view.model.cell_encoder.decode(streams))
 
 
 class MaskedImage(Objective[SpatiaView]):
@@ -169,19 +171,19 @@ def source_of_cells(batch: Data) -> Tensor:
     return torch.full_like(batch.cell_index, batch.slide)
 
 
-def _has_gene_tokens(streams: CellStreams | None) -> bool:
-    return streams is not None and streams.genes is not None and streams.gene_tokens is not None
+def _fused_genes(streams: CellStreams | None) -> tuple[Tensor, int] | None:
+    """Gene stream after fusion, ``[N, T + L, d]``, and the number of cell tokens before it."""
+    if streams is None or streams.genes is None or streams.gene_tokens is None:
+        return None
+    return streams.genes, streams.gene_tokens.num_cell_tokens
 
 
 def _label_tokens(view: SpatiaView) -> Tensor | None:
     """Tokens of the labels, ``[N, K, d]``; ``None`` without labels or genes."""
-    streams = view.streams
     if not len(view.model.heads.classifiers) or "labels" not in view.batch:
         return None
-    if not _has_gene_tokens(streams):
-        return None
-    first = streams.gene_tokens.num_cell_tokens  # type: ignore[union-attr]
-    return streams.genes[:, 2:first]  # type: ignore[union-attr, index]
+    fused = _fused_genes(view.streams)
+    return None if fused is None else fused[0][:, 2 : fused[1]]
 
 
 def _labels(view: SpatiaView) -> Tensor:
