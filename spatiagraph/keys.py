@@ -27,7 +27,7 @@ def embedding_key(name: str, level: str = "cell") -> str:
 
     Args:
         name: Short name of the model, such as ``"context"``.
-        level: ``"cell"``, ``"niche"`` or ``"tissue"``.
+        level: ``"cell"``, or the name of a level such as ``"niche"``.
 
     Examples:
         >>> embedding_key("spatia"), embedding_key("spatia", "niche")
@@ -43,7 +43,7 @@ def group_key(name: str, level: str) -> str:
 
     Args:
         name: Short name of the model.
-        level: ``"niche"``, ``"tissue"`` or ``"domain"``.
+        level: Name of a level such as ``"niche"``, or ``"domain"``.
 
     Examples:
         >>> group_key("context", "tissue")

@@ -23,7 +23,7 @@ def report(
 ) -> None:
     """Show an embedded slide on one page that works offline.
 
-    Domains at niche and tissue level over the image, a map of the cells to move about in, scores
+    Domains over the image, a map of the cells to move about in, scores
     beside baselines where there are labels, niches that are alike, how training went, the genes
     that were measured.
     """

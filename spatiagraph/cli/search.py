@@ -12,14 +12,6 @@ _SHOWN = 3  # columns of metadata in the printed table; the file has all
 _ASK = "What to look for"
 
 
-class Level(StrEnum):
-    """Level that is compared."""
-
-    cell = "cell"
-    niche = "niche"
-    tissue = "tissue"
-
-
 class Modality(StrEnum):
     """Modality of a query."""
 
@@ -62,7 +54,13 @@ def search(
         Modality | None, _asking("Embed the query by its genes or its image alone.")
     ] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Number of hits.", min=1)] = 10,
-    level: Annotated[Level, typer.Option(help="Compare cells, niches or regions.")] = Level.niche,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare cells, or groups of a level of the model such as niche or tissue. "
+            "The first level, niche, if not given."
+        ),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(help="Condition that hits meet, such as \"donor == 'B' and area > 50\"."),
@@ -97,7 +95,7 @@ def search(
     from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
     from spatiagraph.cli.hits import find_hits
     from spatiagraph.cli.query import Query, choose_cells, read_query
-    from spatiagraph.inference.embedded import one_model_name
+    from spatiagraph.inference.embedded import check_level, one_model_name
     from spatiagraph.retrieval import NicheIndex
 
     if out is not None:
@@ -112,7 +110,8 @@ def search(
     name = one_model_name(sections)
     if color is not None:
         check_color(sections, color)
-    key = keys.embedding_key(name, level.value)
+    level = check_level(sections[0].adata, level)
+    key = keys.embedding_key(name, level)
     index = NicheIndex.from_slides(
         {s.slide_id: s.adata for s in sections}, key, calibrate="slide" if calibrate else None
     )
@@ -127,15 +126,15 @@ def search(
             index,
             model=model,
             modality=None if modality is None else modality.value,
-            level=level.value,
+            level=level,
             asking=asking,
         )
     hits = find_hits(
         index,
         asked,
         k,
-        level=level.value,
-        group=keys.group_key(name, level.value),
+        level=level,
+        group=keys.group_key(name, level),
         where=where,
         apart_um=apart_um,
     )

@@ -1,4 +1,4 @@
-"""``find_domains``: niches and regions of an embedded slide clustered, scored and indexed."""
+"""``find_domains``: groups of an embedded slide clustered at every level, scored and indexed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
-from spatiagraph.inference.embedded import DOMAIN_LEVELS, model_name
+from spatiagraph.inference.embedded import check_level, level_names, model_name
 from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
@@ -20,12 +20,12 @@ _NUM_STATES = 4  # clusters of cells where no states are known
 
 @dataclass(frozen=True)
 class Domains:
-    """Domains of an embedded slide, their agreement with labels, and an index of its niches.
+    """Domains of an embedded slide, their agreement with labels, and an index of its first level.
 
     Attributes:
         domains: Level → domain of each cell, ``[N]``.
         scores: One row per method, if the slide has labels.
-        index: The niches.
+        index: Embeddings of the first level, that of niches in most models.
     """
 
     domains: dict[str, pd.Series]
@@ -72,7 +72,10 @@ def find_domains(
     num_domains: int | None = None,
     seed: int = 0,
 ) -> Domains:
-    """Cluster niches and regions, score them if there are labels, and index the niches.
+    """Cluster the levels of a slide, score the first if there are labels, and index it.
+
+    The first level is that of niches in most models. A model without levels is clustered by its
+    cells.
 
     Args:
         slide: A slide with embeddings. Domains are written to its ``obs``.
@@ -82,11 +85,12 @@ def find_domains(
     """
     adata = slide.adata
     name = model_name(adata)
-    key = keys.embedding_key(name, "niche")
+    first = check_level(adata, None)
+    key = keys.embedding_key(name, first)
     if num_domains is None:
         num_domains = 7 if truth is None else truth.nunique()
     domains, has = {}, {}
-    for level in DOMAIN_LEVELS:
+    for level in level_names(adata) or (first,):
         z = np.asarray(adata.obsm[keys.embedding_key(name, level)])
         own = has[level] = np.isfinite(z).all(1)  # a cell without a niche has none
         codes = np.full(len(z), -1)
@@ -100,7 +104,7 @@ def find_domains(
         baselines = domain_baselines(
             slide.counts, slide.pos, expression=slide.expression, seed=seed
         )
-        own = has["niche"]
+        own = has[first]
         methods = {OURS: adata.obsm[key], **baselines}
         scores = score_domains({name: z[own] for name, z in methods.items()}, truth[own])
     index = NicheIndex.from_slides({slide.slide_id: adata}, key)

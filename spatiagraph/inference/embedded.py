@@ -10,8 +10,7 @@ from spatiagraph import keys
 from spatiagraph.data.slide import Slide
 from spatiagraph.training.folder import check_record
 
-DOMAIN_LEVELS = ("niche", "tissue")
-"""Levels that are clustered into domains."""
+_FIRST_LEVELS = ("niche", "tissue")  # of slides embedded before the names were noted
 
 
 def model_name(adata: AnnData) -> str:
@@ -22,13 +21,54 @@ def model_name(adata: AnnData) -> str:
     """
     notes = adata.uns.get(keys.UNS)
     name = notes.get("name") if isinstance(notes, Mapping) else None
-    needed = [keys.embedding_key(str(name), level) for level in DOMAIN_LEVELS]
+    needed = [keys.embedding_key(str(name), level) for level in ("cell", *level_names(adata))]
     if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
         raise ValueError(
             f"Expected a slide that `spatiagraph embed` has embedded, found no embeddings in obsm "
             f"({', '.join(adata.obsm) or 'empty'})"
         )
     return name
+
+
+def level_names(adata: AnnData) -> tuple[str, ...]:
+    """Names of the levels above cells that a slide was embedded at, from cells upwards.
+
+    Args:
+        adata: An embedded slide.
+
+    Raises:
+        ValueError: If the note of them is damaged.
+    """
+    notes = adata.uns.get(keys.UNS)
+    notes = notes if isinstance(notes, Mapping) else {}
+    name = str(notes.get("name"))
+    if "levels" not in notes:
+        return tuple(x for x in _FIRST_LEVELS if keys.embedding_key(name, x) in adata.obsm)
+    levels = _plain(notes["levels"])
+    if not isinstance(levels, list) or not all(isinstance(level, str) for level in levels):
+        raise ValueError(
+            f"Expected names of levels in uns[{keys.UNS!r}]['levels'], got {levels!r}: embed it "
+            "again"
+        )
+    return tuple(levels)
+
+
+def check_level(adata: AnnData, level: str | None) -> str:
+    """Level to compare cells at: the first above cells when none is given.
+
+    Args:
+        adata: An embedded slide.
+        level: ``"cell"``, the name of a level, or ``None``.
+
+    Raises:
+        ValueError: The slide was not embedded at that level.
+    """
+    known = ("cell", *level_names(adata))
+    if level is None:
+        return known[min(1, len(known) - 1)]
+    if level not in known:
+        raise ValueError(f"Expected a level that the slide has, {', '.join(known)}, got {level!r}")
+    return level
 
 
 def embedding_record(adata: AnnData) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.domains import domain_column
+from spatiagraph.inference.embedded import level_names
 from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
 from spatiagraph.plot.curves import training_curves
 from spatiagraph.plot.maps import spatial
@@ -215,8 +216,7 @@ def add_scatter(
 def _of_levels(slide: Slide) -> set[str]:
     """Columns of ``obs`` with groups of a model's levels: where a rule divided, not biology."""
     name = slide.adata.uns.get(keys.UNS, {}).get("name", "")
-    start = keys.embedding_key(name, "")
-    levels = [key.removeprefix(start) for key in slide.adata.obsm if key.startswith(start)]
+    levels = level_names(slide.adata)
     return {keys.group_key(name, level) for level in levels} | {
         domain_column(name, level) for level in levels
     }

@@ -18,7 +18,7 @@ from spatiagraph.inference.domains import (
     find_domains,
     known_labels,
 )
-from spatiagraph.inference.embedded import DOMAIN_LEVELS, embedding_record, model_name
+from spatiagraph.inference.embedded import check_level, embedding_record, level_names, model_name
 from spatiagraph.models.base import SlideModel
 from spatiagraph.report.compose import slide_page
 from spatiagraph.report.generation import Generation
@@ -73,14 +73,14 @@ def report_slide(
     """
     given = slide
     slide = given if isinstance(given, Slide) else Slide(given)
-    name = model_name(slide.adata)
+    name, first = model_name(slide.adata), check_level(slide.adata, None)
     truth = known_labels(slide, labels, unlabelled)
     record, history = embedding_record(slide.adata), None
     if run is not None:
         record, history = read_record(Path(run)), read_history(Path(run))
     found = find_domains(slide, truth, num_domains=num_domains, seed=seed)
     if isinstance(given, AnnData):  # a slide works on a copy of the table of cells
-        for level in DOMAIN_LEVELS:
+        for level in level_names(slide.adata) or (first,):
             given.obs[domain_column(name, level)] = slide.adata.obs[domain_column(name, level)]
     coverage, missing = None, list[str]()
     if model is not None:
@@ -95,7 +95,7 @@ def report_slide(
         scores=_shown(found.scores),
         highlight=OURS,
         index=found.index,
-        embedding=keys.embedding_key(name, "niche"),
+        embedding=keys.embedding_key(name, first),
         generation=generation,
         coverage=coverage,
         missing=missing,

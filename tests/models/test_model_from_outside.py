@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 
 import spatiagraph as sg
 from spatiagraph.cli import app
+from spatiagraph.data import Slide
 from spatiagraph.data.recipe import Neighborhoods, Recipe
+from spatiagraph.inference.domains import find_domains
+from spatiagraph.inference.embedded import level_names
 from spatiagraph.models import SlideModel, model_class
 from spatiagraph.models.base import cell_graph
 from spatiagraph.nn import Embeddings, LevelEmbeddings, NichePool
@@ -125,6 +128,8 @@ def test_it_is_saved_opened_embedded_and_searched(slide, run):
     assert type(model) is Outside
     assert model.recipe.levels == (Neighborhoods(10, name="around"),)
     adata = sg.embed(model, slide[:], progress=False)
+    assert level_names(adata) == ("around",)
+    assert list(find_domains(Slide(adata), None).domains) == ["domains at around level"]
     assert adata.obsm["X_outside"].shape == adata.obsm["X_outside_around"].shape == (300, 8)
     index = sg.NicheIndex.build(adata.obsm["X_outside_around"], adata.obs)
     hits = index.search(adata.obsm["X_outside_around"][:2], k=3, exclude=[0, 1])
@@ -136,7 +141,7 @@ def test_it_is_saved_opened_embedded_and_searched(slide, run):
     assert near.mean() < 0.6 * np.linalg.norm(slide.pos - slide.pos[0], axis=1).mean()
 
 
-def test_the_command_line_trains_and_embeds_with_it(slide, run, tmp_path):
+def test_the_command_line_trains_embeds_reports_and_searches_with_it(slide, run, tmp_path):
     slide.adata.write_h5ad(tmp_path / "slide.h5ad")
     command = CliRunner()
     out = str(tmp_path / "embedded.h5ad")
@@ -146,6 +151,22 @@ def test_the_command_line_trains_and_embeds_with_it(slide, run, tmp_path):
     assert embedded.obsm["X_outside_around"].shape == (300, 8)
     expected = sg.embed(SlideModel.from_pretrained(run / "model"), slide[:], progress=False)
     np.testing.assert_allclose(embedded.obsm["X_outside"], expected.obsm["X_outside"], atol=1e-6)
+
+    page = str(tmp_path / "report.html")
+    done = command.invoke(
+        app, ["report", out, "--run", str(run), "--labels", "niche", "--out", page]
+    )
+    assert done.exit_code == 0, done.output
+    assert "Niches like these" in Path(page).read_text(encoding="utf-8")
+    table = str(tmp_path / "hits.csv")
+    search = ["search", out, "--cell", str(slide.adata.obs_names[0]), "-k", "3", "--out", table]
+    for level in ([], ["--level", "around"], ["--level", "cell"]):
+        done = command.invoke(app, [*search, *level])
+        assert done.exit_code == 0, done.output
+        assert len(pd.read_csv(table)) == 3
+    done = command.invoke(app, [*search, "--level", "niche"])
+    assert done.exit_code != 0
+    assert "cell, around, got 'niche'" in " ".join(done.output.split())
 
     fit = ["fit", str(tmp_path / "slide.h5ad"), "--model", "outside", "--epochs", "1"]
     done = command.invoke(app, [*fit, "--out", str(tmp_path / "run"), "--neighbors", "5"])

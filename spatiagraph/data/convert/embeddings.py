@@ -28,7 +28,8 @@ def write_embeddings(
         name: Short name of the model: ``obsm["X_{name}"]``, ``obsm["X_{name}_niche"]``, …
         embeddings: Level → ``[N, D]``, one row per cell.
         data: The graph of the whole slide.
-        uns: What made the embeddings; stored under ``uns["spatiagraph"]``.
+        uns: What made the embeddings; stored under ``uns["spatiagraph"]`` beside the names of the
+            levels.
 
     Returns:
         The same object.
@@ -46,5 +47,6 @@ def write_embeddings(
     for level in data.level_names:
         if data.num_items(level) < data.num_nodes:  # else every cell has a group of its own
             adata.obs[keys.group_key(name, level)] = data.group_of_cell(level).numpy()
-    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **uns}
+    notes = {**uns, "levels": list(data.level_names)}
+    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **notes}
     return adata
