@@ -1,6 +1,6 @@
 """Graph-native, modular toolkit for spatial transcriptomics.
 
-Cells are graph nodes that carry genes, image and place; niches and tissue are pooled from them.
+Cells are graph nodes that carry genes, image and position; niches and tissue are pooled from them.
 Importing does no work: sub-packages load when first used.
 """
 

@@ -16,6 +16,7 @@ MOVED: dict[str, str] = {
     "spatiagraph.heads.image.generator.ImageGenerator": (
         "spatiagraph.models.generator.model.ImageGenerator"
     ),
+    "spatiagraph.nn.encoding.PlaceEncoding": "spatiagraph.nn.encoding.PositionEncoding",
     "spatiagraph.nn.morphology.MorphologyProfile": (
         "spatiagraph.nn.morphology_profile.MorphologyProfile"
     ),

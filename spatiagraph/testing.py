@@ -87,7 +87,7 @@ def assert_rigid_invariant(
     for index, (old, new) in enumerate(
         zip(_tensors(function(data)), _tensors(function(moved)), strict=True)
     ):
-        assert_close(new, old, rtol=rtol, atol=atol, msg=_named("place", index))
+        assert_close(new, old, rtol=rtol, atol=atol, msg=_named("position", index))
 
 
 def assert_batch_consistent(
@@ -106,12 +106,12 @@ def assert_batch_consistent(
         atol: Absolute tolerance.
 
     Raises:
-        AssertionError: A graph's output depends on its company.
+        AssertionError: A graph's output depends on the other graphs of its batch.
     """
     together = _tensors(function(Batch.from_data_list(list(graphs))))
     alone = zip(*(_tensors(function(graph)) for graph in graphs), strict=True)
     for index, (batch, parts) in enumerate(zip(together, alone, strict=True)):
-        assert_close(batch, torch.cat(parts), rtol=rtol, atol=atol, msg=_named("company", index))
+        assert_close(batch, torch.cat(parts), rtol=rtol, atol=atol, msg=_named("batch", index))
 
 
 def requires(*packages: str) -> "pytest.MarkDecorator":

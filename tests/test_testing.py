@@ -54,7 +54,7 @@ def test_rigid_assertion_passes_distances():
 
 @pytest.mark.parametrize("reflect", [False, True])
 def test_rigid_assertion_catches_coordinates(reflect):
-    with pytest.raises(AssertionError, match="depends on the place"):
+    with pytest.raises(AssertionError, match="depends on the position"):
         testing.assert_rigid_invariant(lambda d: d.pos, graph(), reflect=reflect)
 
 
@@ -64,7 +64,7 @@ def test_rigid_assertion_catches_handedness_only_when_it_mirrors():
         return b[0] * c[1] - b[1] * c[0]
 
     testing.assert_rigid_invariant(area, graph(), reflect=False)
-    with pytest.raises(AssertionError, match="depends on the place"):
+    with pytest.raises(AssertionError, match="depends on the position"):
         testing.assert_rigid_invariant(area, graph(), reflect=True)
 
 
@@ -73,7 +73,7 @@ def test_batch_assertion_passes_message_passing():
 
 
 def test_batch_assertion_catches_a_normalisation_over_the_batch():
-    with pytest.raises(AssertionError, match="depends on the company"):
+    with pytest.raises(AssertionError, match="depends on the batch"):
         testing.assert_batch_consistent(lambda d: d.x - d.x.mean(0), [graph(8, 1), graph(9, 2)])
 
 

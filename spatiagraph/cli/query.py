@@ -98,14 +98,16 @@ def read_query(
     from spatiagraph.cli.embed import load_model
     from spatiagraph.data.read import read
     from spatiagraph.inference import embed_query
-    from spatiagraph.retrieval.slides import join_slides, slide_obs, with_embedding
+    from spatiagraph.retrieval.slides import concatenate_slides, slide_obs, with_embedding
     from spatiagraph.training.record import weights_hash
 
     section = read(path, image=image)
     if model is None:
         if modality is not None:
             raise ValueError("Expected --model with --modality, to embed the query, got none")
-        embeddings, obs, made_by = join_slides({section.slide_id: section.adata}, str(index.key))
+        embeddings, obs, made_by = concatenate_slides(
+            {section.slide_id: section.adata}, str(index.key)
+        )
     else:
         loaded = load_model(model)
         made_by = weights_hash(loaded)

@@ -1,4 +1,4 @@
-"""``CropSource``: windows of an image around some places, read when their rows are asked for."""
+"""``CropSource``: windows of an image around some positions, read row by row on demand."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ HELD_BYTES = 1024**3
 class CropSource:
     """Crops around the cells of a slide, or around the groups of a level; the one way to a crop.
 
-    Nothing is read before rows are asked for, and what is kept is bounded: memory does not grow
+    Nothing is read before rows are requested, and what is kept is bounded: memory does not grow
     with the slide beyond ``held_bytes``.
 
     Args:
@@ -59,7 +59,7 @@ class CropSource:
         """Crops ``[B, C, S, S]`` in [0, 1] float32, and which of them lie on the image, ``[B]``.
 
         Args:
-            rows: Rows of the places, ``[B]``; all of them when not given.
+            rows: Rows of the positions, ``[B]``; all of them when not given.
             progress: Show a progress bar.
 
         Raises:

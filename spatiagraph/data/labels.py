@@ -125,8 +125,8 @@ class LabelSet:
             slide: The slide; it may lack columns.
 
         Returns:
-            ``[N, K]``: a class as its place in ``classes``, a branch as the number of classes plus
-            its place in ``parents``, -1 for unknown.
+            ``[N, K]``: a class as its index in ``classes``, a branch as the number of classes plus
+            its index in ``parents``, -1 for unknown.
 
         Raises:
             ValueError: If a column has values that are neither, with the number of their cells.

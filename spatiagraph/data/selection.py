@@ -19,7 +19,7 @@ def rows_of(slide: Slide, cells: Sequence[str] | Sequence[int] | NDArray[Any]) -
         cells: Ids, rows or a mask of the cells.
 
     Returns:
-        In the order asked for, ``[K]``.
+        In the given order, ``[K]``.
 
     Raises:
         ValueError: A cell is not on the slide, or the mask is of other cells.

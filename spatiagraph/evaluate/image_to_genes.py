@@ -75,7 +75,7 @@ def score_image_to_genes(
 
     The protocol of `"HEST-1k" <https://arxiv.org/abs/2406.16192>`_ with ridge regression: features
     are standardised over training cells, reduced to ``num_components`` principal components of
-    them if asked, and regressed on the logarithm of expression. One strength of 15 between 1 and
+    them on request, and regressed on the logarithm of expression. One strength of 15 between 1 and
     1e7 serves all genes: the one of least error when each group of training cells is left out.
 
     A spot's total count follows from how many cells it holds, so images do predict it, and every

@@ -127,7 +127,7 @@ def run_protocols(
         genes, images predict all, at median depth; of more, the 250 most variable, per million.
 
     Raises:
-        ValueError: There are no labels and no protocol is asked for, one is not known or lacks
+        ValueError: There are no labels and no protocol is requested, one is not known or lacks
             its labels or images, an embedding has the name of a baseline, or arrays do not fit.
     """
     given = {"domains": domains, "types": types, "crops": crops}

@@ -15,7 +15,7 @@ class PathPoint(NamedTuple):
     """Point of a path and its velocity, at one time.
 
     Attributes:
-        x: Place, shaped as its ends.
+        x: State, shaped as its ends.
         velocity: Its derivative in time.
     """
 
@@ -97,7 +97,7 @@ class LinearPath:
         return control + self.noise * normal * _as_column(chosen, control)
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathPoint:
-        """Place and velocity at a time.
+        """State and velocity at a time.
 
         Args:
             x0: Starts, ``[B, ...]``.
@@ -115,7 +115,7 @@ class LinearPath:
         r"""End point at constant velocity: :math:`\mathbf{x}_t + (1 - t) \mathbf{v}`.
 
         Args:
-            x: Places, ``[B, ...]``.
+            x: States, ``[B, ...]``.
             velocity: Velocities there, ``[B, ...]``.
             t: Time of each, ``[B]``.
         """

@@ -46,7 +46,7 @@ def integrate(
 ) -> Solution:
     r"""Solve :math:`\dot{\mathbf{x}} = \mathbf{v}(\mathbf{x}, t)` from time 0 to 1.
 
-    ``"euler"`` asks for the velocity once per step, ``"midpoint"`` and ``"heun"`` twice, with an
+    ``"euler"`` evaluates the velocity once per step, ``"midpoint"`` and ``"heun"`` twice, with an
     error that falls with the square of the step; ``"dopri5"`` chooses its steps by itself, the same
     for the whole batch (needs torchdiffeq). Gradients flow through; generate under
     ``torch.no_grad()``.

@@ -1,4 +1,4 @@
-r"""Distances, directions and places as numbers a network can use. No parameters.
+r"""Distances, directions and positions as numbers a network can use. No parameters.
 
 What depends on distances alone (:func:`distance_rbf`) does not change under any rigid motion;
 :func:`edge_direction` and :func:`position_encoding` turn with the slide.
@@ -75,7 +75,7 @@ def distance_rbf(
 def position_encoding(
     pos: Tensor, channels: int = 512, *, min_um: float = 2.0, max_um: float = 2000.0
 ) -> Tensor:
-    r"""Sinusoidal encoding of places in the plane, ``PE2D`` of SPATIA.
+    r"""Sinusoidal encoding of positions in the plane, ``PE2D`` of SPATIA.
 
     .. math::
         [\sin(x/\lambda), \cos(x/\lambda), \sin(y/\lambda), \cos(y/\lambda)]
@@ -109,7 +109,7 @@ def position_encoding(
 
 
 class NormalizedPositions(NamedTuple):
-    """Positions without place and unit.
+    """Positions without origin and unit.
 
     Attributes:
         pos: ``[N, 2]``.
@@ -130,7 +130,7 @@ def normalize_positions(
     rectangle :math:`\sqrt{12}\,r` is the diagonal. ``"bbox"`` centres the axis-aligned bounding box
     and makes its diagonal 100, as SToFM's code does
     (`arXiv:2507.11588 <https://arxiv.org/abs/2507.11588>`_); it depends on the orientation.
-    ``"none"`` keeps µm and place.
+    ``"none"`` keeps µm and origin.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.

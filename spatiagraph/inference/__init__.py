@@ -1,4 +1,4 @@
-"""Trained models asked: embeddings, imputed genes, cells elsewhere, images of another state."""
+"""Inference with trained models: embeddings, imputed genes, transplanted cells, images."""
 
 import lazy_loader
 

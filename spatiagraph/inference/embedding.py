@@ -64,7 +64,7 @@ def embed_data(
     """Embeddings of a prepared slide: level → ``[N, D]``, one row per cell.
 
     A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
-    ``read_genes=False`` the model is told that no cell has genes.
+    ``read_genes=False`` the genes of all cells are missing.
     """
 
     def embedded(tile: TissueData, device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""``generate``: images of the cells of a slide, asked of a trained generator."""
+"""``generate``: images of the cells of a slide, sampled from a trained generator."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -132,7 +132,7 @@ def _chosen(
     cells: Sequence[str] | NDArray[Any] | None,
     context: Iterable[str],
 ) -> NDArray[np.int64]:
-    """Rows of the cells that are asked for, or of all that are embedded."""
+    """Rows of the selected cells, or of all that are embedded."""
     if transition is None and model.transitions:
         tags = [known.tag for known in model.transitions]
         raise ValueError(f"Expected 'transition' to be one of {tags}, got None")

@@ -24,7 +24,7 @@ def transplant(
     model: SlideModel,
     slide: Slide,
     cells: Sequence[str] | NDArray[Any],
-    places: Sequence[str] | NDArray[Any],
+    positions: Sequence[str] | NDArray[Any],
     *,
     batch_size: int = 64,
     device: str | torch.device = "auto",
@@ -32,14 +32,14 @@ def transplant(
 ) -> dict[str, NDArray[np.float32]]:
     """Embeddings of cells, each in the place of another: its neighbours, its niche, its region.
 
-    The two cells of a pair change places in the graph and nothing else changes: genes and image go
-    with the cell, position, edges and niche stay with the place. Each pair is a world of its own.
+    The two cells of a pair exchange their nodes of the graph and nothing else changes: genes and
+    image go with the cell, position, edges and niche stay. Pairs do not see each other.
 
     Args:
         model: A trained model.
         slide: The slide.
         cells: Ids, rows or a mask of the cells, :math:`K`.
-        places: Of the cells whose places they take, as many; a cell in its own place is embedded as
+        positions: The cells at whose positions they are, as many; a cell at its own is embedded as
             it is.
         batch_size: Pairs at once: the memory it takes.
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
@@ -47,11 +47,11 @@ def transplant(
 
     Returns:
         Key of ``obsm`` → ``[K, D]``, as :func:`~spatiagraph.inference.embed` would write it; what
-        :func:`~spatiagraph.inference.generate` takes as ``context``. NaN above the cell in a place
-        without a niche.
+        :func:`~spatiagraph.inference.generate` takes as ``context``. NaN above the cell where
+        a position has no niche.
 
     Raises:
-        ValueError: Cells and places differ in number, are none, or are not on the slide.
+        ValueError: Cells and positions differ in number, are none, or are not on the slide.
 
     Examples:
         >>> from spatiagraph.data import make_tissue
@@ -61,10 +61,10 @@ def transplant(
         >>> transplant(model, slide, [0, 1], [7, 8])["X_context_niche"].shape
         (2, 8)
     """
-    rows, targets = rows_of(slide, cells), rows_of(slide, places)
+    rows, targets = rows_of(slide, cells), rows_of(slide, positions)
     if len(rows) != len(targets) or not len(rows):
         raise ValueError(
-            f"Expected a place for each cell, got {len(rows)} cells and {len(targets)} places"
+            f"Expected a position for each cell, got {len(rows)} cells and {len(targets)} positions"
         )
     device = as_device(device)
     data = model.recipe(slide)
@@ -83,13 +83,13 @@ def transplant(
     return {key: np.concatenate(values) for key, values in parts.items()}
 
 
-def _exchanged(data: TissueData, cell: int, place: int, num_hops: int) -> TissueData:
-    """The surroundings of a place, with another cell in it."""
-    tile = cut_tile(data, torch.tensor([place]), num_hops)
+def _exchanged(data: TissueData, cell: int, position: int, num_hops: int) -> TissueData:
+    """The surroundings of a position, with another cell at it."""
+    tile = cut_tile(data, torch.tensor([position]), num_hops)
 
     def exchanged(rows: torch.Tensor) -> torch.Tensor:
-        return rows.where(rows != cell, torch.tensor(place)).where(
-            rows != place, torch.tensor(cell)
+        return rows.where(rows != cell, torch.tensor(position)).where(
+            rows != position, torch.tensor(cell)
         )
 
     return fill_tile(tile, data, 0, take_cells=exchanged)

@@ -29,7 +29,7 @@ class NeighborGraph:
         row: Source of each edge, ``[E]``, sorted by target.
         perm: Position of each edge in the user's order, ``[E]``; ``None`` when it was sorted.
         num_sources: ``N``.
-        transpose: ``(rowptr [N + 1], col [E], edge [E])``: targets of each source, and the place of
+        transpose: ``(rowptr [N + 1], col [E], edge [E])``: targets of each source, and the rank of
             each of these edges in ``row``.
     """
 
@@ -93,7 +93,7 @@ def sort_edges(
 
 
 def transpose(colptr: Tensor, row: Tensor, num_sources: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``(rowptr, col, edge)``: edges by source, each with its target and its place by target."""
+    """``(rowptr, col, edge)``: edges by source, each with its target and its rank by target."""
     if row.device.type == "cpu" and row.numel() >= MANY_EDGES:
         from spatiagraph.kernels import _numba  # five times quicker than to sort
 

@@ -240,7 +240,7 @@ class HierarchicalModel(SlideModel, abstract=True):
 
         The total over the genes of a slide that lacks some of the panel's is smaller without the
         cell being so; it is made up for from the genes that were measured and the share of the
-        total that they have on average, so that the same cell lands at the same place.
+        total that they have on average, so that the same cell gets the same embedding.
         """
         measured, expected = gene_mask(batch), self.gene_share
         if batch.get("x") is None or not bool(expected.any()):  # of values, or saved before

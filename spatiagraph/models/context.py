@@ -96,7 +96,7 @@ class ContextModel(HierarchicalModel):
             seed: Seed of the starting weights.
 
         Raises:
-            ValueError: If the slides do not go together, or an image is asked for that none has.
+            ValueError: If the slides do not go together, or an image is requested that none has.
         """
         slides = list(slides)
         counts = one_expression(slides) == "counts"

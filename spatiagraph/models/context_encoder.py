@@ -38,8 +38,8 @@ class ContextEncoder(Configurable):
         edge_encoding: Module ``(pos, edge_index) → [E, F]`` whose output ``conv`` gets as
             ``edge_attr``; ``None`` to call ``conv(h, edge_index)``.
         position: Module ``(pos, center, group) → [N, D]``, such as
-            :class:`~spatiagraph.nn.PlaceEncoding`, added to cells before ``conv``: where they lie
-            in their group. For graphs whose edges stay inside groups; tiles are not exact
+            :class:`~spatiagraph.nn.PositionEncoding`, added to cells before ``conv``: positions in
+            their group. For graphs whose edges stay inside groups; tiles are not exact
             otherwise.
         maskable: Have the learned vector that stands for hidden cells.
         num_hops: Hops over ``edge_index`` that ``conv`` looks; its ``num_layers`` when not given.

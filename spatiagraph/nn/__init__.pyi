@@ -40,7 +40,7 @@ from .condition import TransitionConditioner as TransitionConditioner
 from .config import Configurable as Configurable
 from .cross_attention import CrossAttention as CrossAttention
 from .encoding import EdgeEncoding as EdgeEncoding
-from .encoding import PlaceEncoding as PlaceEncoding
+from .encoding import PositionEncoding as PositionEncoding
 from .fusion import ConcatFusion as ConcatFusion
 from .fusion import CrossModalFusion as CrossModalFusion
 from .fusion import GateFusion as GateFusion

@@ -44,7 +44,7 @@ class EdgeEncoding(Configurable):
         return feature
 
 
-class PlaceEncoding(Configurable):
+class PositionEncoding(Configurable):
     """Position of a member within its group, as sines and cosines of µm: ``PE2D`` of SPATIA.
 
     Places are relative to the centre of the group, so that it does not matter where on the slide

@@ -25,7 +25,7 @@ def fill_missing(tokens: Tensor, null: Tensor, present: Tensor | None) -> Tensor
 
 
 def scatter_present(part: Tensor, present: Tensor) -> Tensor:
-    """Rows of the cells that have a modality, at their places among all cells; zeros elsewhere.
+    """Rows of the cells that have a modality, at their rows among all cells; zeros elsewhere.
 
     Args:
         part: One row per cell that has it, ``[n, ...]``.

@@ -46,8 +46,8 @@ def sinusoidal_encoding(index: Tensor, channels: int, *, base: float = 10_000.0)
 class GenomicPosition(Configurable):
     """Code of where each gene lies on the genome; genes that lie close together share one.
 
-    A gene whose place is not known has the code zero. At the start that is every gene:
-    :meth:`locate` tells the places, and they are saved with the weights.
+    A gene whose position is not known has the code zero. At the start that is every gene:
+    :meth:`locate` sets the positions, and they are saved with the weights.
 
     Args:
         num_genes: Panel size, :math:`G`.

@@ -72,7 +72,7 @@ class PretrainedModel(Configurable, abstract=True):
         """Read a model that :meth:`save_pretrained` wrote.
 
         A folder may come from anyone: nothing in it is run, no other file is opened, and no more
-        memory is taken than its weights call for. The network is asked only for an id of the hub.
+        memory is taken than its weights call for. Only ids of the hub are looked up on the network.
 
         Args:
             directory_or_hub_id: A local folder, or the id of a Hugging Face repository

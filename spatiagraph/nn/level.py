@@ -29,7 +29,7 @@ class Level(Configurable):
         conv: Module ``(h, edge_index) → h`` among the groups of one group above, ``None`` for
             groups that do not see each other.
         position: Module ``(pos, center, group) → [M, D]``, such as
-            :class:`~spatiagraph.nn.PlaceEncoding`, added before ``conv``.
+            :class:`~spatiagraph.nn.PositionEncoding`, added before ``conv``.
         look: Module ``(group [M, 1, D], image tokens [M, S, I]) → change``, such as
             :class:`~spatiagraph.nn.CrossAttention`, through which groups look at their image.
         top_down: Hand groups down to their cells, through a gate that starts closed.

@@ -140,7 +140,7 @@ class MaskedImageDecoder(Configurable):
     """Light transformer from the tokens of visible patches to the pixels of every patch.
 
     The tokens may have seen the genes in between. Patches that were hidden enter as one learned
-    token plus the fixed code of their place in the image; the default size is that of
+    token plus the fixed code of their position in the image; the default size is that of
     `"Masked Autoencoders Are Scalable Vision Learners" <https://arxiv.org/abs/2111.06377>`_.
 
     Args:
@@ -163,7 +163,7 @@ class MaskedImageDecoder(Configurable):
         ValueError: If tokens and patches are not of one number, or the width is no multiple of 4.
     """
 
-    place: Tensor
+    position: Tensor
 
     def __init__(
         self,
@@ -186,8 +186,8 @@ class MaskedImageDecoder(Configurable):
         self.num_prefix_tokens = num_prefix_tokens
         self.embed = nn.Linear(in_channels, hidden_channels)
         self.mask_token = nn.Parameter(torch.randn(hidden_channels) * 0.02)
-        place = build_sincos2d_pos_embed(list(grid), hidden_channels)
-        self.register_buffer("place", place, persistent=False)  # [P, hidden_channels]
+        position = build_sincos2d_pos_embed(list(grid), hidden_channels)
+        self.register_buffer("position", position, persistent=False)  # [P, hidden_channels]
         self.transformer = TokenTransformer(hidden_channels, num_layers, heads, dropout=dropout)
         self.project = nn.Linear(hidden_channels, patch_size**2 * image_channels)
 
@@ -217,8 +217,8 @@ class MaskedImageDecoder(Configurable):
         h = self.embed(tokens)
         prefix, patches = h[:, : self.num_prefix_tokens], h[:, self.num_prefix_tokens :]
         index = visible.unsqueeze(-1).expand_as(patches)
-        every = self.mask_token.to(h.dtype).expand(len(h), *self.place.shape)
-        every = every.scatter(1, index, patches) + self.place
+        every = self.mask_token.to(h.dtype).expand(len(h), *self.position.shape)
+        every = every.scatter(1, index, patches) + self.position
         h = self.transformer(torch.cat([prefix, every.to(h.dtype)], 1))
         return self.project(h[:, self.num_prefix_tokens :])
 

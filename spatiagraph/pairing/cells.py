@@ -130,7 +130,7 @@ def pair_states(
         )
     )
     tables = [_empty()]
-    for some, xs, ys in _portions(problems, num_components):
+    for some, xs, ys in _chunks(problems, num_components):
         couplings = couple_many(
             xs,
             ys,
@@ -193,7 +193,7 @@ def _drawn(
     return np.sort(rng.choice(rows, max_cells, replace=False))
 
 
-def _portions(
+def _chunks(
     problems: Iterator[_Problem], num_components: int
 ) -> Iterator[tuple[list[_Problem], list[Tensor], list[Tensor]]]:
     """Problems with their components, as many at a time as fit well into memory."""

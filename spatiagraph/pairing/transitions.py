@@ -1,4 +1,4 @@
-"""The changes of state that a user asks about."""
+"""Transitions: changes of state from control to target."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -179,12 +179,12 @@ def draw_surroundings(
     *,
     size_um: float | None = None,
 ) -> None:
-    """The cells around a place, coloured by group, with a ring around the place itself.
+    """The cells around a position, coloured by group, with a ring around the position itself.
 
     Args:
         ax: Axes to draw into.
         pos: Cell centres in µm, ``[N, 2]``.
-        center: The place in µm, ``[2]``.
+        center: The position in µm, ``[2]``.
         groups: Group of each cell, ``[N]``.
         palette: Colours of the groups.
         side_um: Side of the square shown.

@@ -64,7 +64,7 @@ def check_rows(rows: Any, num_items: int) -> NDArray[np.int64]:
 
 
 def check_choice(
-    num_items: int, mask: NDArray[np.bool_] | None, own: NDArray[np.int64], k: int, asked: str
+    num_items: int, mask: NDArray[np.bool_] | None, own: NDArray[np.int64], k: int, condition: str
 ) -> int:
     """Number of items that a search chooses from.
 
@@ -73,7 +73,7 @@ def check_choice(
         mask: Items allowed for all queries, ``[N]``.
         own: Rows hidden from each query, ``[Q, R]``.
         k: Number of results.
-        asked: What was asked of the items, for the message.
+        condition: What items are to meet, for the message.
 
     Raises:
         ValueError: If there are fewer than ``k``.
@@ -82,7 +82,7 @@ def check_choice(
         raise ValueError(f"Expected 'k' of at least 1, got {k}")
     left = num_items if mask is None else int(mask.sum())
     if mask is not None and left == 0:
-        raise ValueError(f"Expected items that meet {asked}, found none")
+        raise ValueError(f"Expected items that meet {condition}, found none")
     if k + own.shape[1] > left and k > left - _most_hidden(own, mask):
         raise ValueError(
             f"Expected 'k' of at most {left - _most_hidden(own, mask)}, the number of items "

@@ -101,7 +101,7 @@ class SlideCalibration:
         away = np.asarray(embeddings, dtype=np.float32) - self.mean[number]
         return away / self.scale[number, None]
 
-    def joined(self, other: "SlideCalibration") -> "SlideCalibration":
+    def merged(self, other: "SlideCalibration") -> "SlideCalibration":
         """Of both sets of slides.
 
         Raises:

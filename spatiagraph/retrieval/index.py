@@ -14,7 +14,7 @@ import spatiagraph
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import CalibratedBlocks, SlideCalibration, slide_of
 from spatiagraph.retrieval.searching import ItemSearch
-from spatiagraph.retrieval.slides import join_slides
+from spatiagraph.retrieval.slides import concatenate_slides
 from spatiagraph.retrieval.storage import IndexConfig, Stored, read_folder, write_folder
 from spatiagraph.retrieval.vectors import Metric, blocks, check_vectors, prepare
 
@@ -153,8 +153,8 @@ class NicheIndex(ItemSearch):
             ValueError: If a slide lacks the embedding, two slides have one name, or they were
                 embedded with different models.
         """
-        joined = join_slides(slides, key)
-        return cls.build(joined.embeddings, joined.obs, model=joined.model, key=key, **arguments)
+        table = concatenate_slides(slides, key)
+        return cls.build(table.embeddings, table.obs, model=table.model, key=key, **arguments)
 
     def append(
         self,
@@ -193,14 +193,14 @@ class NicheIndex(ItemSearch):
         calibration = self.calibration
         if calibration is not None:
             embeddings, new = _calibrate(embeddings, added, self.metric)
-            calibration = calibration.joined(new)
-        joined = pd.concat([self.obs, added])
+            calibration = calibration.merged(new)
+        table = pd.concat([self.obs, added])
         with backend.single_thread(self.kind == "hnsw"):
             for block in blocks(embeddings, self.metric):
                 self._index.add(block)
         if retrain and self.kind == "ivf":
             self._index = backend.retrained(self._index, self.metric, self.seed)
-        self.obs, self.calibration = joined, calibration
+        self.obs, self.calibration = table, calibration
         self._tune()
 
     def append_slides(
@@ -218,11 +218,11 @@ class NicheIndex(ItemSearch):
         """
         if self.key is None:
             raise ValueError("Expected an index built from slides, got one without a slot of obsm")
-        joined = join_slides(slides, self.key)
-        new = slide_of(joined.obs)
+        table = concatenate_slides(slides, self.key)
+        new = slide_of(table.obs)
         if again := sorted(set(new) & set(slide_of(self.obs))):
             raise ValueError(f"Expected slides that are not in the index, got {', '.join(again)}")
-        self.append(joined.embeddings, joined.obs, model=joined.model, retrain=retrain)
+        self.append(table.embeddings, table.obs, model=table.model, retrain=retrain)
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``index.faiss``, ``obs.parquet`` and ``config.json`` into a folder.

@@ -24,7 +24,7 @@ from spatiagraph.retrieval.vectors import Metric, check_vectors, prepare
 class ItemSearch:
     """Items with their vectors in a FAISS index and their metadata in a table.
 
-    Everything that :class:`~spatiagraph.retrieval.NicheIndex` can be asked; its attributes are
+    Everything that :class:`~spatiagraph.retrieval.NicheIndex` searches; its attributes are
     described there.
     """
 
@@ -80,7 +80,7 @@ class ItemSearch:
         region: Any = None,
         where: Filter | None = None,
     ) -> NDArray[np.int64]:
-        """Rows of the items that are all that is asked for, to search for their like.
+        """Rows of the items that meet all conditions, as queries.
 
         Arguments and errors are those of :func:`~spatiagraph.retrieval.select_rows`.
 
@@ -175,9 +175,9 @@ class ItemSearch:
         k: int,
         mask: NDArray[np.bool_] | None,
         own: NDArray[np.int64],
-        asked: str,
+        condition: str,
     ) -> pd.DataFrame:
-        left, extra = check_choice(self.num_items, mask, own, k, asked), own.shape[1]
+        left, extra = check_choice(self.num_items, mask, own, k, condition), own.shape[1]
         unit = prepare(queries, self.metric)
         value, row = backend.search(self._index, unit, min(k + extra, left), self._effort, mask)
         if extra:
@@ -190,7 +190,7 @@ class ItemSearch:
 
     def _calibrated(self, queries: NDArray, slide: Any) -> NDArray[np.float32]:
         """Queries as the items of the index are."""
-        assert self.calibration is not None  # asked only then
+        assert self.calibration is not None  # called only then
         if slide is None:
             raise ValueError(
                 "Expected 'slide' with the queries, got None: the index is calibrated by slide. "

@@ -13,7 +13,7 @@ from spatiagraph.retrieval.filters import Filter, filter_mask
 from spatiagraph.retrieval.regions import in_region
 
 X_UM, Y_UM = "x_um", "y_um"
-"""Columns of a table of items with their place on the slide in µm."""
+"""Columns of a table of items with their position on the slide in µm."""
 
 
 def select_rows(
@@ -24,11 +24,11 @@ def select_rows(
     region: Any = None,
     where: Filter | None = None,
 ) -> NDArray[np.int64]:
-    """Rows of a table of cells that are all that is asked for; all rows when nothing is.
+    """Rows of a table of cells that meet all conditions; all rows where there is none.
 
     Args:
         obs: One row per cell, ``N``, named by cell id; ``slide_id``, ``x_um`` and ``y_um`` where
-            slides and regions are asked for.
+            slides and regions are selected by.
         cells: Ids.
         slide: Name of their slide.
         region: Corners in µm ``[V, 2]``, a shapely geometry, or GeoJSON, as in

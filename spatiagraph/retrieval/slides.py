@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class Joined(NamedTuple):
+class SlideItems(NamedTuple):
     """Embeddings of several slides.
 
     Attributes:
@@ -28,7 +28,7 @@ class Joined(NamedTuple):
     model: str | None
 
 
-def join_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -> Joined:
+def concatenate_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -> SlideItems:
     """The cells of all slides, one after the other; those without an embedding are left out.
 
     Args:
@@ -63,7 +63,7 @@ def join_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -
     for adata in named.values():
         embeddings[start : (start := start + adata.n_obs)] = adata.obsm[key]
     obs = pd.concat([slide_obs(name, adata) for name, adata in named.items()])
-    return Joined(*with_embedding(embeddings, obs), known[0] if known else None)
+    return SlideItems(*with_embedding(embeddings, obs), known[0] if known else None)
 
 
 def with_embedding(
@@ -80,7 +80,7 @@ def with_embedding(
 
 
 def slide_obs(name: str, adata: "AnnData") -> pd.DataFrame:
-    """Columns of a slide, with its name and the place of each cell in µm."""
+    """Columns of a slide, with its name and the position of each cell in µm."""
     obs = adata.obs.copy()
     obs[keys.SLIDE_ID] = pd.Categorical([name] * adata.n_obs)
     if keys.SPATIAL in adata.obsm:

@@ -44,7 +44,7 @@ class Task(nn.Module, ABC):
         return self.model.embedder if isinstance(self.model, SlideModel) else None
 
     def __init_subclass__(cls, *, pretrains: type[SlideModel] | None = None, **kwargs: Any):
-        """Make the task the one that ``fit`` trains a model with, unless told otherwise.
+        """Make the task the one that ``fit`` trains a model with, unless it is given another.
 
         Args:
             pretrains: Class of the model; the task is called as ``(model, seed=…)``.

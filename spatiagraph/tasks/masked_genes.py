@@ -102,7 +102,7 @@ class PoolingLoss(Objective[MaskedView]):
 
 
 class MaskedGenes(ObjectiveTask[MaskedView], pretrains=ContextModel):
-    r"""Hide genes, then ask the cell for them, and the niche for the sum over its cells.
+    r"""Predict hidden genes from the cell, and the sum over its cells from the niche.
 
     A random share of the measured genes of every cell is hidden. From what is left, the cell
     embedding predicts the counts that were hidden (:class:`HiddenGenes`), the niche embedding the

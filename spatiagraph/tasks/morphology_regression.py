@@ -18,7 +18,7 @@ class MorphologyRegression(Task):
     nothing. The mean predictor has a loss of 1.
 
     Args:
-        model: The network, told mean and deviation of the features before
+        model: The network, initialized with mean and deviation of the features
             (:meth:`~spatiagraph.nn.MorphologyProfile.initialize`).
     """
 

@@ -8,7 +8,7 @@ import torch
 class Streams:
     """Random generators by purpose, all from one: ``streams["genes"]``.
 
-    The same purpose gives a generator at the same start each time it is asked for.
+    The same purpose gives a generator at the same start each time it is requested.
 
     Args:
         generator: Source of the step; torch's own when ``None``.

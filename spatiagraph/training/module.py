@@ -71,12 +71,12 @@ class TaskModule(LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.lr)
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        rising = max(1, int(self.warmup * total))
+        warm_up = max(1, int(self.warmup * total))
 
         def rate(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            progress = (step - rising) / max(1, total - rising)
+            if step < warm_up:
+                return (step + 1) / warm_up
+            progress = (step - warm_up) / max(1, total - warm_up)
             return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

@@ -118,7 +118,7 @@ def run_of(
     default: Run | None = None,
     taken_by: Callable[..., Any] | None = None,
 ) -> Run:
-    """The run that somebody asked for, as an object, by the names of its fields, or both.
+    """The run that was given, as an object, by the names of its fields, or both.
 
     Args:
         run: The object, if one was given.

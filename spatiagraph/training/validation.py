@@ -79,7 +79,7 @@ class Validation:
 def as_validation(
     validation: Slide | Sequence[Slide] | float | None, slides: Sequence[Slide]
 ) -> Validation | None:
-    """The validation set that somebody asked for.
+    """The validation set that was given.
 
     Args:
         validation: Slides, or a share of the tissue in blocks.

@@ -178,13 +178,13 @@ def test_a_niche_of_one_cell_is_a_niche():
     assert all(batch.num_items("niche") == batch.num_nodes for batch in batches)
 
 
-def test_large_niches_and_regions_come_up_in_random_portions():
+def test_large_niches_and_regions_come_up_in_random_chunks():
     slide = SLIDES[0]
     data = whole_slide(slide, Annotated("niche"))
     loader = HierarchicalLoader([data], 80, max_cells=20, max_niches=3)
     sizes = torch.bincount(data.niche)
     assert sizes.max() > 40
-    portions = []
+    chunks = []
     for number in range(2):
         batches = epoch(loader, number)
         assert len(batches) == len(loader)
@@ -199,8 +199,8 @@ def test_large_niches_and_regions_come_up_in_random_portions():
         assert len(found) == int((-(-sizes // 20)).sum())
         assert max(map(len, found)) <= 20
         assert min(map(len, found)) >= 10
-        portions.append(found)
-    assert not portions[0] & portions[1]
+        chunks.append(found)
+    assert not chunks[0] & chunks[1]
 
 
 def test_where_niches_overlap_a_cell_is_core_with_its_own():

@@ -74,14 +74,14 @@ def test_a_model_in_training_stays_so():
 
 
 @pytest.mark.parametrize(
-    ("cells", "places", "message"),
+    ("cells", "positions", "message"),
     [
-        ([1, 2], [3], "2 cells and 1 places"),
-        ([], [], "0 cells and 0 places"),
+        ([1, 2], [3], "2 cells and 1 positions"),
+        ([], [], "0 cells and 0 positions"),
         (["nobody"], [3], "got \\['nobody'\\]"),
         ([1], [250], "rows below 250, got \\[250\\]"),
     ],
 )
-def test_cells_that_are_not_there_are_refused(cells, places, message):
+def test_cells_that_are_not_there_are_refused(cells, positions, message):
     with pytest.raises(ValueError, match=message):
-        transplant(context_model(), SLIDE, cells, places)
+        transplant(context_model(), SLIDE, cells, positions)

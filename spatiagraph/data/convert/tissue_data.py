@@ -40,7 +40,7 @@ class TissueData(Data):
         image_mask: Cells with a crop, ``[N]``.
         window_um: Side of the window of each crop in µm, ``[N]``, where there are crops.
         niche_image: Crops of the groups of a level, ``[M, C, H, W]``, with ``niche_image_mask``.
-        labels: Numbers of the labels of each cell, ``[N, K]``, -1 for unknown, where asked for.
+        labels: Numbers of the labels of each cell, ``[N, K]``, -1 for unknown, where requested.
         z: Embeddings of cells computed before, ``[N, D]``, where there are any.
         core: Cells this batch answers for, ``[N]``; the rest is context.
         cell_index: Row of each cell in its slide, ``[N]``.

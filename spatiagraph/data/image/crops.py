@@ -53,16 +53,16 @@ def add_crops(
     whole = np.round(side)
     side = np.where(np.isclose(side, whole, rtol=0, atol=1e-6), whole, side)  # 63.9999… is 64
     corner = window_corners(center, side)
-    visits = list(_visits(corner, np.ceil(side).astype(np.int64), level))
+    blocks = list(_blocks(corner, np.ceil(side).astype(np.int64), level))
     for cells, rows, columns in track(
-        visits, description="Cropping", disable=not progress, transient=True
+        blocks, description="Cropping", disable=not progress, transient=True
     ):
         block = _scaled(level.read(rows, columns), value_range)  # [C, h, w]
         at = corner[cells] - (rows.start, columns.start)
         add_windows(out, index[cells], block, at, side[cells])
 
 
-def _visits(
+def _blocks(
     corner: np.ndarray, length: np.ndarray, level: Level
 ) -> Iterator[tuple[np.ndarray, slice, slice]]:
     """Blocks of whole chunks in storage order: the cells that touch each, the pixels they need.

@@ -36,7 +36,7 @@ class SlideImage:
             ``(0, 255)`` for pictures in colour, as H&E of 8 bits, and otherwise the 0.1 and 99.9
             percentiles of each channel. Kept as :attr:`value_range`.
         path: File of the image, for error messages.
-        axes: What :meth:`open` was told of the axes of the file.
+        axes: Axes of the file, as given to :meth:`open`.
 
     Raises:
         ValueError: If the levels are not one image, or ``mpp`` is not a positive number.

@@ -25,7 +25,7 @@ def value_range_of(
     Args:
         levels: From fine to coarse.
         mpp: µm per pixel of each level, ``[L]``.
-        given: What the user asked for: a pair, or ``[C, 2]``.
+        given: Range that was given: a pair, or ``[C, 2]``.
         name: What to call the image in errors.
 
     Raises:

@@ -1,5 +1,6 @@
 """Mini-batches of tissue: tiles with all their context, whole niches of a cohort, pairs."""
 
+from spatiagraph.data.loader.chunks import class_weights
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, NicheBatches, RegionDataset
 from spatiagraph.data.loader.pairs import (
@@ -9,7 +10,6 @@ from spatiagraph.data.loader.pairs import (
     pairs_of_cells,
     read_crops,
 )
-from spatiagraph.data.loader.portions import class_weights
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.data.loader.tiles import TileDataset, TileLoader

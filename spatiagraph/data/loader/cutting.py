@@ -133,7 +133,7 @@ def cut_niches(
     first, second = data.level_names
     num_cells, num_niches = data.num_nodes, data.num_items(first)
     of_cells = data[first]
-    own = region_of_own * num_cells + own  # a cell once more in another visit is another cell
+    own = region_of_own * num_cells + own  # a cell once more in another batch is another cell
     (ptr, source), _ = data[f"{first}_index"].get_csc()
     size = ptr[niches + 1] - ptr[niches]
     group = each(torch.arange(niches.numel()), size)

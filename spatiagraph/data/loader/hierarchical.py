@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spatiagraph.data.convert.tissue_data import CELL, TissueData, batched
+from spatiagraph.data.loader.chunks import NicheChunks, chunk_start, class_weights, niche_chunks
 from spatiagraph.data.loader.cutting import (
     cut_niches,
     each,
@@ -16,8 +17,7 @@ from spatiagraph.data.loader.cutting import (
     in_hilbert_order,
     spans,
 )
-from spatiagraph.data.loader.portions import Portions, class_weights, portion_start, portions
-from spatiagraph.data.loader.region_sampler import Draw, RegionSampler
+from spatiagraph.data.loader.region_sampler import RegionSampler, Step
 from spatiagraph.data.recipe import Recipe
 
 _FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have, instead of 0
@@ -25,7 +25,7 @@ _MASK = "_mask"
 
 
 class RegionDataset(Dataset[TissueData]):
-    """The regions of some slides; items are what a :class:`RegionSampler` drew.
+    """The regions of some slides; items are the steps of a :class:`RegionSampler`.
 
     Args:
         slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
@@ -43,37 +43,35 @@ class RegionDataset(Dataset[TissueData]):
             raise ValueError("Expected at least one slide, got none")
         self.examples = _features(slides)
         slides = [_counting(data) for data in slides]
-        self.table: Portions = portions(slides, max_cells, weights)
+        self.table: NicheChunks = niche_chunks(slides, max_cells, weights)
         if not self.table.niche.numel():
             raise ValueError("Expected cells with a niche and a region, got none")
         self.max_cells = max_cells
         self.slides = [in_hilbert_order(data) for data in slides]
-        self._dealt: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])
+        self._split: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])  # by its seed
 
-    def __getitem__(self, draw: Draw) -> TissueData:
-        generator = torch.Generator().manual_seed(draw.seed)
-        slide = self.table.slide[draw.portion]
+    def __getitem__(self, step: Step) -> TissueData:
+        generator = torch.Generator().manual_seed(step.seed)
+        slide = self.table.slide[step.chunk]
         parts = []
         for i in slide.unique().tolist():
-            drawn = slide == i
-            parts.append(
-                self._part(i, draw.portion[drawn], draw.visit[drawn], draw.deal, generator)
-            )
+            own = slide == i
+            of_slide = step._replace(chunk=step.chunk[own], region_batch=step.region_batch[own])
+            parts.append(self._part(i, of_slide, generator))
         return batched(parts)
 
-    def _part(
-        self, slide: int, rows: Tensor, visit: Tensor, deal: int, generator: torch.Generator
-    ) -> TissueData:
-        """Portions of the regions of one slide."""
-        data, (cells, first) = self.slides[slide], self._deal(deal)[slide]
-        _, region = visit.unique(return_inverse=True)
+    def _part(self, slide: int, step: Step, generator: torch.Generator) -> TissueData:
+        """Chunks of the regions of one slide."""
+        data, (cells, first) = self.slides[slide], self._cells_by_niche(step.split_seed)[slide]
+        rows = step.chunk
+        _, region = step.region_batch.unique(return_inverse=True)
         num_niches = data.num_items(data.level_names[0])
         order = (region * num_niches + self.table.niche[rows]).argsort()
         rows, region = rows[order], region[order]
         niches, part = self.table.niche[rows], self.table.part[rows]
         size = first[niches + 1] - first[niches]
         num_parts = -(-size // self.max_cells)
-        start = first[niches] + portion_start(size, num_parts, part)
+        start = first[niches] + chunk_start(size, num_parts, part)
         own = cells[spans(start, self.table.size[rows])]
         group = each(torch.arange(rows.numel()), self.table.size[rows])
         tile = cut_niches(data, niches, region, own, region[group], self.max_cells, generator)
@@ -85,40 +83,40 @@ class RegionDataset(Dataset[TissueData]):
                 tile.items_of[key] = level
         return tile
 
-    def _deal(self, seed: int) -> list[tuple[Tensor, Tensor]]:
+    def _cells_by_niche(self, seed: int) -> list[tuple[Tensor, Tensor]]:
         """For each slide its cells by niche, in an order of the epoch, and where niches begin."""
-        if self._dealt[0] != seed:
+        if self._split[0] != seed:
             generator = torch.Generator().manual_seed(seed)
-            dealt = []
+            split = []
             for data in self.slides:
                 cells = torch.randperm(data.num_nodes, generator=generator)
                 niche, num_niches = data[data.level_names[0]], data.num_items(data.level_names[0])
                 cells = cells[niche[cells] >= 0]
                 cells = cells[niche[cells].argsort(stable=True)]
                 size = torch.bincount(niche[cells], minlength=num_niches)
-                dealt.append((cells, torch.cat([size.new_zeros(1), size.cumsum(0)])))
-            self._dealt = (seed, dealt)
-        return self._dealt[1]
+                split.append((cells, torch.cat([size.new_zeros(1), size.cumsum(0)])))
+            self._split = (seed, split)
+        return self._split[1]
 
 
 class HierarchicalLoader(DataLoader[TissueData]):
-    """Loader of whole niches: regions are drawn, then niches of theirs, then their cells.
+    """Loader of whole niches: regions are sampled, then niches of theirs, then their cells.
 
     A batch is a PyG batch of :class:`~spatiagraph.data.TissueData`, one graph for each slide that
-    was drawn from. It holds the niches drawn and nothing else: their cells, the edges between
-    cells of one region, their regions. What was not drawn is not there as context either: models
-    learn from such batches; to embed a slide, use a :class:`TileLoader`.
+    was sampled from. It holds the niches sampled and nothing else: their cells, the edges between
+    cells of one region, their regions. Other cells are not there as context either: models learn
+    from such batches; to embed a slide, use a :class:`TileLoader`.
 
     In an epoch every cell that has a niche in a region is core once. What is too large for one
     step comes up in several, divided at random and anew in each epoch: a niche of more than
-    ``max_cells`` cells in portions of equal size, a region of more than ``max_niches`` niches or
-    with such a niche in several visits. A region of up to ``cells_per_step / 2`` cells otherwise
+    ``max_cells`` cells in chunks of equal size, a region of more than ``max_niches`` niches or
+    with such a niche in several batches. A region of up to ``cells_per_step / 2`` cells otherwise
     stays whole; a larger one may end in the next step. Where niches overlap, a cell is core with
     its own niche, and the other members of that niche are context beyond ``cells_per_step``, at
     random where they are more than ``max_cells`` together.
 
-    With ``weights``, niches are drawn with replacement instead, in proportion to the mean weight of
-    their cells, until there are as many cells as in the slides: rare cells come up more often,
+    With ``weights``, niches are sampled with replacement instead, in proportion to the mean weight
+    of their cells, until there are as many cells as in the slides: rare cells come up more often,
     others perhaps not at all.
 
     Args:
@@ -128,7 +126,7 @@ class HierarchicalLoader(DataLoader[TissueData]):
         max_niches: Niches of a region in one batch, at most.
         max_cells: Cells of a niche in one batch, at most.
         weights: Weight of each cell of each slide, ``[N]``, such as from :func:`class_weights`.
-        seed: Seed of the draws; they depend on seed and epoch alone.
+        seed: Seed of the sampling, which depends on seed and epoch only.
         num_workers: Worker processes.
 
     Raises:
@@ -203,7 +201,7 @@ class NicheBatches:
             slides: Whole slides, as the recipe makes them.
             recipe: Names the labels.
             tile_size: Core cells of a batch, at most.
-            seed: Seed of the draws.
+            seed: Seed of the sampling.
             num_workers: Worker processes.
 
         Raises:
@@ -230,7 +228,7 @@ class NicheBatches:
 
 
 def _counting(data: TissueData) -> TissueData:
-    """The slide, whose cells that do not count have no niche of their own: they are never drawn."""
+    """The slide; cells that do not count have no niche of their own, so are never sampled."""
     if bool(data.core.all()):
         return data
     data, first = copy.copy(data), data.level_names[0]

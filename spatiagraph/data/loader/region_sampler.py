@@ -6,43 +6,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spatiagraph.data.loader.portions import Portions
+from spatiagraph.data.loader.chunks import NicheChunks
 from spatiagraph.data.loader.sampling import SeededSampler
 from spatiagraph.graph.build.group import rank_in_group
 
 
-class Draw(NamedTuple):
+class Step(NamedTuple):
     """Region batches of one step.
 
     Attributes:
-        deal: Seed of the division of large niches, the same all through an epoch.
+        split_seed: Seed of the division of large niches, the same all through an epoch.
         seed: Seed of all else.
-        portion: What was drawn, rows of :class:`Portions`, ``[P]``.
-        visit: Visit to a region that each is part of, ascending, ``[P]``.
+        chunk: Chunks sampled, rows of :class:`NicheChunks`, ``[P]``.
+        region_batch: Batch of a region that each is part of, ascending, ``[P]``.
     """
 
-    deal: int
+    split_seed: int
     seed: int
-    portion: Tensor
-    visit: Tensor
+    chunk: Tensor
+    region_batch: Tensor
 
 
-class RegionSampler(SeededSampler[Draw]):
-    """Draws regions, then niches of theirs, until a step has its cells.
+class RegionSampler(SeededSampler[Step]):
+    """Sampler of regions, then of niches of theirs, until a step has its cells.
 
     Args:
-        table: The niches in portions.
+        table: The niches in chunks.
         cells_per_step: Most cells of a step.
         max_niches: Most niches of a region in one step.
-        weighted: Draw niches with replacement by their weight.
+        weighted: Sample niches with replacement by their weight.
         seed: Seed of all epochs.
 
     Raises:
-        ValueError: If a step does not hold twice the largest portion, or all weights are 0.
+        ValueError: If a step does not hold twice the largest chunk, or all weights are 0.
     """
 
     def __init__(
-        self, table: Portions, cells_per_step: int, max_niches: int, weighted: bool, seed: int
+        self, table: NicheChunks, cells_per_step: int, max_niches: int, weighted: bool, seed: int
     ):
         super().__init__(seed)
         self.table = table
@@ -66,43 +66,43 @@ class RegionSampler(SeededSampler[Draw]):
         # Steps of this mean size stay below the limit wherever units end, see _cuts.
         self.num_items = -(-budget // (cells_per_step - unit + 1))
 
-    def draw(self) -> Iterator[Draw]:
+    def items(self) -> Iterator[Step]:
         generator = self.generator()
-        deal, first_seed = torch.randint(2**40, (2,), generator=generator).tolist()
-        drawn = self._draw(generator)
-        visit = self._visits(drawn)
-        turn = torch.randperm(int(visit.max()) + 1, generator=generator)[visit]
-        order = turn.argsort(stable=True)
-        drawn, turn = drawn[order], turn[order]
-        begins_unit = ~self.whole[self.table.region_id[drawn]]
+        split_seed, first_seed = torch.randint(2**40, (2,), generator=generator).tolist()
+        chunk = self._sample(generator)
+        batch = self._region_batches(chunk)
+        position = torch.randperm(int(batch.max()) + 1, generator=generator)[batch]
+        order = position.argsort(stable=True)
+        chunk, position = chunk[order], position[order]
+        begins_unit = ~self.whole[self.table.region_id[chunk]]
         begins_unit[0] = True
-        begins_unit[1:] |= turn[1:] != turn[:-1]
-        cuts = self._cuts(begins_unit, self.table.size[drawn])
-        steps = zip(drawn.tensor_split(cuts), turn.tensor_split(cuts), strict=True)
-        for i, (portion, visited) in enumerate(steps):
-            yield Draw(deal, first_seed + i, portion, visited)
+        begins_unit[1:] |= position[1:] != position[:-1]
+        cuts = self._cuts(begins_unit, self.table.size[chunk])
+        steps = zip(chunk.tensor_split(cuts), position.tensor_split(cuts), strict=True)
+        for i, (chunks, batches) in enumerate(steps):
+            yield Step(split_seed, first_seed + i, chunks, batches)
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
-        """Portions of the epoch in random order: each once, or by weight."""
+    def _sample(self, generator: torch.Generator) -> Tensor:
+        """Chunks of the epoch in random order: each once, or by weight."""
         size = self.table.size
         if not self.weighted:
             return torch.randperm(size.numel(), generator=generator)
         most = -(-self.num_cells // int(size.min()))
         share = self.table.weight.cumsum(0)
         point = torch.rand(most, dtype=torch.float64, generator=generator) * share[-1]
-        drawn = torch.searchsorted(share, point, right=True).clamp(max=size.numel() - 1)
-        last = int(torch.searchsorted(size[drawn].cumsum(0), self.num_cells))
-        return drawn[: last + 1]
+        chunk = torch.searchsorted(share, point, right=True).clamp(max=size.numel() - 1)
+        last = int(torch.searchsorted(size[chunk].cumsum(0), self.num_cells))
+        return chunk[: last + 1]
 
-    def _visits(self, drawn: Tensor) -> Tensor:
-        """Visit to a region that each portion is part of: a niche once, ``max_niches`` at most."""
-        again = rank_in_group(self.table.niche_id[drawn])
-        region = self.table.region_id[drawn]
-        _, visit = torch.stack([region, again]).unique(dim=1, return_inverse=True)
-        _, visit = torch.stack([visit, rank_in_group(visit) // self.max_niches]).unique(
+    def _region_batches(self, chunk: Tensor) -> Tensor:
+        """Batch of a region that each chunk is part of: a niche once, ``max_niches`` at most."""
+        again = rank_in_group(self.table.niche_id[chunk])
+        region = self.table.region_id[chunk]
+        _, batch = torch.stack([region, again]).unique(dim=1, return_inverse=True)
+        _, batch = torch.stack([batch, rank_in_group(batch) // self.max_niches]).unique(
             dim=1, return_inverse=True
         )
-        return visit
+        return batch
 
     def _cuts(self, begins_unit: Tensor, size: Tensor) -> Tensor:
         """Where steps begin but the first: at the unit behind each equal share of the cells.

@@ -28,9 +28,9 @@ class Numbers(Dataset[Any]):
 
 
 class SeededSampler(Sampler[Item]):
-    """A new order in every epoch, dealt to the processes that train together.
+    """A new order in every epoch, split among the processes that train together.
 
-    Every process draws the same order and takes each of its items in turn. They get equally many:
+    Every process makes the same order and takes each of its items in turn. They get equally many:
     the last ones may be items of the beginning again.
 
     Args:
@@ -51,20 +51,20 @@ class SeededSampler(Sampler[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         if _num_processes() == 1:
-            yield from self.draw()
+            yield from self.items()
             return
-        items = list(self.draw())
+        items = list(self.items())
         for i in range(distributed.get_rank(), len(self) * _num_processes(), _num_processes()):
             yield items[i % len(items)]
 
-    def draw(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Item]:
         """Items of the epoch, of all processes together."""
         raise NotImplementedError
 
     def generator(self) -> torch.Generator:
         """Randomness of the epoch.
 
-        To be asked for at the first item: a resumed trainer sets the epoch after it made the
+        To be made at the first item: a resumed trainer sets the epoch after it made the
         iterator.
         """
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -82,7 +82,7 @@ class EpochSampler(SeededSampler[int]):
         super().__init__(seed)
         self.num_items = num_items
 
-    def draw(self) -> Iterator[int]:
+    def items(self) -> Iterator[int]:
         yield from torch.randperm(self.num_items, generator=self.generator()).tolist()
 
 

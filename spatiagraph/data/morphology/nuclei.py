@@ -39,7 +39,7 @@ def measure_nuclei(
     Returns:
         A row per cell, named as in ``obs``, of :data:`~spatiagraph.data.MORPHOLOGY` as
         :func:`~spatiagraph.data.measure_morphology` has it. A row is NaN where there is nothing to
-        measure, where the window reaches beyond the image and for cells not asked for.
+        measure, where the window reaches beyond the image and for cells that are not selected.
 
     Raises:
         ValueError: There is no image, or it is smaller than a window.

@@ -17,7 +17,7 @@ from spatiagraph.data.tokens import rank_tokens
 class TokenRule(Rule):
     """Rule that turns counts into tokens; called as ``rule(counts, measured)``.
 
-    It is asked for the cells of one batch at a time, so tokens of a whole slide are never held,
+    It is called with the cells of one batch at a time, so tokens of a whole slide are never held,
     and batches of a recipe with a token rule carry its tokens in place of dense counts ``x``.
     """
 

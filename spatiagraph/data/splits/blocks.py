@@ -17,7 +17,7 @@ def spatial_blocks(
     """Folds made of blocks of tissue, so that most neighbours of a cell are on its side.
 
     Each slide is cut into ``grid[0]`` strips of equal cell number along x, each strip into
-    ``grid[1]`` blocks of equal cell number along y, and the blocks are dealt to folds at random,
+    ``grid[1]`` blocks of equal cell number along y, and the blocks are assigned to folds at random,
     the same number to each. Cells at the rim of a block still have neighbours on the other side:
     leave them out with :func:`away_from` where that matters.
 

@@ -29,7 +29,7 @@ def split_by_donor(
         >>> split_by_donor(["ann", "ann", "bob"], num_folds=2)
         array([0, 0, 1])
     """
-    return _deal_groups(_names(donors, "donor"), num_folds, seed, "donor")
+    return _assign_groups(_names(donors, "donor"), num_folds, seed, "donor")
 
 
 def split_by_slide(
@@ -52,7 +52,7 @@ def split_by_slide(
         >>> sorted(split_by_slide(["A1", "A2", "B1"], num_folds=None).tolist())
         [0, 1, 2]
     """
-    return _deal_groups(_names(slides, "slide_id"), num_folds, seed, "slide")
+    return _assign_groups(_names(slides, "slide_id"), num_folds, seed, "slide")
 
 
 def _names(items: Sequence[Slide] | ArrayLike, attribute: str) -> NDArray[np.object_]:
@@ -70,7 +70,7 @@ def _names(items: Sequence[Slide] | ArrayLike, attribute: str) -> NDArray[np.obj
     return names.to_numpy()
 
 
-def _deal_groups(
+def _assign_groups(
     names: NDArray[np.object_], num_folds: int | None, seed: int, what: str
 ) -> NDArray[np.int64]:
     """Fold of each entry: the largest groups first, each to the fold that is smallest so far."""

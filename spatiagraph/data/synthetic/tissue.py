@@ -77,7 +77,7 @@ def make_tissue(
         senses or ``""``) and ``compartment``. ``uns["spatiagraph"]["synthetic"]``: the arguments.
 
     Raises:
-        ValueError: If there are too few cells, types or genes for the structure asked for.
+        ValueError: If there are too few cells, types or genes for the requested structure.
 
     Examples:
         >>> slide = make_tissue(500, seed=1)
@@ -91,7 +91,7 @@ def make_tissue(
     programs = draw_programs(biology[1], num_types, num_genes, marker_strength)
     shapes = draw_shapes(biology[2], num_types)
 
-    # one stream per part, so that asking for an image does not change the counts
+    # one stream per part, so that an image does not change the counts
     rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(5)]
     layout = draw_layout(rngs[0], num_cells, num_regions, compositions, niche_um)
     fraction = layout.neighbor_fraction(num_types)

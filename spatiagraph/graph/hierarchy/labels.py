@@ -64,7 +64,7 @@ def cluster_niches(
     Raises:
         ValueError: Not exactly one of ``num_clusters`` and ``resolution``, or more clusters than
             cells, or values that are not finite.
-        ImportError: Leiden is asked for and not installed.
+        ImportError: Leiden is requested and not installed.
     """
     if (num_clusters is None) == (resolution is None):
         raise ValueError(

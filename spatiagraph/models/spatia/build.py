@@ -10,7 +10,7 @@ from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.models.spatia.heads import SpatiaHeads
 from spatiagraph.models.spatia.size import BASE, SpatiaSize
 from spatiagraph.nn.cross_attention import CrossAttention
-from spatiagraph.nn.encoding import EdgeEncoding, PlaceEncoding
+from spatiagraph.nn.encoding import EdgeEncoding, PositionEncoding
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
@@ -154,7 +154,7 @@ def crop_encoder(
 
     Args:
         size: Which timm model, and its options.
-        crop: The crops it is to read; with windows of their own it is told their size.
+        crop: The crops it is to read; with windows of their own it reads their size.
         image_channels: Channels of the images.
     """
     options = dict(size.image_options)
@@ -225,7 +225,7 @@ def spatia_context(
                 channels,
                 pool=AttentionPool(channels, heads),
                 conv=among,
-                position=None if last else PlaceEncoding(channels),
+                position=None if last else PositionEncoding(channels),
                 look=look,
                 top_down=down[i],
                 maskable=not last,
@@ -236,6 +236,6 @@ def spatia_context(
         conv=conv,
         levels=levels,
         edge_encoding=edges,
-        position=PlaceEncoding(channels) if inside else None,
+        position=PositionEncoding(channels) if inside else None,
         maskable=True,
     )

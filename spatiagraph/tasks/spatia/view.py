@@ -16,7 +16,7 @@ from spatiagraph.tasks.streams import Streams
 
 
 class SpatiaView:
-    """Forward passes of one batch, each made when an objective first asks for it.
+    """Forward passes of one batch, each made when an objective first needs it.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""Portions of a hierarchical mini-batch: niches, the large ones divided."""
+"""Chunks of a hierarchical mini-batch: niches, the large ones divided."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from torch import Tensor
 from spatiagraph.data.convert.tissue_data import TissueData
 
 
-class Portions(NamedTuple):
-    """All niches of some slides, each in one or more portions of about equally many cells.
+class NicheChunks(NamedTuple):
+    """All niches of some slides, each in one or more chunks of about equally many cells.
 
     Attributes:
-        slide: Slide of each portion, ``[T]``.
-        niche: Niche of each portion on its slide, ``[T]``.
-        part: Which of the portions of its niche it is, ``[T]``.
-        size: Cells of each portion, ``[T]``.
+        slide: Slide of each chunk, ``[T]``.
+        niche: Niche of each chunk on its slide, ``[T]``.
+        part: Which of the chunks of its niche it is, ``[T]``.
+        size: Cells of each chunk, ``[T]``.
         niche_id: Niche among the niches of all slides, ``[T]``.
         region_id: Region among the regions of all slides, ``[T]``.
         weight: Mean weight of the cells of its niche, ``[T]``.
@@ -31,17 +31,17 @@ class Portions(NamedTuple):
     weight: Tensor
 
 
-def portions(
+def niche_chunks(
     slides: Sequence[TissueData], max_cells: int, weights: Sequence[Tensor] | None = None
-) -> Portions:
-    """Divide the niches of some slides into portions of at most ``max_cells`` cells.
+) -> NicheChunks:
+    """Divide the niches of some slides into chunks of at most ``max_cells`` cells.
 
     The cells of a niche are those whose own niche it is. Niches that have no cell or no region are
     left out.
 
     Args:
         slides: Whole slides.
-        max_cells: Most cells of a portion.
+        max_cells: Most cells of a chunk.
         weights: Weight of each cell of each slide, ``[N]``; 1 when ``None``.
     """
     tables, first_niche, first_region = [], 0, 0
@@ -62,12 +62,12 @@ def portions(
         )
         parts = num_parts.repeat_interleave(num_parts)
         tables.append(
-            Portions(
+            NicheChunks(
                 slide=torch.full_like(niche, i),
                 niche=niche,
                 part=part,
-                size=portion_start(size[niche], parts, part + 1)
-                - portion_start(size[niche], parts, part),
+                size=chunk_start(size[niche], parts, part + 1)
+                - chunk_start(size[niche], parts, part),
                 niche_id=niche + first_niche,
                 region_id=region_of[niche] + first_region,
                 weight=total[niche] / size[niche],
@@ -75,14 +75,14 @@ def portions(
         )
         first_niche += num_niches
         first_region += num_regions
-    return Portions(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
+    return NicheChunks(*(torch.cat(columns) for columns in zip(*tables, strict=True)))
 
 
-def portion_start(size: Tensor, num_parts: Tensor, part: Tensor) -> Tensor:
-    """First cell of a portion when ``size`` cells are divided as evenly as can be.
+def chunk_start(size: Tensor, num_parts: Tensor, part: Tensor) -> Tensor:
+    """First cell of a chunk when ``size`` cells are divided as evenly as can be.
 
     Examples:
-        >>> portion_start(torch.tensor(7), torch.tensor(3), torch.arange(4)).tolist()
+        >>> chunk_start(torch.tensor(7), torch.tensor(3), torch.arange(4)).tolist()
         [0, 2, 4, 7]
     """
     return size * part // num_parts
