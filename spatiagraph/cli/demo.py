@@ -135,12 +135,11 @@ def _generate(
 ) -> "TransitionScores | None":
     """Cells in another state; where none is asked for, clusters are states, if that can be done."""
     from spatiagraph.cli.console import say
-    from spatiagraph.cli.transitions import make_generator, train_and_score
     from spatiagraph.data.recipe import Crop
     from spatiagraph.flow.sampling import Sampling
+    from spatiagraph.inference import fit_and_score_transitions, transition_generator
     from spatiagraph.inference.domains import cluster_states
     from spatiagraph.inference.embedded import model_name
-    from spatiagraph.models.generator import TINY
     from spatiagraph.training import Pairing, Run
 
     name = model_name(section.adata)
@@ -152,24 +151,22 @@ def _generate(
         states, rows = cluster_states(section, name, seed)
         say(f"States of cells are clusters of their embeddings, obs[{states!r}]")
     try:
-        generator = make_generator(
+        generator = transition_generator(
             [section],
             rows,
-            name,
-            TINY,
             states_key=str(states),
             crop=Crop(size_px=24),
             signatures=["genes"],
             seed=seed,
         )
-        return train_and_score(
+        return fit_and_score_transitions(
             [section],
             generator,
             Pairing(max_cells=_MAX_PAIRS),
-            Run(max_epochs=12, lr=2e-3, average=0.999, seed=seed, out=out),
-            nuclei=nuclei or nuclei_of([section], None),
+            foreground=nuclei or nuclei_of([section], None),
             max_pairs=40,
             sampling=Sampling(10, seed=seed),
+            run=Run(max_epochs=12, lr=2e-3, average=0.999, seed=seed, out=out),
         )[1]
     except ValueError as err:  # clusters may not be where they could be learned from
         if asked:

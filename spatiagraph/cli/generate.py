@@ -2,18 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from spatiagraph.cli.nuclei import NUCLEI, Nuclei, nuclei_of
 from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_options
-
-if TYPE_CHECKING:
-    from spatiagraph.data.slide import Slide
-    from spatiagraph.flow.sampling import Sampling
-    from spatiagraph.inference import GeneratedImages
-    from spatiagraph.models.generator import ImageGenerator
 
 _TRAIN = "How to train a generator"
 
@@ -93,14 +87,9 @@ def generate(
     )
 
     quiet_libraries()
+    from spatiagraph import inference
     from spatiagraph._tables import write_csv
-    from spatiagraph.cli.transitions import (
-        make_generator,
-        parse_transitions,
-        print_scores,
-        train_and_score,
-        write_galleries,
-    )
+    from spatiagraph.cli.transitions import parse_transitions, print_scores, write_galleries
     from spatiagraph.data.recipe import Crop
     from spatiagraph.flow.sampling import Sampling
     from spatiagraph.inference.embedded import one_model_name
@@ -110,71 +99,42 @@ def generate(
     check_accelerator(accelerator)
     check_output_folder(out)
     sampling = Sampling(steps, guidance=guidance, seed=seed)
-    asked = parse_transitions(transition)
+    changes = parse_transitions(transition)
     sections = slide_options.read_all(slides)
-    name = one_model_name(sections)
+    one_model_name(sections)
     for section in sections:
         say(repr(section))
-    if (states is None) == (generator is None):
-        raise ValueError(
-            "Expected --states to train a generator, or a trained --generator; got both or neither"
-        )
-    each = [(section, tag) for section in sections for *_, tag in asked]
+    each = [(section, tag) for section in sections for *_, tag in changes]
     names = file_names([f"{section.slide_id}_{tag}" for section, tag in each])
-    if generator is None:
-        new = make_generator(
+    if states is not None and generator is None:
+        size, crop = SIZES[preset.value], Crop(window_um, size_px)
+        fitted, scores = inference.fit_and_score_transitions(
             sections,
-            asked,
-            name,
-            SIZES[preset.value],
-            states_key=str(states),
-            crop=Crop(window_um, size_px),
-            seed=seed,
-        )
-        run = Run(max_epochs=epochs, average=0.999, accelerator=accelerator, seed=seed, out=out)
-        fitted, scores = train_and_score(
-            sections,
-            new,
+            inference.transition_generator(
+                sections, changes, size, states_key=states, crop=crop, seed=seed
+            ),
             Pairing(niche_key=niches, fallback=fallback.value),
-            run,
-            nuclei=nuclei_of(sections, nuclei),
+            foreground=nuclei_of(sections, nuclei),
             max_pairs=max_cells,
             sampling=sampling,
+            run=Run(max_epochs=epochs, average=0.999, accelerator=accelerator, seed=seed, out=out),
         )
         model = fitted.generator
         write_csv(scores.table, out / "scores.csv", index=True)
         write_galleries(out, scores)
         print_scores(scores)
-    else:
+    elif generator is not None and states is None:
         inside = Path(generator) / "generator" / "model"
         model = ImageGenerator.from_pretrained(inside if inside.is_dir() else Path(generator))
+    else:
+        raise ValueError(
+            "Expected --states to train a generator, or a trained --generator; got both or neither"
+        )
     say("")
     for (section, tag), stem in zip(each, names, strict=True):
-        made = _images_of(model, section, tag, max_cells, sampling)
-        if made is not None:
+        rows = inference.control_cells(model, section, tag, max_cells=max_cells, seed=seed)
+        if len(rows):
+            made = inference.generate(model, section, transition=tag, cells=rows, sampling=sampling)
             say(str(made.save(out / f"{stem}.zarr")))
-
-
-def _images_of(
-    model: "ImageGenerator",
-    section: "Slide",
-    tag: str,
-    max_cells: int,
-    sampling: "Sampling",
-) -> "GeneratedImages | None":
-    """Images of the control cells of a slide under a transition, if there are any."""
-    import numpy as np
-
-    from spatiagraph import inference
-    from spatiagraph.cli.console import say
-    from spatiagraph.models.generator.inputs import embedded
-    from spatiagraph.pairing.transitions import column, in_state
-
-    control = model.transitions[model.number_of(tag)].control
-    in_control = in_state(column(section, str(model.states_key)), control)
-    rows = np.flatnonzero(in_control & embedded(section, model.context))
-    if not len(rows):
-        say(f"no cell of slide {section.slide_id!r} is in state {control!r}")
-        return None
-    rows = np.sort(np.random.default_rng(sampling.seed).permutation(rows)[:max_cells])
-    return inference.generate(model, section, transition=tag, cells=rows, sampling=sampling)
+        else:
+            say(f"no cell of slide {section.slide_id!r} is in the control state of {tag!r}")

@@ -14,9 +14,12 @@ from .domains import known_labels as known_labels
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
 from .generated import GeneratedImages as GeneratedImages
+from .generating import control_cells as control_cells
 from .generating import generate as generate
 from .imputing import impute as impute
 from .querying import embed_query as embed_query
 from .transition_scores import TransitionScores as TransitionScores
+from .transition_scores import fit_and_score_transitions as fit_and_score_transitions
 from .transition_scores import score_transitions as score_transitions
+from .transition_scores import transition_generator as transition_generator
 from .transplanting import transplant as transplant

@@ -112,6 +112,41 @@ def generate(
     return GeneratedImages(images, control.numpy(), table, model.window_um / model.size_px)
 
 
+def control_cells(
+    generator: ImageGenerator,
+    slide: Slide,
+    transition: str,
+    *,
+    max_cells: int | None = None,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Rows of the embedded cells in the control state of a transition, sorted; perhaps none.
+
+    Args:
+        generator: A generator that knows the transition and the column of its states.
+        slide: An embedded slide.
+        transition: Tag of the transition.
+        max_cells: A random sample of so many at most; ``None`` for all.
+        seed: Seed of the sample.
+
+    Raises:
+        ValueError: The generator does not know the transition, or the column of its states.
+    """
+    rows = _in_control(generator, slide, transition, generator.context)
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:max_cells])
+
+
+def _in_control(
+    model: ImageGenerator, slide: Slide, transition: str, context: Iterable[str]
+) -> NDArray[np.int64]:
+    """Rows of the cells in the control state that have all of some embeddings."""
+    control = model.transitions[model.number_of(transition)].control
+    if model.states_key is None:
+        raise ValueError("Expected 'cells': the generator does not know the column of states")
+    state = column(slide, model.states_key)
+    return np.flatnonzero(in_state(state, control) & embedded(slide, context))
+
+
 def _given(model: ImageGenerator, context: Mapping[str, NDArray[np.floating]], num: int) -> Tensor:
     """Embeddings that are given, side by side as the generator wants them."""
     for key, width in model.context.items():
@@ -141,11 +176,7 @@ def _chosen(
     elif transition is None:
         rows = np.flatnonzero(embedded(slide, context))
     else:
-        control = model.transitions[model.number_of(transition)].control
-        if model.states_key is None:
-            raise ValueError("Expected 'cells': the generator does not know the column of states")
-        state = column(slide, model.states_key)
-        rows = np.flatnonzero(in_state(state, control) & embedded(slide, context))
+        rows = _in_control(model, slide, transition, context)
     if not len(rows):
         raise ValueError(f"Expected cells of slide {slide.slide_id!r} to generate from, got none")
     return rows.astype(np.int64)

@@ -1,4 +1,4 @@
-"""``score_transitions``: how cells that training never saw come out."""
+"""Generators of transitions between states: made for embedded slides, trained, scored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from spatiagraph import keys
 from spatiagraph.data.loader import read_crops
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate.generation import score_generation
 from spatiagraph.flow.sampling import Sampling
+from spatiagraph.inference.embedded import check_level, one_model_name
 from spatiagraph.inference.generating import generate
-from spatiagraph.models.generator import ImageGenerator
+from spatiagraph.models.generator import TINY, GeneratorSize, ImageGenerator
+from spatiagraph.pairing.transitions import Transitions
+from spatiagraph.training.run import Run
+from spatiagraph.training.transitions import Pairing, TransitionFit, fit_transitions
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,79 @@ class TransitionScores:
     control: NDArray[np.float32]
     generated: NDArray[np.float32]
     target: NDArray[np.float32]
+
+
+def transition_generator(
+    slides: Sequence[Slide],
+    transitions: Transitions,
+    size: GeneratorSize = TINY,
+    *,
+    states_key: str,
+    signatures: Sequence[Literal["genes", "morphology"]] = ("genes", "morphology"),
+    crop: Crop = Crop(),
+    seed: int = 0,
+) -> ImageGenerator:
+    """Build a generator conditioned on the embeddings of cells and of their first level.
+
+    Args:
+        slides: Slides with images, that one model has embedded.
+        transitions: Rows of (control, target, tag).
+        size: Widths and depths.
+        states_key: Column of ``obs`` with the states.
+        signatures: What transitions do on average that is conditioned on.
+        crop: Window around a cell that images show, and their size.
+        seed: Seed of the first weights.
+
+    Raises:
+        ValueError: Slides are not embedded, or with different models.
+    """
+    name, first = one_model_name(slides), check_level(slides[0].adata, None)
+    return ImageGenerator.for_slides(
+        slides,
+        size,
+        context=list(dict.fromkeys(keys.embedding_key(name, x) for x in ("cell", first))),
+        transitions=transitions,
+        states_key=states_key,
+        signatures=signatures,
+        crop=crop,
+        seed=seed,
+    )
+
+
+def fit_and_score_transitions(
+    slides: Sequence[Slide],
+    generator: ImageGenerator,
+    pairs: Pairing,
+    *,
+    foreground: Literal["bright", "dark"] = "bright",
+    max_pairs: int | None = 500,
+    sampling: Sampling = Sampling(),
+    run: Run,
+) -> tuple[TransitionFit, TransitionScores]:
+    """Train a generator on most of the tissue, in place, and score it on the rest.
+
+    Args:
+        slides: Slides with images and embeddings.
+        generator: A new generator.
+        pairs: How cells are paired.
+        foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
+        max_pairs: Pairs of each transition to score on, at most.
+        sampling: How images are generated.
+        run: How the generator is trained.
+
+    Raises:
+        ValueError: Slides, states and transitions do not fit together.
+    """
+    fitted = fit_transitions(slides, generator, pairs, foreground=foreground, run=run)
+    scores = score_transitions(
+        fitted.generator,
+        slides,
+        fitted.held_out,
+        max_pairs=max_pairs,
+        foreground=foreground,
+        sampling=sampling,
+    )
+    return fitted, scores
 
 
 def score_transitions(
