@@ -21,7 +21,7 @@ def model_name(adata: AnnData) -> str:
     """
     notes = adata.uns.get(keys.UNS)
     name = notes.get("name") if isinstance(notes, Mapping) else None
-    needed = [keys.embedding_key(str(name), level) for level in ("cell", *level_names(adata))]
+    needed = [keys.embedding_key(str(name), level) for level in level_names(adata) or ("cell",)]
     if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
         raise ValueError(
             f"Expected a slide that `spatiagraph embed` has embedded, found no embeddings in obsm "
