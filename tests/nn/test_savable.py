@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import spatiagraph
 from spatiagraph._config import from_config
-from spatiagraph._savable import ROOMS, savable_classes
+from spatiagraph._savable import ROOMS, find_class, savable_classes
 from spatiagraph.data.recipe import Rule
-from spatiagraph.models import ContextModel, Spatia
+from spatiagraph.models import ContextModel, ImageGenerator, Spatia
 from spatiagraph.models.base import HierarchicalModel, SlideModel
+from spatiagraph.nn import PositionEncoding
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.hub import PretrainedModel
 
@@ -166,6 +167,34 @@ def test_an_argument_of_another_kind_or_size_is_one_line(tmp_path, argument):
         Spatia.from_pretrained(folder)
     assert "config.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FLAGS = {
+    "context": 5,
+    "panel": {"dict": {"symbols": 3}},
+    "transitions": [["a"]],
+    "size_px": -16,
+    "noise": -1.0,
+    "source": "elsewhere",
+    "dropout": "x",
+    "condition_channels": 10**12,
+    "channels": -4,
+    "stray": 1,
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_of_a_generator_of_before_that_is_none_is_one_line(tmp_path, flag):
+    def put(config):
+        config["model"]["args"][flag] = FLAGS[flag]
+
+    with pytest.raises(ValueError, match=r"config\.json'") as caught:
+        ImageGenerator.from_pretrained(stranger(tmp_path / "model", "generator", put))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_was_renamed_is_found_by_its_name_of_before():
+    assert find_class("spatiagraph.nn.encoding.PlaceEncoding") is PositionEncoding
 
 
 def weights(folder, change):
