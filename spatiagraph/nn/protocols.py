@@ -121,5 +121,5 @@ class CellEncoding(Protocol):
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What is trained, as of any module."""
+        """Parameters, as of any module."""
         ...
