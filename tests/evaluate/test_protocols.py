@@ -68,24 +68,27 @@ def test_genes_are_imputed_beside_their_baselines_without_labels():
 
 
 def test_images_are_scored_beside_depth_and_chance():
-    colors = np.random.default_rng(0).normal(size=(400, 4)) + SLIDE.counts.toarray()[:, :4]
-    crops = np.random.default_rng(1).uniform(0, 1, (400, 3, 32, 32)).astype(np.float32)
-    table = run(
-        {}, protocols=["image_to_genes", "retrieval"], image_features={"mine": colors}, crops=crops
-    )
+    slide = make_tissue(150, num_genes=20, image=None, seed=0)  # a network looks at every crop
+    colors = np.random.default_rng(0).normal(size=(150, 4)) + slide.counts.toarray()[:, :4]
+    crops = np.random.default_rng(1).uniform(0, 1, (150, 3, 32, 32)).astype(np.float32)
+
+    def run(protocols, **arguments):
+        return run_protocols({}, slide.counts, slide.pos, protocols=protocols, **arguments)
+
+    table = run(["image_to_genes", "retrieval"], image_features={"mine": colors}, crops=crops)
     names = {p: part["embedding"].unique().tolist() for p, part in table.groupby("protocol")}
     ours = ["mine", "color_texture", "resnet18_random"]
     assert sorted(names["image_to_genes"]) == sorted([*ours, "train_mean", "depth_oracle"])
     assert sorted(names["retrieval"]) == sorted([*ours, "random"])
     assert not table.duplicated(["protocol", "embedding", "metric"]).any()
     alone = score_image_to_genes(
-        {"mine": colors}, SLIDE.counts, spatial_blocks(SLIDE.pos), genes="all", target=None
+        {"mine": colors}, slide.counts, spatial_blocks(slide.pos), genes="all", target=None
     )
     row = table.query("embedding == 'mine' and metric == 'pearson_given_depth'")
-    mask = np.arange(400) % 9 > 0
+    mask = np.arange(150) % 9 > 0
     broken = np.where(mask[:, None], colors, 1e6)  # what a cell without image holds does not matter
     masked = [
-        run({}, protocols=["retrieval"], image_features={"mine": z}, image_mask=mask)["value"]
+        run(["retrieval"], image_features={"mine": z}, image_mask=mask)["value"]
         for z in (colors, broken)
     ]
     np.testing.assert_array_equal(*masked)
