@@ -52,7 +52,8 @@ class LabelHead(Configurable):
         from sklearn.linear_model import LogisticRegression
 
         self.mean.copy_(z.mean(0))
-        self.std.copy_(z.std(0).clamp(min=1e-6))
+        std = z.std(0)
+        self.std.copy_(torch.where(std > 1e-6, std, 1))  # one that never varied has no unit
         h = ((z - self.mean) / self.std).cpu().numpy()
         for number, (layer, label) in enumerate(zip(self.classifiers, labels.T, strict=True)):
             assert isinstance(layer, nn.Linear)  # built above

@@ -10,6 +10,7 @@ NUM_STATISTICS = 39
 _STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 """Haematoxylin, eosin and DAB in optical density of red, green and blue."""
 _SCALES = (1, 4, 16)  # pixels that are averaged before gradients are taken
+_LEAST_STD = 1e-4  # what varies less has no unit: rounding, or all crops of the sample alike
 
 
 def color_texture(image: Tensor) -> Tensor:
@@ -103,7 +104,8 @@ class ImageStatistics(Configurable):
             raise ValueError(f"Expected at least 2 crops to start from, got {len(image)}")
         value = color_texture(image)
         self.mean.copy_(value.mean(0))
-        self.std.copy_(value.std(0).clamp(min=1e-6))
+        std = value.std(0)
+        self.std.copy_(torch.where(std > _LEAST_STD, std, 1))
         standard = (value - self.mean) / self.std
         _, _, components = torch.linalg.svd(standard, full_matrices=False)
         nn.init.zeros_(self.linear.weight)

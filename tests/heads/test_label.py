@@ -31,6 +31,14 @@ def test_it_starts_as_logistic_regression(cells):
     assert (binary.argmax(1) == labels[:, 1]).float().mean() > 0.85
 
 
+def test_a_channel_that_never_varied_has_no_unit(cells):
+    z, labels = cells
+    z[:, 2] = 0.5
+    head = LabelHead(4, [3, 2])
+    head.initialize(z, labels)
+    assert (head.mean[2], head.std[2]) == (0.5, 1.0)
+
+
 def test_unknown_cells_and_absent_classes_are_left_out(cells):
     z, labels = cells
     head = LabelHead(4, [5, 2])

@@ -40,6 +40,16 @@ def test_it_starts_as_principal_components():
         layer.initialize(image[:1])
 
 
+def test_a_statistic_that_never_varied_has_no_unit():
+    """Stains glow on black: the 10 % quantile is 0 in all crops of the sample, and not in others."""
+    dark = crops(60, channels=1)
+    dark[:, :, :16] = 0
+    layer = ImageStatistics(39)
+    layer.initialize(dark)
+    z = layer(crops(12, channels=1))
+    assert z.abs().max() < 1e4  # deviations; they were millions
+
+
 def test_small_crops_are_refused():
     with pytest.raises(ValueError, match=r"sides of 32 pixels or more, got \[31, 40\]"):
         color_texture(torch.rand(1, 3, 31, 40))
