@@ -49,17 +49,14 @@ def k_hop(edge_index: Tensor, nodes: Tensor, num_hops: int) -> Tensor:
         [1, 2, 3]
     """
     first, source = _by_target(edge_index, num_targets=int(nodes.max()) + 1 if len(nodes) else 0)
-    num_cells = max(len(first) - 1, int(source.max()) + 1 if len(source) else 0)
-    reached = torch.zeros(num_cells, dtype=torch.bool)
-    reached[nodes] = True
-    frontier = nodes
+    reached = frontier = nodes.unique()  # not a mask: a slide has thousands of tiles
     for _ in range(num_hops):
-        found = _sources_of(first, source, frontier)
-        frontier = found[~reached[found]].unique()
+        found = _sources_of(first, source, frontier).unique()
+        frontier = found[~torch.isin(found, reached)]
         if not len(frontier):
             break
-        reached[frontier] = True
-    return reached.nonzero().flatten()
+        reached = torch.cat([reached, frontier]).sort().values
+    return reached
 
 
 def tiles(
@@ -170,7 +167,8 @@ def _by_target(edge_index: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
         return first, source
     source, target = plain_edges(edge_index)
     order = target.argsort(stable=True)
-    degree = torch.bincount(target, minlength=num_targets)
+    last = int(source.max()) + 1 if len(source) else 0  # a source may hear nobody itself
+    degree = torch.bincount(target, minlength=max(num_targets, last))
     return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), source[order]
 
 

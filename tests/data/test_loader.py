@@ -2,6 +2,7 @@ import pytest
 import tifffile
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spatiagraph.data import (
     GenePanel,
@@ -12,7 +13,7 @@ from spatiagraph.data import (
     make_tissue,
     to_data,
 )
-from spatiagraph.data.loader import HierarchicalLoader, in_hilbert_order
+from spatiagraph.data.loader import HierarchicalLoader, cut_tile, in_hilbert_order
 from spatiagraph.data.recipe import Crop, Grid, InGroups, Neighborhoods, Parts, Ranks, Recipe
 
 SLIDE = make_tissue(400, num_genes=30, image="dapi", seed=0)
@@ -169,6 +170,29 @@ def test_parts_of_a_slide_share_what_they_leave_as_it_is():
     for other in (in_hilbert_order(data), data.subgraph(torch.arange(9)), data.dense()):
         assert other.gene_mask.data_ptr() == data.gene_mask.data_ptr()
     assert in_hilbert_order(data).tissue_pos.data_ptr() == data.tissue_pos.data_ptr()
+
+
+class Largest(TorchDispatchMode):
+    """Most values of a tensor that was made, views of what is there left out."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and "view" not in func.name() and not func.is_view:
+            self.values = max(self.values, made.numel())
+        return made
+
+
+def test_the_work_for_a_tile_does_not_grow_with_the_slide():
+    """A slide of ten million cells has thousands of tiles: a mask of it for each is too much."""
+    slide = make_tissue(4000, num_genes=9, image=None)
+    data = Recipe(GenePanel(slide.symbols), levels=(Grid(25.0), Grid(50.0)))(slide)
+    core = torch.tensor([7])
+    cut_tile(data, core, 1)  # what is kept of the edges is made once
+    with Largest() as largest:
+        tile = cut_tile(data, core, 1)
+    assert tile.num_nodes < largest.values < 2000
 
 
 def test_tiles_of_three_levels_hold_all_members_of_what_they_hold():

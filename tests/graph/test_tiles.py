@@ -163,6 +163,7 @@ def test_k_hop_follows_messages_backwards_only():
     chain = torch.tensor([[0, 1, 2], [1, 2, 3]])
     assert k_hop(chain, torch.tensor([1]), 3).tolist() == [0, 1]
     assert k_hop(chain, torch.tensor([0]), 3).tolist() == [0]
+    assert k_hop(torch.tensor([[7], [1]]), torch.tensor([1]), 2).tolist() == [1, 7]
 
 
 def test_tiles_hold_every_cell_once_and_no_two_slides():

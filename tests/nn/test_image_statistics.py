@@ -41,7 +41,7 @@ def test_it_starts_as_principal_components():
 
 
 def test_a_statistic_that_never_varied_has_no_unit():
-    """Stains glow on black: the 10 % quantile is 0 in all crops of the sample, and not in others."""
+    """Stains glow on black: the 10 % quantile is 0 in the crops of the sample, not in others."""
     dark = crops(60, channels=1)
     dark[:, :, :16] = 0
     layer = ImageStatistics(39)

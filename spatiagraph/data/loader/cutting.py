@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,15 +29,17 @@ def in_hilbert_order(data: TissueData) -> TissueData:
     order = hilbert_order(data.pos)
     if bool((order[1:] > order[:-1]).all()):
         return data
-    place = _positions(order, data.num_nodes)
+    at = torch.empty_like(order)
+    at[order] = torch.arange(data.num_nodes)
     result = copy.copy(data)
     if "x" in data:
         result.x = take_rows(data.x, order)
-    result.edge_index = _incoming(data.edge_index, order, place, data.num_nodes)
+    result.edge_index = _incoming(data.edge_index, order, at.__getitem__, data.num_nodes)
     first = data.level_names[:1]
     for name in first:  # levels above refer to groups, which stay where they are
         groups = torch.arange(data.num_items(name))
-        result[f"{name}_index"] = _incoming(data[f"{name}_index"], groups, place, data.num_nodes)
+        index = data[f"{name}_index"]
+        result[f"{name}_index"] = _incoming(index, groups, at.__getitem__, data.num_nodes)
     for key in ("pos", "core", "cell_index", *first):
         result[key] = data[key][order]
     for key, level in data.items_of.items():
@@ -60,22 +63,20 @@ def cut_tile(data: TissueData, core: Tensor, num_hops: int) -> TissueData:
     names = data.level_names
     levels = [LevelEdges(data[name], data[f"{name}_index"]) for name in names]
     nodes, core_mask, groups = tile_context(core, data.edge_index, num_hops, levels)
-    member_at = _positions(nodes, data.num_nodes)
+    place = partial(_place_in, nodes)  # not a table: a slide has thousands of tiles
     tile = TissueData(
         pos=data.pos[nodes],
-        edge_index=_incoming(data.edge_index, nodes, member_at, nodes.numel()),
+        edge_index=_incoming(data.edge_index, nodes, place, nodes.numel()),
         core=core_mask,
         cell_index=data.cell_index[nodes],
         levels=names,
     )
     members, rows = nodes, {CELL: nodes}
     for name, chosen in zip(names, groups, strict=True):
-        group_at = _positions(chosen, data.num_items(name))
-        own = data[name][members]
-        tile[name] = torch.where(own >= 0, group_at[own.clamp(min=0)], -1)
-        tile[f"{name}_index"] = _incoming(data[f"{name}_index"], chosen, member_at, members.numel())
+        tile[name] = _place_in(chosen, data[name][members])
+        tile[f"{name}_index"] = _incoming(data[f"{name}_index"], chosen, place, members.numel())
         tile[f"{name}_pos"] = data[f"{name}_pos"][chosen]
-        members, member_at, rows[name] = chosen, group_at, chosen
+        members, place, rows[name] = chosen, partial(_place_in, chosen), chosen
     tile.__dict__[_ROWS] = rows
     return tile
 
@@ -201,22 +202,19 @@ def each(values: Tensor, times: Tensor) -> Tensor:
 
 def _place_in(chosen: Tensor, rows: Tensor) -> Tensor:
     """Place of each of some rows among the chosen ones, which ascend; -1 for the others."""
+    if not chosen.numel():
+        return torch.full_like(rows, -1)
     place = torch.searchsorted(chosen, rows).clamp(max=chosen.numel() - 1)
     return torch.where(chosen[place] == rows, place, -1)
 
 
-def _positions(chosen: Tensor, size: int) -> Tensor:
-    """New number of each chosen row, -1 elsewhere."""
-    position = torch.full((size,), -1)
-    position[chosen] = torch.arange(chosen.numel())
-    return position
-
-
-def _incoming(edges: EdgeIndex, targets: Tensor, source_at: Tensor, num_sources: int) -> EdgeIndex:
+def _incoming(
+    edges: EdgeIndex, targets: Tensor, place: Callable[[Tensor], Tensor], num_sources: int
+) -> EdgeIndex:
     """Edges into ``targets`` from kept sources, renumbered; still sorted by target."""
     (ptr, source), _ = edges.get_csc()
     degree = ptr[targets + 1] - ptr[targets]
-    source = source_at[source[spans(ptr[targets], degree)]]
+    source = place(source[spans(ptr[targets], degree)])
     target = each(torch.arange(targets.numel()), degree)
     kept = source >= 0
     return _by_target(source[kept], target[kept], num_sources, targets.numel())
