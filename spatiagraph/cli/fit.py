@@ -32,7 +32,20 @@ def fit(
             "your own by its name, see --import."
         ),
     ] = "context",
-    epochs: Annotated[int, typer.Option(help="Passes over all cells.", min=1)] = 30,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over all cells; as many as the model's steps take.", min=1),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the optimiser, at most.", min=1)
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each slide, in blocks, to score the model on and not to train on; the "
+            "weights that did best there are kept.",
+        ),
+    ] = None,
     genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
     channels: Annotated[
         int | None, typer.Option(help="Size of an embedding; 32, or that of the preset.", min=4)
@@ -60,7 +73,7 @@ def fit(
         list[str] | None,
         typer.Option("--import", help="Python module that defines a model; may be repeated."),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; that of the model.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps, …")] = "auto",
     seed: Annotated[int, seed_option("Same seed, same weights.")] = 0,
 ) -> None:
@@ -75,6 +88,7 @@ def fit(
     from spatiagraph import training
     from spatiagraph.cli.models import import_modules, options_for
     from spatiagraph.models import model_class
+    from spatiagraph.training.health import progress_of
 
     import_modules(modules)
     family = model_class(model)
@@ -96,14 +110,19 @@ def fit(
         say(repr(slide))
     built = family.from_options(sections, **given)
     try:
-        result = training.fit(
-            built, sections, max_epochs=epochs, lr=lr, accelerator=accelerator, seed=seed, out=out
+        run = training.Run(
+            max_epochs=epochs,
+            max_steps=steps,
+            lr=lr,
+            accelerator=accelerator,
+            seed=seed,
+            out=out,
         )
+        result = training.fit(built, sections, validation=validation, run=run)
     except KeyboardInterrupt:
         say(f"Finished epochs are safe in {out}: the same command goes on from there")
         raise
-    loss = result.history["loss"]
     say(
-        f"loss {loss.iloc[0]:.4g} → {loss.iloc[-1]:.4g} in {len(loss)} epochs, "
-        f"{result.cells_per_second:,.0f} cells/s; model in {out / 'model'}"
+        f"{progress_of(result.history)}, {result.cells_per_second:,.0f} cells/s; model in "
+        f"{out / 'model'}"
     )

@@ -18,6 +18,7 @@ from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
 from spatiagraph.nn.cell_graph import CellGraph, Cells, Embeddings, Hidden, LevelGraph
+from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.nn.protocols import CellEncoding
 from spatiagraph.nn.renaming import renamed
@@ -38,6 +39,10 @@ class SlideModel(PretrainedModel, abstract=True):
         name: Short name: embeddings land in ``obsm["X_{name}"]``, ``obsm["X_{name}_{level}"]``.
         recipe: How a slide becomes a graph; saved with the model.
         tile_size: Core cells of a mini-batch that a laptop can train on.
+        least_tile: Core cells below which a mini-batch is not cut smaller, however small the slide.
+        num_steps: Steps of the optimiser that train the model, where a run says nothing else.
+        lr: Peak learning rate, likewise.
+        weight_decay: Decoupled weight decay of matrices, likewise.
         num_hops: Hops over the cell graph that a cell embedding depends on.
         known: Classes by name.
         pretraining: Task that says it ``pretrains`` the class, ``(model, seed=…) → task``.
@@ -45,6 +50,10 @@ class SlideModel(PretrainedModel, abstract=True):
 
     name: ClassVar[str]
     tile_size: ClassVar[int] = 4096
+    least_tile: ClassVar[int] = 256
+    num_steps: ClassVar[int] = 200
+    lr: ClassVar[float] = 1e-3
+    weight_decay: ClassVar[float] = 0.01
     known: ClassVar[dict[str, type["SlideModel"]]] = {}
     pretraining: ClassVar[Callable[..., "Task"] | None] = None
     recipe: Recipe
@@ -328,6 +337,25 @@ def cell_graph(batch: Data, levels: Sequence[str]) -> CellGraph:
         for name in levels
     ]
     return CellGraph(batch.pos, batch.edge_index, tuple(groups), batch.get("batch"))
+
+
+@torch.no_grad()
+def start_of_hidden(
+    genes: GeneEncoder, x: Tensor, measured: Tensor, depth: Tensor, seed: int
+) -> Tensor:
+    """Cells from half of their genes, as training shows them, ``[N, D]``.
+
+    A decoder that starts from cells which saw all of them would read each gene from itself.
+
+    Args:
+        genes: Encoder of genes, at its start.
+        x: Counts, ``[N, G]``.
+        measured: Measured genes, ``[N, G]``.
+        depth: Total counts, ``[N]``.
+        seed: Seed of the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return genes(x, measured & (torch.rand(x.shape, generator=generator) < 0.5), depth)
 
 
 def sample_of_cells(

@@ -14,7 +14,8 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.models.base import HierarchicalModel, sample_of_cells
+from spatiagraph.heads.regression import ridge
+from spatiagraph.models.base import HierarchicalModel, sample_of_cells, start_of_hidden
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.nn.cell import CellEncoder
 from spatiagraph.nn.encoding import EdgeEncoding
@@ -47,6 +48,9 @@ class ContextModel(HierarchicalModel):
     """
 
     name = "context"
+    num_steps = 200
+    lr = 1e-2
+    weight_decay = 2.0
 
     def __init__(
         self,
@@ -120,8 +124,9 @@ class ContextModel(HierarchicalModel):
             edge_dim = edge_encoding.out_channels
             context = ContextEncoder(
                 channels,
+                # its gate starts at zero: a layer that did so as well would learn nothing
                 conv=GraphTransformer(
-                    channels, num_layers, heads, edge_dim=edge_dim, init_scale=0.0
+                    channels, num_layers, heads, edge_dim=edge_dim, init_scale=0.1
                 ),
                 edge_encoding=edge_encoding,
                 levels=[
@@ -173,7 +178,7 @@ class ContextModel(HierarchicalModel):
     def initialize(
         self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
     ) -> None:
-        """Start genes from principal components and decoders from the mean profile.
+        """Start genes from principal components, and decoders from what those tell of the counts.
 
         Args:
             slides: Where the components come from.
@@ -181,12 +186,19 @@ class ContextModel(HierarchicalModel):
             seed: Seed of the draw.
         """
         x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
-        if self.cell_encoder.genes is not None:
-            self.cell_encoder.genes.initialize(x, mask, depth, seed=seed)
+        genes, z = self.cell_encoder.genes, None
+        if genes is not None:
+            genes.initialize(x, mask, depth, seed=seed)
+            z = start_of_hidden(genes, x, mask, depth, seed)
         if self.likelihood == "nb":
             self.learn_gene_share(x, mask, depth)
-            self.head.initialize(x)
-            self.niche_head.initialize(x)
+            self.head.initialize(x, z, mask)
+        elif z is not None:
+            values = genes.normalize(x) * mask + genes.mean * ~mask
+            found = ridge(z, values)
+            self.head.linear.weight.data.copy_(found.weight)
+            self.head.linear.bias.data.copy_(found.bias)
+        self.niche_head.load_state_dict(self.head.state_dict())  # a niche is the mean of its cells
 
     def expression_head(self) -> ExpressionHead:
         """Head that decodes counts from embeddings of cells.

@@ -17,6 +17,8 @@ class Cells(NamedTuple):
         image_mask: Cells with an image, ``[N]``.
         window_um: Side of the window of each crop in µm, ``[N]``.
         z: Embeddings of the cells computed before, ``[N, D]``, in place of all others.
+        value_mask: Genes of which encoders of tokens are shown the name alone, not the count,
+            ``[N, G]``.
     """
 
     x: Tensor | None = None
@@ -27,6 +29,14 @@ class Cells(NamedTuple):
     image_mask: Tensor | None = None
     window_um: Tensor | None = None
     z: Tensor | None = None
+    value_mask: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor | None:
+        """Genes whose counts may be seen, ``[G]`` or ``[N, G]``; ``None`` for all."""
+        if self.value_mask is None:
+            return self.gene_mask
+        return ~self.value_mask if self.gene_mask is None else self.gene_mask & ~self.value_mask
 
     def take(self, rows: Tensor | slice) -> "Cells":
         """Measurements of some of the cells.

@@ -88,7 +88,7 @@ class ProfileStart(Configurable):
         streams = self.encoder.streams(cells, generator)
         cell = self.gate * streams.cell
         if self.profile is not None and cells.x is not None:
-            profile = self.profile(cells.x, cells.gene_mask, cells.depth)
+            profile = self.profile(cells.x, cells.counted, cells.depth)
             cell = cell + _where(cells.gene_present, profile)
         if self.image_profile is not None and cells.image is not None:
             mask = cells.image_mask

@@ -131,8 +131,17 @@ class TokenCellEncoder(Configurable):
         x, image, present = cells.x, cells.image, cells.gene_present
         if self.genes is not None and x is not None:
             depth = x.sum(1) if cells.depth is None else cells.depth
-            sampled = self.sample(x, cells.gene_mask, generator)
-            gene_tokens = self.genes(sampled.ids, self._values(x, sampled), depth, pad=sampled.pad)
+            # expressed genes are drawn first: a count that is hidden must not tell by being drawn
+            hidden = cells.value_mask
+            shown = x if hidden is None else x.masked_fill(hidden, 0)
+            sampled = self.sample(shown, cells.gene_mask, generator)
+            gene_tokens = self.genes(
+                sampled.ids,
+                self._values(shown, sampled),
+                depth,
+                pad=sampled.pad,
+                value_mask=None if hidden is None else hidden.gather(1, sampled.ids),
+            )
         if self.image is not None and image is not None:
             image_tokens = _tokens_of_present(
                 self.image, image, cells.image_mask, cells.window_um, generator

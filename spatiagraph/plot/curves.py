@@ -11,8 +11,14 @@ from matplotlib.ticker import MaxNLocator
 from spatiagraph.plot.canvas import DPI, new_axes, save_figure
 from spatiagraph.plot.colors import PALETTE
 
-_NOT_A_LOSS = ("epoch", "cells", "seconds", "lr", "grad_norm", "effective_rank")
-_HEALTH = {"grad_norm": "gradient norm", "effective_rank": "effective rank"}
+_HEALTH = {
+    "grad_norm": "gradient norm",
+    "effective_rank": "effective rank",
+    "moved": "distance from the start",
+}
+_NOT_A_LOSS = (
+    "epoch", "steps", "cells", "seconds", "lr", "lr_sum", "gates_moved", "start_val_loss", *_HEALTH
+)  # fmt: skip
 _VALIDATION = "val_"
 _PER_ROW = 4
 

@@ -96,7 +96,7 @@ def slide_page(
         title or f"Niches of {slide.slide_id}",
         f"{run.get('model', 'spatiagraph')} on slide {slide.slide_id}",
     )
-    page.add_numbers(_numbers(slide, run, scores, highlight))
+    page.add_numbers(_numbers(slide, run, history, scores, highlight))
     if warnings:
         page.section("Warnings").add_warnings(list(warnings))
     if groups or truth is not None:
@@ -148,7 +148,11 @@ def _per_cell(values: Sequence | pd.Series, name: str, slide: Slide) -> pd.Serie
 
 
 def _numbers(
-    slide: Slide, run: Mapping[str, Any], scores: pd.DataFrame | None, highlight: str | None
+    slide: Slide,
+    run: Mapping[str, Any],
+    history: pd.DataFrame | None,
+    scores: pd.DataFrame | None,
+    highlight: str | None,
 ) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         f"{unit_of(slide)}s": slide.num_cells,
@@ -158,7 +162,9 @@ def _numbers(
         numbers["genes in the model"] = run["num_genes"]
     if slide.image is not None:
         numbers["image"] = f"{slide.image.mpp:.3g} µm/px"
-    if "max_epochs" in run:
+    if history is not None and "steps" in history and len(history):
+        numbers["steps"] = f"{history['steps'].iloc[-1]:.0f}"
+    elif run.get("max_epochs") is not None:
         numbers["epochs"] = run["max_epochs"]
     if "seed" in run:
         numbers["seed"] = run["seed"]

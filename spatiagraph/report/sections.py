@@ -30,7 +30,7 @@ from spatiagraph.report.scatter import cell_scatter
 from spatiagraph.report.scores import verdict
 from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.index import NicheIndex
-from spatiagraph.training.health import collapse_warning
+from spatiagraph.training.health import progress_of, run_warnings
 
 _METRICS = {"cosine": "cosine distance", "l2": "Euclidean distance"}
 _MAX_MISSING = 40  # genes named in the coverage section
@@ -66,10 +66,9 @@ def _of_image(image: SlideImage) -> str:
 
 
 def add_training(page: Report, history: pd.DataFrame) -> None:
-    """Curves of the run, and whether its embeddings collapsed."""
+    """Curves of the run, how far it took the model, and what is wrong with it."""
     curves = training_curves(history)
-    first, last = history["loss"].iloc[[0, -1]]
-    caption = f"Loss {first:.4g} → {last:.4g} in {len(history)} epochs"
+    caption = progress_of(history).replace("loss", "Loss", 1)
     if "val_loss" in history and history["val_loss"].notna().any():
         low = int(history["val_loss"].argmin())
         caption += (
@@ -79,8 +78,7 @@ def add_training(page: Report, history: pd.DataFrame) -> None:
     if "seconds" in history:
         caption += f", {history['seconds'].sum():.0f} s"
     page.appendix("Training")
-    warning = collapse_warning(history)
-    page.add_warnings([] if warning is None else [warning])
+    page.add_warnings(run_warnings(history))
     page.add_figure(curves, alt=f"Training curve. {caption}", caption=caption)
     if "effective_rank" in history:
         page.add_text(

@@ -104,19 +104,21 @@ class PoolingLoss(Objective[MaskedView]):
 class MaskedGenes(ObjectiveTask[MaskedView], pretrains=ContextModel):
     r"""Predict hidden genes from the cell, and the sum over its cells from the niche.
 
-    A random share of the measured genes of every cell is hidden. From what is left, the cell
-    embedding predicts the counts that were hidden (:class:`HiddenGenes`), the niche embedding the
-    summed counts of the niche (:class:`NicheTotals`).
+    A random share of the measured genes of every cell is hidden, and all genes of some cells, of
+    which only their surroundings tell. From what is left, the cell embedding predicts the counts
+    that were hidden (:class:`HiddenGenes`), the niche embedding the summed counts of the niche
+    (:class:`NicheTotals`).
 
     Args:
         model: The model to train.
         mask_ratio: Share of measured genes to hide.
+        cell_ratio: Share of cells to hide whole.
         niche_weight: Weight of the niche term; 0 leaves it out.
         niche_ratio: Share of the niches scored in each batch.
         seed: Of what only the task learns: nothing here.
 
     Raises:
-        ValueError: If ``mask_ratio`` is not inside (0, 1).
+        ValueError: If ``mask_ratio`` is not inside (0, 1), or ``cell_ratio`` not inside [0, 1).
     """
 
     model: ContextModel
@@ -125,23 +127,28 @@ class MaskedGenes(ObjectiveTask[MaskedView], pretrains=ContextModel):
         self,
         model: ContextModel,
         *,
-        mask_ratio: float = 0.3,
-        niche_weight: float = 1.0,
+        mask_ratio: float = 0.5,
+        cell_ratio: float = 0.15,
+        niche_weight: float = 0.1,
         niche_ratio: float = 0.5,
         seed: int = 0,
     ):
         if not 0.0 < mask_ratio < 1.0:
             raise ValueError(f"Expected 'mask_ratio' between 0 and 1, got {mask_ratio}")
+        if not 0.0 <= cell_ratio < 1.0:
+            raise ValueError(f"Expected 'cell_ratio' from 0 to below 1, got {cell_ratio}")
         super().__init__(
             model, [HiddenGenes(), NicheTotals(niche_weight, niche_ratio), PoolingLoss()]
         )
         self.mask_ratio = mask_ratio
+        self.cell_ratio = cell_ratio
 
     def view(self, batch: Data, streams: Streams) -> MaskedView:
         measured = gene_mask(batch)  # [N, G]
         x = batch.x
         chance = torch.rand(x.shape, generator=streams["genes"], device=x.device)
-        hidden = (chance < self.mask_ratio) & measured
+        whole = torch.rand(len(x), generator=streams["cells"], device=x.device) < self.cell_ratio
+        hidden = ((chance < self.mask_ratio) | whole.unsqueeze(1)) & measured
         cells, graph = self.model.inputs(batch, visible=measured & ~hidden)
         out = self.model(cells, graph)
         return MaskedView(self.model, batch, measured, hidden, out, streams)

@@ -17,10 +17,14 @@ from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.catalog import pretraining
 from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
+from spatiagraph.training.movement import Movement
 from spatiagraph.training.record import run_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 from spatiagraph.training.validation import as_validation
+
+TILES = 8
+"""Tiles that all slides together give at least, unless they are very small."""
 
 
 def fit(
@@ -42,15 +46,19 @@ def fit(
         slides: A slide, or some whose ids differ.
         task: Objective; that which pre-trains the model when not given.
         validation: Slides, or a share of each slide in blocks of tissue, to score the model on
-            after every epoch as ``val_loss``, and never to train on. Cells within reach of such a
-            block are not trained on either. See ``patience`` of :class:`Run`.
-        tile_size: Core cells of a mini-batch, at most; ``model.tile_size`` when not given.
+            before training and after every epoch as ``val_loss``, and never to train on. Cells
+            within reach of such a block are not trained on either. The model ends with the weights
+            of the lowest loss; see ``patience`` of :class:`Run`.
+        tile_size: Core cells of a mini-batch, at most. When not given, an eighth of all cells, so
+            that a small slide gives many steps as well, within ``model.least_tile`` and
+            ``model.tile_size``: tiles carry all the context of their cells, whatever their size.
         batches: How slides become mini-batches, such as
             :class:`~spatiagraph.data.loader.NicheBatches`; ``model.batches`` when not given: tiles
             with all the context of their cells.
         cache_cells: Encode every cell once, leave the cell encoder as it is and train what comes
             after it: the second of two stages, on whole regions of any size.
-        run: How to train; see :class:`~spatiagraph.training.Run`.
+        run: How to train; see :class:`~spatiagraph.training.Run`. Learning rate, weight decay and
+            number of steps are those of the model where it says nothing.
         **options: Fields of ``run`` by name, such as ``max_epochs=5, out="run"``.
 
     Raises:
@@ -58,7 +66,7 @@ def fit(
             cached cells, nothing is left to train on, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
-    run = run_of(run, options, taken_by=fit)
+    run = run_of(run, options, taken_by=fit).filled(lr=model.lr, weight_decay=model.weight_decay)
     slides = [slides] if isinstance(slides, Slide) else list(slides)
     ids = [slide.slide_id for slide in slides]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
@@ -72,7 +80,8 @@ def fit(
             f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "
             "the cells themselves: train with cache_cells=False"
         )
-    tile_size = model.tile_size if tile_size is None else tile_size
+    if tile_size is None:
+        tile_size = model.tile_size if batches is not None else _tile_size(model, slides)
     record = run_record(
         model,
         slides,
@@ -81,6 +90,7 @@ def fit(
         batches=None if batches is None else repr(batches),
         cache_cells=cache_cells,
         validation=None if held_out is None else held_out.record,
+        num_steps=model.num_steps,
         **run.record,
     )
     if run.out is not None:
@@ -107,8 +117,16 @@ def fit(
             else batches(prepared, model.recipe, tile_size, **workers),
             validation=model.batches(checked, tile_size, **workers) if checked else None,
             record=record,
+            movement=Movement(model, next(iter(model.batches(prepared, tile_size)))),
+            num_steps=model.num_steps,
             run=run,
         )
+
+
+def _tile_size(model: SlideModel, slides: Sequence[Slide]) -> int:
+    """Core cells of a tile: the slides give many, unless tiles would become very small."""
+    num_cells = sum(slide.num_cells for slide in slides)
+    return min(model.tile_size, max(model.least_tile, -(-num_cells // TILES)))
 
 
 def _cache_cells(model: HierarchicalModel, data: TissueData, run: Run) -> None:

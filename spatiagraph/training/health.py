@@ -1,4 +1,4 @@
-"""Health of a run: norm of the gradients, dimensions that the embeddings use.
+"""Health of a run: gradients, dimensions that the embeddings use, and whether anything moved.
 
 Free of Lightning, so that reports can judge the history of a run without loading it.
 """
@@ -12,6 +12,7 @@ from spatiagraph.nn.cell_graph import Embeddings
 _LEAST_RANK = 1.5  # nearly all cells on one line
 _FALLEN = 0.25  # of the highest rank of the run
 _ROWS = 1024  # cells of a batch that are looked at
+_LEAST_LR_SUM = 0.05  # weights of a layer of 32 channels are of the order of 0.2
 
 
 def effective_rank(embeddings: Tensor) -> float:
@@ -60,6 +61,62 @@ def collapse_warning(history: pd.DataFrame) -> str | None:
         "(effective rank). Cells hardly differ; lower the learning rate, or give less weight to "
         "losses that pull embeddings together"
     )
+
+
+def run_warnings(history: pd.DataFrame) -> list[str]:
+    """Lines about what is wrong with a run; none where nothing is.
+
+    Of embeddings that collapsed, see :func:`collapse_warning`; of a run too short for its learning
+    rate, since with Adam no weight moves much farther than the sum of the rates; and of one that
+    did not lower the validation loss of its start.
+
+    Args:
+        history: One row per epoch, as ``fit`` returns it; nothing is said of columns it lacks.
+
+    Examples:
+        >>> run_warnings(pd.DataFrame({"steps": [30], "lr_sum": [0.015], "moved": [0.01]}))[0][:44]
+        'The run was too short to learn: the learning'
+    """
+    collapsed = collapse_warning(history)
+    found = [] if collapsed is None else [collapsed]
+    last = history.iloc[-1] if len(history) else pd.Series(dtype=float)
+    if "moved" in last and last["lr_sum"] < _LEAST_LR_SUM:
+        found.append(
+            f"The run was too short to learn: the learning rates of its {last['steps']:.0f} steps "
+            f"sum to {last['lr_sum']:.2g}, and no weight moves much farther than that (embeddings "
+            f"moved by {last['moved']:.1%}). Give it more steps, smaller tiles or a higher rate"
+        )
+    if "start_val_loss" in last and not history["val_loss"].min() < last["start_val_loss"]:
+        found.append(
+            f"Training did not lower the validation loss of the start, {last['start_val_loss']:.4g}"
+            f" (lowest after it {history['val_loss'].min():.4g}): the start was kept"
+        )
+    return found
+
+
+def progress_of(history: pd.DataFrame) -> str:
+    """One line about a run: losses, steps, and how far they took the model.
+
+    Args:
+        history: One row per epoch, as ``fit`` returns it.
+
+    Examples:
+        >>> progress_of(pd.DataFrame({"loss": [2.0, 1.5], "steps": [4, 8], "lr_sum": [0.01, 0.02]}))
+        'loss 2 → 1.5 in 8 steps (2 epochs), learning rates sum to 0.02'
+    """
+    last = history.iloc[-1]
+    line = f"loss {history['loss'].iloc[0]:.4g} → {last['loss']:.4g}"
+    if "start_val_loss" in last:
+        lowest = history["val_loss"].min()
+        line += f", validation loss {last['start_val_loss']:.4g} → {lowest:.4g} at its lowest,"
+    if "steps" in last:
+        line += f" in {last['steps']:.0f} steps ({len(history)} epochs)"
+        line += f", learning rates sum to {last['lr_sum']:.2g}"
+    else:  # of a run before steps were counted
+        line += f" in {len(history)} epochs"
+    moved = {"moved": "embeddings", "gates_moved": "gates"}
+    said = [f"{what} by {last[name]:.2g}" for name, what in moved.items() if name in last]
+    return line + (f", moved {' and '.join(said)}" if said else "")
 
 
 def gradient_norm(module: nn.Module) -> float | None:

@@ -14,38 +14,47 @@ from torch import distributed
 from tqdm.auto import tqdm
 
 from spatiagraph._tables import write_csv
-from spatiagraph.training.health import RankMeter, collapse_warning, gradient_norm
+from spatiagraph.training.health import RankMeter, gradient_norm, run_warnings
+from spatiagraph.training.movement import Movement
 
 logger = logging.getLogger(__name__)
 
 VALIDATION = "val_"
 """Start of the names of a loss and its parts on the validation set."""
+START = "start_val_loss"
+"""Validation loss before the first step."""
 
 
 class History(Callback):
     """Mean loss and its parts of every epoch, kept through a resume and written as CSV.
 
     Beside them the validation loss, where there is validation, and the health of the run: the mean
-    norm of the gradients before they are clipped, and the effective rank of the cell embeddings,
-    where the model has any; a log line at the end says when they have collapsed. All of it goes to
-    the loggers of the trainer, and can be monitored by other callbacks.
+    norm of the gradients before they are clipped, the effective rank of the cell embeddings, where
+    the model has any, the sum of the learning rates of all steps, which no weight can move farther
+    than by much, and how far embeddings and gates did move. Log lines at the end say what is wrong
+    with the run, see :func:`~spatiagraph.training.health.run_warnings`. All of it goes to the
+    loggers of the trainer, and can be monitored by other callbacks.
 
     Args:
         path: CSV file, rewritten after every epoch; ``None`` to keep it in memory.
+        movement: How far the model moved; ``None`` for models that embed no cells.
     """
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, path: Path | None = None, movement: Movement | None = None):
         self.path = path
+        self.movement = movement
         self.rows: list[dict[str, float]] = []
         self._training, self._validation = Means(), Means()
         self._validated: dict[str, float] = {}
+        self._at_start: dict[str, float] = {}
+        self._lr_sum = 0.0
         self._start = 0.0
         self._grad_norm: float | None = None
         self._rank: RankMeter | None = None
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row per epoch: epoch, cells, seconds, lr, rank, gradient norm, loss and its parts."""
+        """A row per epoch: epoch, steps, cells, seconds, lr, health, loss and its parts."""
         return pd.DataFrame(self.rows)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,6 +70,7 @@ class History(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         self._grad_norm = gradient_norm(pl_module)
+        self._lr_sum += optimizer.param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,6 +97,8 @@ class History(Callback):
         self._validated = {
             f"{VALIDATION}{name}": value for name, value in self._validation.values.items()
         }
+        if trainer.sanity_checking and not self.rows:  # before the first step, not on a resume
+            self._at_start = {START: self._validated["val_loss"]}
         _log(pl_module, self._validated)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,11 +112,14 @@ class History(Callback):
             "cells": self._training.total,
             "seconds": time.perf_counter() - self._start,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr_sum": self._lr_sum,
             **({} if rank is None else {"effective_rank": rank}),
+            **({} if self.movement is None else self.movement.values()),
             **self._training.values,
         }
         _log(pl_module, row)
-        self.rows.append({"epoch": trainer.current_epoch, **row, **self._validated})
+        number = {"epoch": trainer.current_epoch, "steps": trainer.global_step}
+        self.rows.append({**number, **row, **self._validated, **self._at_start})
         if trainer.is_global_zero:
             self.write()
 
@@ -114,8 +129,7 @@ class History(Callback):
             write_csv(self.frame, self.path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warning = collapse_warning(self.frame)
-        if warning is not None and trainer.is_global_zero:
+        for warning in run_warnings(self.frame) if trainer.is_global_zero else ():
             logger.warning(warning)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -124,10 +138,11 @@ class History(Callback):
             self._rank = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "at_start": self._at_start, "lr_sum": self._lr_sum}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+        self._at_start, self._lr_sum = state_dict["at_start"], state_dict["lr_sum"]
 
 
 class Means:
@@ -187,7 +202,7 @@ class EpochProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar = tqdm(
-            total=trainer.max_epochs,
+            total=None if trainer.max_epochs == -1 else trainer.max_epochs,
             initial=trainer.current_epoch,
             desc="fit",
             unit="epoch",

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
+NUM_STEPS = 200
+"""Steps of the optimiser of a run that says nothing of its length, nor does its model."""
+LR = 1e-3
+"""Learning rate, likewise."""
+WEIGHT_DECAY = 0.01
+"""Decoupled weight decay, likewise."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -26,14 +33,20 @@ class Run:
     ends with the weights of an uninterrupted run; called with other data or options it refuses.
 
     Attributes:
-        max_epochs: Passes over the batches, at most.
-        max_steps: Steps of the optimiser, at most; ``None`` leaves it to ``max_epochs``.
-        lr: Peak learning rate.
+        max_epochs: Passes over the batches, at most. Where neither this nor ``max_steps`` is given,
+            whole passes until the steps that the model asks for are taken.
+        max_steps: Steps of the optimiser, at most.
+        min_steps: Steps before which ``patience`` stops nothing; passes go on until then where no
+            number of them is given.
+        lr: Peak learning rate; that of the model when ``None``.
+        weight_decay: Decoupled weight decay of matrices; that of the model when ``None``. Vectors,
+            gates and norms have none.
         average: Decay of an exponential moving average of the weights, which is validated and which
             the model ends with; see :class:`~spatiagraph.training.WarmAverage`. ``None`` for none.
         accumulate_grad_batches: Batches whose gradients make one step.
-        patience: Epochs without a lower validation loss after which training stops; the model ends
-            with the weights of the lowest. ``None`` trains to the end and keeps the last.
+        patience: Epochs without a lower validation loss after which training stops; ``None`` trains
+            to the end. Where there is validation, the model ends with the weights of its lowest
+            loss in any case, and those are of the start if none was lower.
         seed: Seed of the order of batches, of masks and of dropout.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         devices: Devices to use, as in Lightning; every one gets batches of its own.
@@ -58,9 +71,11 @@ class Run:
         0.01
     """
 
-    max_epochs: int = 30
+    max_epochs: int | None = None
     max_steps: int | None = None
-    lr: float = 1e-3
+    min_steps: int | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
     average: float | None = None
     accumulate_grad_batches: int = 1
     patience: int | None = None
@@ -77,13 +92,21 @@ class Run:
     callbacks: "Callback | Sequence[Callback]" = ()
 
     def __post_init__(self) -> None:
-        if self.max_epochs < 1:
+        if self.max_epochs is not None and self.max_epochs < 1:
             raise ValueError(f"Expected at least one epoch, got max_epochs={self.max_epochs}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"Expected a learning rate above 0, such as 1e-3, got lr={self.lr}")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"Expected 'weight_decay' of 0 or more, got {self.weight_decay}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"Expected 'average' as a decay in [0, 1), got {self.average}")
-        least = {"max_steps": 1, "accumulate_grad_batches": 1, "patience": 1, "num_workers": 0}
+        least = {
+            "max_steps": 1,
+            "min_steps": 1,
+            "accumulate_grad_batches": 1,
+            "patience": 1,
+            "num_workers": 0,
+        }
         for name, limit in least.items():
             value = getattr(self, name)
             if value is not None and not value >= limit:
@@ -100,10 +123,41 @@ class Run:
         """
         return run_of(self, options)
 
+    def filled(self, *, lr: float = LR, weight_decay: float = WEIGHT_DECAY) -> "Run":
+        """The same run with what it leaves open.
+
+        Args:
+            lr: Learning rate, where it has none.
+            weight_decay: Weight decay, where it has none.
+        """
+        return replace(
+            self,
+            lr=lr if self.lr is None else self.lr,
+            weight_decay=weight_decay if self.weight_decay is None else self.weight_decay,
+        )
+
+    def epochs(self, steps_per_epoch: int, num_steps: int = NUM_STEPS) -> int | None:
+        """Passes over the batches; ``None`` where ``max_steps`` alone ends the run.
+
+        Args:
+            steps_per_epoch: Steps of the optimiser in a pass.
+            num_steps: Steps to take where the run says neither passes nor steps.
+
+        Examples:
+            >>> Run().epochs(8, 200), Run(min_steps=300).epochs(8, 200), Run(max_epochs=5).epochs(8)
+            (25, 38, 5)
+        """
+        if self.max_epochs is not None or self.max_steps is not None:
+            return self.max_epochs
+        return -(-max(num_steps, self.min_steps or 0) // max(1, steps_per_epoch))
+
     @property
     def record(self) -> dict[str, Any]:
         """Options that change the result, as plain values."""
-        kept = ("max_epochs", "max_steps", "lr", "average", "accumulate_grad_batches", "patience")
+        kept = (
+            "max_epochs", "max_steps", "min_steps", "lr", "weight_decay", "average",
+            "accumulate_grad_batches", "patience",
+        )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in kept},
             "precision": str(self.precision),

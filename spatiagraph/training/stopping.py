@@ -1,4 +1,4 @@
-"""``BestWeights``: early stopping on the validation loss."""
+"""``BestWeights``: the weights of the lowest validation loss, and early stopping."""
 
 import math
 from typing import Any
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 class BestWeights(Callback):
     """Keeps the weights of the lowest validation loss and stops when it has not fallen for long.
 
-    They are part of a checkpoint, so that a resumed run stops where an uninterrupted one does, with
-    the same weights. With a moving average, the average is what is validated and kept.
+    The weights before training count as well: what training made worse is not kept. They are part
+    of a checkpoint, so that a resumed run stops where an uninterrupted one does, with the same
+    weights. With a moving average, the average is what is validated and kept.
 
     Args:
-        patience: Epochs without a lower loss after which training stops.
+        patience: Epochs without a lower loss after which training stops; ``None`` for never.
+        min_steps: Steps before which training does not stop.
     """
 
-    def __init__(self, patience: int):
+    def __init__(self, patience: int | None, min_steps: int = 0):
         self.patience = patience
+        self.min_steps = min_steps
         self.best = math.inf
         self.since = 0
         self.weights: dict[str, Tensor] = {}
@@ -34,6 +37,8 @@ class BestWeights(Callback):
             task.load_state_dict(self.weights)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking and self.weights:
+            return  # before the first step the start counts, on a resume it has been
         loss = float(trainer.callback_metrics["val_loss"])
         self.since += 1
         if loss < self.best:
@@ -48,7 +53,9 @@ class BestWeights(Callback):
         self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:
-        trainer.should_stop = trainer.should_stop or self.since >= self.patience
+        late = self.patience is not None and self.since >= self.patience
+        late = late and trainer.global_step >= self.min_steps
+        trainer.should_stop = trainer.should_stop or late
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "since": self.since, "weights": self.weights}

@@ -27,8 +27,9 @@ from spatiagraph.training.averaging import WarmAverage
 from spatiagraph.training.checkpoints import LAST, CheckpointFiles
 from spatiagraph.training.folder import HISTORY, MODEL, check_folder, claim, release
 from spatiagraph.training.module import TaskModule
+from spatiagraph.training.movement import Movement
 from spatiagraph.training.progress import EpochProgress, History
-from spatiagraph.training.run import Run, run_of
+from spatiagraph.training.run import NUM_STEPS, Run, run_of
 from spatiagraph.training.stopping import BestWeights
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,10 @@ class FitResult:
     """Result of a training run.
 
     Attributes:
-        history: One row per epoch: epoch, cells, seconds, lr, loss and its parts, and where there
-            is validation ``val_loss`` and its parts.
+        history: One row per epoch: epoch, steps, cells, seconds, lr, ``lr_sum`` (of all steps so
+            far), loss and its parts, and where there is validation ``val_loss``, its parts, and
+            ``start_val_loss`` of before the first step. Of a model of slides also ``moved`` and
+            ``gates_moved``, see :class:`~spatiagraph.training.movement.Movement`.
         record: Arguments, seed, version, panel coverage and content hashes.
         out: Folder of the run, or ``None``.
         cells_per_second: Cells trained on per second, whole epochs.
@@ -61,6 +64,8 @@ def train(
     *,
     validation: DataLoader[Any] | None = None,
     record: dict[str, Any] | None = None,
+    movement: Movement | None = None,
+    num_steps: int = NUM_STEPS,
     run: Run | None = None,
     **options: Any,
 ) -> FitResult:
@@ -70,9 +75,12 @@ def train(
         task: What to learn; ``task.model`` is changed in place, and saved if it can be.
         batches: What the task learns from: mappings or named tuples of tensors, or objects with
             ``to(device)`` such as PyG's.
-        validation: Batches that the task is scored on after every epoch, in evaluation mode and
-            with the same randomness each time; the result is ``val_loss`` and its parts.
+        validation: Batches that the task is scored on before the first and after every epoch, in
+            evaluation mode and with the same randomness each time; the result is ``val_loss`` and
+            its parts. The task ends with the weights of the lowest.
         record: Describes the run, as plain values: equal for runs that are the same.
+        movement: How far the model moved, for the history.
+        num_steps: Steps to take where the run says nothing of its length.
         run: How to train; see :class:`~spatiagraph.training.Run`.
         **options: Fields of ``run`` by name.
 
@@ -83,19 +91,22 @@ def train(
         DiskFullError: If the folder takes no more; finished epochs are safe.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
-    run = run_of(run, options, taken_by=train)
+    run = run_of(run, options, taken_by=train).filled()
     check_patience(run, validation is not None)
     record = {} if record is None else record
     folder = None if run.out is None else Path(run.out)
     if folder is not None:
         check_folder(folder, record, run.resume)
-    history = History(None if folder is None else folder / HISTORY)
-    best = [] if run.patience is None else [BestWeights(run.patience)]
-    module = TaskModule(task.train(), lr=run.lr, seed=run.seed)
+    history = History(None if folder is None else folder / HISTORY, movement)
+    best = [] if validation is None else [BestWeights(run.patience, run.min_steps or 0)]
+    assert run.lr is not None  # filled
+    assert run.weight_decay is not None
+    module = TaskModule(task.train(), lr=run.lr, weight_decay=run.weight_decay, seed=run.seed)
+    max_epochs = run.epochs(-(-len(batches) // run.accumulate_grad_batches), num_steps)
     with _torch_settings_kept(), _quiet(run.progress):
         # the average is validated: weights are kept before it makes room again
         callbacks = [history, *best, *_averages(run), *_progress(run), *_checkpoints(folder)]
-        trainer = _trainer(run, folder, record, callbacks)
+        trainer = _trainer(run, max_epochs, folder, record, callbacks)
         checkpoint = None if folder is None else claim(folder, record)  # all arguments are good
         start = time.perf_counter()
         with _kept_in(folder):
@@ -133,11 +144,15 @@ def check_patience(run: Run, validated: bool) -> None:
 
 
 def _trainer(
-    run: Run, folder: Path | None, record: dict[str, Any], callbacks: list[Callback]
+    run: Run,
+    max_epochs: int | None,
+    folder: Path | None,
+    record: dict[str, Any],
+    callbacks: list[Callback],
 ) -> Trainer:
     own = [run.callbacks] if isinstance(run.callbacks, Callback) else list(run.callbacks)
     return Trainer(
-        max_epochs=run.max_epochs,
+        max_epochs=-1 if max_epochs is None else max_epochs,
         max_steps=-1 if run.max_steps is None else run.max_steps,
         accelerator=run.accelerator,
         devices=run.devices if isinstance(run.devices, int | str) else list(run.devices),
@@ -154,7 +169,7 @@ def _trainer(
         or any(isinstance(callback, Checkpoint) for callback in own),
         enable_progress_bar=run.progress,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1,  # all of the validation set: what the start is worth
         inference_mode=False,  # crops that validation reads are kept for training
         deterministic="warn",
         log_every_n_steps=1,

@@ -20,6 +20,14 @@ def cells():
     return control, target
 
 
+def test_kernel_distance_leaves_out_each_image_with_itself():
+    """By hand, of two images on each side: all pairs of different ones, cubed."""
+    x, y = np.array([[1.0], [2.0]]), np.array([[0.0], [3.0]])
+    within = (1 * 2 + 1) ** 3 + (0 * 3 + 1) ** 3
+    between = np.mean([(a * b + 1) ** 3 for a in (1, 2) for b in (0, 3)])
+    assert kernel_distance(x, y)[0] == pytest.approx(within - 2 * between)
+
+
 def test_a_perfect_generator_has_one_and_the_identity_is_reported(cells):
     """SPATIA fact 41."""
     control, target = cells

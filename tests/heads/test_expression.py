@@ -35,3 +35,32 @@ def test_expected_expression_is_what_a_cell_of_some_depth_would_show():
     share = head.linear(z).softmax(1)
     assert_close(head.expected(z, 50.0), torch.log1p(50 * share))
     assert_close(head.expected(z).expm1().sum(1), torch.full((3,), 1e4))
+
+
+def test_expression_head_starts_from_what_embeddings_tell():
+    """Two kinds of cells: each is given its own profile, and every gene its total."""
+    torch.manual_seed(0)
+    profile = torch.tensor([[0.6, 0.3, 0.1, 0.0], [0.1, 0.1, 0.4, 0.4]])
+    kind = torch.arange(200) % 2
+    x = torch.poisson(40 * profile[kind])
+    head = ExpressionHead(2, 4)
+    z = torch.nn.functional.one_hot(kind).float()
+    head.initialize(x, z)
+    mu = head(z, x.sum(1)).log_mu.exp()
+    assert_close(mu.sum(0), x.sum(0), rtol=0.01, atol=1.0)
+    share = mu / mu.sum(1, keepdim=True)
+    assert (share[:2] - profile).abs().max() < 0.1
+    plain = ExpressionHead(2, 4)
+    plain.initialize(x)
+    assert (plain(z, x.sum(1)).log_mu.exp()[0] / 40 - profile[0]).abs().max() > 0.2
+
+
+def test_genes_that_were_not_measured_say_nothing_to_the_start():
+    torch.manual_seed(0)
+    x, z = torch.poisson(torch.rand(60, 5) * 9), torch.randn(60, 3)
+    seen = torch.ones(60, 5, dtype=torch.bool)
+    seen[:30, 4] = False
+    heads = [ExpressionHead(3, 5) for _ in range(2)]
+    for head, unmeasured in zip(heads, (0.0, 50.0), strict=True):
+        head.initialize(torch.where(seen, x, unmeasured), z, seen)
+    assert_close(heads[0].state_dict(), heads[1].state_dict())

@@ -31,6 +31,7 @@ from spatiagraph.nn import (
     NichePool,
     PyGPool,
 )
+from spatiagraph.nn.cell_graph import CellGraph
 from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks import pretraining
 
@@ -140,6 +141,22 @@ def test_gates_leave_every_cell_as_it_is_at_the_start(data):
     model = build("mlp", "none", "gate", "transformer").eval()
     z = model.cell_encoder(Cells(data.x, gene_mask=data.gene_mask, depth=data.depth))
     assert_close(model(*model.inputs(data)).cell, z, rtol=0, atol=0)
+
+
+class Twice(nn.Module):
+    """Conv that doubles every cell."""
+
+    def forward(self, h, edge_index):
+        return 2 * h
+
+
+def test_the_gate_of_the_cell_opens_to_the_change_of_it_not_to_all_of_it():
+    """z + γ (h − z) with h = 2 z."""
+    encoder = ContextEncoder(D, conv=Twice(), levels=[], num_hops=1)
+    nn.init.constant_(encoder.gate, 0.25)
+    z = torch.randn(5, D)
+    graph = CellGraph(torch.zeros(5, 2), torch.tensor([[0, 1], [1, 2]]), ())
+    assert_close(encoder(z, graph).cell, 1.25 * z)
 
 
 @pytest.mark.parametrize(("genes", "image", "fusion", "context"), ALL)

@@ -32,6 +32,18 @@ def test_gene_encoder_does_not_see_masked_genes():
     assert not torch.allclose(encoder(x, None, depth), encoder(changed, None, depth))
 
 
+def test_gene_encoder_makes_up_for_hidden_genes_by_the_share_of_those_it_sees():
+    """G / |V| times what the seen genes add, of the linear map by hand."""
+    x = counts()
+    encoder = GeneEncoder(20, 4, hidden_channels=0)
+    encoder.initialize(x)
+    mask = torch.arange(20).expand_as(x) % 4 != torch.arange(len(x)).unsqueeze(1) % 4  # 15 of 20
+    profile = (x * x.sum(1).median() / x.sum(1, keepdim=True)).sqrt()
+    seen = torch.where(mask, profile - profile.mean(0), 0)
+    expected = (20 / 15) * seen @ encoder.linear.weight.T
+    assert_close(encoder(x, mask, x.sum(1)), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_gene_encoder_ignores_sequencing_depth():
     x = counts()
     encoder = GeneEncoder(20, 4)

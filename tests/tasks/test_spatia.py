@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import nbinom
 from torch.testing import assert_close
 
 from spatiagraph.data import make_tissue
@@ -11,6 +13,8 @@ from spatiagraph.data.loader import TileLoader
 from spatiagraph.models import Spatia
 from spatiagraph.models.spatia import TINY
 from spatiagraph.tasks import Annotation, Corruption, SpatiaPretraining, SpatiaWeights
+from spatiagraph.tasks.spatia import SpatiaView
+from spatiagraph.tasks.streams import Streams
 
 SLIDE = make_tissue(200, num_genes=30, image="dapi", seed=0)
 SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
@@ -32,6 +36,138 @@ def batch_of(task, slide=SLIDE):
 
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+def only(name: str, corruption: Corruption = HIDING, **arguments) -> SpatiaPretraining:
+    """One objective, of half of the cells."""
+    made = task(SpatiaWeights(**{k: float(k == name) for k in NAMES}), **arguments)
+    made.corruption = corruption
+    return made
+
+
+def half_core(made: SpatiaPretraining, slide=SLIDE):
+    batch = batch_of(made, slide)
+    batch.core = torch.arange(batch.num_nodes) % 2 == 0
+    return batch
+
+
+def view_of(made: SpatiaPretraining, batch) -> SpatiaView:
+    """What ``made.loss(batch, generator())`` looks at."""
+    return made.view(batch, Streams(generator(), batch.core.device))
+
+
+def nats(x, log_mu, log_theta, logit=None) -> np.ndarray:
+    """Minus the log-probability of counts, zero-inflated or not, by SciPy."""
+    x, mu, theta = (v.detach().double().numpy() for v in (x, log_mu.exp(), log_theta.exp()))
+    chance = nbinom.pmf(x, theta, theta / (theta + mu))
+    if logit is None:
+        return -np.log(chance)
+    lost = logit.sigmoid().detach().double().numpy()
+    return -np.log(np.where(x == 0, lost, 0) + (1 - lost) * chance)
+
+
+class Seen:
+    """Arguments and output of the calls of a part."""
+
+    def __init__(self, part: torch.nn.Module):
+        self.calls: list[tuple] = []
+        part.register_forward_hook(self, with_kwargs=True)
+
+    def __call__(self, part, args, kwargs, output):
+        self.calls.append((args, kwargs, output))
+
+
+def test_the_depth_is_thinned_with_the_counts_and_full_counts_are_asked_for():
+    made = only("denoise", Corruption(thin_rate=0.75, drop_genes=0.0))
+    batch = half_core(made)
+    read, head = Seen(made.model.cell_encoder.encoder.genes), Seen(made.model.heads.token_head)
+    loss = float(made.loss(batch, generator()).parts["denoise"])
+    (ids, values, depth), told, _ = read.calls[0]
+    assert_close(depth, batch.depth * 0.25)
+    full = batch.x.gather(1, ids)
+    pad = torch.zeros_like(ids, dtype=torch.bool) if told["pad"] is None else told["pad"]
+    full = full.masked_fill(pad, 0)
+    assert (values <= full).all()
+    assert 0.15 < values.sum() / full.sum() < 0.35
+    (_, library, _), _, out = head.calls[0]
+    assert_close(library, full.sum(1))
+    scored = (batch.core.unsqueeze(1) & ~pad).numpy()
+    finite = out.log_mu.masked_fill(pad, 0)
+    assert loss == pytest.approx(nats(full, finite, out.log_theta, out.logit)[scored].mean(), 1e-4)
+
+
+@pytest.mark.parametrize(("genes", "values"), [(0.2, 0.0), (0.6, 0.0), (0.2, 0.5)])
+def test_as_many_genes_are_hidden_as_were_asked_for(genes, values):
+    hiding = Corruption(mask_ratio=genes, value_ratio=values, drop_genes=0.0)
+    made = only("denoise", hiding)
+    batch = batch_of(made)
+    read = Seen(made.model.cell_encoder.encoder.genes)
+    view = view_of(made, batch)
+    share = float(view.hidden_genes.float().mean())
+    assert share == pytest.approx(genes + (1 - genes) * values, abs=0.03)
+    (ids, _, _), told, _ = read.calls[0]
+    unseen = view.hidden_genes.gather(1, ids)
+    real = torch.ones_like(ids, dtype=torch.bool) if told["pad"] is None else ~told["pad"]
+    assert_close(told["value_mask"][real], unseen[real])  # shown without a count, or not at all
+    assert float(unseen[real].float().mean()) <= values
+
+
+def test_counts_that_are_hidden_do_not_reach_the_embedding():
+    made = only("expression", Corruption(value_ratio=0.4, thin_rate=0.0, drop_genes=0.3))
+    with torch.no_grad():
+        made.model.cell_encoder.gate.fill_(1.0)
+    batch = batch_of(made)
+    before = view_of(made, batch)
+    assert before.hidden_genes.all(1).any()  # cells that lost their genes
+    changed = batch.clone()
+    changed.x = torch.where(before.hidden_genes, batch.x + 4, batch.x)
+    after = view_of(made, changed)
+    assert_close(after.z, before.z, rtol=0, atol=0)
+
+
+def test_expression_is_scored_where_it_was_hidden_and_of_core_cells_alone():
+    made = only("expression", replace(HIDING, drop_genes=0.3))
+    by_name = {objective.name: objective for objective in made.objectives}
+    by_name["masked_cells"].weight = 1e-9  # then cells are hidden
+    batch = half_core(made)
+    view = view_of(made, batch)
+    whole = view.hidden.cells
+    assert float(whole.float().mean()) == pytest.approx(0.4, abs=0.1)
+    z = torch.where(whole.unsqueeze(1), view.context.context, view.context.cell)
+    out = made.model.head(z, batch.x.sum(1))
+    scored = (view.hidden_genes | whole.unsqueeze(1)) & batch.core.unsqueeze(1)
+    assert 0.2 < scored[batch.core].float().mean() < 0.9
+    expected = nats(batch.x, out.log_mu, out.log_theta.expand_as(batch.x))[scored.numpy()].mean()
+    found = made.loss(batch, generator()).parts["expression"]
+    assert float(found) == pytest.approx(expected, 1e-4)
+
+
+def test_masked_cells_are_hidden_core_cells_known_from_what_is_around_them():
+    made = only("masked_cells")
+    batch = half_core(made)
+    view = view_of(made, batch)
+    hidden, context = view.hidden.cells, view.context
+    assert float(hidden.float().mean()) == pytest.approx(HIDING.hidden_ratio, abs=0.1)
+    level = context.levels[0]
+    known = torch.cat([context.context, level.h[level.own]], 1)
+    guess = next(o for o in made.objectives if o.name == "masked_cells").from_context(known)
+    rows = hidden & batch.core
+    expected = 1 - torch.cosine_similarity(guess[rows], view.z[rows]).mean()
+    found = made.loss(batch, generator()).parts["masked_cells"]
+    assert float(found) == pytest.approx(float(expected), 1e-4)
+    alone = made.model.context(view.z, view.graph)  # nothing hidden
+    assert not torch.allclose(alone.context[hidden], context.context[hidden])
+
+
+def test_every_step_hides_other_genes_and_cells():
+    made = only("masked_cells")
+    batch = batch_of(made)
+    views = [
+        made.view(batch, Streams(torch.Generator().manual_seed(s), batch.core.device))
+        for s in (0, 1)
+    ]
+    assert (views[0].hidden_genes != views[1].hidden_genes).float().mean() > 0.1
+    assert (views[0].hidden.cells != views[1].hidden.cells).float().mean() > 0.2
 
 
 @pytest.mark.parametrize("name", NAMES)

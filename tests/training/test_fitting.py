@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from spatiagraph.data.recipe import Neighborhoods, Parts
 from spatiagraph.models import ContextModel, default_recipe
 from spatiagraph.tasks import MaskedGenes
 from spatiagraph.training import fit
+from spatiagraph.training.fitting import _tile_size
 
 SLIDE = make_tissue(300, num_genes=40, image=None, seed=0)
 RUN = {"max_epochs": 4, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
@@ -43,6 +45,42 @@ def test_fit_lowers_the_loss_and_reports_every_epoch(tmp_path):
     assert (tmp_path / "run" / "history.csv").is_file()
     assert ContextModel.from_pretrained(tmp_path / "run" / "model").panel
     assert result.record["slides"]["synthetic"]["panel_coverage"] == 1.0
+
+
+def test_a_small_slide_gives_many_steps_by_default():
+    """Tiles of 256 cells at least, until the model has had its steps."""
+    slide = make_tissue(600, num_genes=30, image=None, seed=0)
+    mine = ContextModel.for_slides([slide], channels=8)
+    quiet = {"accelerator": "cpu", "progress": False}
+    history = fit(mine, [slide], **quiet).history
+    assert ContextModel.num_steps <= history["steps"].iloc[-1] < ContextModel.num_steps + 8
+    assert history["steps"].iloc[0] >= 3
+    assert history["lr"].max() <= ContextModel.lr
+    assert history["lr_sum"].iloc[-1] > 0.5
+
+
+@pytest.mark.parametrize(("cells", "tile"), [(100, 256), (8_000, 1000), (10**6, 4096)])
+def test_tiles_are_an_eighth_of_the_cells_within_bounds(cells, tile):
+    slide = SimpleNamespace(num_cells=cells // 2)
+    assert _tile_size(model(), [slide, slide]) == tile
+
+
+def test_gates_and_norms_are_not_decayed_and_every_matrix_is():
+    """Of a loss without gradient, decay alone is left: matrices shrink, vectors stay."""
+
+    class Nothing(MaskedGenes):
+        def loss(self, batch, generator=None):
+            out = super().loss(batch, generator)
+            return out._replace(loss=out.loss * 0)
+
+    mine = model()
+    for parameter in mine.parameters():
+        parameter.data.fill_(1.0)
+    fit(mine, [SLIDE], task=Nothing(mine), **{**RUN, "max_epochs": 1}, weight_decay=0.5)
+    frozen = "cell_encoder.genes.linear.weight"
+    for name, parameter in mine.named_parameters():
+        kept = parameter.dim() < 2 or name == frozen
+        assert bool((parameter == 1.0).all()) == kept, name
 
 
 def test_a_finished_fit_writes_a_damaged_history_anew(tmp_path):

@@ -8,7 +8,15 @@ import spatiagraph as sg
 from spatiagraph.data import make_tissue
 from spatiagraph.models import ContextModel
 from spatiagraph.tasks import LossOutput, MaskedGenes
-from spatiagraph.training.health import RankMeter, collapse_warning, effective_rank, gradient_norm
+from spatiagraph.training.health import (
+    RankMeter,
+    collapse_warning,
+    effective_rank,
+    gradient_norm,
+    progress_of,
+    run_warnings,
+)
+from spatiagraph.training.movement import Movement
 
 
 def test_rank_is_that_of_equal_singular_values_and_does_not_depend_on_their_directions():
@@ -85,3 +93,44 @@ def test_a_run_that_collapses_says_so_in_the_log(caplog):
         )
     assert run.history["effective_rank"].iloc[-1] < 2
     assert "embeddings collapsed" in caplog.text
+
+
+def test_movement_is_relative_to_how_much_cells_differ_at_the_start():
+    slide = make_tissue(150, num_genes=30, image=None, seed=0)
+    model = ContextModel.for_slides([slide], channels=8)
+    (batch,) = model.batches([model.recipe(slide)], 150)
+    movement = Movement(model.train(), batch)
+    assert movement.values() == {"moved": 0.0, "gates_moved": 0.0}
+    start = torch.from_numpy(sg.embed(model, slide, progress=False).obsm["X_context"])
+    with torch.no_grad():  # twice as long: each cell moves by its own length
+        model.cell_encoder.genes.linear.weight.mul_(2)
+        model.context_encoder.levels[0].top_down.gate[:4] = 0.3  # 4 of 24 channels of gates
+        model.context_encoder.levels[0].top_down.linear.weight.zero_()
+        model.context_encoder.levels[0].top_down.linear.bias.zero_()
+    length, spread = start.square().sum(), (start - start.mean(0)).square().sum()
+    found = movement.values()
+    assert found["moved"] == pytest.approx(float((length / spread).sqrt()), rel=1e-4)
+    assert found["gates_moved"] == pytest.approx((4 * 0.3**2 / 24) ** 0.5)
+    assert model.training
+
+
+def test_a_run_that_cannot_have_moved_says_so_in_one_line(caplog):
+    slide = make_tissue(150, num_genes=30, image=None, seed=0)
+    how = {"accelerator": "cpu", "progress": False, "max_epochs": 2}
+    for lr, said in ((1e-4, True), (1e-1, False)):
+        model = ContextModel.for_slides([slide], channels=8)
+        caplog.clear()
+        history = sg.fit(model, [slide], lr=lr, **how).history
+        assert ("too short to learn" in caplog.text) == said
+        assert (history["moved"].iloc[-1] < 0.01) == said
+    assert progress_of(history).startswith("loss ")
+    assert "moved embeddings by" in progress_of(history)
+
+
+def test_warnings_of_a_run_are_about_its_last_row():
+    good = pd.DataFrame({"lr_sum": [0.01, 1.0], "moved": [0.0, 0.9], "steps": [2, 200]})
+    assert run_warnings(good) == []
+    assert run_warnings(pd.DataFrame({"loss": [1.0]})) == []
+    for lowest, warned in ((1.9, False), (2.0, True), (2.1, True)):
+        history = good.assign(val_loss=[2.5, lowest], start_val_loss=2.0)
+        assert len(run_warnings(history)) == warned

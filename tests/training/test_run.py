@@ -1,11 +1,12 @@
 """Options of a run, and what Lightning's users expect of them."""
 
 import logging
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 from torch.testing import assert_close
@@ -30,6 +31,17 @@ class Line(Task):
         self.seen.append(float(torch.rand((), generator=generator)))
         error = (self.model(batch["x"]) - batch["y"]).square().mean()
         return LossOutput(error, {"square": error.detach()}, len(batch["x"]))
+
+
+class Interrupt(Callback):
+    """Ctrl-C at the end of the first batch of an epoch."""
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
 
 
 def batches(num=6, slope=2.0) -> DataLoader:
@@ -93,6 +105,60 @@ def test_patience_stops_and_keeps_the_best_weights(average):
     assert float(torch.stack(errors).mean()) == pytest.approx(history["val_loss"].min())
 
 
+def test_without_patience_the_best_weights_are_kept_as_well():
+    task, held_out = Line(), batches(2, 0.5)
+    history = train(task, batches(), validation=held_out, run=QUIET, max_epochs=9, lr=0.1).history
+    assert len(history) == 9
+    assert history["val_loss"].iloc[-1] > history["val_loss"].min()
+    with torch.no_grad():
+        errors = [(task.model(batch["x"]) - batch["y"]).square().mean() for batch in held_out]
+    assert float(torch.stack(errors).mean()) == pytest.approx(history["val_loss"].min())
+
+
+def test_a_start_that_training_only_makes_worse_is_kept_and_said(caplog):
+    task, held_out = Line(), batches(2, -2.0)
+    bias = float(task.model.bias.detach())
+    history = train(task, batches(), validation=held_out, run=QUIET, lr=0.1).history
+    assert task.model.weight.item() == 0
+    assert task.model.bias.item() == bias
+    expected = torch.stack([(bias - b["y"]).square().mean() for b in held_out]).mean()
+    assert history["start_val_loss"].tolist() == [pytest.approx(float(expected))] * 3
+    assert "did not lower the validation loss of the start" in caplog.text
+
+
+def test_patience_waits_for_the_least_number_of_steps():
+    options = {"validation": batches(2, -2.0), "patience": 1, "max_epochs": 9}
+    for least, epochs in ((None, 1), (13, 3)):  # of 6 steps each
+        history = train(Line(), batches(), run=QUIET, min_steps=least, **options).history
+        assert len(history) == epochs
+
+
+def test_passes_follow_from_the_steps_where_a_run_says_nothing():
+    history = train(Line(), batches(), run=QUIET.replace(max_epochs=None), num_steps=13).history
+    assert history["steps"].tolist() == [6, 12, 18]
+    fewer = QUIET.replace(max_epochs=None, accumulate_grad_batches=2)
+    assert train(Line(), batches(), run=fewer, num_steps=4).history["steps"].tolist() == [3, 6]
+
+
+def test_the_sum_of_learning_rates_is_that_of_every_step():
+    """One step of warm-up, then a cosine to a hundredth: 18 steps."""
+    history = train(Line(), batches(), run=QUIET, lr=0.1).history
+    rest = [0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * i / 17)) for i in range(17)]
+    assert history["lr_sum"].iloc[-1] == pytest.approx(0.1 * (1 + sum(rest)))
+
+
+def test_a_run_that_was_interrupted_counts_the_rates_before(tmp_path):
+    run = QUIET.replace(out=tmp_path)
+    tasks = [Line(), Line(), Line()]
+    tasks[1].load_state_dict(tasks[0].state_dict())
+    whole = train(tasks[0], batches(), validation=batches(2), run=QUIET).history
+    with pytest.raises(KeyboardInterrupt):
+        train(tasks[1], batches(), validation=batches(2), run=run, callbacks=Interrupt(1))
+    found = train(tasks[2], batches(), validation=batches(2), run=run).history
+    for column in ("lr_sum", "start_val_loss", "steps"):
+        assert found[column].tolist() == whole[column].tolist()
+
+
 def test_a_run_that_stopped_early_and_is_called_again_is_the_same(tmp_path):
     run = QUIET.replace(max_epochs=9, patience=2, lr=0.1, out=tmp_path)
     validation = batches(2, -2.0)
@@ -107,7 +173,9 @@ def test_a_run_that_stopped_early_and_is_called_again_is_the_same(tmp_path):
 def test_validation_draws_the_same_in_every_epoch_and_training_anew():
     task = Line()
     train(task, batches(2), validation=batches(2), run=QUIET)
-    draws = torch.tensor(task.seen).view(3, 2, 2)  # epoch, training or validation, batch
+    start, later = torch.tensor(task.seen).split([2, 12])  # validated before the first step, too
+    draws = later.view(3, 2, 2)  # epoch, training or validation, batch
+    assert torch.equal(start, draws[0, 1])
     assert torch.equal(draws[0, 1], draws[1, 1])
     assert draws[:, 0].unique().numel() == 6
 
@@ -161,6 +229,8 @@ def test_a_run_is_frozen_and_options_go_before_its_fields():
         ({"lr": float("nan")}, "a learning rate above 0"),
         ({"average": 1.0}, r"a decay in \[0, 1\), got 1.0"),
         ({"patience": 0}, "'patience' of at least 1, got 0"),
+        ({"min_steps": 0}, "'min_steps' of at least 1, got 0"),
+        ({"weight_decay": -1.0}, "'weight_decay' of 0 or more, got -1.0"),
         ({"num_workers": -1}, "'num_workers' of at least 0, got -1"),
         ({"patience": 3}, "'validation' with patience=3"),
         ({"epochs": 3}, r"of train\(\) or a field of Run, got 'epochs': did you mean 'max_epochs'"),

@@ -79,10 +79,11 @@ def test_slides_of_their_own_are_validated_on_whole():
     assert set(result.record["validation"]) == {"other"}
 
 
-def test_validation_changes_no_weight():
+def test_validation_changes_no_step_and_the_last_weights_stay_where_they_are_best():
     plain, validated = model(), model()
     fit(plain, SLIDE, **RUN)
-    fit(validated, SLIDE, validation=[OTHER], **RUN)
+    history = fit(validated, SLIDE, validation=[OTHER], **RUN).history
+    assert history["val_loss"].idxmin() == len(history) - 1
     for name, value in plain.state_dict().items():
         assert_close(validated.state_dict()[name], value, rtol=0, atol=0)
 

@@ -17,7 +17,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Grid, InGroups, Neighborhoods, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.models.base import HierarchicalModel, sample_of_cells
+from spatiagraph.models.base import HierarchicalModel, sample_of_cells, start_of_hidden
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.models.spatia.build import spatia_parts, spatia_recipe
 from spatiagraph.models.spatia.heads import SpatiaHeads
@@ -65,6 +65,9 @@ class Spatia(HierarchicalModel):
 
     name = "spatia"
     tile_size = 512
+    least_tile = 128
+    lr = 3e-3
+    weight_decay = 0.1
 
     def __init__(
         self,
@@ -218,7 +221,7 @@ class Spatia(HierarchicalModel):
     def initialize(
         self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
     ) -> None:
-        """Start the profile from principal components and decoders from the mean profile.
+        """Start the profile from principal components, and the decoder from what those tell.
 
         Args:
             slides: Where the components come from.
@@ -226,15 +229,16 @@ class Spatia(HierarchicalModel):
             seed: Seed of the draw.
         """
         x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
-        start = self.cell_encoder
+        start, z = self.cell_encoder, None
         if isinstance(start, ProfileStart):
             if start.profile is not None:
                 start.profile.initialize(x, mask, depth, seed=seed)
+                z = start_of_hidden(start.profile, x, mask, depth, seed)
             if start.image_profile is not None:
                 start.image_profile.initialize(self.sample_crops(slides, seed=seed))
         if self.likelihood == "zinb":
             self.learn_gene_share(x, mask, depth)
-            self.head.initialize(x)
+            self.head.initialize(x, z, mask)
 
     def project_modalities(self, streams: CellStreams) -> tuple[Tensor, Tensor]:
         """Genes alone and the image alone of each cell, in one space, ``[N, D]`` each.

@@ -13,21 +13,30 @@ from spatiagraph.tasks.spatia.view import SpatiaView
 
 
 class Expression(Objective[SpatiaView]):
-    """All counts of a cell from its embedding in context, hidden genes included.
+    """Counts that the model did not see, from the embedding of the cell in context.
 
-    Not in the paper; what trains the gates to let context in.
+    Genes that were hidden, and all genes of cells that were hidden from their surroundings, from
+    what those surroundings say of them. Not in the paper; what trains the gates to let context in.
     """
 
     name = "expression"
 
-    def forward(self, view: SpatiaView) -> Tensor:
-        model, core = view.model, view.core
-        z, measured, x = view.context.cell[core], view.measured[core], view.batch.x[core]
+    def forward(self, view: SpatiaView) -> Tensor | None:
+        model, core, out = view.model, view.core, view.context
+        whole = view.hidden.cells
+        if whole is None and view.streams is None:
+            return None  # encoded before from all genes, and nothing is hidden from it
+        z, hidden = out.cell, view.hidden_genes
+        if whole is not None and out.context is not None:
+            z = torch.where(whole.unsqueeze(1), out.context, z)
+            hidden = hidden | (whole.unsqueeze(1) & view.measured)
+        z, hidden = z[core], hidden[core]
+        measured, x = view.measured[core], view.batch.x[core]
         if model.likelihood == "gaussian":
-            return masked_mean((model.head.linear(z) - x).square(), measured)
+            return masked_mean((model.head.linear(z) - x).square(), hidden)
         expression = model.head(z, (x * measured).sum(1), measured)
         log_mu = expression.log_mu.masked_fill(~measured, 0)
-        return masked_mean(negative_binomial_nll(x, log_mu, expression.log_theta), measured)
+        return masked_mean(negative_binomial_nll(x, log_mu, expression.log_theta), hidden)
 
 
 class NicheProfile(Objective[SpatiaView]):

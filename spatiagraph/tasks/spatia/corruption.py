@@ -10,6 +10,8 @@ class Corruption:
     Attributes:
         thin_rate: Share of each count taken from the input.
         mask_ratio: Share of measured genes hidden from the input.
+        value_ratio: Share of the other genes of which the name is shown and the count is not:
+            ``masked ZINB`` of SPATIA.
         drop_image: Share of cells that lose their image.
         drop_genes: Share of cells that lose their genes; never both.
         hidden_ratio: Share of cells hidden from their niche, and of niches from their region.
@@ -22,6 +24,7 @@ class Corruption:
 
     thin_rate: float = 0.6
     mask_ratio: float = 0.2
+    value_ratio: float = 0.15
     drop_image: float = 0.1
     drop_genes: float = 0.1
     hidden_ratio: float = 0.15
@@ -32,6 +35,7 @@ class Corruption:
         shares = {
             "thin_rate": self.thin_rate,
             "mask_ratio": self.mask_ratio,
+            "value_ratio": self.value_ratio,
             "drop_image + drop_genes": self.drop_image + self.drop_genes,
             "hidden_ratio": self.hidden_ratio,
         }

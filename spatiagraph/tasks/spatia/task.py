@@ -27,7 +27,8 @@ class SpatiaWeights:
         label_adversary: A label should not be readable from the tokens of the others.
         source_adversary: The data set should not be readable from a cell.
         cross_modal: Which image belongs to which genes.
-        expression: All counts of a cell from its embedding in context, hidden genes included.
+        expression: Counts that were hidden, of genes or of whole cells, from the embedding in
+            context.
         niche_profile: Mean expression of a niche from its embedding.
         masked_cells: Cells hidden from their niche, from what is around them.
         masked_niches: Niches hidden from their region.

@@ -38,13 +38,12 @@ class SpatiaView:
         if batch.get("z") is not None:
             return None
         given = model.cells(batch)
-        x, image, depth, visible = given.x, given.image, batch.depth, given.gene_mask
-        gene_present = image_mask = None
+        x, image, depth = given.x, given.image, given.depth
+        gene_present = image_mask = visible = unvalued = None
         if x is not None:
-            assert visible is not None  # of a batch with counts
-            chance = torch.rand(x.shape, generator=self.random["genes"], device=x.device)
-            visible = visible & (chance >= hide.mask_ratio)
+            visible, unvalued = self._shown
             if model.likelihood == "zinb" and hide.thin_rate > 0:
+                assert depth is not None  # of a batch with counts
                 x = thin(x, hide.thin_rate, generator=self.random["thin"])
                 depth = depth * (1 - hide.thin_rate)
         if x is not None and image is not None:
@@ -54,8 +53,36 @@ class SpatiaView:
             gene_present = (chance < 1 - hide.drop_genes) | ~given.image_mask
         elif image is not None:
             image_mask = given.image_mask
-        shown = Cells(x, image, visible, depth, gene_present, image_mask, given.window_um)
+        shown = Cells(
+            x, image, visible, depth, gene_present, image_mask, given.window_um, value_mask=unvalued
+        )
         return model.cell_encoder.streams(shown, self.random["tokens"])
+
+    @cached_property
+    def _shown(self) -> tuple[Tensor, Tensor]:
+        """Genes that may be seen, and those of them whose counts may not, ``[N, G]`` each."""
+        hide, measured = self.corruption, self.measured
+        chance = torch.rand(measured.shape, generator=self.random["genes"], device=measured.device)
+        visible = measured & (chance >= hide.mask_ratio)
+        limit = hide.mask_ratio + hide.value_ratio * (1 - hide.mask_ratio)  # of the same draw
+        return visible, visible & (chance < limit)
+
+    @cached_property
+    def hidden_genes(self) -> Tensor:
+        """Measured genes of each cell whose counts the model did not see, ``[N, G]``.
+
+        All of a cell whose genes were dropped, and none of cells that were encoded before.
+        """
+        streams, measured = self.streams, self.measured
+        if streams is None:
+            return torch.zeros_like(measured)
+        if streams.gene_tokens is None:  # images alone
+            return measured
+        visible, unvalued = self._shown
+        hidden = measured & (~visible | unvalued)
+        if streams.gene_present is None:
+            return hidden
+        return torch.where(streams.gene_present.unsqueeze(1), hidden, measured)
 
     @cached_property
     def z(self) -> Tensor:
