@@ -21,7 +21,7 @@ def test_fit_leaves_a_model_losses_and_a_record(run, tmp_path):
     slide = run.tissue(tmp_path / "a.h5ad")
     done = run("fit", slide, "--out", tmp_path / "run", *run.small)
     assert done.exit_code == 0, done.output
-    assert "in 2 epochs" in done.stdout
+    assert "(2 epochs)" in done.stdout
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 2
     for file in ("run.json", "model/config.json", "model/model.safetensors"):
         assert (tmp_path / "run" / file).is_file()
