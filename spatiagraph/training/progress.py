@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from spatiagraph._tables import write_csv
 from spatiagraph.training.health import RankMeter, gradient_norm, run_warnings
+from spatiagraph.training.module import TaskModule
 from spatiagraph.training.movement import Movement
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class History(Callback):
         return pd.DataFrame(self.rows)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, TaskModule)  # which is what train hands to its trainer
         self._rank = RankMeter(pl_module.task.embedder)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
