@@ -194,6 +194,9 @@ def test_each_cell_may_have_a_window_of_its_own():
         Recipe(PANEL, crops=(Crop(None, window_key="box"),))(slide)
     with pytest.raises(ValueError, match=r"'bx' in the obs .* Nearest: 'box'"):
         Recipe(PANEL, crops=(Crop(window_key="bx"),))(slide)
+    slide.adata.obs["box"] = "large"
+    with pytest.raises(ValueError, match=r"sizes in µm in obs\['box'\] of slide .* 'large'"):
+        Recipe(PANEL, crops=(Crop(window_key="box"),))(slide)
 
 
 def test_slides_without_image_have_no_crops():

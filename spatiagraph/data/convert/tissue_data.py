@@ -17,6 +17,7 @@ from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy import region_of
 
 CELL = "cell"
+"""Name of the level of the cells themselves."""
 
 
 class TissueData(Data):

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows
+from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.recipe.rule import Rule, obs_column, positive
 from spatiagraph.data.slide import Slide
-
-CELL = "cell"
-"""Name of the level of the cells themselves."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,19 @@ class Crop(Rule):
         """Side of the windows in µm: one for all, or ``[N]``.
 
         Raises:
-            ValueError: If cells have none.
+            ValueError: If cells have none, or the column holds something else.
         """
         if self.window_key is None:
             assert self.window_um is not None  # one of the two is there
             return self.window_um
         column: Any = obs_column(slide, self.window_key)
-        window = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            window = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as err:
+            raise ValueError(
+                f"Expected sizes in µm in obs[{self.window_key!r}] of slide {slide.slide_id!r}: "
+                f"{reason(err)}"
+            ) from err
         if self.window_um is not None:
             window = np.where(np.isnan(window), self.window_um, window)
         wrong = np.flatnonzero(~(np.isfinite(window) & (window > 0)))

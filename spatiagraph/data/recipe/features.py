@@ -8,7 +8,7 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from spatiagraph.data.checks import name_rows, nearest
-from spatiagraph.data.recipe.crops import CELL
+from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.recipe.rule import Groups, Rule
 from spatiagraph.data.slide import Slide
 

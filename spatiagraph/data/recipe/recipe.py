@@ -10,11 +10,11 @@ import torch
 from spatiagraph._config import build, to_config
 from spatiagraph._savable import savable
 from spatiagraph.data.convert.counts import csr_tensor
-from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.data.convert.tissue_data import CELL, TissueData
 from spatiagraph.data.crops import CropSource
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
-from spatiagraph.data.recipe.crops import CELL, Crop
+from spatiagraph.data.recipe.crops import Crop
 from spatiagraph.data.recipe.features import Feature, mean_over_members
 from spatiagraph.data.recipe.graphs import KNN, GraphRule, InGroups
 from spatiagraph.data.recipe.levels import LevelRule, Neighborhoods, Parts
