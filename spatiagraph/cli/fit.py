@@ -46,6 +46,14 @@ def fit(
             "weights that did best there are kept.",
         ),
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes without a lower validation loss after which training stops; needs "
+            "--validation.",
+            min=1,
+        ),
+    ] = None,
     genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
     channels: Annotated[
         int | None, typer.Option(help="Size of an embedding; 32, or that of the preset.", min=4)
@@ -113,6 +121,7 @@ def fit(
         run = training.Run(
             max_epochs=epochs,
             max_steps=steps,
+            patience=patience,
             lr=lr,
             accelerator=accelerator,
             seed=seed,
