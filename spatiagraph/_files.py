@@ -17,6 +17,21 @@ class DiskFullError(OSError):
     """A place that takes no more: ``filename`` says which."""
 
 
+def check_file(path: Path, what: str) -> None:
+    """Refuse a folder, a pipe or a device: reading would fail, wait, or never come to an end.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        ValueError: It is no file.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "nothing"
+        raise ValueError(f"Expected {what} at {path}, found {found}")
+
+
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write that takes the place of another once it is complete and on the disk.

@@ -13,6 +13,10 @@ from spatiagraph.data.image import SlideImage
 MAX_OUTSIDE = 0.05
 """Share of cells that may lie outside of the image: segmentation puts some centres on its rim."""
 _LISTED = 50  # names in a message; a slide has a million cells
+FAR_UM = 1e9
+"""A kilometre: coordinates beyond are damage, and their squares could overflow."""
+_TOO_MANY = 2.0**24
+"""The first count that float32 may have rounded; no cell and no spot has as many molecules."""
 _BLOCK = 1 << 24  # values looked at in one go, so that the check needs no second matrix
 
 
@@ -52,10 +56,16 @@ def check_names(names: pd.Index, what: str, mend: str) -> None:
         mend: What to do about it.
 
     Raises:
-        ValueError: Some names occur more than once.
+        ValueError: Some names are empty, or occur more than once.
     """
-    if names.is_unique:
+    if names.is_unique and "" not in names:
         return
+    if "" in names:
+        rows = np.flatnonzero(names == "")
+        raise ValueError(
+            f"Expected {what} that are not empty, got {len(rows)} of {len(names)} that are (first: "
+            f"row {rows[0]}). Name them"
+        )
     rows = np.flatnonzero(names.duplicated(keep=False))
     raise ValueError(
         f"Expected unique {what}, got {len(rows)} of {len(names)} that occur more than once: "
@@ -98,26 +108,35 @@ def as_positions(values: ArrayLike, where: str) -> NDArray[np.float64]:
     return np.array(array, dtype=np.float64)
 
 
-def check_positions(pos: NDArray[np.float64], names: pd.Index) -> None:
+def check_positions(pos: NDArray[np.float64], names: pd.Index, file: str = "") -> None:
     """Refuse positions that are not ``[N, 2]`` finite numbers.
 
     Args:
         pos: Cell centres, ``[N, 2]``.
         names: Cell ids, ``[N]``.
+        file: Name of the file they are from, for the message.
 
     Raises:
-        ValueError: Wrong shape, NaN or infinity.
+        ValueError: Wrong shape, NaN, infinity, or a number that is no place on a slide.
     """
+    of = f" in {file}" if file else ""
     if pos.ndim != 2 or pos.shape[1] != 2:
         hint = " Keep the x and y columns" if pos.ndim == 2 and pos.shape[1] > 2 else ""
         raise ValueError(
-            f"Expected positions of shape [{len(names)}, 2] (x, y), got {list(pos.shape)}.{hint}"
+            f"Expected positions of shape [{len(names)}, 2] (x, y){of}, got "
+            f"{list(pos.shape)}.{hint}"
         )
     rows = np.flatnonzero(~np.isfinite(pos).all(axis=1))
     if rows.size:
         raise ValueError(
-            f"Expected finite coordinates, got NaN or infinity for {rows.size} of {len(pos)} "
+            f"Expected finite coordinates{of}, got NaN or infinity for {rows.size} of {len(pos)} "
             f"cells: {name_rows(names, rows)}. Pass drop_unplaced=True to read(), or mend the table"
+        )
+    rows = np.flatnonzero((np.abs(pos) > FAR_UM).any(axis=1))
+    if rows.size:
+        raise ValueError(
+            f"Expected coordinates within {FAR_UM:g} of 0{of}, got others for {rows.size} of "
+            f"{len(pos)} cells: {name_rows(names, rows)}. Mend the table or drop these cells"
         )
 
 
@@ -144,7 +163,16 @@ def check_values(values: csr_matrix, names: pd.Index, *, integral: bool) -> None
             f"Expected raw counts, got negative values in {name_rows(names, bad)}: this looks "
             "scaled or centred. Put the raw counts in layers['counts']"
         )
-    bad = _first_bad(values, lambda v: v != np.rint(v)) if integral else None
+    if not integral:
+        return
+    bad = _first_bad(values, lambda v: v >= _TOO_MANY)
+    if bad is not None:
+        raise ValueError(
+            f"Expected counts below {_TOO_MANY:,.0f}, got more in {name_rows(names, bad)} (largest "
+            f"value {float(values.data.max()):.4g}). Is the file damaged? Intensities are read by "
+            'expression="normalized"'
+        )
+    bad = _first_bad(values, lambda v: v != np.rint(v))
     if bad is not None:
         top = float(values.data.max())
         looks = "log-transformed" if top < 20 else "normalised"

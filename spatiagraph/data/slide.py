@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from spatiagraph import keys
 from spatiagraph.data.checks import (
+    FAR_UM,
     as_positions,
     check_image,
     check_names,
@@ -308,9 +309,10 @@ def _check_molecules(transcripts: pd.DataFrame) -> None:
             f"Expected transcripts with columns {', '.join(_MOLECULE_COLUMNS)}, got no "
             f"{', '.join(missing)}. {nearest(missing[0], transcripts.columns.astype(str).tolist())}"
         )
-    bad = ~np.isfinite(transcripts[["x_um", "y_um"]].to_numpy(np.float64)).all(axis=1)
-    if bad.any():
+    xy = transcripts[["x_um", "y_um"]].to_numpy(np.float64)
+    bad = np.flatnonzero(~(np.abs(xy) <= FAR_UM).all(axis=1))  # nor NaN
+    if len(bad):
         raise ValueError(
-            f"Expected finite transcript coordinates, got NaN or infinity in {int(bad.sum())} of "
-            f"{len(bad)} rows (first: {np.flatnonzero(bad)[:5].tolist()})"
+            f"Expected finite transcript coordinates, got NaN, infinity or more than {FAR_UM:g} "
+            f"in {len(bad)} of {len(xy)} rows (first: {bad[:5].tolist()})"
         )

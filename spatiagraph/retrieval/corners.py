@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from spatiagraph._files import check_file
 from spatiagraph.data.read.tables import DAMAGED, numbers, unreadable
 
 _PAIRS = (("x", "y"), ("x_um", "y_um"), ("x (µm)", "y (µm)"), ("vertex_x", "vertex_y"))
@@ -30,6 +31,7 @@ def read_corners(path: Path) -> list[NDArray[np.float64]]:
         ValueError: There are no such columns, a value is no number, or a further column could name
             outlines and does not.
     """
+    check_file(path, "a table of corners")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except DAMAGED as err:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatiagraph._json import read_json
+from spatiagraph.data.checks import FAR_UM
 from spatiagraph.retrieval.corners import read_corners
 from spatiagraph.retrieval.geojson import polygons
 
-_FAR_UM = 1e9  # a kilometre: what is further cannot be meant, and its area could overflow
 _RIM_UM = 1e-6  # what lies on the outline counts, whichever way the outline runs
 
 
@@ -98,9 +98,9 @@ def _corners(ring: Any) -> NDArray[np.float64]:
         raise ValueError(
             f"Expected a region of at least three corners [V, 2] in µm, got shape {corners.shape}"
         )
-    if not (np.abs(corners) <= _FAR_UM).all():  # nor NaN
+    if not (np.abs(corners) <= FAR_UM).all():  # nor NaN
         raise ValueError(
-            f"Expected corners of the region within {_FAR_UM:g} µm of the origin, got "
-            f"{corners[~(np.abs(corners) <= _FAR_UM)][0]:g}"
+            f"Expected corners of the region within {FAR_UM:g} µm of the origin, got "
+            f"{corners[~(np.abs(corners) <= FAR_UM)][0]:g}"
         )
     return corners

@@ -181,15 +181,21 @@ def type_without_numpy(file, key):
     h5py.h5d.create(file.id, key.encode(), kind, space)
 
 
+def type_alone(file, key):
+    """The definition of a type under the key, which holds nothing."""
+    del file[key]
+    file[key] = np.dtype("f8")
+
+
 MUTATIONS = [
     delete, scalar, text, numbers, complex_numbers, nothing, empty, longer, shorter, turned, group,
     loop, other_encoding, known_encoding, number_as_encoding, other_version, no_attributes,
     numbers_as_attributes, link_elsewhere, link_to_nothing, stored_elsewhere, virtual,
-    type_without_numpy,
+    type_without_numpy, type_alone,
 ]  # fmt: skip
 
 
-QUICK = {delete, scalar, longer, group, known_encoding, loop}
+QUICK = {delete, scalar, longer, group, known_encoding, loop, type_alone}
 
 
 def content(path):
@@ -266,3 +272,18 @@ def test_text_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"slide\.h5ad, whose text .* byte {heap:,}"):
             read(path)
+
+
+@pytest.mark.parametrize("notes", ["text", 3, [1, 2]])
+def test_notes_that_are_no_group_are_refused(tmp_path, notes):
+    adata = rich()
+    adata.uns["spatiagraph"] = notes
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="'spatiagraph'. of 'a' to be a group of notes"):
+        read(tmp_path / "a.h5ad", assume_um=True)
+
+
+def test_a_file_of_very_many_objects_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("spatiagraph.data.read.structure._MOST", 20)
+    with pytest.raises(ValueError, match="at most 32 levels and 20 objects in a.h5ad"):
+        read(make(tmp_path / "a.h5ad"), assume_um=True)

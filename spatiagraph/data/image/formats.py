@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from spatiagraph._files import check_file
 from spatiagraph._json import validated
 from spatiagraph.data.image.level import (
     DAMAGED,
@@ -43,6 +44,7 @@ def open_levels(
         raise FileNotFoundError(f"Expected an image at {path}, but there is no such file")
     if path.is_dir():
         return _zarr_levels(path, channels, axes)
+    check_file(path, "an image")
     if path.suffix.lower() in _COVERS:
         raise ValueError(
             f"Expected the pixels of a slide, got {path.name}: in this format it holds a small "

@@ -21,8 +21,8 @@ from spatiagraph.data.read.molecules import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
-    match_rows,
     numbers,
+    place_cells,
     read_counts,
     read_table,
     table_columns,
@@ -242,14 +242,15 @@ def _from_matrix(counts: Path, cells: Path, mpp: float, drop_unplaced: bool) -> 
     adata = adata[inside].copy()
     adata.obs_names = names
     table = read_table(cells, needed=("fov", "cell_ID", *_CENTRE))
-    adata, table = match_rows(
+    adata, table = place_cells(
         adata,
         table.set_index(_names(table).to_numpy()),
+        _CENTRE,
         cells.name,
         counts.name,
         drop_unplaced=drop_unplaced,
     )
-    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name) * mpp
+    adata.obsm[keys.SPATIAL] *= mpp
     adata.obs = table.drop(columns=[*_CENTRE, "cell_ID", "cell"], errors="ignore")
     return split_controls(adata)
 

@@ -1,5 +1,6 @@
 """MERSCOPE folders, and those of Vizgen's post-processing: µm, with mosaics placed by a matrix."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from spatiagraph import keys
+from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
@@ -29,8 +30,7 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
-    match_rows,
-    numbers,
+    place_cells,
     read_counts,
     read_table,
     table_columns,
@@ -40,6 +40,7 @@ _COUNTS, _CELLS, _MOLECULES = "*cell_by_gene", "*cell_metadata", "*detected_tran
 _IDS = ("cell", "EntityID", "Unnamed: 0")  # of old and new versions; the first column of all
 _CENTRE = ("center_x", "center_y")
 _MATRIX = "micron_to_mosaic_pixel_transform.csv"
+_PLANE = re.compile(r"_z(\d{1,4})$")  # how the name of a mosaic ends
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,14 @@ def load_merscope(folder: Path, options: Options) -> Parts:
     if cells is not None:
         adata = _place(adata, cells, source, options.drop_unplaced)
     elif outlines is not None and file is not None:
-        adata, centre = match_rows(
+        adata, _ = place_cells(
             adata,
             outline_centroids(outlines),
+            ("x", "y"),
             file.name,
             source,
             drop_unplaced=options.drop_unplaced,
         )
-        adata.obsm[keys.SPATIAL] = centre.to_numpy(np.float64)
     elif counts is not None:
         raise ValueError(
             f"Expected cell_metadata.csv or outlines of the cells (a parquet file with EntityID "
@@ -155,8 +156,9 @@ def _place(adata: AnnData, cells: Path, counts: str, drop_unplaced: bool) -> Ann
         if as_text(table[other]).isin(adata.obs_names).any():
             ids = other
     table = table.set_index(as_text(table.pop(ids)).to_numpy())
-    adata, table = match_rows(adata, table, cells.name, counts, drop_unplaced=drop_unplaced)
-    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
+    adata, table = place_cells(
+        adata, table, _CENTRE, cells.name, counts, drop_unplaced=drop_unplaced
+    )
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, *_IDS], errors="ignore"))
     return adata
 
@@ -176,8 +178,9 @@ def read_mosaic(folder: Path) -> Mosaic:
             f"Expected {_MATRIX} in {folder}, found none: without it the mosaics cannot be placed. "
             "Pass image=False to go without, or image_mpp=… and origin_um=…"
         )
+    check_file(path, "a 3 × 3 matrix")
     try:
-        matrix = pd.read_csv(path, sep=r"\s+", header=None).to_numpy(np.float64)
+        matrix = pd.read_csv(path, sep=r"\s+", header=None, dtype=np.float64).to_numpy()
     except (ValueError, OSError) as err:
         raise ValueError(f"Expected a 3 × 3 matrix in {path.name}, got {reason(err)}") from err
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
@@ -202,9 +205,8 @@ def _image(folder: Path, options: Options) -> tuple[SlideImage | None, str | Non
     asked = options.image
     if asked is None or asked is True or (found := Path(asked)).suffix == "":
         stain = "DAPI" if asked is None or asked is True else str(asked)
-        planes = sorted(
-            listed(images, f"mosaic_{stain}_z*.tif"), key=lambda p: int(p.stem.split("_z")[-1])
-        )
+        mosaics = [(_PLANE.search(p.stem), p) for p in listed(images, f"mosaic_{stain}_z*.tif")]
+        planes = [path for _, path in sorted((int(z[1]), path) for z, path in mosaics if z)]
         if not planes:
             if asked is None:
                 return None, None

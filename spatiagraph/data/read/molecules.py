@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from spatiagraph import keys
 from spatiagraph._reasons import reason
 from spatiagraph.data.read.controls import CONTROL_COUNTS
-from spatiagraph.data.read.tables import check_numbers, read_table, table_columns
+from spatiagraph.data.read.tables import check_numbers, numbers, read_table, table_columns
 from spatiagraph.data.transcripts import UNASSIGNED, is_control
 
 MIN_QV = 20
@@ -59,7 +59,8 @@ PLAIN = {
 }
 """Columns of a table that wears the names of no maker, in µm → ours."""
 _NEEDED = ("x_um", "y_um", "gene")
-_NUMBERS = ("x_um", "y_um", "qv")
+_NUMBERS = ("x_um", "y_um", "qv", "z_plane")
+_FLAGS = ("is_gene", "is_control", "overlaps_nucleus")
 
 
 def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFrame:
@@ -82,13 +83,36 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
     needed = [theirs for theirs, ours in columns.items() if ours in _NEEDED]
     names = [theirs for theirs, ours in columns.items() if ours == "gene"]
     table = read_table(path, list(columns), needed=needed, text=names)
-    check_numbers(table, [str(c) for c in table if columns[str(c)] in _NUMBERS], path.name)
+    if table.empty:
+        raise ValueError(f"Expected molecules in {path.name}, got none. Is the file complete?")
+    for column in map(str, table):
+        if columns[column] in _NUMBERS:
+            check_numbers(table, [column], path.name)
+            if not pd.api.types.is_numeric_dtype(table[column]):  # numbers as text
+                table[column] = numbers(table, [column], path.name)[:, 0]
+        elif columns[column] in _FLAGS:
+            table[column] = _flags(table[column], path.name)
     table = table.rename(columns=dict(columns)).reset_index(drop=True)
     table["gene"] = gene_names(table["gene"], path.name)
     if "cell_id" in table:
         ids = as_text(table["cell_id"])
         table["cell_id"] = ids.mask(ids.isin(UNASSIGNED))
     return table
+
+
+def _flags(values: pd.Series, name: str) -> pd.Series:
+    """A column of yes and no of the file ``name``, as bool.
+
+    Raises:
+        ValueError: A value is missing, or neither true, false, 0 nor 1.
+    """
+    wrong = np.flatnonzero(~values.isin([False, True]))  # 0 and 1 are equal to them
+    if len(wrong):
+        raise ValueError(
+            f"Expected true or false in column {values.name!r} of {name}, got "
+            f"{values.iloc[wrong[0]]} in row {wrong[0]}. Write the table again"
+        )
+    return values.astype(bool)
 
 
 def read_any_molecules(path: Path) -> pd.DataFrame:
@@ -165,7 +189,7 @@ def polygon_centroids(outlines: pd.DataFrame) -> pd.DataFrame:
     """Area centroid of each cell's outline (shoelace formula).
 
     Args:
-        outlines: One row per vertex: ``cell_id``, ``vertex_x``, ``vertex_y``.
+        outlines: One row per vertex: ``cell_id``, ``vertex_x``, ``vertex_y``, all finite.
 
     Returns:
         Indexed by cell id (string): ``x``, ``y``; outlines without area keep the vertex mean.

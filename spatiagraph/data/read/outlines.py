@@ -10,7 +10,7 @@ from spatiagraph._optional import require
 from spatiagraph._reasons import reason
 from spatiagraph.data.read.molecules import as_text
 from spatiagraph.data.read.structure import Node, open_hdf5
-from spatiagraph.data.read.tables import check_numbers, listed, read_table, table_columns
+from spatiagraph.data.read.tables import listed, numbers, read_table, table_columns
 
 _PURPOSE = "Reading the outlines of cells"
 _MEND = (
@@ -53,7 +53,12 @@ def read_outlines(path: Path) -> pd.DataFrame:
     else:
         names = {"EntityID": "cell_id", "ZIndex": "z_plane", "Geometry": "outline"}
         table = read_table(path, needed=list(names)).rename(columns=names)[list(names.values())]
-        check_numbers(table, ["z_plane"], path.name)
+        table["z_plane"] = numbers(table, ["z_plane"], path.name)[:, 0]
+        if missing := int(table[["cell_id", "z_plane"]].isna().any(axis=1).sum()):
+            raise ValueError(
+                f"Expected a cell and a plane for each outline in {path.name}, got none in "
+                f"{missing} of {len(table)} rows. Drop these rows"
+            )
         table["outline"] = _from_wkb(table["outline"], path.name, shapely)
         table["cell_id"] = as_text(table["cell_id"])
     if table.empty:

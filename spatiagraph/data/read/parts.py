@@ -302,7 +302,13 @@ def build(
                 stacklevel=3,
             )
             adata = adata[full].copy()
-    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), "read": parts.notes}  # it is in µm now
+    known = adata.uns.get(keys.UNS, {})
+    if not isinstance(known, Mapping):
+        raise ValueError(
+            f"Expected uns[{keys.UNS!r}] of {slide_id!r} to be a group of notes, got "
+            f"{shortened(known)}. Rename or delete it"
+        )
+    adata.uns[keys.UNS] = {**known, "read": parts.notes}  # it is in µm now
     slide = Slide(
         adata,
         parts.image,
@@ -322,11 +328,5 @@ def build(
     if parts.image is not None:
         notes |= _image_notes(parts.image)
     notes = {k: v for k, v in notes.items() if v is not None}
-    known = slide.adata.uns.get(keys.UNS, {})
-    if not isinstance(known, Mapping):
-        raise ValueError(
-            f"Expected uns[{keys.UNS!r}] of {slide_id!r} to be a group of notes, got "
-            f"{shortened(known)}. Rename or delete it"
-        )
-    slide.adata.uns[keys.UNS] = {**known, "read": notes}
+    slide.adata.uns[keys.UNS] = {**slide.adata.uns[keys.UNS], "read": notes}
     return slide

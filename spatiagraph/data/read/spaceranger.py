@@ -13,7 +13,6 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.segmented import CELL_MATRICES, find_cells, read_segmented
 from spatiagraph.data.read.tables import (
     DAMAGED,
-    check_numbers,
     check_text,
     numbers,
     positive_number,
@@ -41,6 +40,7 @@ _COLUMNS = [
     "pxl_row_in_fullres",
     "pxl_col_in_fullres",
 ]
+_PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
 
 
 def is_spaceranger(folder: Path) -> bool:
@@ -74,6 +74,8 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
     spots, file = _read_positions(spatial)
     factors = _read_factors(spatial)
     adata, _ = read_matrix(matrix)
+    if options.drop_unplaced:
+        spots = spots.dropna(subset=_PIXELS)
     placed = adata.obs_names.isin(spots.index)
     lost = []
     if placed.any() and not placed.all():
@@ -84,8 +86,8 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         adata = adata[placed].copy()
     spots = rows_of(spots, adata.obs_names, file, matrix.name)
     adata.obs = adata.obs.join(spots[["array_row", "array_col", "in_tissue"]])
-    pixels = numbers(spots, ["pxl_col_in_fullres", "pxl_row_in_fullres"], file)
-    check_positions(pixels, adata.obs_names)
+    pixels = numbers(spots, _PIXELS, file)
+    check_positions(pixels, adata.obs_names, file)
     mpp, source = _scale(spots, pixels, factors, options)
     adata.obsm[keys.SPATIAL] = pixels * mpp
     adata = adata[adata.obs["in_tissue"] == 1].copy()
@@ -160,7 +162,16 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
             )
         table.columns = pd.Index(_COLUMNS)
     table = table.set_index(table["barcode"].astype(str)).rename_axis(None)
-    check_numbers(table, _COLUMNS[1:], path.name)
+    values = numbers(table, _COLUMNS[1:], path.name)
+    table[_COLUMNS[1:]] = values
+    wrong = np.flatnonzero(~(np.isin(values[:, 0], (0, 1)) & np.isfinite(values[:, 1:3]).all(1)))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            f"Expected in_tissue of 0 or 1, array_row and array_col as numbers in {path.name}, got "
+            f"{', '.join(f'{v:g}' for v in values[row, :3])} for {table.index[row]!r}. Mend or "
+            "drop the row"
+        )
     return table, path.name
 
 

@@ -29,7 +29,7 @@ version that it does not know."""
 
 _MEND = "The file is damaged or not of AnnData: write it again from its source"
 _SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
-_DEEPEST, _MOST = 32, 200_000  # levels of groups, and objects: more is no slide
+_DEEPEST, _MOST = 32, 20_000  # levels of groups, and objects: more is no slide, and takes minutes
 _UNPACKED, _RATIO = 2**26, 2_000  # bytes; no filter packs numbers tighter than a thousandfold
 _AT_ONCE = 2**24  # codes looked at
 
@@ -212,6 +212,11 @@ class Node:
                 f"Expected {self.file}: {key} to be readable, got {reason(err)}. The file is "
                 "damaged or incomplete: copy it again"
             ) from err
+        if isinstance(item, h5py.Datatype):
+            raise ValueError(
+                f"Expected a group or dataset as {self.file}: {key}, got the definition of a type. "
+                "Delete it"
+            )
         if outside or loop:
             raise ValueError(
                 f"Expected the values of {self.file}: {key} in the file itself, got "

@@ -1,5 +1,6 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
+import csv
 import gzip
 import math
 import warnings
@@ -17,9 +18,10 @@ from anndata import AnnData
 from pyarrow.lib import ArrowException
 from scipy.sparse import csr_matrix, vstack
 
-from spatiagraph import _json
+from spatiagraph import _json, keys
+from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
-from spatiagraph.data.checks import nearest
+from spatiagraph.data.checks import name_rows, nearest
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
@@ -65,17 +67,24 @@ def find_table(folder: Path, stem: str) -> Path | None:
 
 
 def table_columns(path: Path) -> list[str]:
-    """Names of the columns of a table.
+    """Names of the columns of a table; a name that occurs again stands there again.
 
     Raises:
         ValueError: The file is damaged.
     """
+    check_file(path, "a table")
     try:
         if path.suffix == ".parquet":
             return [str(c) for c in pq.read_schema(path).names]
-        return [str(c) for c in pd.read_csv(path, nrows=0)]
+        return _header(path)
     except DAMAGED as err:
         raise unreadable(path, err) from err
+
+
+def _header(path: Path) -> list[str]:
+    """Names of the columns of a csv file; the first may have none, as that of an index."""
+    row = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    return [name or f"Unnamed: {place}" for place, name in enumerate(row)]
 
 
 def read_table(
@@ -105,13 +114,21 @@ def read_table(
             f"Expected columns {', '.join(needed)} in {path.name}, got no {', '.join(missing)}. "
             f"{nearest(missing[0], have)}"
         )
+    wanted = {*needed, *(columns or ())}
+    if twice := sorted(name for name in wanted if have.count(name) > 1):
+        raise ValueError(
+            f"Expected each column of {path.name} once, got {', '.join(twice)} more often. Delete "
+            "the one that is wrong"
+        )
     if path.suffix == ".parquet":
-        _check_flat(path, {*needed, *(columns or ())})
+        _check_flat(path, wanted)
     chosen = None if columns is None else [c for c in columns if c in have]
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path, columns=chosen)
+            with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
+                return file.read(columns=chosen).replace_schema_metadata().to_pandas()
         check_text(path)
+        _check_last_row(path)
         markers = {c: [""] if c in text else _MISSING for c in have}
         return pd.read_csv(
             path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
@@ -225,6 +242,8 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> Non
         values = table[column]
         if pd.api.types.is_bool_dtype(values):
             raise ValueError(f"Expected numbers in column {column!r} of {name}, got true and false")
+        if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind in "mM":
+            raise ValueError(f"Expected numbers in column {column!r} of {name}, got times")
         if not pd.api.types.is_numeric_dtype(values):
             bad = pd.to_numeric(values, errors="coerce").isna() & values.notna()
             if bad.any():
@@ -234,31 +253,60 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> Non
                 )
 
 
-def match_rows(
-    adata: AnnData, table: pd.DataFrame, name: str, matrix: str, *, drop_unplaced: bool
+def place_cells(
+    adata: AnnData,
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    name: str,
+    matrix: str,
+    *,
+    drop_unplaced: bool,
 ) -> tuple[AnnData, pd.DataFrame]:
-    """Cells of a count matrix with their rows of a table, in the order of the matrix.
+    """Cells of a count matrix with their places, and their rows of a table in the same order.
 
     Args:
         adata: The matrix.
         table: Metadata, indexed by cell id.
+        columns: Names of x and y.
         name: File of the table, for the message.
         matrix: File of the matrix, for the message.
-        drop_unplaced: Drop cells that the table lacks, with a warning, instead of refusing them.
+        drop_unplaced: Drop cells that the table lacks, or has without a place, with a warning,
+            instead of refusing them.
+
+    Returns:
+        The cells with ``obsm["spatial"]``, in the table's unit; and the table.
 
     Raises:
-        ValueError: See :func:`rows_of`.
+        ValueError: See :func:`rows_of`; a coordinate is no number; names file and cells.
     """
     there = adata.obs_names.isin(table.index)
-    if drop_unplaced and there.any() and not there.all():
-        lost = adata.obs_names[~there]
+    ids = adata.obs_names[there] if drop_unplaced and there.any() else adata.obs_names
+    rows = rows_of(table, ids, name, matrix)
+    pos = numbers(rows, columns, name)
+    finite = np.isfinite(pos).all(axis=1)
+    if not (finite.all() or (drop_unplaced and finite.any())):
+        bad = np.flatnonzero(~finite)
+        raise ValueError(
+            f"Expected finite coordinates in {', '.join(columns)} of {name}, got NaN or infinity "
+            f"for {len(bad)} of {len(pos)} cells: {name_rows(ids, bad)}. Pass drop_unplaced=True "
+            "to read(), or mend the table"
+        )
+    if int(finite.sum()) < adata.n_obs:
+        placed = adata.obs_names.isin(ids[finite])
+        lost = adata.obs_names[~placed]
         warnings.warn(
-            f"Dropped {len(lost)} of {len(there)} cells of {matrix} that have no place in {name}: "
+            f"Dropped {len(lost)} of {adata.n_obs} cells of {matrix} that have no place in {name}: "
             f"{', '.join(map(repr, lost[:5]))}",
             stacklevel=6,
         )
-        adata = adata[there].copy()
-    return adata, rows_of(table, adata.obs_names, name, matrix)
+        adata = adata[placed].copy()
+    if more := int((~table.index.isin(ids)).sum()):
+        warnings.warn(
+            f"{more} of {len(table)} cells of {name} are not in {matrix}: is that file complete?",
+            stacklevel=6,
+        )
+    adata.obsm[keys.SPATIAL] = pos[finite]
+    return adata, rows[finite]
 
 
 def rows_of(table: pd.DataFrame, ids: pd.Index, name: str, matrix: str) -> pd.DataFrame:
@@ -311,11 +359,11 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=rows):
-                    yield batch.to_pandas(ignore_metadata=True)
+                    yield batch.replace_schema_metadata().to_pandas()
             return
         check_text(path)
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
-        header = header[header != ""]
+        _check_last_row(path)
+        header = pd.Series(_header(path))
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
@@ -325,12 +373,16 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
         raise unreadable(path, err) from err
 
 
-def check_text(path: Path) -> None:
+def check_text(path: Path) -> int:
     """Refuse a text file, possibly gzipped, that holds NUL bytes, where pandas would end a field.
+
+    Returns:
+        Number of its lines.
 
     Raises:
         ValueError: Names the line.
     """
+    check_file(path, "a file of text")
     line = 1
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         while block := file.read(_BYTES_AT_ONCE):
@@ -339,6 +391,32 @@ def check_text(path: Path) -> None:
                 line += block.count(b"\n", 0, at)
                 raise ValueError(f"a NUL byte, which is no text, in line {line}")
             line += block.count(b"\n")
+    return line
+
+
+def _check_last_row(path: Path) -> None:
+    """Refuse a csv file that ends in the middle of a row, whose other fields would be missing.
+
+    A gzipped file that is cut cannot be read at all.
+
+    Raises:
+        ValueError: The last row has fewer fields than the header.
+    """
+    if path.suffix == ".gz":
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+        file.seek(max(len(first), path.stat().st_size - _BYTES_AT_ONCE))
+        end = file.read()
+    if end[-1:] in (b"\n", b"\r", b""):
+        return
+    last = end.replace(b"\r", b"\n").rpartition(b"\n")[2]
+    try:
+        wanted, got = (len(next(csv.reader([row.decode()]), [])) for row in (first, last))
+    except csv.Error:  # a field of many bytes
+        return
+    if got < wanted:
+        raise ValueError(f"a last row of {got} fields of {wanted}")
 
 
 def unreadable(path: Path, err: Exception) -> ValueError:

@@ -1,6 +1,5 @@
 """10x feature-barcode matrices: HDF5 or a Matrix Market folder → AnnData."""
 
-import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.utils import make_index_unique
-from scipy.io import mmread
 from scipy.sparse import csc_matrix, csr_matrix
 
 from spatiagraph import keys
-from spatiagraph._reasons import reason
-from spatiagraph.data.checks import check_names, check_real
+from spatiagraph._files import check_file
+from spatiagraph.data.checks import check_names
 from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.read.matrix_market import read_matrix_market
 from spatiagraph.data.read.structure import open_hdf5
 from spatiagraph.data.read.tables import DAMAGED, check_text, listed, unreadable
 from spatiagraph.data.sparse import canonical, compressed
@@ -86,6 +85,8 @@ def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
         if size.shape != (2,):
             raise group.child("shape").wrong("two sizes", f"shape {list(size.shape)}")
         shape = (int(size[0]), int(size[1]))  # features × barcodes
+        if not all(0 <= n < 2**31 for n in shape):
+            raise group.child("shape").wrong("two sizes below 2^31", str(list(shape)))
         barcodes = pd.Index(group.child("barcodes").texts(), dtype=object)
         table = group.child("features").as_group()
         columns = {"symbol": "name", keys.GENE_IDS: "id", "feature_types": "feature_type"}
@@ -104,14 +105,9 @@ def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
         found = next((p for p in (path / name, path / f"{name}.gz") if p.exists()), None)
         if found is None:
             raise ValueError(f"Expected {name} or {name}.gz in {path}, found neither")
+        check_file(found, "a file of the matrix")
         files[name] = found
-    mtx = files["matrix.mtx"]
-    try:
-        with gzip.open(mtx) if mtx.suffix == ".gz" else mtx.open("rb") as stream:
-            matrix = csr_matrix(mmread(stream).T)
-    except DAMAGED as err:
-        raise ValueError(f"Expected a Matrix Market file, got {mtx.name}: {reason(err)}") from err
-    check_real(matrix.dtype, mtx.name)
+    matrix = csr_matrix(read_matrix_market(files["matrix.mtx"]).T)
     barcodes, features = _read_tsv(files["barcodes.tsv"]), _read_tsv(files["features.tsv"])
     if features.shape[1] < 2:
         raise ValueError(

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
@@ -20,8 +19,8 @@ from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
-    match_rows,
     numbers,
+    place_cells,
     positive_number,
     read_json,
     read_table,
@@ -74,8 +73,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
         source = f"{table.name}, qv ≥ 20" if table else ""
         outlines = find_table(folder, "cell_boundaries")
         if outlines is not None:
-            vertices = read_table(outlines, needed=("cell_id", "vertex_x", "vertex_y"))
-            _place_by_outlines(adata, vertices)
+            _place_by_outlines(adata, outlines)
     else:
         raise ValueError(
             f"Expected cell_feature_matrix (.h5 or folder) with cells (.parquet, .csv), or "
@@ -94,16 +92,37 @@ def load_xenium(folder: Path, options: Options) -> Parts:
 def _from_matrix(matrix: Path, cells: Path, drop_unplaced: bool) -> tuple[AnnData, int]:
     adata, controls = read_matrix(matrix)
     table = read_table(cells, needed=("cell_id", *_CENTRE))
-    table = table.set_index(as_text(table.pop("cell_id")).to_numpy())
-    adata, table = match_rows(adata, table, cells.name, matrix.name, drop_unplaced=drop_unplaced)
-    adata.obsm[keys.SPATIAL] = numbers(table, _CENTRE, cells.name)
+    table = table.set_index(as_text(table.pop("cell_id"), f" of {cells.name}").to_numpy())
+    adata, table = place_cells(
+        adata, table, _CENTRE, cells.name, matrix.name, drop_unplaced=drop_unplaced
+    )
     adata.obs = adata.obs.join(table.drop(columns=[*_CENTRE, CONTROL_COUNTS], errors="ignore"))
     return adata, controls
 
 
-def _place_by_outlines(adata: AnnData, outlines: pd.DataFrame) -> None:
-    """Centroids of the outlines; a cell without outline keeps the mean of its molecules."""
-    centre = polygon_centroids(outlines).reindex(adata.obs_names).to_numpy(dtype=np.float64)
+def _place_by_outlines(adata: AnnData, file: Path) -> None:
+    """Centroids of the outlines; a cell without outline keeps the mean of its molecules.
+
+    Raises:
+        ValueError: A corner is no place, or the outlines are those of other cells.
+    """
+    corners = ["vertex_x", "vertex_y"]
+    outlines = read_table(file, needed=("cell_id", *corners))
+    outlines[corners] = numbers(outlines, corners, file.name)
+    bad = np.flatnonzero(~np.isfinite(outlines[corners].to_numpy()).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"Expected corners of cells in {file.name} as finite numbers, got none in {len(bad)} "
+            f"rows (first: {bad[:5].tolist()}). Drop these outlines, or the file"
+        )
+    found = polygon_centroids(outlines)
+    if len(found) and not found.index.isin(adata.obs_names).any():
+        raise ValueError(
+            f"Expected outlines of the cells in {file.name}, got those of others: "
+            f"{', '.join(map(repr, found.index[:3]))}, … Delete the file to place cells at the "
+            "mean of their molecules"
+        )
+    centre = found.reindex(adata.obs_names).to_numpy(dtype=np.float64)
     pos = adata.obsm[keys.SPATIAL]
     adata.obsm[keys.SPATIAL] = np.where(np.isfinite(centre), centre, pos)
 
