@@ -15,6 +15,8 @@ def reason(err: BaseException) -> str:
         >>> reason(UnicodeDecodeError("utf-8", bytes([0xB5]), 0, 1, "invalid start byte"))
         'byte 0xb5, which is no UTF-8 text'
     """
+    if isinstance(err, MemoryError) and not str(err):
+        return "more memory than there is"
     if isinstance(err, UnicodeDecodeError):
         return f"byte {err.object[err.start]:#04x}, which is no UTF-8 text"
     if isinstance(err, OSError) and err.errno is not None and err.strerror:

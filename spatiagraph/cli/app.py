@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import spatiagraph
+from spatiagraph._reasons import reason
 from spatiagraph.cli.demo import demo
 from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.embed import embed
@@ -78,6 +79,8 @@ class _Commands(TyperGroup):
 
 def _one_line(err: BaseException) -> str:
     text = str(err) or type(err).__name__
+    if isinstance(err, MemoryError):
+        text = f"not enough memory: {reason(err)}"
     if isinstance(err, OSError) and err.strerror and err.filename:
         text = f"{err.strerror}: {err.filename}"
     return " ".join(text.split())

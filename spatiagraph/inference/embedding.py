@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spatiagraph._typed import typed
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.hierarchy import region_of
@@ -17,6 +18,7 @@ from spatiagraph.training.encoding import over_tiles
 from spatiagraph.training.record import run_record, weights_hash
 
 
+@typed
 def embed(
     model: SlideModel,
     slide: Slide,

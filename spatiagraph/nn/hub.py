@@ -17,6 +17,7 @@ import spatiagraph
 from spatiagraph._config import from_config, to_config
 from spatiagraph._files import replaced_file
 from spatiagraph._json import Schema, read_json, shortened, validated
+from spatiagraph._typed import typed
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.weights import check_weights, no_more_than, read_weights
 
@@ -63,6 +64,7 @@ class PretrainedModel(Configurable, abstract=True):
         return folder
 
     @classmethod
+    @typed
     def from_pretrained(
         cls,
         directory_or_hub_id: str | os.PathLike[str],

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import spatiagraph
+from spatiagraph._typed import typed
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import CalibratedBlocks, SlideCalibration, slide_of
 from spatiagraph.retrieval.searching import ItemSearch
@@ -224,6 +225,7 @@ class NicheIndex(ItemSearch):
             raise ValueError(f"Expected slides that are not in the index, got {', '.join(again)}")
         self.append(table.embeddings, table.obs, model=table.model, retrain=retrain)
 
+    @typed
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write ``index.faiss``, ``obs.parquet`` and ``config.json`` into a folder.
 
@@ -245,6 +247,7 @@ class NicheIndex(ItemSearch):
         return path
 
     @classmethod
+    @typed
     def load(cls, directory: str | os.PathLike[str]) -> Self:
         """Read an index that :meth:`save` wrote.
 

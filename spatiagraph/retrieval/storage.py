@@ -7,7 +7,9 @@ whoever writes a whole index can also write its hash.
 
 import hashlib
 import json
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +30,7 @@ FORMAT: Literal["spatiagraph.NicheIndex"] = "spatiagraph.NicheIndex"
 VERSION: Literal[3] = 3
 _CONFIG, _INDEX, _OBS = "config.json", "index.faiss", "obs.parquet"
 _CALIBRATION = "calibration.npz"
+_UNPACKED, _RATIO = 2**26, 2_000  # bytes; nothing packs numbers tighter than a thousandfold
 _AGAIN = "build it again with NicheIndex.from_slides or `spatiagraph search --save-index`"
 
 
@@ -114,7 +117,7 @@ def read_folder(path: Path) -> Stored:
         if written != _hash(path, config):
             raise ValueError("its parts are not those that were written together")
         calibration = _read_calibration(path) if config.calibrated else None
-        stored = Stored(_read_index(path), pd.read_parquet(path / _OBS), config, calibration)
+        stored = Stored(_read_index(path), _read_obs(path), config, calibration)
         _check(stored)
     except (ValueError, OSError, pa.ArrowException) as err:
         raise ValueError(f"The index in {str(path)!r} is damaged, {_AGAIN}: {reason(err)}") from err
@@ -158,19 +161,46 @@ def _read_index(path: Path) -> Any:
         raise ValueError(f"{_INDEX} cannot be read ({reason(err)})") from err
 
 
+def _read_obs(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path / _OBS)
+    except (LookupError, TypeError, AttributeError) as err:  # notes of pandas that fit no table
+        raise ValueError(f"{_OBS} cannot be read ({reason(err)})") from err
+
+
 def _read_calibration(path: Path) -> SlideCalibration:
     try:
-        with np.load(path / _CALIBRATION, allow_pickle=False) as saved:
-            return SlideCalibration(saved["slides"].tolist(), saved["mean"], saved["scale"])
-    except (KeyError, EOFError, zipfile.BadZipFile) as err:
+        with zipfile.ZipFile(path / _CALIBRATION) as archive:
+            slides = _array(archive, "slides", "U", 1)
+            mean, scale = _array(archive, "mean", "f", 2), _array(archive, "scale", "f", 1)
+    except (LookupError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as err:
         raise ValueError(f"{_CALIBRATION} cannot be read ({reason(err)})") from err
+    return SlideCalibration(slides.tolist(), mean, scale)
+
+
+def _array(archive: zipfile.ZipFile, name: str, kind: str, axes: int) -> np.ndarray:
+    """An array of an ``.npz``, whose header is looked at before memory is taken for its values."""
+    place = archive.getinfo(f"{name}.npy")
+    with archive.open(place) as file:
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, _, dtype = read_header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind != kind or len(shape) != axes or min(shape) < 1:
+            raise ValueError(f"{name} of {_CALIBRATION} is {dtype} of shape {list(shape)}")
+        if size > place.file_size or size > max(_UNPACKED, _RATIO * place.compress_size):
+            raise ValueError(f"{name} of {_CALIBRATION} claims to hold {size:,} bytes")
+    with archive.open(place) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _check(stored: Stored) -> None:
     """Refuse parts that cannot be of one index, whoever wrote their hash."""
     index, obs, config, calibration = stored
     if not index.ntotal == len(obs) == config.num_items:
-        raise ValueError(f"{index.ntotal} vectors for {len(obs)} rows")
+        raise ValueError(f"{index.ntotal} vectors for {len(obs)} rows, of {config.num_items}")
     backend.check_index(index, config.kind, config.metric, config.channels)
     if calibration is not None and calibration.mean.shape[1] != config.channels:
         raise ValueError(

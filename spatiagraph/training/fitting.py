@@ -66,8 +66,13 @@ def fit(
             cached cells, nothing is left to train on, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
+    if not isinstance(model, SlideModel):
+        raise TypeError(f"Expected 'model' as SlideModel, got {type(model).__name__} {model!r:.60}")
     run = run_of(run, options, taken_by=fit).filled(lr=model.lr, weight_decay=model.weight_decay)
     slides = [slides] if isinstance(slides, Slide) else list(slides)
+    for slide in slides:
+        if not isinstance(slide, Slide):
+            raise TypeError(f"Expected slides, got {type(slide).__name__} {slide!r:.60}")
     ids = [slide.slide_id for slide in slides]
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if repeated or not ids:

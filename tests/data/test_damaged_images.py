@@ -3,6 +3,7 @@
 import random
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -308,3 +309,26 @@ def test_an_h5ad_opens_no_image_but_those_beside_it(tmp_path):
             told = read(inside / "named.h5ad", image=elsewhere / "a.tif").image
             assert told is not None
             assert told.mpp == 1.5
+
+
+def test_a_picture_that_claims_more_than_it_can_hold_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("L", (8, 8)).save(path)
+    content = path.read_bytes()
+    size = content.index(b"IHDR") + 4
+    head = struct.pack(">II", 60_000, 60_000) + content[size + 8 : size + 13]
+    sum_of_it = struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    path.write_bytes(content[:size] + head + sum_of_it + content[size + 17 :])
+    with pytest.raises(ValueError, match=r"a.png of \d+ bytes that claims to hold 3,600,000,000"):
+        SlideImage.open(path, mpp=1.0)
+
+
+def test_a_length_for_which_there_is_no_memory_is_damage(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    pixels = np.zeros((32, 32), np.uint8)
+    tifffile.imwrite(path, pixels, metadata={"axes": "YX"})
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.ome_metadata.replace('PlaneCount="1"', f'PlaneCount="{10**15}"')
+    tifffile.imwrite(path, pixels, description=xml, metadata=None)
+    with pytest.raises(ValueError, match="a.ome.tif"):
+        SlideImage.open(path, mpp=1.0)

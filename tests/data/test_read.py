@@ -1228,3 +1228,11 @@ def test_a_part_of_a_slide_opens_with_its_image_and_its_molecules(tmp_path, name
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path / "a.h5ad", crop_um=box)
+
+
+@pytest.mark.parametrize("options", [{"image_mpp": 0.5}, {"origin_um": (1.0, 2.0)}])
+def test_a_scale_or_place_of_an_image_that_is_not_there_is_refused(tmp_path, options):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    for image in (None, False):
+        with pytest.raises(ValueError, match=f"image for {next(iter(options))}, got none with a"):
+            read(tmp_path / "a.h5ad", image=image, **options)

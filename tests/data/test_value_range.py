@@ -73,3 +73,25 @@ def test_the_range_is_that_of_a_level_that_still_shows_nuclei():
     top = SlideImage(levels, mpp=0.5).value_range[0, 1]
     assert levels[-1].max() < 0.4 * top
     assert top > 0.8 * np.percentile(fine, 99.9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64, np.float64])
+def test_a_channel_that_is_the_same_everywhere_is_black_however_large_its_value(dtype):
+    top = 1e30 if dtype is np.float64 else np.iinfo(dtype).max
+    image = SlideImage([np.full((50, 50), top, dtype)], mpp=1.0)
+    crops, _ = image.crops(np.array([[25.0, 25.0]]), 10.0, 10)
+    assert_array_equal(crops, 0)
+
+
+@pytest.mark.parametrize(
+    "pixels", [RNG.uniform(0, 1e300, (50, 50)), 1e9 + RNG.integers(0, 3, (50, 50))]
+)
+def test_pixels_that_32_bits_cannot_tell_apart_are_refused(pixels):
+    with pytest.raises(ValueError, match="pixel values of .* that numbers of 32 bits can tell"):
+        SlideImage([pixels], mpp=1.0)
+
+
+@pytest.mark.parametrize("given", [(0, np.inf), (0, 1e300), (1e9, 1e9 + 1), (np.nan, 1)])
+def test_a_given_range_that_is_none_is_refused(given):
+    with pytest.raises(ValueError, match="Expected 'value_range'"):
+        SlideImage([np.zeros((50, 50))], mpp=1.0, value_range=given)

@@ -6,6 +6,7 @@ import shutil
 import faiss
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from spatiagraph.retrieval import NicheIndex, SlideCalibration, backend, storage
@@ -190,6 +191,51 @@ def test_a_calibration_that_is_not_finite_is_refused(copy, broken):
     np.savez(path / "calibration.npz", **{**parts, "mean": parts["mean"][:, :5]})
     rehashed(path)
     with pytest.raises(ValueError, match="calibration of 5 channels for 6"):
+        NicheIndex.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slides": np.array([{}, 1], object)}, "slides of calibration.npz is object of shape"),
+        ({"slides": np.array([["a", "b"]])}, "slides of calibration.npz is <U1 of shape .1, 2."),
+        ({"mean": np.full((2, 6), "x")}, "mean of calibration.npz is <U1"),
+        ({"mean": np.zeros((2, 0))}, "mean of calibration.npz is float64 of shape .2, 0."),
+        (
+            {"mean": np.zeros((2, 2**23))},
+            "mean of .* claims to hold 134,217,728 bytes",
+        ),
+    ],
+)
+def test_arrays_of_a_calibration_are_looked_at_before_they_are_read(
+    copy, monkeypatch, change, message
+):
+    monkeypatch.setattr(storage, "_RATIO", 500)  # of zeros that numpy packs
+    path = copy()
+    with np.load(path / "calibration.npz") as file:
+        parts = dict(file)
+    np.savez_compressed(path / "calibration.npz", **{**parts, **change})
+    rehashed(path)
+    with pytest.raises(ValueError, match=message):
+        NicheIndex.load(path)
+
+
+def test_a_calibration_that_is_no_archive_of_arrays_is_refused(copy):
+    path = copy()
+    for content in (b"\x93NUMPY\x01\x00", b"PK\x05\x06" + bytes(18)):  # an array, and nothing
+        (path / "calibration.npz").write_bytes(content)
+        rehashed(path)
+        with pytest.raises(ValueError, match="calibration.npz cannot be read"):
+            NicheIndex.load(path)
+
+
+def test_metadata_whose_notes_fit_no_table_are_refused(copy):
+    path = copy()
+    table = pq.read_table(path / "obs.parquet")
+    notes = {b"pandas": b'{"index_columns": ["nope"], "columns": [], "column_indexes": []}'}
+    pq.write_table(table.replace_schema_metadata(notes), path / "obs.parquet")
+    rehashed(path)
+    with pytest.raises(ValueError, match="obs.parquet cannot be read"):
         NicheIndex.load(path)
 
 

@@ -23,6 +23,7 @@ from spatiagraph.data.image.tiff import is_tiff, open_tiff
 _COVERS = {".mrxs", ".vsi"}
 _KINDS = "PNG, JPEG, TIFF (also .svs, .ndpi, .qptiff, .scn, .btf)"
 _MAX_BYTES = 16 * 2**30  # a PNG or JPEG has to be decoded whole
+_UNPACKED, _RATIO = 2**26, 2_000  # bytes; no picture of tissue packs tighter than a thousandfold
 
 
 def open_levels(
@@ -80,7 +81,8 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
             picture.verify()  # checksums of a PNG, which decoding does not look at
         with Image.open(path) as picture:
             num_bytes = picture.width * picture.height * len(picture.getbands())
-            if num_bytes <= _MAX_BYTES:
+            is_bomb = num_bytes > max(_UNPACKED, _RATIO * path.stat().st_size)
+            if num_bytes <= _MAX_BYTES and not is_bomb:
                 mode = {
                     "P": "RGB",
                     "CMYK": "RGB",
@@ -99,6 +101,11 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
         raise undecodable(path, err) from err
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+    if is_bomb:
+        raise ValueError(
+            f"Expected a picture, got {path} of {path.stat().st_size:,} bytes that claims to hold "
+            f"{num_bytes:,}. Is the file damaged?"
+        )
     if num_bytes > _MAX_BYTES:
         raise ValueError(
             f"Expected a picture below {_MAX_BYTES / 2**30:.0f} GiB, got "

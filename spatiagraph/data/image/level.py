@@ -26,7 +26,7 @@ class LazyArray(Protocol):
 
 DAMAGED = (
     OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError,
-    ArithmeticError, EOFError, zlib.error, struct.error,
+    ArithmeticError, EOFError, MemoryError, zlib.error, struct.error,
 )  # fmt: skip
 """What decoders raise on damaged data: imagecodecs sub-classes of RuntimeError, zarr of ValueError,
 the file system of OSError. tifffile and Pillow compute with tags as they come, of whatever type."""

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from spatiagraph._typed import typed
 from spatiagraph.data.image.crops import add_crops
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
@@ -80,6 +81,7 @@ class SlideImage:
         )
 
     @classmethod
+    @typed
     def open(
         cls,
         path: str | os.PathLike,

@@ -38,7 +38,7 @@ def value_range_of(
             raise ValueError(
                 f"Expected 'value_range' as (low, high) or [{channels}, 2], got {given}"
             )
-        return np.broadcast_to(asked, (channels, 2)).copy()
+        return _told_apart(np.broadcast_to(asked, (channels, 2)).copy(), "'value_range'", name)
     if levels[0].dtype == np.bool_:
         return np.tile([0.0, 1.0], (channels, 1))
     is_byte = levels[0].dtype == np.uint8
@@ -52,7 +52,25 @@ def value_range_of(
         return np.tile([0.0, 255.0], (channels, 1))
     low, high = np.percentile(pixels, [0.1, 99.9], axis=0)  # [C]
     high = np.where(high > low, high, pixels.max(axis=0))  # fewer than 0.1 % of the pixels glow
-    return np.stack([low, np.where(high > low, high, low + 1)], axis=1)
+    above = low + np.maximum(1, 1e-6 * np.abs(low))  # of a channel that is the same everywhere
+    found = np.stack([low, np.where(high > low, high, above)], axis=1)
+    return _told_apart(found, "pixel values", name)
+
+
+def _told_apart(found: np.ndarray, what: str, name: str) -> np.ndarray:
+    """A range whose ends the 32 bits of crops can hold, and hold apart.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = np.diff(found.astype(np.float32), axis=1)
+    if not (np.isfinite(width) & (width > 0)).all():
+        raise ValueError(
+            f"Expected {what} of {name} that numbers of 32 bits can tell apart, got "
+            f"{found.min():.9g} to {found.max():.9g}. Rescale the image"
+        )
+    return found
 
 
 def _sample(level: Level) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 from anndata import AnnData
 
+from spatiagraph._typed import typed
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
@@ -40,6 +41,7 @@ def read(path: PathLike | AnnData, *, sample_key: str, **options: Any) -> list[S
 def read(path: PathLike | AnnData, *, sample_key: None = None, **options: Any) -> Slide: ...
 
 
+@typed
 def read(  # type: ignore[misc]  # the two above take the options that are listed here
     path: PathLike | AnnData,
     *,
@@ -162,6 +164,12 @@ def read(  # type: ignore[misc]  # the two above take the options that are liste
     for section, parts in _sections(whole, options, sample_key, source):
         if given is not None:
             parts.image = given
+        asked = [k for k in ("image_mpp", "origin_um") if getattr(options, k) is not None]
+        if asked and parts.image is None:
+            raise ValueError(
+                f"Expected an image for {' and '.join(asked)}, got none with {section or name}: "
+                "pass its file as image=… (--image), or leave them out"
+            )
         parts.notes["path"] = name if source is None else source.name
         if crop_um is not None:
             crop(parts, crop_um)

@@ -57,7 +57,7 @@ class Options:
             raise ValueError(f'Expected kind "genes", "protein" or "types", got {self.kind!r}')
         for name, unit in _SCALES.items():
             value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
+            if value is not None and not 0 < value < np.inf:  # nor NaN
                 raise ValueError(f"Expected {name!r} to be positive {unit}, got {value}")
         if self.mpp is not None and self.pitch_um is not None:
             raise ValueError(
