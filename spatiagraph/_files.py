@@ -32,6 +32,23 @@ def check_file(path: Path, what: str) -> None:
         raise ValueError(f"Expected {what} at {path}, found {found}")
 
 
+def check_store(path: Path) -> None:
+    """Refuse a Zarr store that holds a pipe, a device or a link to nothing, which zarr would open.
+
+    Args:
+        path: The folder; what is linked into it as a folder is not looked at.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                check_store(Path(entry.path))
+            elif not entry.is_dir():
+                check_file(Path(entry.path), "a file of a store")
+
+
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write that takes the place of another once it is complete and on the disk.

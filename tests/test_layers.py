@@ -28,6 +28,7 @@ SHARED = {
     "_optional",
     "_reasons",
     "_savable",
+    "_typed",
     "_tables",
     "testing",
 }

@@ -103,7 +103,7 @@ def check_index(index: Any, kind: Kind, metric: Metric, channels: int) -> None:
 
 
 def _check_lists(index: Any) -> None:
-    """Each item stands in one inverted list."""
+    """Each item stands in one inverted list, and the map by item leads there."""
     coarse, lists = faiss.downcast_index(index.quantizer), index.invlists
     sizes = [lists.list_size(number) for number in range(index.nlist)]
     if not isinstance(coarse, faiss.IndexFlat) or coarse.ntotal != index.nlist:
@@ -113,8 +113,16 @@ def _check_lists(index: Any) -> None:
     ids = [
         faiss.rev_swig_ptr(lists.get_ids(number), size) for number, size in enumerate(sizes) if size
     ]
-    if not np.array_equal(np.sort(np.concatenate(ids)), np.arange(index.ntotal)):
+    items = np.concatenate(ids)
+    if not np.array_equal(np.sort(items), np.arange(index.ntotal)):
         raise ValueError("inverted lists that do not hold each item once")
+    place = np.empty(index.ntotal, dtype=np.int64)  # FAISS: list << 32 | number in it
+    place[items] = np.concatenate(
+        [number << 32 | np.arange(size) for number, size in enumerate(sizes) if size]
+    )
+    led = faiss.vector_to_array(index.direct_map.array)
+    if not (index.direct_map.no() or np.array_equal(led, place)):  # it is made when first asked
+        raise ValueError("a map of items that leads to others")
 
 
 def _check_links(index: Any) -> None:

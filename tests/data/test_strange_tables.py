@@ -9,8 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from fuzzing.vendors import VENDORS
 
+from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read import read
 
 shapely = pytest.importorskip("shapely")
@@ -295,3 +297,15 @@ def test_feature_matrices_that_cannot_be_are_refused(folder, key, value, message
         group.create_dataset(key, data=value, dtype=h5py.string_dtype() if "name" in key else None)
     with pytest.raises(ValueError, match=message):
         read(folder)
+
+
+def test_pipes_in_a_store_are_not_waited_for(tmp_path):
+    store = tmp_path / "a.zarr"
+    zarr.create_array(store, data=np.ones((30, 30), np.uint8), chunks=(30, 30))
+    assert SlideImage.open(store, mpp=1.0).shape == (30, 30, 1)
+    chunk = next(p for p in store.rglob("*") if p.is_file() and p.parent != store)
+    chunk.unlink()
+    os.mkfifo(chunk)
+    for call in (lambda: SlideImage.open(store, mpp=1.0), lambda: read(store)):
+        with pytest.raises(ValueError, match="a file of a store at .*, found a pipe or device"):
+            call()

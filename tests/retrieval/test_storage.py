@@ -253,3 +253,16 @@ def test_a_calibration_of_other_shapes_is_refused():
 def test_a_large_graph_as_it_was_built_passes():
     index = NicheIndex.build(np.random.default_rng(0).normal(size=(5000, 4)), kind="hnsw")
     backend.check_index(index._index, "hnsw", "cosine", 4)
+
+
+def test_a_map_that_leads_to_other_items_is_refused(copy):
+    path = copy("ivf")
+    index = faiss.read_index(str(path / "index.faiss"))
+    index.set_direct_map_type(faiss.DirectMap.Array)
+    places = faiss.vector_to_array(index.direct_map.array)
+    places[[0, 1]] = places[[1, 0]]
+    faiss.copy_array_to_vector(places, index.direct_map.array)
+    faiss.write_index(index, str(path / "index.faiss"))
+    rehashed(path)
+    with pytest.raises(ValueError, match="a map of items that leads to others"):
+        NicheIndex.load(path)

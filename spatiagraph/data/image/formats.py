@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spatiagraph._files import check_file
+from spatiagraph._files import check_file, check_store
 from spatiagraph._json import validated
 from spatiagraph.data.image.level import (
     DAMAGED,
@@ -118,6 +118,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
 def _zarr_levels(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
     import zarr
 
+    check_store(path)
     with decoding(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # foreign files inside the folder are no concern of ours
         node = zarr.open(str(path), mode="r")

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph._files import check_store
 from spatiagraph._optional import require
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, nearest
@@ -58,6 +59,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         ValueError: It is no SpatialData store, or has neither table nor assigned molecules.
     """
     spatialdata = require("spatialdata", extra="io", purpose="Reading a SpatialData .zarr")
+    check_store(path)
     for place in sorted((path / "tables").glob("*/")):
         open_structure(place, f"{path.name}/tables/{place.name}")
     with warnings.catch_warnings():  # about old formats, which are read all the same

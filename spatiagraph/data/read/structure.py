@@ -16,6 +16,7 @@ import numpy as np
 from anndata import AnnData, read_zarr
 from anndata._io.specs.registry import IORegistryError
 
+from spatiagraph._files import check_store
 from spatiagraph._reasons import reason
 from spatiagraph.data.read.heaps import check_heaps
 from spatiagraph.data.sparse import settle
@@ -103,6 +104,7 @@ def read_anndata(path: Path) -> AnnData:
     Raises:
         ValueError: As :func:`open_structure`, or a value cannot be decoded.
     """
+    check_store(path)
     open_structure(path, path.name)
     try:
         adata = read_zarr(path)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import zipfile
 
@@ -54,7 +55,7 @@ def _folder(path, rng, others):
     files = sorted(p for p in path.rglob("*") if p.is_file())
     file = files[int(rng.integers(len(files)))]
     names = [file.name, file.parent.name]
-    match str(rng.choice(["file", "file", "file", "delete", "folder", "swap"])):
+    match str(rng.choice(["file", "file", "file", "delete", "folder", "swap", "pipe"])):
         case "delete":
             file.unlink()
             return Damage(f"{file.name}: deleted", names)
@@ -62,6 +63,10 @@ def _folder(path, rng, others):
             file.unlink()
             file.mkdir()
             return Damage(f"{file.name}: a folder", names)
+        case "pipe":
+            file.unlink()
+            os.mkfifo(file)
+            return Damage(f"{file.name}: a pipe", names)
         case "swap":
             other = files[int(rng.integers(len(files)))]
             if other.read_bytes() == file.read_bytes():
@@ -212,8 +217,12 @@ def _table(path, rng):
 def _parquet(path, rng):
     table = pd.read_parquet(path)
     name = str(rng.choice(list(map(str, table))))
-    kind = str(rng.choice(["column", "name", "twice", "no rows", *ARRAYS]))
-    if kind == "column":
+    kind = str(rng.choice(["column", "name", "twice", "no rows", "times", "index", *ARRAYS]))
+    if kind == "times":
+        table[name] = pd.to_datetime(table[name], errors="coerce")
+    elif kind == "index":
+        table = table.set_index(name)
+    elif kind == "column":
         table = table.drop(columns=name)
     elif kind == "name":
         table = table.rename(columns={name: f"{name}é"})
