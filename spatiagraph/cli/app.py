@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -33,16 +34,30 @@ _Refused: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class _Command(TyperCommand):
-    """Refuses numbers that are not finite, whatever the option: no range keeps NaN out."""
+    """Refuses numbers that are not finite, and text that no file can hold, whatever the option."""
 
     def invoke(self, ctx: Any) -> Any:
         for param in self.params:
             value = ctx.params.get(param.name)
-            for number in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(number, float) and not math.isfinite(number):
-                    hint = f"'{param.opts[0]}'"
-                    raise typer.BadParameter(f"{number} is no finite number.", ctx, None, hint)
+            hint = f"'{param.opts[0]}'"
+            for one in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise typer.BadParameter(f"{one} is no finite number.", ctx, None, hint)
+                if isinstance(one, str | Path) and not _is_unicode(str(one)):
+                    text = ascii(str(one))[:200]
+                    raise typer.BadParameter(
+                        f"{text} is no UTF-8 text: rename it.", ctx, None, hint
+                    )
         return super().invoke(ctx)
+
+
+def _is_unicode(text: str) -> bool:
+    """Check that text has no bytes of another encoding, which a name of a file may have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Commands(TyperGroup):

@@ -100,3 +100,9 @@ def test_a_signal_leaves_nothing_half_written(run, tmp_path, number):
     last = "interrupted" if number == signal.SIGINT else "terminated"
     assert error.splitlines()[-1] == last  # not behind the bar
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_names_that_are_no_unicode_are_refused_in_one_line(run):
+    done = run("prepare", os.fsdecode(b"\xff.h5ad"))
+    assert done.exit_code == 2
+    assert "is no UTF-8 text: rename it" in " ".join(done.stderr.replace("│", " ").split())
