@@ -1,4 +1,7 @@
 from . import (
+    clustering as clustering,
+)
+from . import (
     data as data,
 )
 from . import (
@@ -59,6 +62,8 @@ from .data.read import read as read
 from .data.slide import Slide as Slide
 from .data.synthetic import make_tissue as make_tissue
 from .data.writing import write as write
+from .inference.domains import domain_curve as domain_curve
+from .inference.domains import domains as domains
 from .inference.embedding import embed as embed
 from .inference.generating import generate as generate
 from .report.slide_report import report_slide as report_slide

@@ -10,7 +10,7 @@ import spatiagraph
 
 ROOT = Path(spatiagraph.__file__).parent
 LAYERS = [
-    {"data", "graph", "kernels", "flow"},
+    {"data", "graph", "kernels", "flow", "clustering"},
     {"nn"},
     {"models", "heads", "losses", "pairing"},
     {"tasks", "evaluate", "retrieval"},
@@ -32,7 +32,7 @@ SHARED = {
     "_tables",
     "testing",
 }
-ALONE = {"graph", "kernels", "flow"}  # import nothing of ours but the shared leaves
+ALONE = {"graph", "kernels", "flow", "clustering"}  # import nothing of ours but the shared leaves
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))
 

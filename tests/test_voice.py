@@ -9,8 +9,8 @@ import spatiagraph
 
 ROOT = Path(spatiagraph.__file__).parent
 ROOMS = [
-    "cli", "data", "evaluate", "flow", "graph", "heads", "kernels", "losses", "models", "nn",
-    "plot", "report", "retrieval", "tasks", "training",
+    "cli", "clustering", "data", "evaluate", "flow", "graph", "heads", "kernels", "losses",
+    "models", "nn", "plot", "report", "retrieval", "tasks", "training",
 ]  # fmt: skip
 CLAUSES = {"what", "which", "where", "when", "how", "whether", "why", "who"}
 

@@ -13,6 +13,7 @@ import spatiagraph
 from spatiagraph._reasons import reason
 from spatiagraph.cli.demo import demo
 from spatiagraph.cli.doctor import doctor
+from spatiagraph.cli.domains import domains
 from spatiagraph.cli.embed import embed
 from spatiagraph.cli.ending import (
     UNEXPECTED,
@@ -145,5 +146,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-for command in (demo, doctor, prepare, fit, embed, search, generate, morphology, report, evaluate):
+for command in (
+    demo,
+    doctor,
+    prepare,
+    fit,
+    embed,
+    domains,
+    search,
+    generate,
+    morphology,
+    report,
+    evaluate,
+):
     app.command(cls=_Command)(command)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from spatiagraph.data.slide import Slide
 
+_TRANSFER = "transfer"
 _FROM_IMAGES = ("image_to_genes", "retrieval")
 _CROP_PX = 112
 _CELL_WINDOW_UM = 24.0  # a nucleus and what surrounds it
@@ -20,7 +21,7 @@ _SPOT_WINDOW = 0.8  # of the pitch
 
 
 class Protocol(StrEnum):
-    """Protocols of :func:`spatiagraph.evaluate.run_protocols`."""
+    """Protocols of :func:`spatiagraph.evaluate.run_protocols`, and transfer between donors."""
 
     domains_kmeans = "domains_kmeans"
     domains_gmm = "domains_gmm"
@@ -33,11 +34,15 @@ class Protocol(StrEnum):
     imputation_entries = "imputation_entries"
     image_to_genes = "image_to_genes"
     retrieval = "retrieval"
+    transfer = "transfer"
 
 
 @with_slide_options
 def evaluate(
-    slide: Annotated[Path, typer.Argument(help="Slide with embeddings in obsm, of any method.")],
+    slides: Annotated[
+        list[Path],
+        typer.Argument(help="Slide with embeddings in obsm, of any method; several for transfer."),
+    ],
     slide_options: SlideOptions,
     embedding: Annotated[
         list[str] | None,
@@ -59,6 +64,13 @@ def evaluate(
         typer.Option(help="Side of the image window in µm; 24, or 0.8 of the pitch of spots."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Clusterings of each embedding.", min=1)] = 5,
+    donor_key: Annotated[
+        str | None,
+        typer.Option(help="Column of obs that names the donor of each slide, for transfer."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Model that transfer trains on the other donors; none for none.")
+    ] = "context",
     out: Annotated[
         Path | None, typer.Option(help="Write the tidy table to this .csv, a picture beside it.")
     ] = None,
@@ -71,9 +83,15 @@ def evaluate(
     Leiden sweeps, imputation of hidden genes, and prediction of genes from the image are run when
     --protocol names them. Imputation shows its baselines only: embeddings have seen all genes.
     Images are shown beside colour statistics, a random network and sequencing depth.
+
+    --protocol transfer takes slides of several donors. Each donor is left out in turn: a model is
+    trained on the others and embeds it as it is; then labels are carried over, domains found on all
+    slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
+    means, Harmony if it is installed, and a regression on genes.
     """
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
+    from spatiagraph.cli.transfer import score_donors
     from spatiagraph.data.checks import nearest
     from spatiagraph.evaluate import run_protocols
     from spatiagraph.inference.domains import known_labels
@@ -81,7 +99,17 @@ def evaluate(
 
     if out is not None:
         check_output_file(out, ".csv")
-    section = slide_options.read(slide, molecules=False)
+    wanted = [name.value for name in protocol or ()]
+    if _TRANSFER in wanted:
+        if wanted != [_TRANSFER]:
+            raise ValueError(f"Expected --protocol {_TRANSFER} alone, got {', '.join(wanted)}")
+        cohort = slide_options.read_all(slides, molecules=False)
+        column = domains or types
+        if column is None or (domains and types):
+            raise ValueError("Expected --domains or --types, one of them, for transfer")
+        score_donors(cohort, column, unlabelled or (), donor_key, model, seeds, out)
+        return
+    section = slide_options.read_one(slides, molecules=False)
     slots = [str(k) for k in section.adata.obsm if str(k).startswith("X_")]
     for option, keys in {"embedding": embedding, "image-embedding": image_embedding}.items():
         for key in keys or ():
@@ -89,7 +117,6 @@ def evaluate(
                 close = nearest(key, [str(k) for k in section.adata.obsm])
                 raise ValueError(f"Expected a slot of obsm for --{option}, got {key!r}. {close}")
     slots = embedding or [key for key in slots if key not in (image_embedding or ())]
-    wanted = [name.value for name in protocol or ()]
     with_images = {*wanted} & {*_FROM_IMAGES}
     crops, image_mask = _crops(section, window_um) if with_images else (None, None)
     table = run_protocols(

@@ -127,7 +127,17 @@ class SlideOptions:
         Raises:
             ValueError: If there are several by ``--sample-key``, of which ``--sample`` names none.
         """
-        slides = self.read_all([path], molecules=molecules)
+        return self.read_one([path], molecules=molecules)
+
+    def read_one(self, paths: Sequence[Path], *, molecules: bool = True) -> "Slide":
+        """The only slide of some files or folders.
+
+        Raises:
+            ValueError: If there are several.
+        """
+        if len(paths) > 1:
+            raise ValueError(f"Expected one slide, got {len(paths)}")
+        slides = self.read_all(paths, molecules=molecules)
         if len(slides) > 1:
             names = ", ".join(slide.slide_id for slide in slides[:8])
             raise ValueError(

@@ -43,6 +43,12 @@ from . import (
 from . import (
     protocols as protocols,
 )
+from . import (
+    transfer as transfer,
+)
+from . import (
+    transfer_baselines as transfer_baselines,
+)
 from .baselines import (
     domain_baselines as domain_baselines,
 )
@@ -107,3 +113,5 @@ from .prediction import pearson_given as pearson_given
 from .probe import random_folds as random_folds
 from .probe import score_probe as score_probe
 from .protocols import run_protocols as run_protocols
+from .transfer import score_transfer as score_transfer
+from .transfer import summarize_transfer as summarize_transfer

@@ -1,27 +1,23 @@
 """Leiden clusters over a sweep of resolutions, as foundation models report them, and without it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
-from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph._optional import require
+from spatiagraph.clustering.leiden import leiden, neighbor_graph
 from spatiagraph.evaluate.baselines import Expression, neighbor_mean, pca
 from spatiagraph.evaluate.inputs import as_codes, as_embeddings, as_expression
 
 RESOLUTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
-_MAX_DIMS = 50  # a wider embedding is reduced first
-_K = 15
+_MAX_DIMS = 50  # components of the baselines
 
 
 def score_clusters(
@@ -99,8 +95,8 @@ def score_clusters(
             for seed in range(num_seeds):
                 cells = _sample(rows, truth, max_cells, seed)
                 if graph is None or len(cells) < len(rows):
-                    graph = _neighbor_graph(z[cells])
-                found = [_leiden(graph, resolution, seed) for resolution in sweep]
+                    graph = neighbor_graph(z[cells])
+                found = [leiden(graph, resolution, seed) for resolution in sweep]
                 runs.append(_scores(truth[cells], found, sweep, resolutions))
                 bar.update()
             frame = pd.DataFrame(runs)
@@ -135,25 +131,6 @@ def _sample(
         return rows
     kept, _ = train_test_split(rows, train_size=max_cells, stratify=truth[rows], random_state=seed)
     return np.sort(kept)
-
-
-def _neighbor_graph(z: NDArray[np.floating]) -> Any:
-    """Graph of the nearest cells in the embedding, without weights or directions."""
-    igraph = require("igraph", extra="cluster", purpose="Leiden clustering")
-    if z.shape[1] > _MAX_DIMS:
-        z = PCA(min(_MAX_DIMS, len(z)), random_state=0).fit_transform(z)
-    k = min(_K, len(z) - 1)
-    near = NearestNeighbors(n_neighbors=k).fit(z).kneighbors(return_distance=False)
-    edges = np.stack([np.repeat(np.arange(len(z)), k), near.ravel()], axis=1)
-    return igraph.Graph(len(z), edges).simplify()
-
-
-def _leiden(graph: Any, resolution: float, seed: int) -> NDArray[np.int64]:
-    leidenalg = require("leidenalg", extra="cluster", purpose="Leiden clustering")
-    partition = leidenalg.find_partition(
-        graph, leidenalg.RBConfigurationVertexPartition, resolution_parameter=resolution, seed=seed
-    )
-    return np.asarray(partition.membership, dtype=np.int64)
 
 
 def _scores(

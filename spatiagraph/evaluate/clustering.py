@@ -1,41 +1,37 @@
 """Spatial domains: clusters of an embedding against the regions that an expert drew."""
 
 from collections.abc import Collection, Mapping
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from spatiagraph.clustering.clusters import Clusterer
+from spatiagraph.clustering.names import as_clusterer
 from spatiagraph.evaluate.inputs import as_codes, as_embedding, as_embeddings
-
-Method = Literal["kmeans", "gmm"]
-
-_MAX_GMM_DIMS, _GMM_DIMS = 30, 20  # a wider embedding is reduced first
 
 
 def cluster_domains(
-    embeddings: ArrayLike | Tensor, num_domains: int, *, method: Method = "kmeans", seed: int = 0
+    embeddings: ArrayLike | Tensor,
+    num_domains: int,
+    *,
+    method: str | Clusterer = "kmeans",
+    seed: int = 0,
 ) -> NDArray[np.int64]:
     """Domains as clusters of cells with a similar embedding.
 
-    ``"kmeans"``: the best of 10 restarts, on the embedding as it is. ``"gmm"``: a Gaussian mixture
-    whose components share one covariance (mclust's EEE), the best of 5 restarts; on the first 20
-    principal components where there are more than 30 dimensions, after division by one standard
-    deviation over all of them, which leaves the shape alone and puts the regulariser (1e-5) on
-    scale. Which of the two is better differs from slide to slide: report both.
+    Which of k-means and the mixture is better differs from slide to slide: report both.
 
     Args:
         embeddings: Embedding of each cell, ``[N, D]``. No column is rescaled.
         num_domains: Number of domains, ``K``; fewer where fewer embeddings differ, as at the
             tissue level of a small slide.
-        method: ``"kmeans"`` or ``"gmm"``.
+        method: ``"kmeans"`` (:class:`~spatiagraph.clustering.KMeans`), ``"gmm"``
+            (:class:`~spatiagraph.clustering.Mixture`), ``"leiden"``
+            (:class:`~spatiagraph.clustering.Leiden`), or a clusterer.
         seed: The same seed gives the same domains.
 
     Returns:
@@ -49,28 +45,12 @@ def cluster_domains(
         2
     """
     z = as_embedding(embeddings)
-    _check_method(method)
+    clusterer = as_clusterer(method)
     if not 1 <= num_domains <= len(z):
         raise ValueError(
             f"Expected 'num_domains' between 1 and the {len(z)} cells, got {num_domains}"
         )
-    num_domains = min(num_domains, len(np.unique(z, axis=0)))
-    if method == "kmeans":
-        model = KMeans(num_domains, n_init=10, random_state=seed)
-        return model.fit_predict(z).astype(np.int64)
-    if z.shape[1] > _MAX_GMM_DIMS:
-        z = PCA(min(_GMM_DIMS, len(z)), random_state=0).fit_transform(z)
-    z = z.astype(np.float64)  # a covariance of few different rows needs the digits
-    z = (z - z.mean(axis=0)) / (z.std() or 1.0)
-    mixture = GaussianMixture(
-        num_domains,
-        covariance_type="tied",
-        n_init=5,
-        reg_covar=1e-5,
-        max_iter=200,
-        random_state=seed,
-    )
-    return mixture.fit_predict(z).astype(np.int64)
+    return clusterer(z, min(num_domains, len(np.unique(z, axis=0))), seed).labels
 
 
 def score_domains(
@@ -78,7 +58,7 @@ def score_domains(
     labels: ArrayLike | pd.Series | Tensor,
     *,
     num_domains: int | None = None,
-    method: Method = "kmeans",
+    method: str | Clusterer = "kmeans",
     num_seeds: int = 5,
     ignore: Collection[object] = (),
     progress: bool = False,
@@ -93,7 +73,7 @@ def score_domains(
         embeddings: Name → embedding of each cell, ``[N, D]``.
         labels: Domain of each cell, ``[N]``; missing values and integers below 0 are no label.
         num_domains: Number of clusters; by default the number of different labels.
-        method: ``"kmeans"`` or ``"gmm"``, as in :func:`cluster_domains`.
+        method: A clusterer or its name, as in :func:`cluster_domains`.
         num_seeds: Clusterings to average over, with seeds 0, 1, ...
         ignore: Labels that mean "not labelled", such as ``("undetermined",)``.
         progress: Show a bar.
@@ -114,7 +94,8 @@ def score_domains(
     """
     truth = as_codes(labels, ignore)
     arrays = as_embeddings(embeddings, len(truth))
-    _check_method(method)
+    clusterer = as_clusterer(method)
+    shown = method if isinstance(method, str) else repr(method)
     if num_seeds < 1:
         raise ValueError(f"Expected 'num_seeds' of at least 1, got {num_seeds}")
     rows = np.flatnonzero(truth >= 0)
@@ -127,11 +108,11 @@ def score_domains(
         )
     k = num_labels if num_domains is None else num_domains
     table = {}
-    with tqdm(total=len(arrays) * num_seeds, desc=method, disable=not progress) as bar:
+    with tqdm(total=len(arrays) * num_seeds, desc=shown, disable=not progress) as bar:
         for name, z in arrays.items():
             ari, nmi = np.empty(num_seeds), np.empty(num_seeds)
             for seed in range(num_seeds):
-                found = cluster_domains(z[rows], k, method=method, seed=seed)
+                found = cluster_domains(z[rows], k, method=clusterer, seed=seed)
                 ari[seed] = adjusted_rand_score(truth, found)
                 nmi[seed] = normalized_mutual_info_score(truth, found)
                 bar.update()
@@ -143,11 +124,6 @@ def score_domains(
                 "NMI_std": nmi.std(ddof=1) if several else np.nan,
                 "num_domains": k,
                 "num_cells": len(rows),
-                "method": method,
+                "method": shown,
             }
     return pd.DataFrame.from_dict(table, orient="index")
-
-
-def _check_method(method: str) -> None:
-    if method not in get_args(Method):
-        raise ValueError(f'Expected \'method\' "kmeans" or "gmm", got {method!r}')

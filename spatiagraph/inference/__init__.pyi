@@ -7,6 +7,7 @@ from . import imputing as imputing
 from . import querying as querying
 from . import transition_scores as transition_scores
 from . import transplanting as transplanting
+from . import zero_shot as zero_shot
 from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states
 from .domains import find_domains as find_domains
@@ -23,3 +24,4 @@ from .transition_scores import fit_and_score_transitions as fit_and_score_transi
 from .transition_scores import score_transitions as score_transitions
 from .transition_scores import transition_generator as transition_generator
 from .transplanting import transplant as transplant
+from .zero_shot import ZeroShot as ZeroShot

@@ -19,15 +19,21 @@ def model_name(adata: AnnData) -> str:
     Raises:
         ValueError: If it has none.
     """
-    notes = adata.uns.get(keys.UNS)
-    name = notes.get("name") if isinstance(notes, Mapping) else None
-    needed = [keys.embedding_key(str(name), level) for level in level_names(adata) or ("cell",)]
-    if not isinstance(name, str) or any(key not in adata.obsm for key in needed):
+    if not is_embedded(adata):
         raise ValueError(
             f"Expected a slide that `spatiagraph embed` has embedded, found no embeddings in obsm "
             f"({', '.join(adata.obsm) or 'empty'})"
         )
-    return name
+    return str(adata.uns[keys.UNS]["name"])
+
+
+def is_embedded(adata: AnnData) -> bool:
+    """Whether a slide has the embeddings of a model."""
+    notes = adata.uns.get(keys.UNS)
+    name = notes.get("name") if isinstance(notes, Mapping) else None
+    return isinstance(name, str) and all(
+        keys.embedding_key(name, level) in adata.obsm for level in level_names(adata) or ("cell",)
+    )
 
 
 def level_names(adata: AnnData) -> tuple[str, ...]:

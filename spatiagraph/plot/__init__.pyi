@@ -8,6 +8,9 @@ from . import (
     curves as curves,
 )
 from . import (
+    domains as domains,
+)
+from . import (
     galleries as galleries,
 )
 from . import (
@@ -30,6 +33,7 @@ from .curves import (
 from .curves import (
     training_curves as training_curves,
 )
+from .domains import domain_curve as domain_curve
 from .galleries import gallery as gallery
 from .galleries import transition_gallery as transition_gallery
 from .levels import hierarchy as hierarchy

@@ -14,11 +14,11 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.inference.domains import (
     OURS,
     Domains,
-    domain_column,
     find_domains,
     known_labels,
 )
-from spatiagraph.inference.embedded import check_level, embedding_record, level_names, model_name
+from spatiagraph.inference.domains.write import confidence_key
+from spatiagraph.inference.embedded import check_level, embedding_record, model_name
 from spatiagraph.models.base import SlideModel
 from spatiagraph.report.compose import slide_page
 from spatiagraph.report.generation import Generation
@@ -60,7 +60,8 @@ def report_slide(
         path: The HTML file to write.
         labels: Column of ``obs`` with known domains, to score beside baselines.
         unlabelled: Labels that mean there is none.
-        num_domains: Number of domains; that of the labels, or else 7, when not given.
+        num_domains: Number of domains; that of the labels, or else 7 with a warning, when not
+            given.
         model: The model, for the coverage of its panel.
         run: Folder of the run that trained it, for the curve and the arguments.
         generation: Images of cells in another state, see
@@ -80,8 +81,10 @@ def report_slide(
         record, history = read_record(Path(run)), read_history(Path(run))
     found = find_domains(slide, truth, num_domains=num_domains, seed=seed)
     if isinstance(given, AnnData):  # a slide works on a copy of the table of cells
-        for level in level_names(slide.adata) or (first,):
-            given.obs[domain_column(name, level)] = slide.adata.obs[domain_column(name, level)]
+        column = keys.group_key(name, "domain")
+        for own in (column, confidence_key(column)):
+            given.obs[own] = slide.adata.obs[own]
+        given.uns[keys.UNS] = slide.adata.uns[keys.UNS]
     coverage, missing = None, list[str]()
     if model is not None:
         coverage = model.panel.coverage([slide]).set_index("slide_id")
@@ -90,7 +93,7 @@ def report_slide(
         slide,
         run=record,
         history=history,
-        domains=_drawn(found.domains),
+        domains=found.domains,
         labels=labels,
         scores=_shown(found.scores),
         highlight=OURS,
@@ -99,15 +102,10 @@ def report_slide(
         generation=generation,
         coverage=coverage,
         missing=missing,
-        warnings=warnings,
+        warnings=[*warnings, *([] if found.note is None else [found.note])],
     )
     written = page.write(path)
-    return SlideReport(found.domains, found.scores, found.index, written, page)
-
-
-def _drawn(domains: dict[str, pd.Series]) -> dict[str, pd.Series]:
-    """Domains of the finest level: above it, groups have the outlines that a rule gave them."""
-    return dict([next(iter(domains.items()))])
+    return SlideReport(found.domains, found.scores, found.index, found.note, written, page)
 
 
 def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:

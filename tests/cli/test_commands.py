@@ -112,7 +112,7 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
     for file in ("report.html", "embeddings.h5ad", "index/index.faiss", "run/model/config.json"):
         assert (out / file).is_file()
     adata = anndata.read_h5ad(out / "embeddings.h5ad")
-    assert {"context_domain_niche", "context_domain_tissue"} <= set(adata.obs)
+    assert {"context_domain", "context_domain_confidence"} <= set(adata.obs)
 
 
 def test_demo_shows_cells_in_another_state(run, tmp_path):

@@ -62,3 +62,35 @@ def test_labels_that_are_numbers_can_mean_unlabelled(run, workplace, tmp_path):
     assert done.exit_code == 0, done.output
     table = pd.read_csv(out).set_index(["embedding", "metric"])["value"]
     assert table["peer", "ARI"] == 1
+
+
+def test_transfer_leaves_out_each_donor(run, tmp_path):
+    paths = [run.tissue(tmp_path / f"{name}.h5ad", seed=n) for n, name in enumerate("abc")]
+    for path, donor in zip(paths, ("ann", "bob", "bob"), strict=True):
+        adata = anndata.read_h5ad(path)
+        adata.obs["patient"] = donor
+        adata.write_h5ad(path)
+    out = tmp_path / "scores.csv"
+    named = [word for name in "abc" for word in ("--slide-id", name)]
+    arguments = ["--protocol", "transfer", "--domains", "niche", "--donor-key", "patient", *named]
+    done = run("evaluate", *paths, *arguments, "--seeds", 1, "--out", out)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(out).set_index(["embedding", "donor"])
+    assert set(table.index.get_level_values("donor")) == {"ann", "bob"}
+    assert {"context_cell", "context_niche", "pca30_nbr15", "sqrt_expression", "chance"} <= set(
+        table.index.get_level_values("embedding")
+    )
+    assert table.loc[("context_niche", "bob"), "num_cells"] == 600
+    assert table.loc["context_niche", "precision"].between(0, 1).all()
+    assert "context_niche" in done.stdout
+
+
+def test_transfer_without_donors_or_with_other_protocols_is_refused(run, workplace, tmp_path):
+    path = run.tissue(tmp_path / "slide.h5ad")
+    transfer = ["--protocol", "transfer", "--domains", "niche"]
+    run.refused(run("evaluate", path, *transfer), "donor of slide", "--donor-key")
+    run.refused(run("evaluate", path, *transfer, "--donor-key", "patient"), "'patient'")
+    mixed = run("evaluate", path, *transfer, "--protocol", "imputation")
+    run.refused(mixed, "transfer alone")
+    run.refused(run("evaluate", path, "--protocol", "transfer"), "--domains or --types")
+    run.refused(run("evaluate", path, path, "--domains", "niche"), "one slide, got 2")

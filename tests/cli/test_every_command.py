@@ -66,6 +66,30 @@ REFUSED = {
             [f"'{ABSENT}'"],
         ),
     ],
+    "domains": [
+        ("no such slide", "{tmp}/no.h5ad", ["no.h5ad"]),
+        ("a number and no file", "{work}/embedded.h5ad --k 3", ["--k and --out"]),
+        (
+            "a folder for one slide",
+            "{work}/embedded.h5ad --k 3 --out {tmp}/folder",
+            ["ends in .h5ad", "1 slides"],
+        ),
+        (
+            "no such level",
+            "{work}/embedded.h5ad --k 3 --method kmeans --embedding organ --out {tmp}/a.h5ad",
+            ["'organ'", "niche"],
+        ),
+        (
+            "a column of somebody else",
+            "{work}/embedded.h5ad --k 3 --method kmeans --key cell_type --out {tmp}/a.h5ad",
+            ["'cell_type'", "another key"],
+        ),
+        (
+            "more domains than cells",
+            "{work}/embedded.h5ad --k 9999 --out {tmp}/a.h5ad",
+            ["300 cells", "9999"],
+        ),
+    ],
     "embed": [
         ("no such model", "{tmp}/folder {work}/slide.h5ad --out {tmp}/a.h5ad", ["config.json"]),
         ("no such slide", "{work}/run {tmp}/no.h5ad --out {tmp}/a.h5ad", ["no.h5ad"]),

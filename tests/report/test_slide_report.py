@@ -15,10 +15,12 @@ def test_a_slide_with_cells_without_a_niche_is_shown(tmp_path):
         slide.adata.obsm[f"X_context_{level}"] = z.astype(np.float32)
     slide.adata.uns["spatiagraph"] = {"name": "context"}
     found = sg.report_slide(slide, tmp_path / "page.html", labels="niche")
-    assert list(found.domains) == ["domains at niche level", "domains at tissue level"]
+    assert list(found.domains) == ["domains"]
     for values in found.domains.values():
         assert np.flatnonzero(values.isna()).tolist() == [3, 7]
-    assert found.scores.loc["spatiagraph", "ARI"] == 1
+    assert found.scores.loc["niches of context", "ARI"] == 1
+    assert found.scores.loc["spatiagraph", "ARI"] > 0.5
+    assert found.note is None
     assert len(found.index) == 198
     assert "none (2)" in found.path.read_text(encoding="utf-8")
 
@@ -36,11 +38,21 @@ def test_an_anndata_is_reported_as_its_slide_is(tmp_path):
         done = sg.report_slide(given, tmp_path / f"{number}.html", labels="niche", model=model)
         pages.append(done)
         obs = (given.adata if number == 0 else given).obs
-        for level in ("niche", "tissue"):
-            expected = done.domains[f"domains at {level} level"].tolist()
-            assert obs[f"context_domain_{level}"].tolist() == expected
+        assert obs["context_domain"].tolist() == done.domains["domains"].tolist()
+        assert obs["context_domain_confidence"].notna().all()
     first, second = pages
     assert first.scores.equals(second.scores)
+
+
+def test_a_number_of_domains_that_nobody_chose_is_said(tmp_path):
+    _, slide, _ = embedded()
+    done = sg.report_slide(slide, tmp_path / "page.html")
+    assert done.domains["domains"].nunique() == 7
+    assert "Nobody chose the number of domains" in (tmp_path / "page.html").read_text()
+    done = sg.report_slide(slide, tmp_path / "page.html", num_domains=3)
+    assert done.note is None
+    assert done.domains["domains"].nunique() == 3
+    assert "Nobody chose" not in (tmp_path / "page.html").read_text()
 
 
 def test_what_cannot_be_reported_is_refused_before_a_page_is_made(tmp_path):

@@ -1,20 +1,27 @@
-"""``find_domains``: groups of an embedded slide clustered at every level, scored and indexed."""
+"""``find_domains``: domains of an embedded slide, with their scores and an index of its first level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spatiagraph import keys
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
-from spatiagraph.inference.embedded import check_level, level_names, model_name
+from spatiagraph.inference.domains.write import domains
+from spatiagraph.inference.embedded import check_level, model_name
 from spatiagraph.retrieval.index import NicheIndex
 
 OURS = "spatiagraph"
-"""Row of the scores of the slide's own embeddings."""
+"""Row of the scores of the domains that were found."""
+_NUM_DOMAINS = 7  # where nobody chose
+_NOT_CHOSEN = (
+    f"Nobody chose the number of domains, so there are {_NUM_DOMAINS}. `spatiagraph domains` shows "
+    "how well each number holds together."
+)
 _NUM_STATES = 4  # clusters of cells where no states are known
 
 
@@ -23,19 +30,16 @@ class Domains:
     """Domains of an embedded slide, their agreement with labels, and an index of its first level.
 
     Attributes:
-        domains: Level → domain of each cell, ``[N]``.
+        domains: Name → domain of each cell, ``[N]``.
         scores: One row per method, if the slide has labels.
         index: Embeddings of the first level, that of niches in most models.
+        note: Word of warning, where nobody chose the number of domains.
     """
 
     domains: dict[str, pd.Series]
     scores: pd.DataFrame | None
     index: NicheIndex
-
-
-def domain_column(name: str, level: str) -> str:
-    """Column of ``obs`` for the domains of a model's embeddings at a level."""
-    return f"{keys.group_key(name, 'domain')}_{level}"
+    note: str | None
 
 
 def known_labels(slide: Slide, labels: str | None, unlabelled: Sequence[str]) -> pd.Series | None:
@@ -72,43 +76,51 @@ def find_domains(
     num_domains: int | None = None,
     seed: int = 0,
 ) -> Domains:
-    """Cluster the levels of a slide, score the first if there are labels, and index it.
+    """Find the domains of an embedded slide, score them if there are labels, index its first level.
 
-    The first level is that of niches in most models. A model without levels is clustered by its
-    cells.
+    The first level is that of niches in most models; of a model without levels it is that of cells.
 
     Args:
         slide: A slide with embeddings. Domains are written to its ``obs``.
         truth: Known domain of each cell, as :func:`known_labels` gives it.
-        num_domains: Number of domains; that of the labels, or else 7, when not given.
+        num_domains: Number of domains; that of the labels, or else 7 with a word about it, when
+            not given.
         seed: Of the clustering.
     """
     adata = slide.adata
     name = model_name(adata)
-    first = check_level(adata, None)
-    key = keys.embedding_key(name, first)
+    level = check_level(adata, None)
+    key = keys.embedding_key(name, level)
+    note = None
     if num_domains is None:
-        num_domains = 7 if truth is None else truth.nunique()
-    domains, has = {}, {}
-    for level in level_names(adata) or (first,):
-        z = np.asarray(adata.obsm[keys.embedding_key(name, level)])
-        own = has[level] = np.isfinite(z).all(1)  # a cell without a niche has none
-        codes = np.full(len(z), -1)
-        codes[own] = cluster_domains(z[own], min(num_domains, own.sum()), seed=seed)
-        numbers = pd.RangeIndex(1, int(codes.max()) + 2)
-        found = pd.Categorical.from_codes(codes, numbers).remove_unused_categories()
-        adata.obs[domain_column(name, level)] = found
-        domains[f"domains at {level} level"] = pd.Series(found)
+        num_domains = _NUM_DOMAINS if truth is None else truth.nunique()
+        note = _NOT_CHOSEN if truth is None else None
+    column = keys.group_key(name, "domain")
+    found = domains(slide, min(num_domains, slide.num_cells), key=column, seed=seed)
     scores = None
     if truth is not None:
+        own = np.isfinite(adata.obsm[key]).all(1) & (found.labels >= 0)
         baselines = domain_baselines(
             slide.counts, slide.pos, expression=slide.expression, seed=seed
         )
-        own = has[first]
-        methods = {OURS: adata.obsm[key], **baselines}
+        methods = {f"{name}, {level}": adata.obsm[key], **baselines}
         scores = score_domains({name: z[own] for name, z in methods.items()}, truth[own])
+        known = own & truth.notna().to_numpy()
+        scores = pd.concat([_score(found.labels[known], truth[known]), scores])
     index = NicheIndex.from_slides({slide.slide_id: adata}, key)
-    return Domains(domains, scores, index)
+    return Domains({"domains": pd.Series(adata.obs[column].to_numpy())}, scores, index, note)
+
+
+def _score(labels: np.ndarray, truth: pd.Series) -> pd.DataFrame:
+    """Row of the table for the domains that were found, which are of one clustering."""
+    known = truth.astype(str).to_numpy()
+    row = {
+        "ARI": adjusted_rand_score(known, labels),
+        "ARI_std": np.nan,
+        "NMI": normalized_mutual_info_score(known, labels),
+        "NMI_std": np.nan,
+    }
+    return pd.DataFrame(row, index=[OURS])
 
 
 def cluster_states(section: Slide, name: str, seed: int) -> tuple[str, list[tuple[str, str, str]]]:

@@ -1,0 +1,13 @@
+from . import clusterers as clusterers
+from . import clusters as clusters
+from . import leiden as leiden
+from . import names as names
+from . import votes as votes
+from .clusterers import KMeans as KMeans
+from .clusterers import Mixture as Mixture
+from .clusters import Clusterer as Clusterer
+from .clusters import Clusters as Clusters
+from .leiden import Leiden as Leiden
+from .names import as_clusterer as as_clusterer
+from .votes import agreement as agreement
+from .votes import vote as vote

@@ -1,0 +1,113 @@
+"""Transfer to donors never seen, ours beside baselines: three cohorts, each donor left out once.
+
+    pytest -m benchmark -s tests/benchmarks/test_bench_transfer.py
+
+Needs SPATIAGRAPH_DATA and, for Harmony, the extra [harmony]. Our model is trained by default on the
+other donors (``context``), or only started from their components (``start``). In the cohort of
+types a seventh of the cells is hidden: their row is the mean of their slide, for every method, and
+only they are scored.
+"""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import spatiagraph as sg
+from spatiagraph.evaluate import neighbor_mean, score_transfer, summarize_transfer
+from spatiagraph.inference import ZeroShot
+from spatiagraph.inference.domains import Sections
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
+
+PATIENTS = int(os.environ.get("PATIENTS", "6"))
+
+
+def of_context(seen):
+    model = sg.models.ContextModel.for_slides(seen, image=None, seed=0)
+    sg.fit(model, list(seen), seed=0, accelerator="cpu", progress=False)
+    return model
+
+
+def start_of_context(seen):
+    return sg.models.ContextModel.for_slides(seen, image=None, seed=0)
+
+
+def show(slides, labels, more=None, **options):
+    sections = Sections(slides)
+    made = {"context": ZeroShot(slides, of_context), "start": ZeroShot(slides, start_of_context)}
+    ours = {f"{n}_{lv}": z.level(lv) for n, z in made.items() for lv in ("cell", "niche")}
+    table = score_transfer(
+        {**ours, **(more or {})},
+        sections.counts,
+        sections.pos,
+        labels,
+        donor=np.array([slide.donor for slide in slides])[sections.number],
+        slide=sections.number,
+        expression=sections.expression,
+        **options,
+    )
+    print("\n" + summarize_transfer(table).round(3).to_string(), flush=True)
+    wide = table.pivot_table(index="embedding", columns="donor", values="precision", sort=False)
+    print("\nprecision by donor\n" + wide.round(3).to_string(), flush=True)
+    return summarize_transfer(table)
+
+
+def labels_of(slides, column, unlabelled=()):
+    values = pd.concat([slide.adata.obs[column].astype(object) for slide in slides])
+    return values.mask(values.astype(str).isin(list(unlabelled))).reset_index(drop=True)
+
+
+def test_two_mice(real_data):
+    slides = [
+        sg.read(real_data / f"starmap_mpfc/{name}.h5ad", mpp=0.1, slide_id=name, donor=name)
+        for name in ("BZ5", "BZ9")
+    ]
+    table = show(slides, labels_of(slides, "domain"))
+    assert table.loc["pca30_nbr15", "precision"] > table.loc["chance", "precision"]
+
+
+def test_breast_cancer_patients(real_data):
+    slides = [
+        sg.read(
+            real_data / f"her2st/{name}.h5ad", pitch_um=200, image=False, slide_id=name, donor=name
+        )
+        for name in ("A1", "C1", "D1", "E1")
+    ]
+    table = show(slides, labels_of(slides, "label", ["undetermined"]))
+    assert table.loc["pca30_nbr15", "precision"] > table.loc["chance", "precision"]
+
+
+def test_hidden_types_of_colorectal_patients(real_data):
+    cells = pd.read_parquet(real_data / "codex_crc_types" / "cells.parquet")
+    kinds = sorted(cells["cell_type"].unique())
+    rng, slides, truth = np.random.default_rng(0), [], []
+    for patient in sorted(cells["patient"].unique())[:PATIENTS]:
+        own = cells[cells["patient"] == patient]
+        own = own[own["region"] == own["region"].iloc[0]].drop_duplicates(["x", "y"])
+        types = pd.Categorical(own["cell_type"], categories=kinds)
+        x = np.eye(len(kinds), dtype=np.float32)[types.codes]
+        hidden = rng.random(len(x)) < 1 / 7
+        x[hidden] = x[~hidden].mean(axis=0)
+        names = [f"{patient}_{n}" for n in range(len(x))]
+        adata = AnnData(x, pd.DataFrame(index=names), pd.DataFrame(index=kinds))
+        adata.obsm["spatial"] = own[["x", "y"]].to_numpy(float) * 0.377
+        slides.append(
+            sg.Slide(
+                adata, slide_id=f"p{patient}", donor=str(patient), expression="normalized",
+                assume_um=True,
+            )
+        )  # fmt: skip
+        truth += [
+            kind if is_hidden else None for kind, is_hidden in zip(types, hidden, strict=True)
+        ]
+    sections = Sections(slides)
+    means = [
+        neighbor_mean(sections.counts.toarray(), sections.pos, k, sections.number)
+        for k in (10, 25, 50)
+    ]
+    composition = np.concatenate(means, axis=1)
+    table = show(slides, pd.Series(truth, dtype=object), {"composition": lambda train: composition})
+    assert table.loc["composition", "precision"] > table.loc["chance", "precision"]
