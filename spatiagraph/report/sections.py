@@ -12,7 +12,6 @@ import spatiagraph
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
-from spatiagraph.inference.domains import domain_column
 from spatiagraph.inference.embedded import level_names
 from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
 from spatiagraph.plot.curves import training_curves
@@ -214,7 +213,4 @@ def add_scatter(
 def _of_levels(slide: Slide) -> set[str]:
     """Columns of ``obs`` with groups of a model's levels: where a rule divided, not biology."""
     name = slide.adata.uns.get(keys.UNS, {}).get("name", "")
-    levels = level_names(slide.adata)
-    return {keys.group_key(name, level) for level in levels} | {
-        domain_column(name, level) for level in levels
-    }
+    return {keys.group_key(name, level) for level in level_names(slide.adata)}

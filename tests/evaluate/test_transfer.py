@@ -90,7 +90,7 @@ def test_harmony_brings_shifted_slides_together():
     pytest.importorskip("harmonypy")
     counts, pos, _, donor = cohort(2, 200)
     shifted = counts.toarray()
-    shifted[donor == "donor1", :6] += 12
+    shifted[donor == "donor1", :6] += 1
     cells, train = Cells(csr_matrix(shifted), pos, donor, "counts"), donor == "donor0"
     apart = {}
     for name in ("pca30_nbr15", "harmony"):

@@ -1,4 +1,4 @@
-"""``find_domains``: domains of an embedded slide, with their scores and an index of its first level."""
+"""``find_domains``: domains of an embedded slide, their scores and an index of its first level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
