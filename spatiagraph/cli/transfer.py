@@ -72,10 +72,22 @@ def score_donors(
         progress=True,
     )
     say(f"\nLearned on other donors, of {len(set(donors))}; mean over donors")
-    print_table(summarize_transfer(table))
+    print_table(_readable(summarize_transfer(table)))
     if out is not None:
         write_csv(table, out)
         say(f"\nwritten to {out}")
+
+
+def _readable(summary: "pd.DataFrame") -> "pd.DataFrame":
+    """Mean and deviation in one column each: four metrics fit on a line."""
+    import pandas as pd
+
+    names = [name for name in summary if f"{name}_std" in summary]
+    columns = {}
+    for name in names:
+        pairs = zip(summary[name], summary[f"{name}_std"], strict=True)
+        columns[name] = [f"{m:.3f} ± {s:.3f}" if m == m else "–" for m, s in pairs]
+    return pd.DataFrame(columns, index=summary.index)
 
 
 def donor_of(slide: "Slide", key: str | None) -> str:
