@@ -18,7 +18,7 @@ def test_a_slide_with_cells_without_a_niche_is_shown(tmp_path):
     assert list(found.domains) == ["domains"]
     for values in found.domains.values():
         assert np.flatnonzero(values.isna()).tolist() == [3, 7]
-    assert found.scores.loc["niches of context", "ARI"] == 1
+    assert found.scores.loc["context, niche", "ARI"] == 1
     assert found.scores.loc["spatiagraph", "ARI"] > 0.5
     assert found.note is None
     assert len(found.index) == 198
