@@ -49,6 +49,22 @@ def check_store(path: Path) -> None:
                 check_file(Path(entry.path), "a file of a store")
 
 
+def check_store_place(path: Path) -> None:
+    """Refuse to put a Zarr store in the place of a folder of other things, which would be lost.
+
+    Args:
+        path: Where the store is to be.
+
+    Raises:
+        FileExistsError: There is a folder that is neither empty nor a store.
+    """
+    marks = (".zgroup", "zarr.json", ".zattrs")
+    if path.is_dir() and any(path.iterdir()) and not any((path / m).exists() for m in marks):
+        raise FileExistsError(
+            f"Expected a new folder or a Zarr store to replace, {str(path)!r} holds something else"
+        )
+
+
 @contextmanager
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write that takes the place of another once it is complete and on the disk.
@@ -64,7 +80,7 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         NotADirectoryError: A part of the path to it is a file.
         DiskFullError: There is no space for it, whatever library came to know first.
     """
-    place = Path(path).resolve()
+    place = _resolved(path)
     new = _beside(place, "new")
     with full_disk_named(path):
         _make_parents(place)
@@ -93,7 +109,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         NotADirectoryError: There is a file of that name, or a part of the path to it is one.
         DiskFullError: There is no space for it, whatever library came to know first.
     """
-    place = Path(path).resolve()
+    place = _resolved(path)
     if place.exists() and not place.is_dir():
         raise NotADirectoryError(f"Expected a folder to write to, {path} is a file")
     new, old = _beside(place, "new"), _beside(place, "old")
@@ -241,6 +257,20 @@ def _flush_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    """A path with its links followed.
+
+    Raises:
+        OSError: A link leads to itself.
+    """
+    try:
+        return Path(path).resolve()
+    except RuntimeError as err:  # what Python says of a loop before 3.13
+        raise OSError(
+            f"Expected a place to write to, {path} is a link that leads to itself"
+        ) from err
 
 
 def _beside(place: Path, age: str) -> Path:

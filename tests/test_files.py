@@ -166,3 +166,11 @@ def test_other_errors_pass_as_they_are(tmp_path):
     with pytest.raises(KeyError, match="area"), replaced_file(tmp_path / "a.csv") as new:
         raise_key_error(new)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("replaced", [replaced_file, replaced_folder])
+def test_a_link_that_leads_to_itself_is_named(tmp_path, replaced):
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(OSError, match="a is a link that leads to itself"):
+        with replaced(tmp_path / "a"):
+            pass

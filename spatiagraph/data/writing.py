@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph._files import replaced_folder
+from spatiagraph._files import check_store_place, replaced_folder
 from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
@@ -66,12 +66,14 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ValueError: The suffix is another.
+        FileExistsError: There is a folder that is no Zarr store.
         ImportError: A ``.zarr`` needs the extra ``[io]``.
     """
     target = Path(path)
     if target.suffix not in (".h5ad", ".zarr"):
         raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
     if target.suffix == ".zarr":
+        check_store_place(target)
         require("spatialdata", extra="io", purpose="Writing a SpatialData .zarr")
     return target
 

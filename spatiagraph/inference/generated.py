@@ -13,7 +13,7 @@ from anndata.utils import make_index_unique
 from numpy.typing import NDArray
 
 from spatiagraph import keys
-from spatiagraph._files import replaced_folder
+from spatiagraph._files import check_store_place, replaced_folder
 from spatiagraph.data.checks import check_real
 from spatiagraph.data.read.structure import read_anndata
 from spatiagraph.data.read.tables import positive_number
@@ -54,10 +54,12 @@ class GeneratedImages:
 
         Raises:
             ValueError: The name does not end in ``.zarr``.
+            FileExistsError: There is a folder that is no Zarr store.
         """
         target = Path(path)
         if target.suffix != ".zarr":
             raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
+        check_store_place(target)
         with (
             replaced_folder(target) as new,
             zarr_writers_ended(),

@@ -1236,3 +1236,17 @@ def test_a_scale_or_place_of_an_image_that_is_not_there_is_refused(tmp_path, opt
     for image in (None, False):
         with pytest.raises(ValueError, match=f"image for {next(iter(options))}, got none with a"):
             read(tmp_path / "a.h5ad", image=image, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transform": "clr"}, "transform='clr' with kind='protein', got kind='genes'"),
+        ({"type_key": "type"}, "type_key='type' with kind='types', got kind='genes'"),
+        ({"table": "cells"}, "table='cells' with a .zarr, got the file a.h5ad"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(tmp_path, options, message):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "a.h5ad", **options)

@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from spatiagraph.data import make_tissue, write
 from spatiagraph.data.read import read
+from spatiagraph.inference.generated import GeneratedImages
 
 
 @pytest.mark.parametrize("image", ["he", "dapi"])
@@ -73,3 +75,16 @@ def test_results_of_a_slide_in_a_store_find_its_image_again(tmp_path):
     again = read(tmp_path / "results.h5ad")
     first, second = (s.image.crops(slide.pos[:20], 12.0, 16)[0] for s in (slide, again))
     np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path):
+    folder = tmp_path / "slide.zarr"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for write_there in (
+        lambda: write(make_tissue(50, num_genes=20, image=None), folder),
+        lambda: GeneratedImages(np.zeros(0), np.zeros(0), pd.DataFrame(), 1.0).save(folder),
+    ):
+        with pytest.raises(FileExistsError, match="slide.zarr' holds something else"):
+            write_there()
+    assert [p.name for p in folder.iterdir()] == ["notes.txt"]

@@ -139,6 +139,15 @@ def read(  # type: ignore[misc]  # the two above take the options that are liste
         )
     if kind != "genes" and expression == "counts":
         raise ValueError(f"Expected expression='normalized' with kind={kind!r}, got 'counts'")
+    for argument, value, wanted in (
+        ("transform", transform, "protein"),
+        ("type_key", type_key, "types"),
+    ):
+        if value is not None and kind != wanted:
+            raise ValueError(
+                f"Expected {argument}={value!r} with kind={wanted!r}, got kind={kind!r}: leave it "
+                "out"
+            )
     options = Options(
         image=False if isinstance(image, SlideImage) else image,
         mpp=mpp,
@@ -216,6 +225,11 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
     if not source.exists():
         raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
     if source.is_file():
+        if options.table is not None:
+            raise ValueError(
+                f"Expected table={options.table!r} with a .zarr, got the file {source.name}: leave "
+                "it out"
+            )
         if source.suffix == ".h5ad":
             return source.stem, read_file(source)
         if is_table(source):
