@@ -24,6 +24,7 @@ from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
 from spatiagraph.nn.level import Level
 from spatiagraph.nn.pool import AttentionPool
+from spatiagraph.nn.residual import GatedMLP
 from spatiagraph.nn.transformer import GraphTransformer
 
 CELL_WINDOW_UM = 13.6
@@ -112,7 +113,11 @@ class ContextModel(HierarchicalModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             genes = GeneEncoder(
-                len(recipe.panel), channels, normalize_depth=counts, fixed_basis=True
+                len(recipe.panel),
+                channels,
+                hidden_channels=0,
+                normalize_depth=counts,
+                fixed_basis=True,
             )
             encoder = fusion = None
             crop = recipe.crop()
@@ -129,6 +134,9 @@ class ContextModel(HierarchicalModel):
                     channels, num_layers, heads, edge_dim=edge_dim, init_scale=0.1
                 ),
                 edge_encoding=edge_encoding,
+                # averaged components find domains better than what predicts genes best
+                change=GatedMLP(channels),
+                pool_context=False,
                 levels=[
                     Level(channels, pool=AttentionPool(channels, heads)) for _ in recipe.levels
                 ],

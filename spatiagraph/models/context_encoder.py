@@ -41,6 +41,10 @@ class ContextEncoder(Configurable):
             :class:`~spatiagraph.nn.PositionEncoding`, added to cells before ``conv``: positions in
             their group. For graphs whose edges stay inside groups; tiles are not exact
             otherwise.
+        change: Module ``(z) → [N, D]``, such as :class:`~spatiagraph.nn.GatedMLP`, added to cells
+            after groups were pooled: what only they learn.
+        pool_context: Pool what cells heard from their neighbours; ``False`` pools them as they came
+            in, so that groups stay where cells start.
         maskable: Have the learned vector that stands for hidden cells.
         num_hops: Hops over ``edge_index`` that ``conv`` looks; its ``num_layers`` when not given.
 
@@ -64,6 +68,8 @@ class ContextEncoder(Configurable):
         levels: Sequence[Level] | None = None,
         edge_encoding: nn.Module | None = None,
         position: nn.Module | None = None,
+        change: nn.Module | None = None,
+        pool_context: bool = True,
         maskable: bool = False,
         num_hops: int | None = None,
     ):
@@ -72,6 +78,8 @@ class ContextEncoder(Configurable):
         self.conv = conv
         self.edge_encoding = edge_encoding
         self.position = position
+        self.change = change
+        self.pool_context = pool_context
         self.hidden_cell = nn.Parameter(torch.randn(channels) * 0.02) if maskable else None
         self.levels = nn.ModuleList(
             [Level(channels), Level(channels)] if levels is None else levels
@@ -98,8 +106,10 @@ class ContextEncoder(Configurable):
         if self.position is not None:
             seen = seen + self.position(graph.pos, graph.levels[0].pos, graph.levels[0].own)
         h = self._converse(seen, graph)
-        found, losses = self._climb(h, graph, hidden, tokens)
+        found, losses = self._climb(h if self.pool_context else seen, graph, hidden, tokens)
         cell = z if self.gate is None else z + self.gate * (h - z)
+        if self.change is not None:
+            cell = cell + self.change(z)
         own = None
         for level, groups in zip(self._levels, found, strict=True):
             own = groups.own if own is None else region_of(own, groups.own)

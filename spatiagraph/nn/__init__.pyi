@@ -21,6 +21,7 @@ from . import morphology_profile as morphology_profile
 from . import patches as patches
 from . import pool as pool
 from . import renaming as renaming
+from . import residual as residual
 from . import start as start
 from . import token_cell as token_cell
 from . import token_fusion as token_fusion
@@ -70,6 +71,7 @@ from .pool import AttentionPool as AttentionPool
 from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool
 from .pool import TissuePool as TissuePool
+from .residual import GatedMLP as GatedMLP
 from .start import ProfileStart as ProfileStart
 from .token_cell import CellStreams as CellStreams
 from .token_cell import TokenCellEncoder as TokenCellEncoder

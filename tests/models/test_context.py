@@ -16,12 +16,14 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import ContextEncoder, ContextModel, default_recipe
 from spatiagraph.models.base import cell_graph, gene_mask
 from spatiagraph.nn import (
+    AttentionPool,
     CellEncoder,
     Cells,
     ConcatFusion,
     CrossAttention,
     CrossModalFusion,
     EdgeEncoding,
+    GatedMLP,
     GateFusion,
     GeneEncoder,
     GraphTransformer,
@@ -31,7 +33,7 @@ from spatiagraph.nn import (
     NichePool,
     PyGPool,
 )
-from spatiagraph.nn.cell_graph import CellGraph
+from spatiagraph.nn.cell_graph import CellGraph, LevelGraph
 from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks import pretraining
 
@@ -157,6 +159,23 @@ def test_the_gate_of_the_cell_opens_to_the_change_of_it_not_to_all_of_it():
     z = torch.randn(5, D)
     graph = CellGraph(torch.zeros(5, 2), torch.tensor([[0, 1], [1, 2]]), ())
     assert_close(encoder(z, graph).cell, 1.25 * z)
+
+
+@pytest.mark.parametrize("pool_context", [True, False])
+def test_groups_pool_what_cells_heard_or_cells_as_they_came(pool_context):
+    level = Level(D, pool=AttentionPool(D, hidden_channels=0), top_down=False)
+    encoder = ContextEncoder(
+        D, conv=Twice(), levels=[level], num_hops=1, change=GatedMLP(D), pool_context=pool_context
+    )
+    z = torch.randn(4, D)
+    own = torch.tensor([0, 0, 1, 1])
+    places = (LevelGraph(own, None, torch.zeros(2, 2)),)
+    graph = CellGraph(torch.zeros(4, 2), torch.tensor([[0, 1], [1, 2]]), places)
+    nn.init.constant_(encoder.change.gate, 0.5)
+    out = encoder(z, graph)
+    pooled = (2 if pool_context else 1) * z.view(2, 2, D).mean(1)
+    assert_close(out.levels[0].h, pooled)  # queries start at zero: a mean
+    assert_close(out.cell, z + 0.5 * encoder.change.mlp(z))
 
 
 @pytest.mark.parametrize(("genes", "image", "fusion", "context"), ALL)

@@ -104,13 +104,13 @@ def test_movement_is_relative_to_how_much_cells_differ_at_the_start():
     start = torch.from_numpy(sg.embed(model, slide, progress=False).obsm["X_context"])
     with torch.no_grad():  # twice as long: each cell moves by its own length
         model.cell_encoder.genes.linear.weight.mul_(2)
-        model.context_encoder.levels[0].top_down.gate[:4] = 0.3  # 4 of 24 channels of gates
+        model.context_encoder.levels[0].top_down.gate[:4] = 0.3  # 4 of 32 channels of gates
         model.context_encoder.levels[0].top_down.linear.weight.zero_()
         model.context_encoder.levels[0].top_down.linear.bias.zero_()
     length, spread = start.square().sum(), (start - start.mean(0)).square().sum()
     found = movement.values()
     assert found["moved"] == pytest.approx(float((length / spread).sqrt()), rel=1e-4)
-    assert found["gates_moved"] == pytest.approx((4 * 0.3**2 / 24) ** 0.5)
+    assert found["gates_moved"] == pytest.approx((4 * 0.3**2 / 32) ** 0.5)
     assert model.training
 
 
