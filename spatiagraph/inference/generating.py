@@ -73,8 +73,11 @@ def generate(
         >>> generate(model, slide, cells=[0, 1], progress=False).images.shape
         (2, 1, 3, 16, 16)
     """
-    is_pipeline = isinstance(generator, CellImagePipeline)
-    model: ImageGenerator = generator.image_generator if is_pipeline else generator
+    model: ImageGenerator
+    if isinstance(generator, CellImagePipeline):
+        model = generator.image_generator
+    else:
+        model = generator
     device = as_device(device)
     model.to(device)
     check_channels(model.image_channels, [slide])

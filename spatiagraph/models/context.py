@@ -48,6 +48,7 @@ class ContextModel(HierarchicalModel):
         ValueError: If the likelihood is unknown.
     """
 
+    cell_encoder: CellEncoder
     name = "context"
     num_steps = 200
     lr = 1e-2

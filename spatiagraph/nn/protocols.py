@@ -99,12 +99,12 @@ class Fusion(Protocol):
 
 @runtime_checkable
 class CellEncoding(Protocol):
-    """Genes and image of each cell → one vector, before any context.
+    """Genes and image of each cell → one vector, before any context."""
 
-    One that ``reads_window`` reads the size of the window of each crop.
-    """
-
-    reads_window: bool
+    @property
+    def reads_window(self) -> bool:
+        """True if the size of the window of each crop is read."""
+        ...
 
     @property
     def genes(self) -> object | None:

@@ -80,6 +80,13 @@ def encode_cells(
         )
         return {"cell": model.encode(model.cells(cells.to(device)))}
 
-    tiles = TileLoader([data], chunk_size, num_hops=0)
-    where = {"device": device, "desc": "encode cells", "progress": progress}
-    return over_tiles(model, tiles, encoded, data.num_nodes, **where).get("cell", torch.empty(0))
+    found = over_tiles(
+        model,
+        TileLoader([data], chunk_size, num_hops=0),
+        encoded,
+        data.num_nodes,
+        device=device,
+        desc="encode cells",
+        progress=progress,
+    )
+    return found.get("cell", torch.empty(0))

@@ -63,6 +63,7 @@ class Spatia(HierarchicalModel):
         ValueError: If the likelihood is unknown.
     """
 
+    cell_encoder: TokenCellEncoder | ProfileStart
     name = "spatia"
     tile_size = 512
     least_tile = 128
@@ -268,7 +269,7 @@ class Spatia(HierarchicalModel):
         if image is None or encoder is None:
             return None
         if not isinstance(encoder, MaskedImageEncoder):
-            return encoder(image)
+            return encoder.image_tokens(image).tokens[:, 1:]
         window = None
         if encoder.window is not None:
             crop = self.recipe.crop(level)
