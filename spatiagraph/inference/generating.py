@@ -66,7 +66,7 @@ def generate(
         >>> from spatiagraph.data import GenePanel, make_tissue
         >>> from spatiagraph.data.recipe import Crop
         >>> from spatiagraph.models import GeneratorSize
-        >>> slide = make_tissue(50, num_genes=20)
+        >>> slide = make_tissue(50, num_genes=20, image="he")
         >>> size = GeneratorSize(channels=8, num_blocks=1, condition_channels=8)
         >>> panel = GenePanel.from_slides([slide])
         >>> model = ImageGenerator.for_slides([slide], size, panel=panel, crop=Crop(size_px=16))

@@ -107,7 +107,7 @@ class VelocityUNet(Configurable):
                 attention_head_dim=min(head_channels, *widths),
                 **shared,
             )
-        self.embedding_channels = 4 * channels
+        self.embedding_channels = 4 * widths[0]  # as diffusers has it
         self.condition_channels = condition_channels
         self.condition: nn.Linear | None = None
         self.null: nn.Parameter | None = None

@@ -9,7 +9,7 @@ from spatiagraph.data import GenePanel, Slide, make_tissue
 from spatiagraph.data.recipe import Crop
 from spatiagraph.flow import LinearPath, Sampling
 from spatiagraph.models import ImageGenerator
-from spatiagraph.models.generator import TINY
+from spatiagraph.models.generator import SIZES, TINY
 from spatiagraph.nn import Condition
 from spatiagraph.pairing import gene_signature, pair_states
 
@@ -49,6 +49,18 @@ def test_an_untrained_generator_returns_the_control_unchanged():
     control = images()
     made = small(context={"X": 4}).generate(control, Condition(torch.rand(3, 4)), Sampling(3))
     assert_close(made, control)
+
+
+@pytest.mark.parametrize("injection", ["additive", "film", "cross"])
+@pytest.mark.parametrize("name", SIZES)
+def test_every_size_follows_its_condition(name, injection):
+    narrow = {"channels": 32, "condition_channels": 8, "head_channels": 8, "num_blocks": 1}
+    model = moving(replace(SIZES[name], injection=injection, **narrow), context={"X": 4})
+    first, second = (
+        model.generate(images(), Condition(torch.full((3, 4), value)), Sampling(1))
+        for value in (0.0, 5.0)
+    )
+    assert (first - second).abs().max() > 1e-5
 
 
 def test_a_generator_in_training_makes_the_images_of_one_that_is_not():
