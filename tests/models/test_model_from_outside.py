@@ -129,7 +129,7 @@ def test_it_is_saved_opened_embedded_and_searched(slide, run):
     assert model.recipe.levels == (Neighborhoods(10, name="around"),)
     adata = sg.embed(model, slide[:], progress=False)
     assert level_names(adata) == ("around",)
-    assert list(find_domains(Slide(adata), None).domains) == ["domains at around level"]
+    assert find_domains(Slide(adata), None).index.key == "X_outside_around"
     assert adata.obsm["X_outside"].shape == adata.obsm["X_outside_around"].shape == (300, 8)
     index = sg.NicheIndex.build(adata.obsm["X_outside_around"], adata.obs)
     hits = index.search(adata.obsm["X_outside_around"][:2], k=3, exclude=[0, 1])
