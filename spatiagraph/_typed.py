@@ -50,6 +50,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _is(value: Any, annotation: Any) -> bool:
     """Check that a value is of an annotation, or may be."""
     origin, parts = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_is(value, part) for part in parts)
     if origin is Literal:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def called(
     pair: tuple[float, float] | Literal["all"] = "all",
     many: Sequence[int] = (),
     table: Mapping[str, int] | None = None,
-    anything=None,
+    anything: Any = None,
 ) -> str:
     """Give what came as the path."""
     return str(path)
@@ -85,3 +85,20 @@ def test_the_doors_of_the_library_name_what_they_were_given(wrong):
     if wrong is not None:
         with pytest.raises(TypeError, match="^Expected 'mpp' as float or None, got"):
             sg.read("a.h5ad", mpp="3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"obs": 3}, "Expected 'obs' as DataFrame or None, got int 3"),
+        ({"seed": 1.5}, "Expected 'seed' as int, got float"),
+        ({"min_recall": "high"}, "Expected 'min_recall' as float, got str"),
+    ],
+)
+def test_an_index_names_what_it_was_given(arguments, message):
+    embeddings = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(TypeError, match=message):
+        NicheIndex.build(embeddings, **arguments)
+    for search in (NicheIndex.build(embeddings).search, NicheIndex.build(embeddings).search_like):
+        with pytest.raises(TypeError, match="Expected 'k' as int, got"):
+            search([0, 1, 2], k=None)

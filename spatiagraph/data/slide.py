@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -168,6 +168,10 @@ class Slide:
             expression=self.expression,
             check=False,
         )
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        """Refuse: NumPy would take slides of slides of single cells, without an end."""
+        raise TypeError("Expected an array, got a Slide: take its counts or pos")
 
     def __len__(self) -> int:
         return self.num_cells

@@ -57,6 +57,7 @@ class NicheIndex(ItemSearch):
     """
 
     @classmethod
+    @typed
     def build(
         cls,
         embeddings: Any,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from spatiagraph._typed import typed
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.allowed import (
     allowed_items,
@@ -89,6 +90,7 @@ class ItemSearch:
         """
         return select_rows(self.obs, cells=cells, slide=slide, region=region, where=where)
 
+    @typed
     def search_like(
         self,
         rows: Sequence[int] | NDArray[np.integer],
@@ -127,6 +129,7 @@ class ItemSearch:
         check_vectors(queries, self.metric, "the mean of the query")
         return self._find(queries, k, mask, own, said(where, exclude) or "the query")
 
+    @typed
     def search(
         self,
         queries: Any,

@@ -297,3 +297,10 @@ def test_duplicate_entries_are_summed_without_touching_the_users_matrix():
     adata.obsm["spatial"] = np.array([[0.0, 0.0], [6.0, 8.0]])
     np.testing.assert_array_equal(Slide(adata, slide_id="s").counts.toarray(), [[0, 2], [1, 0]])
     assert adata.X.nnz == 3
+
+
+def test_a_slide_is_no_array():
+    adata = AnnData(np.ones((2, 3), np.float32), obs=pd.DataFrame(index=["a", "b"]))
+    slide = Slide(adata, slide_id="s", check=False)
+    with pytest.raises(TypeError, match="an array, got a Slide: take its counts"):
+        np.asarray(slide)

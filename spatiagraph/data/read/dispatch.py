@@ -41,8 +41,8 @@ def read(path: PathLike | AnnData, *, sample_key: str, **options: Any) -> list[S
 def read(path: PathLike | AnnData, *, sample_key: None = None, **options: Any) -> Slide: ...
 
 
-@typed
-def read(  # type: ignore[misc]  # the two above take the options that are listed here
+@typed  # type: ignore[misc]  # the two above take the options that are listed here
+def read(
     path: PathLike | AnnData,
     *,
     image: PathLike | SlideImage | bool | None = None,
@@ -139,14 +139,14 @@ def read(  # type: ignore[misc]  # the two above take the options that are liste
         )
     if kind != "genes" and expression == "counts":
         raise ValueError(f"Expected expression='normalized' with kind={kind!r}, got 'counts'")
-    for argument, value, wanted in (
+    for argument, given_as, needed in (
         ("transform", transform, "protein"),
         ("type_key", type_key, "types"),
     ):
-        if value is not None and kind != wanted:
+        if given_as is not None and kind != needed:
             raise ValueError(
-                f"Expected {argument}={value!r} with kind={wanted!r}, got kind={kind!r}: leave it "
-                "out"
+                f"Expected {argument}={given_as!r} with kind={needed!r}, got kind={kind!r}: leave "
+                "it out"
             )
     options = Options(
         image=False if isinstance(image, SlideImage) else image,

@@ -2,8 +2,8 @@
 
 import gzip
 import re
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from scipy.io import mmread
 from scipy.sparse import csr_matrix
@@ -43,11 +43,11 @@ def read_matrix_market(path: Path) -> csr_matrix:
         ) from err
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _check_header(stream: IO[bytes], breaks: int) -> None:
+def _check_header(stream: gzip.GzipFile | BufferedReader, breaks: int) -> None:
     """Refuse a header that is none, or promises more than follows; ``breaks`` counts the lines."""
     banner = stream.readline(_LINE)
     words = banner.lower().split()
