@@ -37,7 +37,7 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
         return ""
     others = scores.drop(index=ours)
     best = others["ARI"].idxmax()
-    own, other = (float(ari) for ari in scores.loc[[ours, best], "ARI"])
+    own, other = scores.loc[[ours, best], "ARI"].to_numpy(float)
     spread = 0.0
     if "ARI_std" in scores:
         spread = math.hypot(*scores.loc[[ours, best], "ARI_std"].fillna(0.0))
