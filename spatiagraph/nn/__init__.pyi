@@ -71,6 +71,7 @@ from .pool import AttentionPool as AttentionPool
 from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool
 from .pool import TissuePool as TissuePool
+from .pyg_conv import PyGConv as PyGConv
 from .residual import GatedMLP as GatedMLP
 from .start import ProfileStart as ProfileStart
 from .token_cell import CellStreams as CellStreams
