@@ -1,4 +1,4 @@
-"""Hits of ``search``: each niche once, and apart from each other if asked."""
+"""Hits of ``search``: each niche once, apart from each other, and none that is unlike the query."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,33 @@ import pandas as pd
 
 from spatiagraph import keys
 from spatiagraph.cli.query import Query
+from spatiagraph.retrieval.apart import at_rim, hits_apart, near_to, usual_distance
 from spatiagraph.retrieval.filters import filter_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from spatiagraph.data.slide import Slide
     from spatiagraph.retrieval.index import NicheIndex
+
+
+def default_apart_um(sections: "Sequence[Slide]", name: str, level: str) -> float:
+    """Least distance of hits where none is asked for: the diameter of a niche.
+
+    0 where cells share the groups of the level: each group is found once then.
+
+    Args:
+        sections: The slides that are searched.
+        name: Short name of the model that embedded them.
+        level: What is compared; for cells it is the niche all the same.
+    """
+    from spatiagraph.inference.embedded import level_width_um
+
+    if any(keys.group_key(name, level) in section.adata.obs for section in sections):
+        return 0.0
+    return max(level_width_um(section, level) for section in sections)
 
 
 def find_hits(
@@ -24,8 +45,11 @@ def find_hits(
     group: str,
     where: str | None,
     apart_um: float,
+    max_distance: float | None = None,
 ) -> pd.DataFrame:
     """The ``k`` items most like a query, each niche or region once, ranked from 1.
+
+    Where hits are to lie apart, cells at the rim of the tissue are none, unless the query is one.
 
     Args:
         index: What is searched.
@@ -35,10 +59,17 @@ def find_hits(
         group: Column that says which niche or region a cell shares with others.
         where: Condition that hits meet.
         apart_um: Least distance of hits to the query and to each other.
+        max_distance: Distance of embeddings beyond which cells are no hits; by default that within
+            which a quarter of all cells lie.
 
     Raises:
-        ValueError: If nothing is left to find.
+        ValueError: If nothing is left to find, or there are no ``k`` other cells.
     """
+    if k > index.num_items - len(query.items):
+        raise ValueError(
+            f"Expected -k of at most {index.num_items - len(query.items)}, the number of other "
+            f"cells, got {k}"
+        )
     shared = _shared(index.obs, group)
     allowed = ~np.isin(shared, shared[query.items])
     if not allowed.any():
@@ -46,24 +77,38 @@ def find_hits(
     if where is not None:
         allowed &= filter_mask(index.obs, where)
     if apart_um > 0:
-        allowed &= ~_near(index.obs, query.obs.iloc[query.chosen], apart_um)
+        allowed &= ~near_to(index.obs, query.obs.iloc[query.chosen], apart_um)
+        rim = at_rim(index.obs, apart_um / 2)
+        if (allowed & ~rim).any() and not (len(query.items) and rim[query.items].all()):
+            allowed &= ~rim
     if not allowed.any():
         asked = [f"meet {where!r}"] if where is not None else []
-        asked += [f"lie {apart_um:g} µm from it"] if apart_um > 0 else []
+        asked += [f"lie {apart_um:.3g} µm from it (--apart-um)"] if apart_um > 0 else []
         raise ValueError(
             f"Expected a {level} beside that of {query.name} with cells that "
             f"{' and '.join(asked)}, got none"
         )
-    if apart_um == 0 and len(np.unique(shared)) == len(shared):
-        return _search(index, query, k, allowed)
-    found: list[pd.DataFrame] = []
-    while len(found) < k and allowed.any():
-        found.append(_search(index, query, 1, allowed))
-        row = found[-1]["row"].item()
-        allowed &= shared != shared[row]
-        if apart_um > 0:
-            allowed &= ~_near(index.obs, index.obs.iloc[[row]], apart_um)
-    return pd.concat(found, ignore_index=True).assign(rank=range(1, len(found) + 1))
+
+    def ask(number: int, among: "NDArray[np.bool_]") -> pd.DataFrame:
+        return _search(index, query, number, among)
+
+    if max_distance is None:
+        max_distance = usual_distance(ask, index.num_items)
+    hits = hits_apart(
+        ask,
+        index.obs,
+        k,
+        allowed,
+        apart_um=apart_um,
+        groups=shared,
+        max_distance=max_distance,
+    )
+    if not len(hits):
+        raise ValueError(
+            f"Expected a {level} like that of {query.name}, the nearest is further away than a "
+            "quarter of all cells: ask for a larger --max-distance"
+        )
+    return hits
 
 
 def _search(
@@ -71,7 +116,7 @@ def _search(
 ) -> pd.DataFrame:
     """The ``k`` allowed items most like the mean of a query."""
     if query.embeddings is None:
-        return index.search_like(query.items, k, where=allowed)
+        return index.search_like(query.items, k, where=allowed, include_query=True)
     chosen = query.embeddings[query.chosen]
     vector = _mean_direction(chosen) if index.calibration is None else chosen.mean(0)
     return index.search(vector, k, where=allowed, slide=query.embeddings)
@@ -84,20 +129,6 @@ def _shared(obs: pd.DataFrame, group: str) -> "NDArray[np.int64]":
     number = obs.groupby([keys.SLIDE_ID, group], observed=True, dropna=False).ngroup().to_numpy()
     alone = obs[group].isna().to_numpy() | (obs[group] == -1).to_numpy()
     return np.where(alone, number.max() + 1 + np.arange(len(obs)), number)
-
-
-def _near(obs: pd.DataFrame, cells: pd.DataFrame, apart_um: float) -> "NDArray[np.bool_]":
-    """Items closer than allowed to some cells, on their slide, ``[N]``."""
-    from scipy.spatial import cKDTree
-
-    near = np.zeros(len(obs), dtype=bool)
-    for name, part in cells.groupby(cells[keys.SLIDE_ID].astype(str)):
-        own = np.flatnonzero(obs[keys.SLIDE_ID] == name)
-        if len(own):
-            tree = cKDTree(part[["x_um", "y_um"]].to_numpy())
-            away, _ = tree.query(obs[["x_um", "y_um"]].to_numpy()[own])
-            near[own] = away < apart_um
-    return near
 
 
 def _mean_direction(embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":

@@ -66,8 +66,20 @@ def search(
         typer.Option(help="Condition that hits meet, such as \"donor == 'B' and area > 50\"."),
     ] = None,
     apart_um: Annotated[
-        float, typer.Option(help="Least distance of hits to the query and each other.", min=0)
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Least distance of hits to the query and each other; the diameter of a niche.",
+            min=0,
+        ),
+    ] = None,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(
+            help="Distance of embeddings beyond which nothing is a hit; by default that within "
+            "which a quarter of all cells lie.",
+            min=0,
+        ),
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Take away what all cells of a slide share.")
     ] = False,
@@ -86,14 +98,16 @@ def search(
 ) -> None:
     """Find the cells whose niche is most like a cell's, a region's or a niche's, across slides.
 
-    Where cells share a niche or region, one of them is shown for all, and those that share that
-    of the query are not.
+    Hits are different places: a niche's diameter apart from the query and each other, not at the
+    rim of the tissue, and none that is less like the query than a quarter of all cells. Where cells
+    share a niche or region, one of them is shown for all, and those that share that of the query
+    are not.
     """
     from spatiagraph import keys
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
-    from spatiagraph.cli.hits import find_hits
+    from spatiagraph.cli.hits import default_apart_um, find_hits
     from spatiagraph.cli.query import Query, choose_cells, read_query
     from spatiagraph.inference.embedded import check_level, one_model_name
     from spatiagraph.retrieval import NicheIndex
@@ -129,6 +143,8 @@ def search(
             level=level,
             asking=asking,
         )
+    if apart_um is None:
+        apart_um = default_apart_um(sections, name, level)
     hits = find_hits(
         index,
         asked,
@@ -137,13 +153,17 @@ def search(
         group=keys.group_key(name, level),
         where=where,
         apart_um=apart_um,
+        max_distance=max_distance,
     )
     if save_index is not None:
         index.save(save_index)
     table = hits.drop(columns="query").set_index("rank")
     first = ["id", "distance", keys.SLIDE_ID, "x_um", "y_um"]
     shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
-    print_table(table[shown], f"Most like {asked.name}")
+    far = f", {apart_um:.0f} µm apart" if apart_um > 0 else ""
+    print_table(table[shown], f"Most like {asked.name}{far}")
+    if len(hits) < k:
+        say(f"{len(hits)} of {k}: there are no more that are alike and lie apart")
     if out is not None:
         write_csv(table, out, index=True)
         say(f"written to {out}")

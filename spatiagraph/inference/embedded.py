@@ -7,10 +7,13 @@ import numpy as np
 from anndata import AnnData
 
 from spatiagraph import keys
+from spatiagraph.data.convert.embeddings import WIDTHS
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.units import neighbor_distance
 from spatiagraph.training.folder import check_record
 
 _FIRST_LEVELS = ("niche", "tissue")  # of slides embedded before the names were noted
+_CELLS_ACROSS = 8.0
 
 
 def model_name(adata: AnnData) -> str:
@@ -75,6 +78,22 @@ def check_level(adata: AnnData, level: str | None) -> str:
     if level not in known:
         raise ValueError(f"Expected a level that the slide has, {', '.join(known)}, got {level!r}")
     return level
+
+
+def level_width_um(slide: Slide, level: str) -> float:
+    """Diameter of a niche, or of a group of another level, in µm.
+
+    Args:
+        slide: A slide that :func:`~spatiagraph.embed` has embedded; of one that an older version
+            embedded, it is the width of eight cells.
+        level: Name of the level; ``"cell"`` is that of the finest level.
+    """
+    notes = slide.adata.uns.get(keys.UNS, {})
+    widths = notes.get(WIDTHS, {}) if isinstance(notes, Mapping) else {}
+    known = {str(name): float(value) for name, value in widths.items()}
+    if level == "cell" and known:
+        return min(known.values())
+    return known.get(level, _CELLS_ACROSS * neighbor_distance(slide.pos))
 
 
 def embedding_record(adata: AnnData) -> dict[str, Any]:

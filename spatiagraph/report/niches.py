@@ -9,14 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from spatiagraph import keys
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import DPI, add_scale_bar, clear_frame
 from spatiagraph.plot.galleries import as_rgb
 from spatiagraph.plot.maps import cell_spacing, spatial
+from spatiagraph.retrieval.apart import hits_apart, inner_cells
 from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.retrieval.selection import X_UM, Y_UM
 
 _TILE = 1.45  # inches
 
@@ -66,16 +67,6 @@ def central_cells(
     return np.array(found, dtype=np.int64)
 
 
-def inner_cells(pos: NDArray[np.floating], margin_um: float) -> NDArray[np.bool_]:
-    """Cells whose surroundings are all tissue, ``[N]``: some lie beyond the margin on each side."""
-    tree = cKDTree(pos)
-    inside = np.ones(len(pos), dtype=bool)
-    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        away, _ = tree.query(pos + np.array([dx, dy]) * margin_um)
-        inside &= away < margin_um / 2
-    return inside
-
-
 def distinct_hits(
     index: NicheIndex, query: int, slide: Slide, *, num: int, apart_um: float
 ) -> Hits:
@@ -92,21 +83,25 @@ def distinct_hits(
         ValueError: If the index does not hold the cells of the slide.
     """
     items = _items_of(index, slide)
-    free = items >= 0
-    rows, distance = [query], [0.0]
-    while True:
-        free &= np.linalg.norm(slide.pos - slide.pos[rows[-1]], axis=1) >= apart_um
-        free[rows[-1]] = False
-        if len(rows) > num or not free.any():
-            break
+    row_of = np.full(index.num_items, -1)
+    row_of[items[items >= 0]] = np.flatnonzero(items >= 0)
+    obs = pd.DataFrame({keys.SLIDE_ID: "", X_UM: slide.pos[:, 0], Y_UM: slide.pos[:, 1]})
+
+    def ask(k: int, among: NDArray[np.bool_]) -> pd.DataFrame:
         where = np.zeros(index.num_items, dtype=bool)
-        where[items[free]] = True
-        hit = index.search_like([items[query]], 1, where=where)
-        rows.append(int(np.flatnonzero(items == hit["row"].item())[0]))
-        distance.append(hit["distance"].item())
-    found = np.array(rows[1:], dtype=np.int64)
-    away = np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1)
-    return Hits(found, np.array(distance[1:]), away)
+        where[items[among]] = True
+        hits = index.search_like([items[query]], k, where=where, include_query=True)
+        return hits.assign(row=row_of[hits["row"]])
+
+    free = (items >= 0) & (np.linalg.norm(slide.pos - slide.pos[query], axis=1) >= apart_um)
+    free[query] = False
+    inner = inner_cells(slide.pos, apart_um / 2)
+    if inner[query] and (free & inner).any():
+        free &= inner  # what is shown around a hit is tissue
+    table = hits_apart(ask, obs, num, free, apart_um=apart_um)
+    found = table["row"].to_numpy(np.int64) if len(table) else np.empty(0, np.int64)
+    distance = table["distance"].to_numpy(np.float64) if len(table) else np.empty(0)
+    return Hits(found, distance, np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1))
 
 
 def niche_window_um(slide: Slide, num_across: float = 8.0) -> float:

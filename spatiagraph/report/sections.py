@@ -21,13 +21,13 @@ from spatiagraph.report.niches import (
     central_cells,
     distinct_hits,
     draw_hits,
-    inner_cells,
     niche_window_um,
 )
 from spatiagraph.report.page import Report
 from spatiagraph.report.scatter import cell_scatter
 from spatiagraph.report.scores import verdict
 from spatiagraph.report.text import unit_of
+from spatiagraph.retrieval.apart import inner_cells
 from spatiagraph.retrieval.index import NicheIndex
 from spatiagraph.training.health import progress_of, run_warnings
 
@@ -99,14 +99,14 @@ def add_maps(
     page.section("Domains on the slide")
     told = "" if scores is None else verdict(scores, str(ours))
     if told:
-        page.add_text(f"Agreement with the labels obs['{labels}']: {told}")
+        page.add_text(f"Agreement with “{labels}”: {told}")
     maps: list[tuple[Any, str, str]] = []
     for name, values in groups.items():
         matched = truth is not None and truth.notna().any()
         caption = f"Colours follow the {labels} each domain overlaps most" if matched else ""
         maps.append(_map(slide, values, name, domain_palette(values, truth), caption))
     if truth is not None:
-        caption = f"obs['{labels}'], as given with the slide"
+        caption = "As given with the slide"
         maps.append(_map(slide, truth, str(labels), category_colors(truth), caption))
     if slide.image is not None:
         ax = spatial(slide, None, alpha=0, title="Image")

@@ -2,6 +2,9 @@ from . import (
     allowed as allowed,
 )
 from . import (
+    apart as apart,
+)
+from . import (
     backend as backend,
 )
 from . import (

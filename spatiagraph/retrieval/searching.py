@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spatiagraph._typed import typed
+from spatiagraph.keys import SLIDE_ID
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.allowed import (
     allowed_items,
@@ -16,9 +17,10 @@ from spatiagraph.retrieval.allowed import (
     hits_table,
     said,
 )
+from spatiagraph.retrieval.apart import hits_apart, near_to
 from spatiagraph.retrieval.calibration import SlideCalibration
 from spatiagraph.retrieval.filters import Filter
-from spatiagraph.retrieval.selection import select_rows
+from spatiagraph.retrieval.selection import X_UM, Y_UM, select_rows
 from spatiagraph.retrieval.vectors import Metric, check_vectors, prepare
 
 
@@ -99,6 +101,8 @@ class ItemSearch:
         where: Filter | None = None,
         exclude: Filter | Sequence[int] | NDArray[np.integer] | None = None,
         include_query: bool = False,
+        apart_um: float = 0.0,
+        max_distance: float = np.inf,
     ) -> pd.DataFrame:
         """The items most like the mean of some items.
 
@@ -109,16 +113,23 @@ class ItemSearch:
             where: Only return items that meet a condition, as in :meth:`search`.
             exclude: Never return these, as in :meth:`search`.
             include_query: Whether items of the query itself may be returned.
+            apart_um: Least distance in the tissue of results to the one query and to each other, so
+                that they are different places; such as ``adata.uns["spatiagraph"]["width_um"]
+                ["niche"]``, the diameter of a niche. There may be fewer than ``k`` then.
+            max_distance: Distance beyond which items are no results of the one query.
 
         Returns:
             As :meth:`search`.
 
         Raises:
-            ValueError: As :meth:`search`, or if there is no item in the query.
+            ValueError: As :meth:`search`, or if there is no item in the query, or items are to lie
+                apart that have no place.
         """
         groups = np.atleast_2d(check_rows(rows, self.num_items))
         if groups.size == 0:
             raise ValueError("Expected at least one item to search for its like, got none")
+        if apart_um > 0 or np.isfinite(max_distance):
+            return self._apart(groups, k, where, exclude, apart_um, max_distance)
         queries = backend.means(self._index, groups)
         mask, own = allowed_items(self.obs, where, exclude, len(groups))
         if not include_query and len(groups) == 1:
@@ -128,6 +139,33 @@ class ItemSearch:
             own = np.concatenate([own, groups], axis=1)
         check_vectors(queries, self.metric, "the mean of the query")
         return self._find(queries, k, mask, own, said(where, exclude) or "the query")
+
+    def _apart(
+        self,
+        groups: NDArray[np.int64],
+        k: int,
+        where: Filter | None,
+        exclude: Any,
+        apart_um: float,
+        max_distance: float,
+    ) -> pd.DataFrame:
+        """Results of one query that lie apart from it and from each other."""
+        missing = [c for c in (SLIDE_ID, X_UM, Y_UM) if c not in self.obs]
+        if len(groups) > 1 or (missing and apart_um > 0):
+            raise ValueError(
+                "Expected one query whose items have a place, to find what lies apart; got "
+                + (f"no {', '.join(missing)} in obs" if missing else f"{len(groups)} queries")
+            )
+        mask, _ = allowed_items(self.obs, where, exclude, 1)
+        allowed = np.ones(self.num_items, dtype=bool) if mask is None else mask.copy()
+        allowed[groups[0]] = False
+        if apart_um > 0:
+            allowed &= ~near_to(self.obs, self.obs.iloc[groups[0]], apart_um)
+
+        def ask(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
+            return self.search_like(groups[0], number, where=among, include_query=True)
+
+        return hits_apart(ask, self.obs, k, allowed, apart_um=apart_um, max_distance=max_distance)
 
     @typed
     def search(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from spatiagraph.cli.hit_gallery import check_color
 from spatiagraph.cli.hits import find_hits
@@ -73,8 +74,50 @@ def test_a_niche_finds_cells_that_are_not_of_it(run, two, tmp_path):
     assert not own.any()
 
 
+def test_hits_are_different_places_by_default(run, two, tmp_path):
+    """A niche of 16 cells is the query's neighbours: none of those are hits."""
+    hits, done = _hits(run, tmp_path, two[0], "--cell", "cell7", "-k", 5)
+    adata = anndata.read_h5ad(two[0])
+    query, width = adata.obsm["spatial"][7], adata.uns["spatiagraph"]["width_um"]["niche"]
+    tree = cKDTree(adata.obsm["spatial"])
+    reach = np.median(tree.query(adata.obsm["spatial"], k=16)[0][:, -1])
+    np.testing.assert_allclose(width, 2 * reach, rtol=0.02)  # centres are means of the members
+    pos = np.vstack([query, hits[["x_um", "y_um"]]])
+    away = np.linalg.norm(pos[:, None] - pos, axis=2)
+    assert away[~np.eye(len(pos), dtype=bool)].min() >= width
+    assert f"{width:.0f} µm apart" in done.stdout
+
+
+def test_hits_end_where_cells_are_unlike_the_query(run, two, tmp_path):
+    near, _ = _hits(run, tmp_path, two[0], "--cell", "cell7", "-k", 299, "--apart-um", 0)
+    assert len(near) == round(0.25 * 300) - 1  # of all cells, the query itself is one
+    every, _ = _hits(
+        run, tmp_path, two[0], "--cell", "cell7", "-k", 299, "--apart-um", 0, "--max-distance", 9
+    )
+    assert len(every) == 299
+    done = run("search", two[0], "--cell", "cell7", "--max-distance", 0)
+    run.refused(done, "--max-distance")
+
+
+def test_hits_are_not_at_the_rim_unless_the_query_is():
+    """The most similar cells lie at the rim of a square of tissue."""
+    x, y = np.meshgrid(np.arange(20.0), np.arange(20.0))
+    obs = pd.DataFrame({"slide_id": "a", "x_um": 10 * x.ravel(), "y_um": 10 * y.ravel()})
+    rim = ((obs[["x_um", "y_um"]] < 10) | (obs[["x_um", "y_um"]] > 180)).any(axis=1).to_numpy()
+    z = np.stack([np.ones(400), np.where(rim, 0.0, np.linspace(0.1, 1, 400))], 1)
+    index = NicheIndex.build(z, obs)
+    options = {"level": "niche", "group": "none", "where": None, "apart_um": 40.0}
+    inside, at_rim = 210, 5
+    found = find_hits(index, Query("it", obs, np.array([inside]), np.array([inside])), 3, **options)
+    assert not rim[found["row"]].any()
+    found = find_hits(index, Query("it", obs, np.array([at_rim]), np.array([at_rim])), 3, **options)
+    assert rim[found["row"]].all()
+
+
 def test_hits_lie_apart_when_asked(run, two, tmp_path):
-    hits, _ = _hits(run, tmp_path, two[0], "--cell", "cell7", "-k", 5, "--apart-um", 40)
+    hits, _ = _hits(
+        run, tmp_path, two[0], "--cell", "cell7", "-k", 5, "--apart-um", 40, "--max-distance", 2
+    )
     query = anndata.read_h5ad(two[0]).obsm["spatial"][7]
     pos = np.vstack([query, hits[["x_um", "y_um"]]])
     away = np.linalg.norm(pos[:, None] - pos, axis=2)
@@ -92,7 +135,8 @@ def test_hits_apart_are_found_beyond_the_surroundings_of_the_best():
     obs = pd.DataFrame({"slide_id": "a", "x_um": pos[:, 0], "y_um": pos[:, 1]})
     index = NicheIndex.build(z, obs)
     query = Query("it", obs, np.array([0]), np.array([0]))
-    hits = find_hits(index, query, 3, level="niche", group="none", where=None, apart_um=500)
+    options = {"level": "niche", "group": "none", "where": None}
+    hits = find_hits(index, query, 3, apart_um=500, max_distance=1, **options)
     assert hits["row"].tolist()[1:] == [3001, 3002]
     assert hits["rank"].tolist() == [1, 2, 3]
 
@@ -102,7 +146,14 @@ def test_cells_without_a_region_are_found_one_by_one():
     index = NicheIndex.build(np.stack([np.ones(6), np.arange(6)], 1), obs)
     query = Query("it", obs, np.array([0]), np.array([0]))
     hits = find_hits(
-        index, query, 9, level="tissue", group="context_tissue", where=None, apart_um=0
+        index,
+        query,
+        4,
+        level="tissue",
+        group="context_tissue",
+        where=None,
+        apart_um=0,
+        max_distance=1,
     )
     assert hits["row"].tolist() == [2, 3, 4, 5]
 

@@ -12,6 +12,9 @@ from spatiagraph import keys
 from spatiagraph.data.convert.tissue_data import TissueData
 from spatiagraph.graph.edges import plain_edges
 
+WIDTHS = "width_um"
+"""``uns["spatiagraph"]``: level → median diameter of its groups in µm."""
+
 
 def write_embeddings(
     adata: anndata.AnnData,
@@ -47,6 +50,18 @@ def write_embeddings(
     for level in data.level_names:
         if data.num_items(level) < data.num_nodes:  # else every cell has a group of its own
             adata.obs[keys.group_key(name, level)] = data.group_of_cell(level).numpy()
-    notes = {**uns, "levels": list(data.level_names)}
+    widths = {level: _width_um(data, level) for level in data.level_names}
+    notes = {**uns, "levels": list(data.level_names), WIDTHS: widths}
     adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **notes}
     return adata
+
+
+def _width_um(data: TissueData, level: str) -> float:
+    """Twice the distance of the farthest member to the centre, the median of all groups."""
+    names = ("", *data.level_names)
+    below = names[names.index(level) - 1]
+    members, groups = plain_edges(data[f"{level}_index"])
+    pos = data[f"{below}_pos"] if below else data.pos
+    away = (pos[members] - data[f"{level}_pos"][groups]).norm(dim=1)
+    radius = away.new_zeros(data.num_items(level)).scatter_reduce(0, groups, away, "amax")
+    return 2 * float(np.median(radius.numpy()))
