@@ -3,8 +3,10 @@ from . import crops as crops
 from . import image as image
 from . import labels as labels
 from . import loader as loader
+from . import markers as markers
 from . import morphology as morphology
 from . import panel as panel
+from . import places as places
 from . import read as read
 from . import recipe as recipe
 from . import slide as slide

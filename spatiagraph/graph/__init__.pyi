@@ -5,6 +5,9 @@ from . import (
     encode as encode,
 )
 from . import (
+    enrichment as enrichment,
+)
+from . import (
     hierarchy as hierarchy,
 )
 from . import (
@@ -43,6 +46,7 @@ from .encode import (
 from .encode import (
     position_encoding as position_encoding,
 )
+from .enrichment import neighbor_enrichment as neighbor_enrichment
 from .hierarchy import (
     cluster_niches as cluster_niches,
 )

@@ -14,6 +14,9 @@ from . import (
     galleries as galleries,
 )
 from . import (
+    groups as groups,
+)
+from . import (
     levels as levels,
 )
 from . import (
@@ -36,5 +39,17 @@ from .curves import (
 from .domains import domain_curve as domain_curve
 from .galleries import gallery as gallery
 from .galleries import transition_gallery as transition_gallery
+from .groups import (
+    amounts_by_group as amounts_by_group,
+)
+from .groups import (
+    composition_bars as composition_bars,
+)
+from .groups import (
+    dot_plot as dot_plot,
+)
+from .groups import (
+    enrichment_map as enrichment_map,
+)
 from .levels import hierarchy as hierarchy
 from .maps import spatial as spatial

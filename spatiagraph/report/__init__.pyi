@@ -2,6 +2,12 @@ from . import (
     compose as compose,
 )
 from . import (
+    description as description,
+)
+from . import (
+    gene_values as gene_values,
+)
+from . import (
     generation as generation,
 )
 from . import (

@@ -1,13 +1,16 @@
 """``slide_page``: the report of one slide, section by section."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from anndata import AnnData
+from tqdm.auto import tqdm
 
 from spatiagraph import keys
 from spatiagraph.data.slide import Slide
+from spatiagraph.report.description import add_description
 from spatiagraph.report.generation import Generation, add_generation
 from spatiagraph.report.page import Report
 from spatiagraph.report.scatter import MAX_CELLS
@@ -19,6 +22,7 @@ from spatiagraph.report.sections import (
     add_run,
     add_scatter,
     add_training,
+    domain_palette,
 )
 from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.index import NicheIndex
@@ -33,6 +37,7 @@ def slide_page(
     history: pd.DataFrame | None = None,
     domains: Mapping[str, Sequence | pd.Series] | None = None,
     labels: str | None = None,
+    unlabelled: Sequence[str] = (),
     scores: pd.DataFrame | None = None,
     highlight: str | None = None,
     index: NicheIndex | None = None,
@@ -46,6 +51,7 @@ def slide_page(
     coverage: pd.DataFrame | None = None,
     missing: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    progress: bool = False,
 ) -> Report:
     """Build the page of a slide: its domains, niches that are alike, and how that was found.
 
@@ -59,6 +65,7 @@ def slide_page(
         history: Loss of every epoch.
         domains: Name → domain of each cell ``[N]``. The first ones are described.
         labels: Column of ``obs`` with the expert's (or planted) domains, to show beside them.
+        unlabelled: Labels that mean there is none.
         scores: One row per method, its name in the index; a column ``ARI`` is drawn as bars, with
             ``ARI_std`` as error.
         highlight: Row of ``scores`` to set off.
@@ -75,6 +82,7 @@ def slide_page(
         coverage: How many genes of the model each slide has.
         missing: Genes of the model that were not measured.
         warnings: What to know before trusting the results.
+        progress: Show a progress bar.
 
     Returns:
         The page, to be written; sections that are added come before what is folded away.
@@ -90,7 +98,7 @@ def slide_page(
             f"order, got {adata.n_obs} others"
         )
     run = dict(run or {})
-    truth = _labels(adata, labels)
+    truth = _labels(adata, labels, unlabelled)
     groups = {name: _per_cell(values, name, slide) for name, values in (domains or {}).items()}
     page = Report(
         title or f"Niches of {slide.slide_id}",
@@ -99,43 +107,44 @@ def slide_page(
     page.add_numbers(_numbers(slide, run, history, scores, highlight))
     if warnings:
         page.section("Warnings").add_warnings(list(warnings))
+    parts: list[Callable[[], None]] = []
     if groups or truth is not None:
-        add_maps(page, slide, groups, truth, labels, scores, highlight)
+        parts.append(lambda: add_maps(page, slide, groups, truth, labels, scores, highlight))
+    if groups:
+        first = next(iter(groups.values()))
+        colors = domain_palette(first, truth)
+        parts.append(lambda: add_description(page, slide, first, colors, truth, labels))
     if scores is not None and len(scores):
-        add_scores(page, scores, highlight, labels)
+        parts.append(lambda: add_scores(page, scores, highlight, labels))
     if max_interactive > 0:
-        add_scatter(page, slide, groups, truth, labels, max_interactive)
+        parts.append(lambda: add_scatter(page, slide, groups, truth, labels, max_interactive))
     if index is not None:
         shown = next(iter(groups.values()), truth)
-        add_hits(
-            page,
-            slide,
-            adata,
-            index,
-            embedding,
-            shown,
-            truth,
-            queries,
-            num_hits,
-            window_um,
-            crop_px,
-        )
-    for made in generation:
-        add_generation(page, made)
-    add_run(page, slide, run)
+        options = (shown, truth, queries, num_hits, window_um, crop_px)
+        parts.append(lambda: add_hits(page, slide, adata, index, embedding, *options))
+    parts += [partial(add_generation, page, made) for made in generation]
+    parts.append(lambda: add_run(page, slide, run))
     if history is not None and len(history):
-        add_training(page, history)
+        parts.append(lambda: add_training(page, history))
     if coverage is not None:
-        add_coverage(page, coverage, missing)
+        parts.append(lambda: add_coverage(page, coverage, missing))
+    for add in tqdm(parts, desc="report", unit="part", disable=not progress):
+        add()
     return page
 
 
-def _labels(adata: AnnData, column: str | None) -> pd.Series | None:
+def _labels(adata: AnnData, column: str | None, none: Sequence[str]) -> pd.Series | None:
     if column is None:
         return None
     if column not in adata.obs:
         raise ValueError(f"Expected obs[{column!r}], found {list(map(str, adata.obs.columns))}")
-    return adata.obs[column].reset_index(drop=True)
+    values = adata.obs[column].reset_index(drop=True)
+    unknown = values.astype(str).isin(list(none))
+    if unknown.any():
+        values = values.mask(unknown)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.cat.remove_unused_categories()
+    return values
 
 
 def _per_cell(values: Sequence | pd.Series, name: str, slide: Slide) -> pd.Series:

@@ -21,6 +21,7 @@ from bokeh.models import (
     DataRange1d,
     HoverTool,
     LassoSelectTool,
+    LinearColorMapper,
     PanTool,
     ResetTool,
     WheelZoomTool,
@@ -29,12 +30,15 @@ from bokeh.models.annotations import ScaleBar
 from bokeh.models.annotations.dimensional import Metric
 from bokeh.plotting import figure
 from bokeh.resources import Resources
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from PIL import Image
 
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.maps import cell_spacing
 from spatiagraph.report.coloring import encode
+from spatiagraph.report.gene_values import GeneValues, gene_values
 from spatiagraph.report.style import CONTROLS
 from spatiagraph.report.text import as_text, unit_of
 
@@ -50,6 +54,8 @@ class Scatter:
     Attributes:
         item: The drawing, as Bokeh embeds it.
         legends: Column → its legend as HTML; the first one is shown first.
+        genes: Gene → its values at the cells that are drawn.
+        amount: What the values of genes are.
         num_cells: Cells of the slide.
         unit: What they are: cells, spots or bins.
         rows: Cells that are drawn, ``[N']``.
@@ -58,6 +64,8 @@ class Scatter:
 
     item: dict[str, Any]
     legends: dict[str, str]
+    genes: dict[str, GeneValues]
+    amount: str
     num_cells: int
     unit: str
     rows: NDArray[np.int64]
@@ -118,6 +126,8 @@ def cell_scatter(
         mappers.append(mapper)
         legends[name] = legend
         tooltips.append((name, hover))
+    hues = [to_hex(hue) for hue in colormaps["viridis"](np.linspace(0, 1, 256))]
+    mappers.append(LinearColorMapper(palette=hues, low=0, high=255, name="mapper gene"))
     plot = _empty_plot()
     if slide.image is not None:
         _lay_image(plot, slide, max_px)
@@ -142,7 +152,11 @@ def cell_scatter(
     for side in (plot.x_range, plot.y_range):
         side.renderers = [cells]  # not what the image covers beside the cells
     item: dict[str, Any] = json_item(plot)  # type: ignore[assignment]
-    return Scatter(item, legends, slide.num_cells, unit, rows, slide.image is not None)
+    amount = "log(1 + count)" if slide.expression == "counts" else "value"
+    genes = gene_values(slide, rows)
+    return Scatter(
+        item, legends, genes, amount, slide.num_cells, unit, rows, slide.image is not None
+    )
 
 
 def scatter_html(scatter: Scatter, name: str) -> str:
@@ -166,6 +180,18 @@ def scatter_html(scatter: Scatter, name: str) -> str:
         if scatter.with_image
         else ""
     )
+    stops = ", ".join(to_hex(hue) for hue in colormaps["viridis"](np.linspace(0, 1, 18)))
+    legends += (
+        '<div class="legend" data-column="gene" hidden><span class="low"></span>'
+        f'<span class="ramp" style="background:linear-gradient(to right, {stops})"></span>'
+        f'<span class="high"></span><span>{escape(scatter.amount)}</span></div>'
+    )
+    names = "".join(f'<option value="{escape(gene)}">' for gene in scatter.genes)
+    chooser = (
+        f'<label>or by gene <input type="search" class="gene" list="{name}-genes" '
+        f'placeholder="one of {as_text(len(scatter.genes))}" autocomplete="off"></label>'
+        f'<datalist id="{name}-genes">{names}</datalist>'
+    )
     shown = len(scatter.rows)
     thinned = (
         f'<p class="thinned"><strong>Thinned:</strong> {as_text(shown)} of '
@@ -177,14 +203,16 @@ def scatter_html(scatter: Scatter, name: str) -> str:
     # JSON in HTML: no "<" can end the block
     item = json.dumps(scatter.item | {"target_id": f"{name}-plot"}, separators=(",", ":"))
     item = item.replace("<", "\\u003c")
+    values = json.dumps(scatter.genes, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<div class="scatter" id="{name}"><p class="controls"><label>Colour by '
-        f"<select>{options}</select></label>{opacity}</p>{thinned}"
+        f"<select>{options}</select></label>{chooser}{opacity}</p>{thinned}"
         f'<div class="canvas" id="{name}-plot"></div>{legends}'
         f'<p class="drawn">Draw around {scatter.unit}s with the lasso to search for what is like '
         "them.</p>"
         "<noscript>The map needs JavaScript, which comes with this page.</noscript>"
-        f'<script type="application/json">{item}</script></div>'
+        f'<script type="application/json">{item}</script>'
+        f'<script type="application/json" class="genes">{values}</script></div>'
     )
 
 

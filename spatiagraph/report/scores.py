@@ -48,6 +48,7 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
             "which is within the spread of the clustering."
         )
     winner, loser = (ours, rival) if own > other else (rival, ours)
+    winner = winner[0].upper() + winner[1:]
     high, low = max(own, other), min(own, other)
     return (
         f"{winner} is better here by {high - low:.2f}: its ARI is {high:.2f}, that of {loser} "
@@ -64,7 +65,7 @@ def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str
         ours: The method that is set off.
         labels: Column of ``obs`` that domains were compared with.
     """
-    against = f" with obs['{labels}']" if labels else ""
+    against = f" with “{labels}”" if labels else ""
     page.section("Scores")
     named = scores.rename(index=lambda name: _BASELINES.get(str(name), str(name)))
     if "ARI" in scores:

@@ -51,6 +51,7 @@ def report_slide(
     generation: Sequence[Generation] = (),
     warnings: Sequence[str] = (),
     seed: int = 0,
+    progress: bool = False,
 ) -> SlideReport:
     """Find the domains of an embedded slide and show it on one page that works offline.
 
@@ -68,6 +69,7 @@ def report_slide(
             :func:`~spatiagraph.report.as_generations`.
         warnings: What to know before trusting the page.
         seed: Seed of the clustering.
+        progress: Show a progress bar.
 
     Raises:
         ValueError: The slide has no embeddings or no such labels, or the folder holds no run.
@@ -95,6 +97,7 @@ def report_slide(
         history=history,
         domains=found.domains,
         labels=labels,
+        unlabelled=unlabelled,
         scores=_shown(found.scores),
         highlight=OURS,
         index=found.index,
@@ -103,6 +106,7 @@ def report_slide(
         coverage=coverage,
         missing=missing,
         warnings=[*warnings, *([] if found.note is None else [found.note])],
+        progress=progress,
     )
     written = page.write(path)
     return SlideReport(found.domains, found.scores, found.index, found.note, written, page)

@@ -37,6 +37,7 @@ tr.best td, tr.best th { background: #e8f3fa; }
 .controls { display: flex; flex-wrap: wrap; gap: .5rem 2rem; align-items: center; max-width: none; }
 .controls select { font: inherit; padding: .15rem .4rem; margin-left: .35rem; }
 .controls input { vertical-align: middle; }
+.controls input.gene { font: inherit; padding: .1rem .4rem; margin-left: .35rem; width: 11rem; }
 .canvas { min-height: 620px; border: 1px solid var(--line); border-radius: .25rem;
   padding: .25rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .6rem 0; font-size: .875rem;
@@ -64,15 +65,30 @@ for (const box of document.querySelectorAll(".scatter")) {
     const doc = Bokeh.documents[Bokeh.documents.length - 1];
     const glyph = doc.get_model_by_name("cells").glyph;
     const select = box.querySelector("select");
-    const choose = () => {
-      const transform = doc.get_model_by_name(`mapper ${select.value}`);
-      glyph.fill_color = {field: `c${select.value}`, transform};
+    const paint = (field, column) => {
+      glyph.fill_color = {field, transform: doc.get_model_by_name(`mapper ${column}`)};
       for (const legend of box.querySelectorAll(".legend"))
-        legend.hidden = legend.dataset.column !== select.value;
+        legend.hidden = legend.dataset.column !== column;
+    };
+    const gene = box.querySelector(".gene");
+    const genes = JSON.parse(box.querySelector("script.genes").textContent);
+    const names = new Map(Object.keys(genes).map((name) => [name.toLowerCase(), name]));
+    const source = doc.get_model_by_name("cells").data_source;
+    const choose = () => { gene.value = ""; paint(`c${select.value}`, select.value); };
+    const choose_gene = () => {
+      const name = names.get(gene.value.trim().toLowerCase());
+      if (name === undefined) return;
+      const [data, low, high] = genes[name];
+      const values = Float32Array.from(atob(data), (letter) => letter.charCodeAt(0));
+      source.data = {...source.data, gene: values};
+      box.querySelector(".low").textContent = `${name}: ${low.toPrecision(3)}`;
+      box.querySelector(".high").textContent = high.toPrecision(3);
+      paint("gene", "gene");
     };
     select.addEventListener("change", choose);
+    gene.addEventListener("input", choose_gene);
     choose();  // a browser may come back with another choice than the first
-    const opacity = box.querySelector("input");
+    const opacity = box.querySelector("input[type=range]");
     const fade = () => { glyph.fill_alpha = {value: Number(opacity.value)}; };
     if (opacity) { opacity.addEventListener("input", fade); fade(); }
     const drawn = box.querySelector(".drawn");

@@ -8,7 +8,7 @@ import spatiagraph as sg
 from spatiagraph.data import Slide, make_tissue
 from spatiagraph.report import Generation, slide_page
 from spatiagraph.report.generation import add_generation
-from spatiagraph.report.niches import central_cells, distinct_hits, inner_cells, niche_window_um
+from spatiagraph.report.niches import central_cells, distinct_hits, niche_window_um
 from spatiagraph.report.scores import verdict
 from spatiagraph.retrieval import NicheIndex
 
@@ -78,6 +78,28 @@ def test_a_section_that_is_added_later_comes_before_what_is_folded_away():
     assert page.html().index("Generation: late") < page.html().index("What was run")
 
 
+def test_domains_are_described_by_what_they_are():
+    slide = make_tissue(400, num_genes=30, image=None, seed=0)
+    options = {"domains": {"found": slide.adata.obs["niche"]}, "max_interactive": 0}
+    html = slide_page(slide, **options).html()
+    for alt in ("Dot plot of the marker genes", "shares of cell_type in each domain",
+                "Boxes of the amounts", "Heat map of which domains",
+                "Heat map of which cell_type"):  # fmt: skip
+        assert alt in html
+    assert "UMAP" not in html
+    slide.adata.obsm["X_umap"] = slide.pos
+    assert (
+        "UMAP of the cells coloured by domains and cell_type" in slide_page(slide, **options).html()
+    )
+
+
+def test_what_is_unlabelled_is_grey_and_no_label():
+    html = slide_page(SLIDE, labels="niche", unlabelled=["niche1"], max_interactive=600).html()
+    number = int((SLIDE.adata.obs["niche"] == "niche1").sum())
+    assert f"none ({number})" in html
+    assert "niche1 (" not in html
+
+
 def test_spots_are_called_spots():
     y, x = np.mgrid[:20, :20]
     slide = make_tissue(400, num_genes=30, image=None)
@@ -99,8 +121,8 @@ def test_no_object_of_python_is_shown_as_its_code(tmp_path):
 @pytest.mark.parametrize(
     ("ours", "other", "std", "words"),
     [
-        (0.80, 0.50, 0.01, "spatiagraph is better here by 0.30"),
-        (0.50, 0.53, 0.01, "averaged PCA is better here by 0.03"),
+        (0.80, 0.50, 0.01, "Spatiagraph is better here by 0.30"),
+        (0.50, 0.53, 0.01, "Averaged PCA is better here by 0.03"),
         (0.50, 0.53, 0.03, "are alike here"),
     ],
 )
@@ -211,11 +233,3 @@ def test_the_central_cell_is_nearest_to_the_mean_of_its_group():
     assert central_cells(z, groups).tolist() == [1, 3]
     preferred = np.array([True, False, False, False, True])
     assert central_cells(z, groups, preferred).tolist() == [0, 4]
-
-
-def test_inner_cells_have_tissue_on_every_side():
-    pos = np.stack(np.meshgrid(np.arange(11.0), np.arange(11.0)), -1).reshape(-1, 2) * 10
-    inner = inner_cells(pos, 30)
-    expected = ((pos >= 20) & (pos <= 80)).all(1)
-    np.testing.assert_array_equal(inner[expected], True)
-    np.testing.assert_array_equal(inner[(pos < 10).any(1)], False)

@@ -1,5 +1,6 @@
 """The map of a report in a real browser, without a network."""
 
+import base64
 import json
 import re
 import shutil
@@ -11,9 +12,11 @@ from anndata import AnnData
 from PIL import Image
 
 from spatiagraph.data import Slide, make_tissue
+from spatiagraph.data.variability import gene_variability
 from spatiagraph.plot.colors import category_colors
 from spatiagraph.report import Report
 from spatiagraph.report.coloring import scatter_columns
+from spatiagraph.report.gene_values import gene_values
 from spatiagraph.report.scatter import cell_scatter
 from spatiagraph.retrieval import in_region, read_region
 
@@ -112,7 +115,7 @@ def test_hovering_tells_what_is_known_of_a_cell(opened):
 
 def test_another_choice_is_another_colour_and_legend(opened, tmp_path):
     tab, _, complaints = opened
-    tab.locator(".scatter input").fill("1")
+    tab.locator(".scatter input[type=range]").fill("1")
     types = SLIDE.adata.obs["cell_type"]
     for column, values in {"niche": NICHE, "cell_type": types}.items():
         tab.select_option(".scatter select", label=column)
@@ -126,6 +129,38 @@ def test_another_choice_is_another_colour_and_legend(opened, tmp_path):
     for hue, wanted in zip(shown, ("#440154", "#fde725"), strict=True):  # both ends of viridis
         np.testing.assert_allclose(hue, as_rgb(wanted), atol=3)
     assert not [line for line in complaints if not line.startswith("log:")]
+
+
+def test_a_gene_that_is_typed_colours_the_map(opened, tmp_path):
+    tab, _, complaints = opened
+    tab.locator(".scatter input[type=range]").fill("1")
+    offered = tab.locator("datalist option").evaluate_all("all => all.map(one => one.value)")
+    assert offered == sorted(SLIDE.symbols, key=str.lower)
+    column = SLIDE.counts.toarray()[:, 3]
+    tab.locator(".scatter .gene").fill(SLIDE.symbols[3].lower())
+    for row, wanted in ((int(column.argmin()), "#440154"), (int(column.argmax()), "#fde725")):
+        np.testing.assert_allclose(colour(tab, row, tmp_path / "a.png"), as_rgb(wanted), atol=3)
+    legend = tab.locator(".legend:visible").inner_text()
+    assert SLIDE.symbols[3] in legend
+    assert "log(1 + count)" in legend
+    tab.select_option(".scatter select", label="molecules")
+    assert tab.locator(".scatter .gene").input_value() == ""
+    tab.locator(".scatter .gene").fill("no gene")  # changes nothing
+    assert SLIDE.symbols[3] not in tab.locator(".legend:visible").inner_text()
+    assert not [line for line in complaints if not line.startswith("log:")]
+
+
+def test_genes_of_a_large_panel_are_the_most_variable_ones():
+    every = gene_values(SLIDE, np.arange(400))
+    few = gene_values(SLIDE, np.arange(400), budget=400 * 5)
+    assert len(every) == 30
+    order = np.argsort(-gene_variability(SLIDE.counts))[:5]
+    assert set(few) == {SLIDE.symbols[gene] for gene in order}
+    for name, packed in few.items():
+        code = np.frombuffer(base64.b64decode(packed.data), np.uint8)
+        value = packed.low + code / 255 * (packed.high - packed.low)
+        wanted = np.log1p(SLIDE.counts[:, [SLIDE.symbols.index(name)]].toarray().ravel())
+        np.testing.assert_allclose(value, wanted, atol=packed.high / 255)
 
 
 def test_an_outline_drawn_with_the_lasso_is_a_region_to_search_with(opened, tmp_path):
@@ -190,6 +225,8 @@ def test_names_of_the_user_cannot_end_the_script(tmp_path):
     html = Report("T").add_scatter(scatter).html()
     assert evil not in html
     (data,) = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    (genes,) = re.findall(r'<script type="application/json" class="genes">(.*?)</script>', html)
+    assert len(json.loads(genes)) == 30
     assert json.loads(data)["target_id"] == "scatter1-plot"
 
 
