@@ -1,6 +1,9 @@
 """Each command at its best; what they refuse is in the test of bad input."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import metadata
 
 import anndata
@@ -66,7 +69,8 @@ def test_tile_size_changes_no_embedding(run, workplace, tmp_path):
 
 def test_search_finds_the_niches_most_like_a_cell_s(run, workplace, tmp_path):
     out = tmp_path / "hits.csv"
-    done = run("search", workplace / "embedded.h5ad", "--cell", "cell7", "-k", 4, "--out", out)
+    arguments = ["--cell", "cell7", "-k", 4, "--apart-um", 0, "--out", out]
+    done = run("search", workplace / "embedded.h5ad", *arguments)
     assert done.exit_code == 0, done.output
     hits = pd.read_csv(out)
     assert hits["rank"].tolist() == [1, 2, 3, 4]
@@ -113,12 +117,17 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
         assert (out / file).is_file()
     adata = anndata.read_h5ad(out / "embeddings.h5ad")
     assert {"context_domain", "context_domain_confidence"} <= set(adata.obs)
+    for number, phase in enumerate(("train a small", "embed", "find domains", "generate"), start=1):
+        assert f"[{number}/4] {phase}" in done.stdout
+    assert "report: 100%" in done.stderr
 
 
 def test_demo_shows_cells_in_another_state(run, tmp_path):
     done = run("demo", "--cells", 1000, "--epochs", 1, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "random_target" in done.stdout
+    # the report was there before the last phase began
+    assert done.stdout.index("report.html") < done.stdout.index("[4/4] generate")
     assert (tmp_path / "generator" / "model" / "model.safetensors").is_file()
     assert "Generation: larger nuclei" in (tmp_path / "report.html").read_text()
 
@@ -145,6 +154,29 @@ def test_demo_says_why_it_shows_no_other_states(run, tmp_path, arguments, reason
     done = run("demo", tmp_path / "slide.zarr", "--epochs", 1, "--out", tmp_path / "demo")
     assert done.exit_code == 0, done.output
     assert reason in done.stdout
+
+
+def test_demo_ends_with_the_report_when_nothing_is_to_be_generated(run, tmp_path):
+    slide = run.tissue(tmp_path / "a.h5ad")
+    done = run("demo", slide, "--epochs", 1, "--no-generate", "--out", tmp_path / "demo")
+    assert done.exit_code == 0, done.output
+    assert "[3/3]" in done.stdout
+    assert "enerat" not in done.stdout
+    assert (tmp_path / "demo" / "report.html").is_file()
+    refused = run("demo", slide, "--no-generate", "--states", "niche", "--transition", "a:b")
+    run.refused(refused, "--transition or --no-generate")
+
+
+def test_threads_of_commands_sleep_while_they_wait():
+    code = (
+        "import os; from spatiagraph.cli import app; "
+        "app(['doctor', '--help'], standalone_mode=False); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    kept = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    for given in ("PASSIVE", "ACTIVE"):  # that of the user comes first
+        environment = kept if given == "PASSIVE" else {**kept, "OMP_WAIT_POLICY": given}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+        assert done.stdout.decode().splitlines()[-1] == given, done.stderr
 
 
 def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
