@@ -36,7 +36,7 @@ def neighbor_enrichment(
         >>> bool(z[0, 0] > 1 and z[0, 1] < -1)
         True
     """
-    codes = np.asarray(groups)
+    codes = np.asarray(groups, dtype=np.int64)  # pandas counts categories in a byte
     if not (codes >= 0).any():
         raise ValueError("Expected cells with a group, got none")
     num = int(codes.max()) + 1

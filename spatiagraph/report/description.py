@@ -1,5 +1,6 @@
 """What the domains of a report are: markers, composition, amounts, neighbours, embedding."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,7 +23,9 @@ from spatiagraph.plot.groups import (
 from spatiagraph.report.page import Report
 from spatiagraph.report.text import unit_of
 
-_CELL_TYPES = ("cell_type", "celltype", "cell_types")
+_CELL_TYPES = re.compile(
+    r"cell.?types?$|^types?$|subclass|cluster|leiden|annotation", re.IGNORECASE
+)
 _MAX_DOTS = 45  # genes of a dot plot
 _MAX_PARTS = 30  # cell types that a chart can tell apart
 _NEIGHBORS = 6
@@ -93,9 +96,12 @@ def _known_parts(slide: Slide, truth: pd.Series | None, labels: str | None) -> d
     """Cell types and labels of the slide, by name."""
     parts = {}
     obs = slide.adata.obs
-    for name in _CELL_TYPES:
-        if name in obs and is_categorical(obs[name]) and name != labels:
-            parts[name] = obs[name].reset_index(drop=True)
+    named = [str(n) for n in obs if _CELL_TYPES.search(str(n)) and n != labels]
+    named.sort(key=lambda name: "type" not in name.lower())  # types rather than clusters
+    for name in named:
+        values = obs[name].reset_index(drop=True)
+        if is_categorical(values) and 1 < values.nunique() <= _MAX_PARTS:
+            parts[name] = values
             break
     if truth is not None:
         parts[str(labels)] = truth

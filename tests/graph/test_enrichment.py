@@ -48,6 +48,14 @@ def test_the_statistic_is_that_of_squidpy():
     assert_allclose(ours, np.asarray(result[0]).T, rtol=0.1, atol=0.6)  # of other shuffles
 
 
+def test_many_groups_in_a_byte_are_counted_apart():
+    pos, _ = halves()
+    groups = (np.arange(400) % 40).astype(np.int8)
+    edges = knn_graph(pos, 6)
+    wide = neighbor_enrichment(edges, groups.astype(np.int64))
+    assert_allclose(neighbor_enrichment(edges, groups), wide)
+
+
 def test_cells_without_a_group_are_left_out():
     pos, side = halves()
     some = side.copy()
