@@ -24,6 +24,8 @@ from spatiagraph.data.units import (
 
 DNB_UM = 0.5
 """Distance of the spots of a Stereo-seq chip, where the file does not say it."""
+MADE_BY = "spatiagraph"
+"""``metadata["software"]`` of a preview: what it says is of the preview alone."""
 VISIUM_PITCH_UM = 100.0
 """Centre-to-centre distance of Visium spots."""
 
@@ -156,8 +158,14 @@ def doubts(adata: AnnData, pos: NDArray[np.float64], scale: Scale | None) -> lis
     return said
 
 
+def is_preview(library: Mapping) -> bool:
+    """Check that an entry of ``uns["spatial"]`` is one that we added for others to draw on."""
+    metadata = library.get("metadata")
+    return isinstance(metadata, Mapping) and str(metadata.get("software")) == MADE_BY
+
+
 def libraries(adata: AnnData) -> dict[str, Mapping]:
-    """Entries of ``uns["spatial"]`` in scanpy's layout.
+    """Entries of ``uns["spatial"]`` in scanpy's layout; our own previews are none.
 
     Raises:
         ValueError: What should be a group of entries is none.
@@ -165,7 +173,11 @@ def libraries(adata: AnnData) -> dict[str, Mapping]:
     entry = adata.uns.get("spatial")
     if not isinstance(entry, Mapping):
         return {}
-    found = {k: v for k, v in entry.items() if isinstance(v, Mapping) and "scalefactors" in v}
+    found = {
+        k: v
+        for k, v in entry.items()
+        if isinstance(v, Mapping) and "scalefactors" in v and not is_preview(v)
+    }
     for name, library in found.items():
         for part in ("scalefactors", "images"):
             if not isinstance(library.get(part, {}), Mapping):

@@ -14,6 +14,7 @@ from spatiagraph._files import check_store_place, replaced_folder
 from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.preview import add_preview
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.writable import make_names_writable, make_values_writable
 from spatiagraph.data.zarr_tasks import zarr_writers_ended
@@ -27,7 +28,8 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
 
     ============= ================================================================================
     ``.h5ad``     cells and results; of the image, only where its file is: it is opened again by
-                  itself if it lies beside the ``.h5ad`` or below, and else with ``image=``
+                  itself if it lies beside the ``.h5ad`` or below, and else with ``image=``;
+                  a small picture in ``uns["spatial"]``, on which scanpy and squidpy draw
     ``.zarr``     SpatialData: cells, image pyramid and molecules, all in µm (needs ``[io]``)
     ============= ================================================================================
 
@@ -48,6 +50,7 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     if target.suffix == ".h5ad":
         if slide.image is not None and slide.image.path is not None:
             slide.image.check_pixels()
+        add_preview(slide)
         return write_h5ad(slide.adata, target)
     adata = slide.adata.copy()
     said = make_values_writable(adata) + make_names_writable(adata, strict=True)
