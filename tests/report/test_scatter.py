@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -23,28 +22,12 @@ from spatiagraph.retrieval import in_region, read_region
 SLIDE = make_tissue(400, num_genes=30, image="he", seed=0)
 NICHE = SLIDE.adata.obs["niche"].reset_index(drop=True)
 CELL = 123  # the one looked for
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def write(path, slide=SLIDE, **arguments):
     columns = scatter_columns(slide, {"niche": slide.adata.obs["niche"].reset_index(drop=True)})
     scatter = cell_scatter(slide, columns, **arguments)
     return Report("Cells").section("Cells").add_scatter(scatter).write(path)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium of the system, driven by playwright."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    api = pytest.importorskip("playwright.sync_api", reason="no driver of the browser")
-    with api.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
