@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -28,10 +29,14 @@ from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.generate import generate
 from spatiagraph.cli.morphology import morphology
+from spatiagraph.cli.options import SlideOptions
 from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
+from spatiagraph.cli.wording import in_one_line
 
+# arguments of reading a slide, which messages of the library name as Python does
+_OPTIONS = {field.name: isinstance(field.default, bool) for field in fields(SlideOptions)}
 # typer brings a click of its own, or takes the one that is installed
 _Refused: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -83,25 +88,25 @@ class _Commands(TyperGroup):
             except (ValueError, OSError, ImportError, MemoryError) as err:
                 if ctx.params.get("debug"):
                     raise
-                typer.echo(f"error: {_one_line(err)}", err=True)
+                typer.echo(f"error: {in_one_line(_text(err), _OPTIONS)}", err=True)
                 raise typer.Exit(1) from err
             except Exception as err:
                 if ctx.params.get("debug"):
                     raise
                 if is_shortage(err):
-                    typer.echo(f"error: not enough memory: {_one_line(err)}", err=True)
+                    typer.echo(f"error: not enough memory: {in_one_line(_text(err), {})}", err=True)
                     raise typer.Exit(1) from err
                 typer.echo(f"error: {report_unexpected(err)}", err=True)
                 raise typer.Exit(UNEXPECTED) from err
 
 
-def _one_line(err: BaseException) -> str:
+def _text(err: BaseException) -> str:
     text = str(err) or type(err).__name__
     if isinstance(err, MemoryError):
         text = f"not enough memory: {reason(err)}"
     if isinstance(err, OSError) and err.strerror and err.filename:
         text = f"{err.strerror}: {err.filename}"
-    return " ".join(text.split())
+    return text
 
 
 def _show_warning(
@@ -112,7 +117,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    typer.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    typer.echo(f"warning: {in_one_line(str(message), _OPTIONS)}", err=True)
 
 
 def _print_version(wanted: bool) -> None:

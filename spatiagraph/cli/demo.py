@@ -71,6 +71,8 @@ def demo(
         raise ValueError("Expected --states and --transition together, got one of them")
     if asked and not generate:
         raise ValueError("Expected --transition or --no-generate, got both")
+    if slide is not None:
+        slide_options.check([slide], labels=labels, states=states)
     from spatiagraph.cli.console import check_output_folder, print_table, quiet_libraries, say
 
     check_output_folder(out)
@@ -78,8 +80,8 @@ def demo(
     from spatiagraph import inference, training
     from spatiagraph.cli.phases import Phases
     from spatiagraph.cli.transitions import print_scores
-    from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.data.synthetic import make_tissue
+    from spatiagraph.data.writing import write
     from spatiagraph.inference.domains import known_labels
     from spatiagraph.models import ContextModel
     from spatiagraph.pairing.transitions import as_transitions, check_states, column
@@ -116,7 +118,7 @@ def demo(
             seed=seed,
             progress=True,
         )
-        write_h5ad(section.adata, out / "embeddings.h5ad")
+        write(section, out / "embeddings.h5ad")
         done.index.save(out / "index")
     say(f"trained {len(result.history)} epochs at {result.cells_per_second:,.0f} cells/s")
     row = section.num_cells // 2
@@ -134,7 +136,7 @@ def demo(
             for made in as_generations(scores):
                 add_generation(done.page, made)
             done.page.write(done.path)
-            write_h5ad(section.adata, out / "embeddings.h5ad")
+            write(section, out / "embeddings.h5ad")
     if scores is not None:
         print_scores(scores)
         say(f"\n{done.path}, with images of cells in another state")

@@ -27,9 +27,13 @@ def embed(
     They are in `obsm["X_context"]`, `obsm["X_context_niche"]` and `obsm["X_context_tissue"]`; with
     `spatia` in place of `context` if that is the model.
     """
+    from spatiagraph.cli.early import check_model
+
+    check_model(model)
+    slide_options.check([slide])
     from spatiagraph import inference
     from spatiagraph.cli.console import check_output_file, say
-    from spatiagraph.data.h5ad_file import write_h5ad
+    from spatiagraph.data.writing import write
     from spatiagraph.training.devices import as_device
 
     check_output_file(out, ".h5ad")
@@ -39,7 +43,7 @@ def embed(
     say(repr(section))
     coverage = loaded.panel.align(section).coverage
     adata = inference.embed(loaded, section, tile_size=tile_size, device=device)
-    write_h5ad(adata, out)
+    write(section, out)
     say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
 
 

@@ -90,6 +90,9 @@ def fit(
     The folder of the run holds the model, a table of losses and what was run on what. After an
     interruption the same command goes on where it stopped, with the same result.
     """
+    slide_options.check(slides)
+    for column in classify or ():
+        slide_options.check(slides, classify=column)
     from spatiagraph.cli.console import check_accelerator, quiet_libraries, say
 
     quiet_libraries()

@@ -78,6 +78,7 @@ def generate(
     real cells of the target state (random_target). Writes scores.csv, a picture, and the images of
     the control cells as .zarr. An interrupted command goes on where it stopped.
     """
+    slide_options.check(slides, states=states)
     from spatiagraph.cli.console import (
         check_accelerator,
         check_output_folder,

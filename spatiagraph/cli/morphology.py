@@ -36,6 +36,7 @@ def morphology(
     each measure that the network explains in cells it has not seen. An interrupted training goes on
     where it stopped.
     """
+    slide_options.check(slides)
     from spatiagraph.cli.console import (
         check_accelerator,
         check_output_folder,

@@ -146,6 +146,36 @@ class SlideOptions:
             )
         return slides[0]
 
+    def check(self, paths: Sequence[Path], **columns: str | None) -> None:
+        """Refuse what names alone show to be wrong, before anything heavy is imported or read.
+
+        Args:
+            paths: The files or folders.
+            **columns: Name of an option → column of ``obs`` that it names.
+
+        Raises:
+            ValueError: There are images or names for some of the slides only, a folder is no slide,
+                or an ``.h5ad`` file has no such column.
+            OSError: There is no such file.
+        """
+        from spatiagraph.cli.early import check_slide_file
+
+        if self.image and self.no_image:
+            raise ValueError("Expected --image or --no-image, got both")
+        for option, given in (("--image", self.image), ("--slide-id", self.slide_id)):
+            if given and len(given) != len(paths):
+                raise ValueError(
+                    f"Expected {'an' if option == '--image' else 'a'} {option} for each of "
+                    f"{len(paths)} slides, got {len(given)}"
+                )
+        for path in paths:
+            own = {"sample_key": self.sample_key, "x_key": self.x_key, "y_key": self.y_key}
+            named = {f"--{name.replace('_', '-')}": c for name, c in {**own, **columns}.items()}
+            check_slide_file(path, named)
+        for image, path in zip(self.image or (), paths, strict=False):
+            if path.suffix == ".h5ad" and not image.exists():
+                raise FileNotFoundError(f"Expected the image of {path.name}, found none at {image}")
+
     def read_all(self, paths: Sequence[Path], *, molecules: bool = True) -> "list[Slide]":
         """The slides of some files or folders.
 
@@ -159,19 +189,10 @@ class SlideOptions:
         """
         from spatiagraph.data.read import read
 
+        self.check(paths)
         images: list[Any] = [False if self.no_image else None] * len(paths)
         if self.image:
-            if self.no_image:
-                raise ValueError("Expected --image or --no-image, got both")
-            if len(self.image) != len(paths):
-                raise ValueError(
-                    f"Expected an --image for each of {len(paths)} slides, got {len(self.image)}"
-                )
             images = list(self.image)
-        if self.slide_id is not None and len(self.slide_id) != len(paths):
-            raise ValueError(
-                f"Expected a --slide-id for each of {len(paths)} slides, got {len(self.slide_id)}"
-            )
         if self.sample and self.sample_key is None:
             raise ValueError("Expected --sample-key with --sample: the column that names sections")
         names: Sequence[str | None] = self.slide_id or [None for _ in paths]

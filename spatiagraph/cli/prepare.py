@@ -27,6 +27,7 @@ def prepare(
     A slide that cannot be right is refused with the rows, keys or files that are wrong. Warnings
     say what is odd about one that opens.
     """
+    slide_options.check([slide])
     from spatiagraph.cli.console import check_output_folder, say
     from spatiagraph.data.writing import check_target, write
 

@@ -27,6 +27,11 @@ def report(
     beside baselines where there are labels, niches that are alike, how training went, the genes
     that were measured.
     """
+    from spatiagraph.cli.early import check_run_folder, check_slide_file
+
+    check_slide_file(slide, {"--labels": labels})
+    if run is not None:
+        check_run_folder(run)
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model
     from spatiagraph.data.read import read

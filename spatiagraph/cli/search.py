@@ -103,6 +103,11 @@ def search(
     share a niche or region, one of them is shown for all, and those that share that of the query
     are not.
     """
+    if query is None and not (cell or region or niche):
+        raise ValueError("Expected what to look for: --cell, --region, --niche or --query")
+    if query is None and (model or modality or query_image):
+        raise ValueError("Expected --query with --model, --modality and --query-image, got none")
+    slide_options.check(slides)
     from spatiagraph import keys
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
@@ -116,10 +121,6 @@ def search(
         check_output_file(out, ".csv")
     if gallery is not None:
         check_gallery(gallery)
-    if query is None and not (cell or region or niche):
-        raise ValueError("Expected what to look for: --cell, --region, --niche or --query")
-    if query is None and (model or modality or query_image):
-        raise ValueError("Expected --query with --model, --modality and --query-image, got none")
     sections = slide_options.read_all(slides)
     name = one_model_name(sections)
     if color is not None:

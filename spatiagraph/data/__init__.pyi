@@ -7,6 +7,7 @@ from . import markers as markers
 from . import morphology as morphology
 from . import panel as panel
 from . import places as places
+from . import preview as preview
 from . import read as read
 from . import recipe as recipe
 from . import slide as slide
@@ -26,6 +27,7 @@ from .loader import PairBatch as PairBatch
 from .loader import PairLoader as PairLoader
 from .loader import TileLoader as TileLoader
 from .loader import pairs_of_cells as pairs_of_cells
+from .markers import marker_genes as marker_genes
 from .morphology import MORPHOLOGY as MORPHOLOGY
 from .morphology import measure_morphology as measure_morphology
 from .morphology import measure_nuclei as measure_nuclei

@@ -73,7 +73,7 @@ BAD_SLIDES = {
     "no cells": (lambda adata: adata[:0].copy(), ["cell"]),
     "one cell": (lambda adata: adata[:1].copy(), ["cell"]),
     "fewer cells than neighbours": (lambda adata: adata[:10].copy(), ["at least 16", "10"]),
-    "cells without counts": (empty_cells, ["cell1", "cell6", "drop_empty"]),
+    "cells without counts": (empty_cells, ["cell1", "cell6", "--drop-empty"]),
 }
 
 

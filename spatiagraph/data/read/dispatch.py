@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from spatiagraph._typed import typed
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.places import KINDS, unknown_folder
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.features import COFACTOR, Kind, Transform
@@ -17,14 +18,9 @@ from spatiagraph.data.read.parts import Options, Parts, PathLike, build, crop
 from spatiagraph.data.read.plain import is_table, load_table
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
-from spatiagraph.data.read.tables import listed
 from spatiagraph.data.read.xenium import is_xenium, load_xenium
 from spatiagraph.data.slide import Expression, Slide, default_slide_id
 
-_KINDS = (
-    "an .h5ad file, a SpatialData .zarr, or a folder of Space Ranger (with spatial/), Xenium "
-    "(experiment.xenium), MERSCOPE (cell_by_gene.csv) or CosMx (*exprMat_file.csv)"
-)
 _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]], ...] = (
     (is_spaceranger, load_spaceranger),
     (is_xenium, load_xenium),
@@ -223,7 +219,7 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
         return default_slide_id(path), path.to_memory() if path.isbacked else path
     source = Path(path)
     if not source.exists():
-        raise FileNotFoundError(f"Expected {_KINDS}, found nothing at {source}")
+        raise FileNotFoundError(f"Expected {KINDS}, found nothing at {source}")
     if source.is_file():
         if options.table is not None:
             raise ValueError(
@@ -235,7 +231,7 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
         if is_table(source):
             options.x_key, options.y_key = options.x_key or "x", options.y_key or "y"
             return source.name.split(".")[0], load_table(source, options)
-        raise ValueError(f"Expected {_KINDS}, got the file {source.name}")
+        raise ValueError(f"Expected {KINDS}, got the file {source.name}")
     folder = source / "outs" if (source / "outs").is_dir() else source
     name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
     if not isinstance(options.transcripts, bool):
@@ -249,7 +245,7 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
         if is_vendor(folder):
             _check_for_tables(folder, options)
             return name, load(folder, options)
-    raise ValueError(_unknown(folder))
+    raise ValueError(unknown_folder(folder))
 
 
 def _check_for_tables(folder: Path, options: Options) -> None:
@@ -261,31 +257,3 @@ def _check_for_tables(folder: Path, options: Options) -> None:
                 f"Expected {name}={value!r} with an .h5ad, a .zarr or an AnnData, got the folder "
                 f"{folder.name}: leave it out"
             )
-
-
-def _unknown(folder: Path) -> str:
-    inside = [*listed(folder, "*"), *listed(folder, "binned_outputs/*")]
-    readable = [str(p.relative_to(folder)) for p in inside if p.suffix == ".h5ad" or _is_slide(p)]
-    if readable:
-        names = ", ".join(readable[:12])
-        where = folder.name or folder
-        return f"Expected one slide, got the folder {where} with {names}. Pass one of them"
-    found = ", ".join([p.name for p in listed(folder, "*")][:8])
-    if any((folder / mark).exists() for mark in ("scalefactors_json.json", "tissue_positions.csv")):
-        mend = "It has spots but no counts: filtered_feature_bc_matrix and spatial/ are missing"
-    elif any("transcript" in p.name for p in inside):
-        mend = (
-            "Its transcripts are of no vendor that is known: count them with "
-            "spatiagraph.data.transcripts.counts_from_transcripts and write an .h5ad"
-        )
-    else:
-        mend = "Pass the folder or file that holds counts and coordinates"
-    return f"Expected {_KINDS}, got {folder} with {found or 'nothing in it'}. {mend}"
-
-
-def _is_slide(path: Path) -> bool:
-    """Whether a folder inside of a folder could be read."""
-    if not path.is_dir():
-        return False
-    kinds = (is_spatialdata, *(is_vendor for is_vendor, _ in _FOLDERS))
-    return any(is_kind(place) for place in (path, path / "outs") for is_kind in kinds)

@@ -22,6 +22,7 @@ from spatiagraph import _json, keys
 from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
+from spatiagraph.data.places import listed as listed
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
@@ -29,19 +30,6 @@ _BYTES_AT_ONCE = 2**24  # of text
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
 DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
 """What pandas, pyarrow and gzip raise on a damaged file."""
-
-
-def listed(folder: Path, pattern: str) -> list[Path]:
-    """Files of a folder by a pattern, in order of names.
-
-    Files that begin with a dot are left out: a Mac writes ``._<name>`` beside each file on disks
-    that are not its own, and they hold nothing of the slide.
-
-    Args:
-        folder: Where to look.
-        pattern: Name with ``*``, as of :meth:`pathlib.Path.glob`.
-    """
-    return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
 
 
 def find_table(folder: Path, stem: str) -> Path | None:

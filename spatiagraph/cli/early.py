@@ -1,0 +1,84 @@
+"""What can be refused before anything heavy is imported or read: places, columns, models."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from spatiagraph.data.places import check_place
+
+_SHOWN = 8  # columns that are named where none is alike
+
+
+def check_slide_file(path: Path, columns: Mapping[str, str | None]) -> None:
+    """Refuse a path that is no slide, or an ``.h5ad`` file without a column.
+
+    Args:
+        path: The file or folder.
+        columns: Option → column of ``obs`` that it names, or ``None``.
+
+    Raises:
+        ValueError: There is no such column; suggests the nearest.
+        OSError: There is no such file, or it cannot be read.
+    """
+    check_place(path)
+    wanted = {option: column for option, column in columns.items() if column is not None}
+    if not wanted or path.suffix != ".h5ad":
+        return
+    known = _obs_columns(path)
+    for option, column in wanted.items():
+        if known is not None and column not in known:
+            near = difflib.get_close_matches(column, known, n=3, cutoff=0.5)
+            there = f"Nearest: {', '.join(map(repr, near))}" if near else f"There are {_few(known)}"
+            raise ValueError(
+                f"Expected a column of obs of {path.name} for {option}, got {column!r}. {there}"
+            )
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises:
+        ValueError: There is no record of a run in it.
+    """
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"Expected the folder of a run, found no run.json in {str(folder)!r}")
+
+
+def check_model(folder_or_hub_id: str) -> None:
+    """Refuse what is neither the folder of a model, nor of a run, nor an id of the Hub.
+
+    Raises:
+        ValueError: There is no model.
+    """
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        if not any((inside / "config.json").is_file() for inside in (folder, folder / "model")):
+            raise ValueError(
+                f"Expected the folder of a saved model, found no config.json in {str(folder)!r}"
+            )
+    elif not re.fullmatch(r"(hf://)?[\w-][\w.-]*/[\w-][\w.-]*", folder_or_hub_id, re.ASCII):
+        raise ValueError(
+            f"Expected the folder of a saved model, found none at {folder_or_hub_id!r}; an id of "
+            'the hub is "owner/name"'
+        )
+
+
+def _obs_columns(path: Path) -> list[str] | None:
+    """Names of the columns of ``obs``; ``None`` where a reader is to say what is wrong."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            obs = file.get("obs")
+            if not isinstance(obs, h5py.Group):
+                return None  # of an old version, or none
+            return [str(name) for name in obs if name != obs.attrs.get("_index", "_index")]
+    except (OSError, RuntimeError, KeyError):
+        return None
+
+
+def _few(names: list[str]) -> str:
+    shown = [name for name in names if not name.startswith("__")]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more if shown else "none"
