@@ -60,7 +60,7 @@ def find_hits(
         where: Condition that hits meet.
         apart_um: Least distance of hits to the query and to each other.
         max_distance: Distance of embeddings beyond which cells are no hits; by default that within
-            which a quarter of all cells lie.
+            which a quarter of all cells lie that meet the condition.
 
     Raises:
         ValueError: If nothing is left to find, or there are no ``k`` other cells.
@@ -74,12 +74,15 @@ def find_hits(
     allowed = ~np.isin(shared, shared[query.items])
     if not allowed.any():
         raise ValueError(f"Expected a {level} beside that of {query.name}, all cells share it")
+    meets = np.ones(index.num_items, dtype=bool)
     if where is not None:
-        allowed &= filter_mask(index.obs, where)
+        meets = filter_mask(index.obs, where)
+        allowed &= meets
     if apart_um > 0:
         allowed &= ~near_to(index.obs, query.obs.iloc[query.chosen], apart_um)
         rim = at_rim(index.obs, apart_um / 2)
-        if (allowed & ~rim).any() and not (len(query.items) and rim[query.items].all()):
+        asks_from_inside = not at_rim(query.obs, apart_um / 2)[query.chosen].all()
+        if asks_from_inside and (allowed & ~rim).any():
             allowed &= ~rim
     if not allowed.any():
         asked = [f"meet {where!r}"] if where is not None else []
@@ -93,7 +96,7 @@ def find_hits(
         return _search(index, query, number, among)
 
     if max_distance is None:
-        max_distance = usual_distance(ask, index.num_items)
+        max_distance = usual_distance(ask, meets)
     hits = hits_apart(
         ask,
         index.obs,

@@ -38,7 +38,7 @@ tr.best td, tr.best th { background: #e8f3fa; }
 .controls select { font: inherit; padding: .15rem .4rem; margin-left: .35rem; }
 .controls input { vertical-align: middle; }
 .controls input.gene { font: inherit; padding: .1rem .4rem; margin-left: .35rem; width: 11rem; }
-.canvas { min-height: 620px; border: 1px solid var(--line); border-radius: .25rem;
+.canvas { min-height: 620px; overflow: hidden; border: 1px solid var(--line); border-radius: .25rem;
   padding: .25rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin: .6rem 0; font-size: .875rem;
   align-items: center; }

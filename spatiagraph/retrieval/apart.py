@@ -101,17 +101,19 @@ def inner_cells(pos: NDArray[np.floating], margin_um: float) -> NDArray[np.bool_
     return inside
 
 
-def usual_distance(search: Search, num_items: int, share: float = 0.25, seed: int = 0) -> float:
-    """Distance within which a share of all items is like a query, on a sample of them.
+def usual_distance(
+    search: Search, among: NDArray[np.bool_], share: float = 0.25, seed: int = 0
+) -> float:
+    """Distance within which a share of items is like a query, on a sample of them.
 
     Args:
         search: Finds items.
-        num_items: Number of items.
+        among: The items, ``[N]``.
         share: The share.
         seed: Seed of the sample.
     """
-    sample = np.zeros(num_items, dtype=bool)
-    drawn = np.random.default_rng(seed).permutation(num_items)[:_SAMPLE]
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(among))[:_SAMPLE]
+    sample = np.zeros(len(among), dtype=bool)
     sample[drawn] = True
     distance = search(len(drawn), sample)["distance"].to_numpy()
     return float(distance[max(1, round(share * len(distance))) - 1])

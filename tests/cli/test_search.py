@@ -167,18 +167,10 @@ def test_a_calibrated_search_is_another_search(run, two, tmp_path):
 
 
 def test_an_embedded_slide_asks_others(run, two, tmp_path):
-    hits, _ = _hits(run, tmp_path, two[1], "--query", two[0], "--cell", "cell7")
-    both, _ = _hits(
-        run,
-        tmp_path,
-        *two,
-        "--cell",
-        "cell7",
-        "--slide",
-        "slide",
-        "--where",
-        "slide_id == 'other'",
-    )
+    asking = ["--cell", "cell7", "--apart-um", 45]  # else that of the slides that are searched
+    hits, _ = _hits(run, tmp_path, two[1], "--query", two[0], *asking)
+    own = ["--slide", "slide", "--where", "slide_id == 'other'"]
+    both, _ = _hits(run, tmp_path, *two, *asking, *own)
     assert hits["id"].tolist() == both["id"].tolist()
 
 
