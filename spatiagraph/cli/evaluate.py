@@ -89,7 +89,7 @@ def evaluate(
     slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
     means, Harmony if it is installed, and a regression on genes.
     """
-    slide_options.check([slide], domains=domains, types=types)
+    slide_options.check(slides, domains=domains, types=types)
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.transfer import score_donors
