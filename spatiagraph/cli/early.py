@@ -1,4 +1,4 @@
-"""What can be refused before anything heavy is imported or read: places, columns, models."""
+"""Checks of places, columns and models before anything heavy is imported or read."""
 
 import difflib
 import re

@@ -10,7 +10,7 @@ from spatiagraph.graph.edges import plain_edges
 def neighbor_enrichment(
     edge_index: Tensor, groups: ArrayLike, *, num_permutations: int = 200, seed: int = 0
 ) -> NDArray[np.float64]:
-    r"""How much more often groups are neighbours than they would be by chance.
+    r"""Measure how much more often groups are neighbours than they would be by chance.
 
     The statistic of ``squidpy.gr.nhood_enrichment``: with :math:`n_{ab}` edges from group
     :math:`a` to group :math:`b`, :math:`z_{ab} = (n_{ab} - \mu_{ab}) / \sigma_{ab}`, mean and

@@ -1,4 +1,4 @@
-"""What groups of cells are: their markers, what they are made of, what is next to what."""
+"""Figures of groups of cells: markers, composition, amounts, neighbours."""
 
 import os
 from collections.abc import Mapping
@@ -179,7 +179,7 @@ def enrichment_map(
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Axes:
-    """Which groups are neighbours more often than by chance, and which less often.
+    """Heat map of the groups that are neighbours more often than by chance, or less often.
 
     Args:
         z: What :func:`~spatiagraph.graph.enrichment.neighbor_enrichment` gives, ``[K, K]``.

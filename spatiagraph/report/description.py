@@ -1,4 +1,4 @@
-"""What the domains of a report are: markers, composition, amounts, neighbours, embedding."""
+"""Description of the domains of a report: markers, composition, amounts, neighbours."""
 
 import re
 from collections.abc import Mapping
