@@ -43,7 +43,7 @@ def test_a_section_is_chosen_and_named(both):
 
 def test_what_is_missing_is_named_by_its_option(both):
     assert "--counts-layer raw_counts" in prepare(both)[1]
-    assert "sample_key='sample'" in prepare(both, "--counts-layer", "raw_counts")[1]
+    assert "--sample-key sample" in prepare(both, "--counts-layer", "raw_counts")[1]
 
 
 def test_types_alone_are_a_slide(both):
