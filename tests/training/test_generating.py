@@ -113,7 +113,7 @@ def test_where_the_niche_decides_the_morphology_its_embedding_tells():
     correlation = {}
     for context in (("X_cell",), ("X_cell", "X_niche")):
         pairs = pairs_of_cells([slide], {slide.slide_id: np.flatnonzero(~held_out)})
-        model, _ = trained(slide, pairs, max_epochs=15, context=context, path=LinearPath("noise"))
+        model, _ = trained(slide, pairs, max_epochs=8, context=context, path=LinearPath("noise"))
         made = generate(model, slide, cells=cells, **FEW).images[:, 0]
         area = measure_morphology(made, mpp=mpp, component="center")["area_um2"].to_numpy()
         valid = np.isfinite(area) & np.isfinite(truth)
