@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,7 +90,7 @@ def domains(
         raise ValueError(f"Expected {wanted} as --out for {len(sections)} slides, got {out.name}")
     for section in sections if k is not None else ():
         check_key(section.adata, key)  # refused now, not after the curve
-    options = {
+    options: dict[str, Any] = {
         "embedding": embedding,
         "center_slides": not keep_slide_means,
         "regress_depth": regress_depth,

@@ -108,9 +108,10 @@ def score_transfer(
     truth = as_codes(labels, ignore)
     who = pd.Series(np.asarray(donor)).reset_index(drop=True)
     where = who.to_numpy() if slide is None else np.asarray(slide)
-    for name, array in {"labels": truth, "donor": who, "slide": where, "pos": points}.items():
-        if len(array) != x.shape[0]:
-            raise ValueError(f"Expected '{name}' for each of {x.shape[0]} cells, got {len(array)}")
+    sizes = {"labels": len(truth), "donor": len(who), "slide": len(where), "pos": len(points)}
+    for name, size in sizes.items():
+        if size != x.shape[0]:
+            raise ValueError(f"Expected '{name}' for each of {x.shape[0]} cells, got {size}")
     if who.isna().any():
         raise ValueError(f"Expected a donor for each cell, got none for {int(who.isna().sum())}")
     donors = [name for name in pd.unique(who) if (truth[who == name] >= 0).any()]
@@ -118,7 +119,7 @@ def score_transfer(
         raise ValueError(f"Expected at least two donors with labels, got {len(donors)}")
     cells = Cells(x, points, where, expression)
     wanted = [n for n, b in BASELINES.items() if b.installed()] if baselines is None else baselines
-    made = {name: partial(BASELINES[name].embed, cells) for name in BASELINES}
+    made: dict[str, Embed] = {name: partial(BASELINES[name].embed, cells) for name in BASELINES}
     methods = with_baselines(embeddings, made, wanted)
     if taken := sorted({*embeddings} & {MAJORITY, CHANCE}):
         raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")

@@ -132,5 +132,5 @@ def _averaged(view: Embedder) -> bool:
 
 def _finite(features: Features) -> NDArray[np.bool_]:
     if isinstance(features, np.ndarray):
-        return np.isfinite(features).all(axis=1)
+        return np.asarray(np.isfinite(features).all(axis=1))
     return np.ones(features.shape[0], dtype=bool)

@@ -1,7 +1,7 @@
 """Embedders: slides to one row of numbers per cell, trained or plain."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from spatiagraph.evaluate.baselines import pca
 from spatiagraph.evaluate.genes import standardized_variance
 from spatiagraph.inference.domains.sections import Sections
 
-Features = NDArray[np.floating] | csr_matrix
+Features: TypeAlias = NDArray[np.floating] | csr_matrix
 Transform = Literal["log", "sqrt", "logz"]
 
 _CLIP = 10.0  # deviations from the mean, of a standardised gene

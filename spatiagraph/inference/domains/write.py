@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from spatiagraph.inference.domains.sections import Sections
 _MEMBERS = 16  # of a consensus by name, for a curve
 _NOTES = "domains"  # of uns["spatiagraph"]
 
-Slides = Slide | AnnData | Sequence[Slide | AnnData]
+Slides: TypeAlias = Slide | AnnData | Sequence[Slide | AnnData]
 
 
 def domains(
@@ -89,7 +90,7 @@ def domains(
         "slides": [slide.slide_id for slide in sections.slides],
         "version": spatiagraph.__version__,
     }
-    names = [str(number + 1) for number in range(int(found.labels.max()) + 1)]
+    names = pd.Index([str(number + 1) for number in range(int(found.labels.max()) + 1)])
     for number, item in enumerate(given):
         rows = sections.number == number
         adata = _adata(item)
