@@ -77,7 +77,7 @@ def test_breast_cancer_patients(real_data):
         for name in ("A1", "C1", "D1", "E1")
     ]
     table = show(slides, labels_of(slides, "label", ["undetermined"]))
-    assert table.loc["pca30_nbr15", "precision"] > table.loc["chance", "precision"]
+    assert table.loc["pca30_nbr15_centered", "precision"] > table.loc["chance", "precision"]
 
 
 def test_hidden_types_of_colorectal_patients(real_data):
