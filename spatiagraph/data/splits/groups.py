@@ -1,6 +1,7 @@
 """Folds of whole donors or whole slides."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def split_by_slide(
 
 def _names(items: Sequence[Slide] | ArrayLike, attribute: str) -> NDArray[np.object_]:
     """Donor or id of each entry, [N]; none may be missing."""
-    listed = list(items) if isinstance(items, Sequence) else items
+    listed: Any = list(items) if isinstance(items, Sequence) else items
     if isinstance(listed, list) and any(isinstance(item, Slide) for item in listed):
         listed = [getattr(item, attribute, None) for item in listed]
     names = pd.Series(listed, dtype=object)
