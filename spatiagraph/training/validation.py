@@ -132,11 +132,11 @@ def _blocks(
 
 
 def _window_um(model: SlideModel, slide: Slide) -> float:
-    """Largest side of the window around a cell: windows of nearer cells share pixels."""
+    """Diagonal of the largest window around a cell: windows of nearer cells may share pixels."""
     crop = model.recipe.crop()
     if crop is None or slide.image is None:
         return 0.0
-    return float(np.max(crop.windows_um(slide)))
+    return float(np.max(crop.windows_um(slide))) * 2**0.5
 
 
 def _reached(cells: Tensor, edge_index: Tensor, num_hops: int) -> Tensor:

@@ -159,6 +159,21 @@ def test_masked_cells_are_hidden_core_cells_known_from_what_is_around_them():
     assert not torch.allclose(alone.context[hidden], context.context[hidden])
 
 
+def test_masked_niches_are_those_of_core_cells():
+    made = only("masked_niches", replace(HIDING, hidden_ratio=0.7))
+    batch = batch_of(made)
+    batch.core = torch.arange(batch.num_nodes) < 60
+    view = view_of(made, batch)
+    level, hidden = view.context.levels[0], view.hidden.levels[0]
+    core = torch.isin(torch.arange(len(hidden)), level.own[batch.core])
+    assert 0 < (hidden & core).sum() < hidden.sum()
+    rows = hidden & core
+    guess = next(o for o in made.objectives if o.name == "masked_niches").from_context(level.h)
+    expected = 1 - torch.cosine_similarity(guess[rows], level.pooled[rows]).mean()
+    found = made.loss(batch, generator()).parts["masked_niches"]
+    assert float(found) == pytest.approx(float(expected.detach()), 1e-4)
+
+
 def test_every_step_hides_other_genes_and_cells():
     made = only("masked_cells")
     batch = batch_of(made)

@@ -106,4 +106,6 @@ class MaskedNiches(Objective[SpatiaView]):
         if hidden is None or not view.context.levels:
             return None
         level = view.context.levels[0]
-        return masked_cells_loss(self.from_context(level.h), level.pooled, hidden)
+        scored = torch.zeros_like(hidden)
+        scored[scored_groups(level.own, view.core, 1.0, None)] = True
+        return masked_cells_loss(self.from_context(level.h), level.pooled, hidden & scored)
