@@ -24,6 +24,7 @@ _CORE = (
 _PURPOSES = {
     "io": "SpatialData stores, and the outlines of MERSCOPE cells",
     "cluster": "Leiden clusters as niches",
+    "harmony": "Harmony beside embeddings of other donors",
     "fidelity": "the network of FID, to compare images with",
     "ode": "adaptive solvers for flows",
     "tensorboard": "training curves in TensorBoard",

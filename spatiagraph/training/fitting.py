@@ -66,9 +66,10 @@ def fit(
             cached cells, nothing is left to train on, or the loss stops being finite.
         KeyboardInterrupt: On Ctrl-C, once the last finished epoch is safe.
     """
+    run = run_of(run, options, taken_by=fit)
     if not isinstance(model, SlideModel):
         raise TypeError(f"Expected 'model' as SlideModel, got {type(model).__name__} {model!r:.60}")
-    run = run_of(run, options, taken_by=fit).filled(lr=model.lr, weight_decay=model.weight_decay)
+    run = run.filled(lr=model.lr, weight_decay=model.weight_decay)
     slides = [slides] if isinstance(slides, Slide) else list(slides)
     for slide in slides:
         if not isinstance(slide, Slide):

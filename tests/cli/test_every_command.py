@@ -156,7 +156,7 @@ REFUSED = {
         (
             "no run",
             "{work}/embedded.h5ad --run {tmp}/folder --out {tmp}/a.html",
-            ["config.json"],
+            ["run.json"],
         ),
     ],
     "evaluate": [

@@ -28,12 +28,15 @@ def place(tmp_path_factory):
     (folder / "model" / "config.json").write_text(
         json.dumps({"spatiagraph": "0.1.0", "model": model})
     )
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("{}")
+    shutil.copytree(folder / "model", folder / "run" / "model")
     return folder
 
 
 COMMANDS = {
     "embed": ["embed", "model", "slide.h5ad", "--out", "out.h5ad"],
-    "report": ["report", "embedded.h5ad", "--run", "model", "--out", "out.html"],
+    "report": ["report", "embedded.h5ad", "--run", "run", "--out", "out.html"],
     "search": [
         *("search", "embedded.h5ad", "--query", "slide.h5ad", "--model", "model"),
         *("--cell", "cell7"),

@@ -111,9 +111,12 @@ def load_merscope(folder: Path, options: Options) -> Parts:
     if cells is not None:
         adata = _place(adata, cells, source, options.drop_unplaced)
     elif outlines is not None and file is not None:
+        centroids = outline_centroids(outlines)
+        if counts is None:  # a cell without a molecule has an outline all the same
+            centroids = centroids[centroids.index.isin(adata.obs_names)]
         adata, _ = place_cells(
             adata,
-            outline_centroids(outlines),
+            centroids,
             ("x", "y"),
             file.name,
             source,

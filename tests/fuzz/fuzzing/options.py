@@ -23,6 +23,7 @@ _BASES = {
     "embed": ["{model}", "{slide.h5ad}", "--out", "{out}/embedded.h5ad"],
     "search": ["{embedded.h5ad}", "--cell", "cell3", "--out", "{out}/hits.csv"],
     "evaluate": ["{embedded.h5ad}", "--domains", "niche", "--seeds", "1", "--protocol", "domains"],
+    "domains": ["{embedded.h5ad}", "--k", "3", "--method", "kmeans", "--out", "{out}/domains.h5ad"],
     "report": ["{embedded.h5ad}", "--out", "{out}/report.html", "--domains", "3"],
     "morphology": ["{slide.h5ad}", "--out", "{out}/morphology", "--epochs", "1"],
     "generate": ["{embedded.h5ad}", "--out", "{out}/images", "--transition", "A:B"],
@@ -30,7 +31,7 @@ _BASES = {
     "doctor": [],
 }
 WRITTEN = ("clean.h5ad", "run", "embedded.h5ad", "hits.csv", "report.html", "morphology", "images")
-WRITTEN += ("demo", "hits.png", "index")
+WRITTEN += ("demo", "hits.png", "index", "domains.h5ad")
 """What a command may leave if it succeeds, and, as a folder of a run, if it stopped on the way."""
 _CONDITIONS = [
     "area >",
