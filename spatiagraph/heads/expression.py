@@ -10,6 +10,7 @@ from spatiagraph.nn.config import Configurable
 
 _PRIOR = 0.3  # of 0.02 to 3, what hidden genes of real slides were predicted best from
 _ROUNDS = 3
+_THETA = (0.1, 100.0)
 
 
 class Expression(NamedTuple):
@@ -112,5 +113,11 @@ class ExpressionHead(Configurable):
         self.linear.weight.copy_(found.weight)
         self.linear.bias.add_(found.bias)
         for _ in range(_ROUNDS):  # shares sum to one: a gene that is raised lowers the others
-            mu = self(z, x.mul(seen).sum(1), seen.bool()).log_mu.exp().sum(0)
-            self.linear.bias.add_((total / (mu + 0.5)).log())
+            mu = self(z, x.mul(seen).sum(1), seen.bool()).log_mu.exp()
+            self.linear.bias.add_((total / (mu.sum(0) + 0.5)).log())
+        # by moments: a start whose dispersion is far off looks worse than it is, and whatever
+        # training does looks good beside it
+        mu = self(z, x.mul(seen).sum(1), seen.bool()).log_mu.exp() * seen
+        excess = (((x - mu).square() - mu) * seen).sum(0)
+        theta = mu.square().sum(0) / excess.clamp(min=1e-6)
+        self.log_theta.copy_(theta.clamp(*_THETA).log())

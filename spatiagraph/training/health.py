@@ -12,6 +12,7 @@ from spatiagraph.nn.cell_graph import Embeddings
 _LEAST_RANK = 1.5  # nearly all cells on one line
 _FALLEN = 0.25  # of the highest rank of the run
 _ROWS = 1024  # cells of a batch that are looked at
+_LEAST_CELLS = 500  # of 346 spots a model learned hidden genes worse than it started
 _LEAST_LR_SUM = 0.05  # weights of a layer of 32 channels are of the order of 0.2
 
 
@@ -67,8 +68,8 @@ def run_warnings(history: pd.DataFrame) -> list[str]:
     """Lines about what is wrong with a run; none where nothing is.
 
     Of embeddings that collapsed, see :func:`collapse_warning`; of a run too short for its learning
-    rate, since with Adam no weight moves much farther than the sum of the rates; and of one that
-    did not lower the validation loss of its start.
+    rate, since with Adam no weight moves much farther than the sum of the rates; of few cells; and
+    of a run that did not lower the validation loss of its start.
 
     Args:
         history: One row per epoch, as ``fit`` returns it; nothing is said of columns it lacks.
@@ -85,6 +86,12 @@ def run_warnings(history: pd.DataFrame) -> list[str]:
             f"The run was too short to learn: the learning rates of its {last['steps']:.0f} steps "
             f"sum to {last['lr_sum']:.2g}, and no weight moves much farther than that (embeddings "
             f"moved by {last['moved']:.1%}). Give it more steps, smaller tiles or a higher rate"
+        )
+    elif "moved" in last and last["cells"] < _LEAST_CELLS:
+        found.append(
+            f"{last['cells']:.0f} cells are few to learn from: on a slide of 346 spots, the model "
+            "knew hidden genes better before training than after. Train on more slides, or use the "
+            "model as it starts"
         )
     if "start_val_loss" in last and not history["val_loss"].min() < last["start_val_loss"]:
         found.append(

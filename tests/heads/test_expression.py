@@ -64,3 +64,19 @@ def test_genes_that_were_not_measured_say_nothing_to_the_start():
     for head, unmeasured in zip(heads, (0.0, 50.0), strict=True):
         head.initialize(torch.where(seen, x, unmeasured), z, seen)
     assert_close(heads[0].state_dict(), heads[1].state_dict())
+
+
+def test_the_dispersion_of_a_start_is_that_of_the_counts_around_what_it_expects():
+    """Of a gamma-Poisson mixture with θ = 2 and of plain Poisson counts."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    scale = torch.distributions.Gamma(2.0, 2.0).sample((4000, 2))
+    x = torch.poisson(torch.tensor([8.0, 8.0, 20.0]).expand(4000, 3).clone(), generator=generator)
+    x[:, :2] = torch.poisson(8 * scale, generator=generator)
+    head = ExpressionHead(1, 3)
+    head.initialize(x, torch.zeros(4000, 1))
+    share = x.sum(0) / x.sum()
+    mu = x.sum(1, keepdim=True) * share
+    expected = mu.square().sum(0) / ((x - mu).square() - mu).sum(0)
+    assert_close(head.log_theta.detach().exp(), expected.clamp(0.1, 100), rtol=0.01, atol=0.01)
+    assert head.log_theta[0].exp() < 10

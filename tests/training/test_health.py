@@ -129,7 +129,10 @@ def test_a_run_that_cannot_have_moved_says_so_in_one_line(caplog):
 
 def test_warnings_of_a_run_are_about_its_last_row():
     good = pd.DataFrame({"lr_sum": [0.01, 1.0], "moved": [0.0, 0.9], "steps": [2, 200]})
+    good["cells"] = 500
     assert run_warnings(good) == []
+    (few,) = run_warnings(good.assign(cells=499))
+    assert few.startswith("499 cells are few to learn from")
     assert run_warnings(pd.DataFrame({"loss": [1.0]})) == []
     for lowest, warned in ((1.9, False), (2.0, True), (2.1, True)):
         history = good.assign(val_loss=[2.5, lowest], start_val_loss=2.0)
