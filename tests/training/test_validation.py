@@ -93,7 +93,7 @@ def test_validation_changes_no_step_and_the_last_weights_stay_where_they_are_bes
 def test_an_interrupted_run_with_validation_and_patience_resumes_to_the_bit(tmp_path, average):
     from tests.training.test_fitting import StopIn
 
-    options = {**RUN, "validation": 0.1, "patience": 2, "average": average}
+    options = {**RUN, "validation": 0.1, "patience": 3, "average": average}
     whole, resumed = model(), model()
     expected = fit(whole, SLIDE, **options, out=tmp_path / "whole").history
     with pytest.raises(KeyboardInterrupt):
