@@ -68,12 +68,15 @@ def _obs_columns(path: Path) -> list[str] | None:
     """Names of the columns of ``obs``; ``None`` where a reader is to say what is wrong."""
     import h5py
 
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with h5py.File(path) as file:
             obs = file.get("obs")
             if not isinstance(obs, h5py.Group):
                 return None  # of an old version, or none
-            return [str(name) for name in obs if name != obs.attrs.get("_index", "_index")]
+            # its attributes are text, which nobody has looked at yet: HDF5 may not return from it
+            return [str(name) for name in obs if name != "_index"]
     except (OSError, RuntimeError, KeyError):
         return None
 

@@ -1,6 +1,7 @@
 """Cheap checks come first: what is wrong is refused before anything heavy is imported."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -132,3 +133,25 @@ def test_long_lists_are_cut_and_short_ones_are_not():
     )
     few = "found a, b, c, d, e, f"
     assert cut_lists(few) == few
+
+
+@pytest.mark.parametrize("kind", ["text that HDF5 would walk for ever", "a pipe"])
+def test_a_look_at_the_columns_ends_whatever_the_file_is(workplace, tmp_path, kind):
+    path = tmp_path / "embedded.h5ad"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        content = bytearray((workplace / "embedded.h5ad").read_bytes())
+        heap = content.find(b"GCOL\x01\0\0\0")
+        assert heap > 0
+        while heap > 0:
+            size = int.from_bytes(content[heap + 8 : heap + 16], "little")
+            content[heap + 16 : heap + size] = bytes(size - 16)
+            heap = content.find(b"GCOL\x01\0\0\0", heap + size)
+        path.write_bytes(content)
+    line = [sys.executable, "-c", "from spatiagraph.cli import app; app()", "evaluate", str(path)]
+    done = subprocess.run(
+        [*line, "--domains", "niche"], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1
+    assert [text for text in done.stderr.splitlines() if text.startswith("error: Expected")]

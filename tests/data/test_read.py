@@ -351,7 +351,7 @@ def negatives(path):
     [
         (no_coordinates, r"obsm\['spatial'\], got none. Nearest: 'spatial_px'.*spatial_key="),
         (not_hdf5, "a.h5ad, which is not HDF5"),
-        (truncated, "readable AnnData file, got a.h5ad|not HDF5 or is damaged"),
+        (truncated, "readable HDF5 file, got a.h5ad|not HDF5 or is damaged"),
         (fewer_coordinates, r"length 20 in a\.h5ad: obsm/spatial, got shape \[3, 2\]"),
         (other_hdf5, "no AnnData and table instead"),
         (tenx_hdf5, "10x feature matrix: pass the folder"),
@@ -573,7 +573,10 @@ def forget_column(folder):
         (fill("experiment.xenium", "[0.2125]"), "JSON object in experiment.xenium, got .0.2125"),
         (cut("cells.parquet"), "readable table, got cells.parquet"),
         (cut("transcripts.parquet"), "readable table, got transcripts.parquet"),
-        (fill("cell_feature_matrix.h5", "no HDF5"), "got cell_feature_matrix.h5, which is none"),
+        (
+            fill("cell_feature_matrix.h5", "no HDF5"),
+            "got cell_feature_matrix.h5, which is not HDF5",
+        ),
         (forget_cells, "in cells.parquet, got none for 2 of 20: 'c18', 'c19'"),
         (forget_column, "in cells.parquet, got no y_centroid"),
         (cut("cell_feature_matrix.h5"), "got cell_feature_matrix.h5: .*truncated"),

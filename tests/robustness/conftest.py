@@ -147,6 +147,10 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
         "evaluate": [
             *["evaluate", embedded, "--domains", "niche", "--seeds", 1, "--out", out / "scores.csv"]
         ],
+        "domains": [
+            *["domains", embedded, "--k", 3, "--method", "kmeans", "--out", out / "domains.h5ad"],
+            *["--curve", out / "curve.png", "--max-k", 3],
+        ],
         "morphology": [
             *["morphology", slide, "--out", out / "morphology", "--epochs", 2, "--size-px", 16],
             *["--accelerator", "cpu", "--seed", seed],

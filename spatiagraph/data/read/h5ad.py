@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData, read_h5ad
@@ -14,7 +13,6 @@ from spatiagraph import keys
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.heaps import check_heaps
 from spatiagraph.data.read.molecules import read_any_molecules
 from spatiagraph.data.read.parts import (
     Options,
@@ -25,11 +23,12 @@ from spatiagraph.data.read.parts import (
     recall,
     reopen_image,
 )
-from spatiagraph.data.read.structure import DAMAGED, check_structure
+from spatiagraph.data.read.structure import DAMAGED, check_structure, open_hdf5
 from spatiagraph.data.read.tables import finite_number, positive_number
 from spatiagraph.data.scale import doubts, libraries
 from spatiagraph.data.sparse import settle
 
+_MEND = "The file is damaged, incomplete or not of AnnData: copy it again"
 _FACTORS = "scalefactors of uns['spatial']"
 
 
@@ -181,29 +180,19 @@ def read_file(path: Path) -> AnnData:
     Raises:
         ValueError: It is no AnnData, is damaged, or was written in a form that is not known here.
     """
-    if not h5py.is_hdf5(path):
-        raise ValueError(
-            f"Expected an AnnData file (HDF5), got {path.name}, which is not HDF5 or is damaged"
-        )
-    check_heaps(path)
-    try:
-        file = h5py.File(path)
-    except OSError as err:
-        raise _unreadable(path, err) from err
-    with file:
-        try:
-            groups = set(file)
-        except DAMAGED as err:
-            raise _unreadable(path, err) from err
+    with open_hdf5(path, _MEND) as file:
+        groups = set(file.names())
         if {"obs", "var"} <= groups:
-            check_structure(file, path.name)
+            check_structure(file.item, path.name)
     if {"obs", "var"} <= groups:
         try:
             with warnings.catch_warnings():  # refused in a moment, with the names
                 warnings.filterwarnings("ignore", message=".* names are not unique")
                 adata = read_h5ad(path)
         except DAMAGED as err:  # its structure is right: values that cannot be decoded
-            raise _unreadable(path, err) from err
+            raise ValueError(
+                f"Expected a readable AnnData file, got {path.name}: {reason(err)}. {_MEND}"
+            ) from err
         settle(adata, path.name)
         return adata
     hint = (
@@ -212,13 +201,6 @@ def read_file(path: Path) -> AnnData:
         else f" and {', '.join(sorted(groups)) or 'nothing'} instead"
     )
     raise ValueError(f"Expected obs and var in {path.name}, found no AnnData{hint}")
-
-
-def _unreadable(path: Path, err: Exception) -> ValueError:
-    return ValueError(
-        f"Expected a readable AnnData file, got {path.name}: {reason(err)}. The file is damaged or "
-        "incomplete: copy it again"
-    )
 
 
 def _positions(adata: AnnData, key: str) -> np.ndarray:

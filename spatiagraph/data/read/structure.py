@@ -130,7 +130,7 @@ def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
     """
     if not h5py.is_hdf5(path):
         raise ValueError(
-            f"Expected an HDF5 file, got {path.name}, which is none or is damaged. {mend}"
+            f"Expected an HDF5 file, got {path.name}, which is not HDF5 or is damaged. {mend}"
         )
     check_heaps(path)
     try:
