@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tifffile
+import torch
 from PIL import Image
 from scipy.sparse import csr_matrix
 from typer.testing import CliRunner
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 from fuzzing.vendors import VENDORS
 from spatiagraph.cli import app
 from spatiagraph.data import GenePanel, make_tissue, write
+from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import TINY
 from spatiagraph.retrieval import NicheIndex
 
 CELLS, GENES = 60, 12
@@ -51,6 +55,7 @@ def make_bases(folder):
     shutil.copytree(folder / "run", folder / "stopped")
     shutil.rmtree(folder / "stopped" / "model")
     _write_index(adata, folder / "index")
+    _write_generator(slide, folder / "generator")
     GenePanel.from_slides([slide]).to_json(folder / "panel.json")
     shape = {"type": "Polygon", "coordinates": [SQUARE]}
     feature = {"type": "Feature", "geometry": shape, "properties": {"name": "edge"}}
@@ -79,3 +84,14 @@ def _write_index(adata, path):
     NicheIndex.build(adata.obsm["X_pca"], obs, calibrate="slide", kind="ivf", min_recall=0.1).save(
         path
     )
+
+
+def _write_generator(slide, path):
+    torch.manual_seed(0)
+    size = replace(TINY, channels=8, condition_channels=8, head_channels=8)
+    model = ImageGenerator.for_slides(
+        [slide], size, context=["X_pca"], transitions=[("A", "B", "other")], states_key="state"
+    )
+    for parameter in model.unet.parameters():  # as training might leave them
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(path)

@@ -20,6 +20,7 @@ WEIGHTS = {
     ("image", "image.tif"): 3,
     ("image", "image.ome.tif"): 4,
     ("model", "model"): 8,
+    ("generator", "generator"): 6,
     ("run", "run"): 2,
     ("resume", "stopped"): 3,
     ("index", "index"): 7,

@@ -6,11 +6,15 @@ import warnings
 import anndata
 import numpy as np
 import pandas as pd
+import torch
 
 import spatiagraph as sg
 from fuzzing.bases import FIT, command
 from spatiagraph.cli.embed import load_model
 from spatiagraph.data import GenePanel
+from spatiagraph.flow import Sampling
+from spatiagraph.models import ImageGenerator
+from spatiagraph.nn import Condition
 from spatiagraph.retrieval import NicheIndex, in_region, read_region
 
 
@@ -82,6 +86,15 @@ def model(path, bases, out):
     return [np.asarray(adata.obsm[key]) for key in sorted(adata.obsm) if "context" in key]
 
 
+def generator(path, bases, out):
+    """A generator of images is loaded and generates."""
+    loaded = ImageGenerator.from_pretrained(path)
+    size = loaded.size_px
+    image = torch.linspace(0, 1, 2 * 3 * size**2).reshape(2, 3, size, size)
+    condition = Condition(torch.ones(2, 4), transition=torch.zeros(2, dtype=torch.long))
+    return [loaded.generate(image, condition, Sampling(2)).numpy()]
+
+
 def run(path, bases, out):
     """A report is written of a run."""
     _run("report", bases / "embedded.h5ad", "--run", path, "--out", out / "r.html", "--domains", 3)
@@ -130,7 +143,7 @@ def panel(path, bases, out):
 DOORS = {
     f.__name__: f
     for f in (slide, prepare, folder, image, model, run, resume, search, evaluate, index, region)
-    + (panel,)
+    + (panel, generator)
 }
 
 
