@@ -22,6 +22,8 @@ def reason(err: BaseException) -> str:
     if isinstance(err, OSError) and err.errno is not None and err.strerror:
         return err.strerror[:1].lower() + err.strerror[1:]
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
+    if isinstance(err, AssertionError) and not said:
+        said = "a part that is missing or of another kind"
     if "No read method registered" in said:  # AnnData's, of its classes
         said = "an encoding that AnnData does not know"
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)

@@ -9,10 +9,12 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
+from spatiagraph.data import make_tissue, write
 from spatiagraph.data.read import read
 from spatiagraph.data.read.structure import read_anndata
 
 CELLS, GENES = 12, 5
+SLOW = pytest.mark.slow
 
 
 def rich() -> AnnData:
@@ -287,3 +289,41 @@ def test_a_file_of_very_many_objects_is_refused_before_it_is_read(tmp_path, monk
     monkeypatch.setattr("spatiagraph.data.read.structure._MOST", 20)
     with pytest.raises(ValueError, match="at most 32 levels and 20 objects in a.h5ad"):
         read(make(tmp_path / "a.h5ad"), assume_um=True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "tables/table/X/data",
+        *(pytest.param(f"tables/table/{k}", marks=SLOW) for k in ("obsm", "X")),
+    ],
+)
+def test_metadata_of_another_part_of_a_store_are_refused_or_change_nothing(tmp_path, other):
+    pytest.importorskip("spatialdata")
+    tissue = make_tissue(20, num_types=3, num_genes=6, image="he", seed=0)
+    store = write(tissue, tmp_path / "a.zarr")
+    wrong = (store / other / "zarr.json").read_bytes()
+    expected, refused = read(store), 0
+    for metadata in sorted(store.rglob("zarr.json")):
+        right = metadata.read_bytes()
+        metadata.write_bytes(wrong)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = outcome_of_store(store)
+        metadata.write_bytes(right)
+        if isinstance(found, str):
+            assert found.startswith("Expected"), (metadata, found)
+            refused += 1
+            continue
+        assert found.symbols == expected.symbols, metadata
+        np.testing.assert_array_equal(found.pos, expected.pos, str(metadata))
+        np.testing.assert_array_equal(found.counts.toarray(), expected.counts.toarray())
+    assert refused > 20
+
+
+def outcome_of_store(store):
+    """The slide, or why there is none."""
+    try:
+        return read(store)
+    except ValueError as err:
+        return str(err)

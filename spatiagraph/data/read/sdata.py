@@ -35,6 +35,9 @@ _BACKGROUND = "0"  # of a label image, unless a cell is called so
 _OF_MOLECULES = ("qv", "z_plane", "overlaps_nucleus", "is_gene")
 """Columns of points that are kept beside place, gene and cell."""
 
+_BROKEN = (*DAMAGED, AssertionError, AttributeError, IndexError)
+"""What SpatialData raises on a store, whose elements it takes to be of the kind they should be."""
+
 
 def is_spatialdata(folder: Path) -> bool:
     """Check that a folder is a SpatialData store."""
@@ -66,7 +69,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         warnings.simplefilter("ignore")
         try:
             sdata = spatialdata.read_zarr(path)
-        except DAMAGED as err:
+        except _BROKEN as err:
             raise ValueError(
                 f"Expected a SpatialData store, got {path.name}: {reason(err)}. The store is "
                 "damaged or incomplete: copy it again"
