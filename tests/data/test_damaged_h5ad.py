@@ -14,7 +14,6 @@ from spatiagraph.data.read import read
 from spatiagraph.data.read.structure import read_anndata
 
 CELLS, GENES = 12, 5
-SLOW = pytest.mark.slow
 
 
 def rich() -> AnnData:
