@@ -294,7 +294,7 @@ def test_a_file_of_very_many_objects_is_refused_before_it_is_read(tmp_path, monk
     "other",
     [
         "tables/table/X/data",
-        *(pytest.param(f"tables/table/{k}", marks=SLOW) for k in ("obsm", "X")),
+        *(pytest.param(f"tables/table/{k}", marks=pytest.mark.slow) for k in ("obsm", "X")),
     ],
 )
 def test_metadata_of_another_part_of_a_store_are_refused_or_change_nothing(tmp_path, other):
