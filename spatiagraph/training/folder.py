@@ -15,6 +15,14 @@ from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
 
 RUN = "run.json"
 HISTORY = "history.csv"
+_TOGETHER = {
+    "steps": ("lr_sum",),
+    "lr_sum": ("steps",),
+    "moved": ("steps", "lr_sum", "cells"),
+    "gates_moved": ("moved",),
+    "start_val_loss": ("val_loss",),
+}
+"""Columns of a history that are nothing without others."""
 MODEL = "model"
 
 
@@ -76,7 +84,8 @@ def read_history(folder: Path) -> pd.DataFrame:
             f"Expected a table of epochs in {str(place)!r}, got {reason(err)}"
         ) from err
     wrong = [str(name) for name, dtype in table.dtypes.items() if not is_numeric_dtype(dtype)]
-    wrong += [name for name in ("epoch", "loss") if name not in table]
+    needed = ["epoch", "loss", *(n for name in table for n in _TOGETHER.get(str(name), ()))]
+    wrong += [name for name in dict.fromkeys(needed) if name not in table]
     if wrong or not len(table):
         raise ValueError(
             f"Expected numbers of every epoch in {str(place)!r}, got "

@@ -8,6 +8,7 @@ import spatiagraph as sg
 from spatiagraph.data import make_tissue
 from spatiagraph.models import ContextModel
 from spatiagraph.tasks import LossOutput, MaskedGenes
+from spatiagraph.training.folder import read_history
 from spatiagraph.training.health import (
     RankMeter,
     collapse_warning,
@@ -137,3 +138,24 @@ def test_warnings_of_a_run_are_about_its_last_row():
     for lowest, warned in ((1.9, False), (2.0, True), (2.1, True)):
         history = good.assign(val_loss=[2.5, lowest], start_val_loss=2.0)
         assert len(run_warnings(history)) == warned
+
+
+COLUMNS = ["epoch", "steps", "cells", "seconds", "lr", "lr_sum", "loss", "val_loss"]
+COLUMNS += ["start_val_loss", "moved", "gates_moved", "effective_rank", "gradient_norm"]
+
+
+@pytest.mark.parametrize("gone", COLUMNS)
+def test_a_history_that_lacks_a_column_is_refused_or_judged_without(tmp_path, gone):
+    whole = pd.DataFrame({name: [1.0, 2.0] for name in COLUMNS})
+    whole.drop(columns=gone).to_csv(tmp_path / "history.csv", index=False)
+    try:
+        history = read_history(tmp_path)
+    except ValueError as err:
+        refused = str(err)
+    else:
+        assert progress_of(history)
+        assert isinstance(run_warnings(history), list)
+        refused = None
+    needed = {"epoch", "loss", "steps", "lr_sum", "cells", "val_loss", "moved"}
+    assert (refused is not None) == (gone in needed)
+    assert refused is None or gone in refused

@@ -208,6 +208,7 @@ class Node:
             if isinstance(item, h5py.Dataset):
                 outside = item.is_virtual or bool(item.external)
                 item.dtype, item.shape  # noqa: B018  # types that NumPy does not know
+                stored = item.id.get_storage_size()
             loop = isinstance(item, h5py.Group) and (h5py.h5o.get_info(item.id).addr in self._above)
         except DAMAGED as err:
             raise ValueError(
@@ -227,10 +228,9 @@ class Node:
             )
         node = Node(item, self.file, self.mend, key, self._above, self._seen)
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            if item.nbytes > max(_UNPACKED, _RATIO * item.id.get_storage_size()):
+            if item.nbytes > max(_UNPACKED, _RATIO * stored):
                 raise node.wrong(
-                    f"the {item.nbytes:,} bytes it claims to hold",
-                    f"{item.id.get_storage_size():,} stored",
+                    f"the {item.nbytes:,} bytes it claims to hold", f"{stored:,} stored"
                 )
         return node
 
