@@ -306,9 +306,7 @@ def test_metadata_of_another_part_of_a_store_are_refused_or_change_nothing(tmp_p
     for metadata in sorted(store.rglob("zarr.json")):
         right = metadata.read_bytes()
         metadata.write_bytes(wrong)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = outcome_of_store(store)
+        found = outcome_of(store)
         metadata.write_bytes(right)
         if isinstance(found, str):
             assert found.startswith("Expected"), (metadata, found)
@@ -320,9 +318,35 @@ def test_metadata_of_another_part_of_a_store_are_refused_or_change_nothing(tmp_p
     assert refused > 20
 
 
-def outcome_of_store(store):
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = make(tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["obsm"][b"\xff\xfe"] = np.arange(CELLS)
+    with pytest.raises(ValueError, match=r"names in UTF-8 in a\.h5ad: obsm, got b'"):
+        read(path, assume_um=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", [b"\xff" * 4, bytes(8), b"\0\0\0\x10"])
+def test_words_of_the_file_that_are_others_are_refused_or_read(tmp_path, word):
+    """Every 56th place of a file, so that headers, heaps, trees and values are all hit."""
+    path = make(tmp_path / "a.h5ad")
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(8, len(whole) - len(word), 56):
+        path.write_bytes(whole[:place] + word + whole[place + len(word) :])
+        found = outcome_of(path)
+        if isinstance(found, str):
+            assert found.startswith("Expected"), (place, found)
+            refused += 1
+    assert refused > 100
+
+
+def outcome_of(path):
     """The slide, or why there is none."""
-    try:
-        return read(store)
-    except ValueError as err:
-        return str(err)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return read(path, assume_um=True)
+        except ValueError as err:
+            return str(err)

@@ -21,6 +21,7 @@ from spatiagraph.data.read.molecules import (
 from spatiagraph.data.read.parts import Options, Parts, open_image
 from spatiagraph.data.read.tables import (
     find_table,
+    finite_numbers,
     numbers,
     place_cells,
     read_counts,
@@ -157,7 +158,8 @@ def _scale(folder: Path, options: Options) -> tuple[float, str]:
         why = f"{why} in {path.name}"
     if table is not None and cells is not None and {*_CENTRE, *_SLIDE_MM} <= set(table):
         px, mm = (numbers(table, c, cells.name) for c in (_CENTRE, _SLIDE_MM))
-        return _instrument(px, mm, cells.name, folder), cells.name
+        placed = np.isfinite(px + mm).all(axis=1)  # others are refused later, or dropped
+        return _instrument(px[placed], mm[placed], cells.name, folder), cells.name
     raise ValueError(f"Expected the size of a pixel of {folder.name}, got {why} {_ASK}")
 
 
@@ -190,7 +192,7 @@ def _places(fields: pd.DataFrame, name: str) -> tuple[np.ndarray | None, np.ndar
     mm: list[str] = next((h for n in _FIELD_MM if (h := [c for c in n if c in fields])), [])
     if len(px) == len(_FIELD_PX) and len(mm) == 1:
         px = [px[0] if mm[0].lower().startswith("x") else px[1]]
-    found = [numbers(fields, c, name) if c and len(fields) else None for c in (px, mm)]
+    found = [finite_numbers(fields, c, name) if c and len(fields) else None for c in (px, mm)]
     a, b = (v if v is None or v.shape[1] == 2 else np.c_[v, 0 * v] for v in found)
     return a, b
 

@@ -134,13 +134,12 @@ def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
         )
     check_heaps(path)
     try:
-        file = h5py.File(path)
-    except OSError as err:
+        with h5py.File(path) as file:
+            yield Node(file, path.name, mend)
+    except (OSError, KeyError, RuntimeError) as err:  # h5py looks at a part when it is asked of it
         raise ValueError(
             f"Expected a readable HDF5 file, got {path.name}: {reason(err)}. {mend}"
         ) from err
-    with file:
-        yield Node(file, path.name, mend)
 
 
 class Node:
@@ -182,9 +181,13 @@ class Node:
 
     def names(self) -> list[str]:
         try:
-            return list(self.item.keys())
+            names = list(self.item.keys())
         except DAMAGED as err:
             raise self.wrong("a readable group", reason(err)) from err
+        for name in names:
+            if not isinstance(name, str):
+                raise self.wrong("names in UTF-8", repr(name))
+        return names
 
     def has(self, name: str) -> bool:
         try:

@@ -220,6 +220,23 @@ def numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarra
     return table[list(columns)].to_numpy(np.float64, na_value=np.nan)
 
 
+def finite_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarray:
+    """:func:`numbers` of which none may be missing or infinite.
+
+    Raises:
+        ValueError: A value is no finite number; names it with its row.
+    """
+    found = numbers(table, columns, name)
+    bad = np.argwhere(~np.isfinite(found))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"Expected finite numbers in column {columns[column]!r} of {name}, got "
+            f"{found[row, column]} in row {row}"
+        )
+    return found
+
+
 def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
     """Refuse columns of the file ``name`` that hold text.
 
