@@ -136,6 +136,10 @@ def repeat_a_cell(folder):
             fill("S1_fov_positions_file.csv", "fov,x_global_px,y_global_px\n1,0,0\n2,left,0\n"),
             "'x_global_px' of S1_fov_positions_file.csv, got 'left' in row 1",
         ),
+        (
+            fill("S1_fov_positions_file.csv", "fov,x_global_px,y_global_px\n1,0,0\n2,4256,-inf\n"),
+            "finite numbers in column 'y_global_px' of S1_fov_positions_file.csv, got -inf in row 1",
+        ),
         (cut_gzip, "readable table, got S1_tx_file.csv.gz"),
     ],
 )
