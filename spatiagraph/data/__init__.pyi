@@ -1,5 +1,6 @@
 from . import convert as convert
 from . import crops as crops
+from . import feature_cache as feature_cache
 from . import image as image
 from . import labels as labels
 from . import loader as loader
@@ -20,6 +21,8 @@ from . import writing as writing
 from .convert import TissueData as TissueData
 from .convert import to_data as to_data
 from .crops import CropSource as CropSource
+from .feature_cache import FeatureCache as FeatureCache
+from .feature_cache import cache_key as cache_key
 from .image import SlideImage as SlideImage
 from .labels import LabelSet as LabelSet
 from .loader import HierarchicalLoader as HierarchicalLoader

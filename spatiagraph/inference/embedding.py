@@ -14,6 +14,7 @@ from spatiagraph.graph.hierarchy import region_of
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.cell_graph import Cells, Embeddings
 from spatiagraph.nn.top_down import rows_or_zero
+from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import over_tiles
 from spatiagraph.training.record import run_record, weights_hash
 
@@ -47,7 +48,7 @@ def embed(
     Raises:
         ValueError: If the slide does not fit the model's panel or is too small for its graph.
     """
-    data = model.recipe(slide)
+    data = model.prepare(slide, device=as_device(device))
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
     record = run_record(model, [slide], weights_hash=weights_hash(model))
     uns = {"embed": record, "name": model.name}

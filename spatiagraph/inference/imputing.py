@@ -6,6 +6,7 @@ import torch
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models.base import SlideModel
+from spatiagraph.training.devices import as_device
 
 
 @torch.no_grad()
@@ -40,7 +41,7 @@ def impute(
         ValueError: If the model reads no counts, or the slide does not fit its panel.
     """
     head = model.expression_head()
-    data = model.recipe(slide)
+    data = model.prepare(slide, device=as_device(device))
     z = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)["cell"]
     values = head.expected(torch.from_numpy(z).to(head.linear.weight.device), depth).cpu()
     return pd.DataFrame(values.numpy(), slide.adata.obs_names, model.panel.symbols)

@@ -13,6 +13,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models.base import HierarchicalModel, SlideModel
+from spatiagraph.training.devices import as_device
 
 Modality = Literal["genes", "image"]
 
@@ -56,7 +57,7 @@ def embed_query(
         slide = _with_one_modality(model, slide, modality)
     return embed_data(
         model,
-        model.recipe(slide),
+        model.prepare(slide, device=as_device(device)),
         tile_size=tile_size,
         device=device,
         progress=progress,

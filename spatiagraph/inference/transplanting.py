@@ -67,7 +67,7 @@ def transplant(
             f"Expected a position for each cell, got {len(rows)} cells and {len(targets)} positions"
         )
     device = as_device(device)
-    data = model.recipe(slide)
+    data = model.prepare(slide, device=device)
     parts: dict[str, list[NDArray[np.float32]]] = {}
     starts = range(0, len(rows), batch_size)
     with evaluating(model.to(device)):

@@ -68,7 +68,7 @@ class ZeroShot:
             raise ValueError("Expected slides to train on, got none")
         if seen not in self._found:
             model = self.train([self.slides[number] for number in seen])
-            each = [embed_data(model, model.recipe(slide)) for slide in self.slides]
+            each = [embed_data(model, model.prepare(slide)) for slide in self.slides]
             self._found[seen] = {
                 level: np.concatenate([one[level] for one in each]) for level in each[0]
             }

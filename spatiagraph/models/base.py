@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from spatiagraph._savable import extension
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.crops import CropSource
+from spatiagraph.data.feature_cache import FeatureCache
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
@@ -44,6 +45,8 @@ class SlideModel(PretrainedModel, abstract=True):
         lr: Peak learning rate, likewise.
         weight_decay: Decoupled weight decay of matrices, likewise.
         num_hops: Hops over the cell graph that a cell embedding depends on.
+        cache: Folder in which :meth:`prepare` keeps what frozen parts of the model make of a
+            slide; ``None`` computes it every time.
         known: Classes by name.
         pretraining: Task that says it ``pretrains`` the class, ``(model, seed=…) → task``.
     """
@@ -58,6 +61,7 @@ class SlideModel(PretrainedModel, abstract=True):
     pretraining: ClassVar[Callable[..., "Task"] | None] = None
     recipe: Recipe
     num_hops: int = 0
+    cache: FeatureCache | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -104,6 +108,21 @@ class SlideModel(PretrainedModel, abstract=True):
     @abstractmethod
     def inputs(self, batch: Data) -> tuple[Any, ...]:
         """Arguments of ``forward`` from a batch."""
+
+    def prepare(
+        self, slide: Slide, *, device: str | torch.device = "cpu", learn: bool = False
+    ) -> TissueData:
+        """A slide as the recipe makes it, with what frozen parts of the model make of it once.
+
+        Args:
+            slide: The slide.
+            device: Where frozen parts run.
+            learn: Add what only training and validation need.
+
+        Raises:
+            ValueError: If the slide does not fit the recipe.
+        """
+        return self.recipe(slide)
 
     def batches(
         self,

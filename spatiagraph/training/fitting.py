@@ -15,6 +15,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.catalog import pretraining
+from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.movement import Movement
@@ -101,10 +102,11 @@ def fit(
     )
     if run.out is not None:
         check_folder(Path(run.out), record, run.resume)  # before hours of preparing slides
-    prepared: list[TissueData] = [model.recipe(slide) for slide in slides]
+    device = as_device("cpu" if run.accelerator == "cpu" else "auto")
+    prepared = [model.prepare(slide, device=device, learn=True) for slide in slides]
     checked: list[TissueData] = []
     if held_out is not None:
-        prepared, checked = held_out.split(model, slides, prepared, run.seed)
+        prepared, checked = held_out.split(model, slides, prepared, run.seed, device)
     frozen: Iterable[nn.Parameter] = ()
     if cache_cells:
         if not isinstance(model, HierarchicalModel):

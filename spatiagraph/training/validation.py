@@ -55,20 +55,23 @@ class Validation:
         slides: Sequence[Slide],
         prepared: Sequence[TissueData],
         seed: int,
+        device: torch.device,
     ) -> tuple[list[TissueData], list[TissueData]]:
         """Slides to train on and to validate on; their ``core`` marks the cells that count.
 
         Args:
             model: Knows its reach.
             slides: Training slides.
-            prepared: The same, as its recipe makes them.
+            prepared: The same, as it prepares them.
             seed: Seed of the choice of blocks.
+            device: Where frozen parts of the model run.
 
         Raises:
             ValueError: No cell is left to train on.
         """
         if self.slides:
-            return list(prepared), [model.recipe(slide) for slide in self.slides]
+            held_out = [model.prepare(s, device=device, learn=True) for s in self.slides]
+            return list(prepared), held_out
         sides = [
             _blocks(data, self.share, model.num_hops, _window_um(model, slide), seed)
             for slide, data in zip(slides, prepared, strict=True)
