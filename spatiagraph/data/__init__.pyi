@@ -17,6 +17,7 @@ from . import synthetic as synthetic
 from . import tokens as tokens
 from . import transcripts as transcripts
 from . import units as units
+from . import vocabulary as vocabulary
 from . import writing as writing
 from .convert import TissueData as TissueData
 from .convert import to_data as to_data
@@ -39,4 +40,5 @@ from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide
 from .synthetic import make_tissue as make_tissue
+from .vocabulary import GeneVocabulary as GeneVocabulary
 from .writing import write as write

@@ -47,7 +47,7 @@ class PanelAlignment:
     coverage: float
     missing: list[str]
     case_only: list[tuple[str, str]]
-    by: Literal["symbols", "gene_ids"]
+    by: Literal["symbols", "gene_ids", "orthologs"]
 
 
 @savable
@@ -209,7 +209,8 @@ class GenePanel:
         Returns:
             Columns ``slide_id``, ``by`` (what genes were matched by), ``measured``, ``missing``,
             ``coverage`` (share of the panel), ``unused`` (genes of the slide that the panel does
-            not have) and ``case_only`` (missing genes that are there in another case).
+            not have), ``unused_share`` (their share of all counts) and ``case_only`` (missing genes
+            that are there in another case).
         """
         rows = []
         for slide in slides:
@@ -222,6 +223,7 @@ class GenePanel:
                     "missing": len(found.missing),
                     "coverage": found.coverage,
                     "unused": int((found.genes < 0).sum()),
+                    "unused_share": _share(slide.counts, found.genes < 0),
                     "case_only": len(found.case_only),
                 }
             )
@@ -268,8 +270,14 @@ class GenePanel:
         ids = None if self.gene_ids is None else [self.gene_ids[i] for i in index]
         return type(self)([self.symbols[i] for i in index], ids)
 
+    def _columns_of(
+        self, slide: Slide
+    ) -> tuple[NDArray[np.int64], Literal["symbols", "gene_ids", "orthologs"]]:
+        """Gene of the panel for each column of a slide, -1 for none, and what tells."""
+        return _match_columns(self.symbols, self.gene_ids, slide)
+
     def _match(self, slide: Slide) -> PanelAlignment:
-        genes, by = _match_columns(self.symbols, self.gene_ids, slide)
+        genes, by = self._columns_of(slide)
         columns = np.full(len(self), -1, dtype=np.int64)
         known = np.flatnonzero(genes >= 0)[::-1]  # backwards: the first column of a gene stays
         columns[genes[known]] = known
@@ -285,6 +293,13 @@ class GenePanel:
         return PanelAlignment(
             columns, genes, measured, float(measured.mean()), missing, case_only, by
         )
+
+
+def _share(counts: csr_matrix, columns: NDArray[np.bool_]) -> float:
+    """Share of all counts that some columns have."""
+    total = float(counts.sum(dtype=np.float64))
+    some = float(counts.data[columns[counts.indices]].sum(dtype=np.float64))
+    return some / total if total else 0.0
 
 
 def _strip_version(gene_id: str) -> str:

@@ -321,7 +321,23 @@ def test_tokens_take_the_place_of_dense_counts():
     for cell in (0, 50):
         counts = SLIDE.counts[[cell]].toarray()[0]
         order = np.argsort(-counts, kind="stable")[:5] + 1
-        assert data.gene_ids[cell].tolist() == order.tolist()
+        start, end = data.gene_ids.crow_indices()[cell : cell + 2]
+        assert data.gene_ids.values()[start:end].tolist() == order.tolist()
+        assert data.gene_ids.col_indices()[start:end].tolist() == list(range(5))
+
+
+def test_tokens_of_parts_and_batches_of_slides_stay_ragged():
+    data = to_data(SLIDE, tokens=Ranks(7), levels=())
+    rows = torch.tensor([5, 0, 9])
+    part = data.subgraph(rows).gene_ids
+    ptr = data.gene_ids.crow_indices()
+    expected = torch.cat([data.gene_ids.values()[ptr[i] : ptr[i + 1]] for i in rows])
+    assert part.layout is torch.sparse_csr
+    assert part.values().tolist() == expected.tolist()
+    both = batched([data.subgraph(rows), data.subgraph(rows[:1])]).gene_ids
+    assert both.shape[0] == 4
+    again = data.gene_ids.values()[ptr[5] : ptr[6]]
+    assert both.values().tolist() == [*expected.tolist(), *again.tolist()]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -22,11 +23,33 @@ def csr_tensor(counts: csr_matrix) -> Tensor:
         )
 
 
-def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a dense or sparse CSR matrix, in the layout it has.
+def ragged_tensor(ids: NDArray[np.integer], ptr: NDArray[np.int64]) -> Tensor:
+    """Rows of unequal length as a sparse CSR tensor, ``[n, L]`` int64, with no padding.
+
+    Values are the items, columns their places within the row.
 
     Args:
-        x: ``[N, G]``.
+        ids: Items of all rows, one row after the other, ``[T]``.
+        ptr: First item of each row, ``[n + 1]``.
+    """
+    length = np.diff(ptr)
+    place = np.arange(len(ids)) - np.repeat(ptr[:-1], length)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(ptr),
+            torch.from_numpy(place),
+            torch.from_numpy(ids.astype(np.int64)),
+            (len(length), int(length.max(initial=0))),
+            check_invariants=False,
+        )
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a dense tensor or a sparse CSR matrix, in the layout it has.
+
+    Args:
+        x: ``[N, ...]``.
         rows: ``[n]``.
     """
     if x.layout is torch.strided:

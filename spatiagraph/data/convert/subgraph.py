@@ -56,7 +56,7 @@ def cell_subgraph(data: "TissueData", subset: Tensor) -> "TissueData":
         if key in data.crop_sources:
             part.crop_sources[key] = data.crop_sources[key].select(kept[level])
         else:
-            part[key] = data[key][kept[level]]
+            part[key] = take_rows(data[key], kept[level])
     return part
 
 

@@ -141,7 +141,7 @@ class TissueData(Data):
             if key in self.crop_sources:
                 found[key], found[f"{key}_mask"] = self.crop_sources[key].read(rows)
             else:
-                found[key] = self[key][rows]
+                found[key] = take_rows(self[key], rows)
         if level == CELL and "x" in self:  # tokens stand in the place of counts
             counts = take_rows(self.x, rows)
             if self.tokenizer is not None:
@@ -245,10 +245,11 @@ def batched(graphs: Sequence[TissueData]) -> TissueData:
 
 
 def _equally_wide(parts: list[TissueData]) -> list[TissueData]:
-    """Parts whose tokens are padded to the longest sequence of all."""
+    """Parts whose tokens, where they are padded, are so to the longest sequence of all."""
     for key in ("gene_ids", "gene_values"):
-        width = max((part[key].size(1) for part in parts if key in part), default=0)
-        for part in parts:
-            if key in part:
+        padded = [p for p in parts if key in p and p[key].layout is torch.strided]
+        width = max((part[key].size(1) for part in padded), default=0)
+        for part in padded:
+            if part[key].size(1) < width:
                 part[key] = torch.nn.functional.pad(part[key], (0, width - part[key].size(1)))
     return parts

@@ -48,7 +48,7 @@ def in_hilbert_order(data: TissueData) -> TissueData:
         if key in data.crop_sources:
             result.crop_sources[key] = data.crop_sources[key].select(order)
         else:
-            result[key] = data[key][order]
+            result[key] = take_rows(data[key], order)
     return result
 
 

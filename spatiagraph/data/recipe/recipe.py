@@ -105,6 +105,8 @@ class Recipe:
                 column or slot that a rule reads, has classes that are not known, or is smaller than
                 a crop.
         """
+        if self.tokens is not None:
+            self.tokens.check(slide)
         groups = self.groups(slide)
         pos = torch.from_numpy(slide.pos)
         edge_index = self.graph(Members(pos, slide, groups))
@@ -119,7 +121,7 @@ class Recipe:
             cell_index=torch.arange(slide.num_cells),
             levels=self.level_names,
         )
-        data.tokenizer = self.tokens
+        data.tokenizer = None if self.tokens is None else self.tokens.reading(self.panel)
         data.put(CELL, depth=torch.as_tensor(slide.depth, dtype=torch.float32))
         for name, found in groups.items():
             data[name], data[f"{name}_index"] = found.own, found.members

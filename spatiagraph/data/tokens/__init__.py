@@ -4,15 +4,22 @@ from spatiagraph.data.tokens.bins import bin_tokens
 from spatiagraph.data.tokens.location import location_index
 from spatiagraph.data.tokens.medians import StreamingMedians, fit_medians
 from spatiagraph.data.tokens.orthologs import Orthologs, merge_orthologs
-from spatiagraph.data.tokens.rank import RankTokens, rank_tokens
+from spatiagraph.data.tokens.rank import (
+    RaggedTokens,
+    RankTokens,
+    ragged_rank_tokens,
+    rank_tokens,
+)
 
 __all__ = [
     "Orthologs",
+    "RaggedTokens",
     "RankTokens",
     "StreamingMedians",
     "bin_tokens",
     "fit_medians",
     "location_index",
     "merge_orthologs",
+    "ragged_rank_tokens",
     "rank_tokens",
 ]

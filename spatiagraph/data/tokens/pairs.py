@@ -122,18 +122,19 @@ def write_sorted(
     rank: np.ndarray,
     token: np.ndarray,
     first: int,
+    ptr: np.ndarray,
     ids: np.ndarray,
 ) -> None:
     """Write the tokens of each row in the order of their pairs, as many as fit.
 
     ``start[g] + count - 1`` is the place of a pair in ``rank``; ``token[r]`` is the token of rank
-    ``r``; ``first`` tokens of a row are there already.
+    ``r``; row ``i`` has ``ids[ptr[i] : ptr[i + 1]]``, whose ``first`` tokens are there already.
     """
     one, six, low = np.uint64(1), np.uint64(6), np.uint64(63)
     num_words = len(rank) // 64 + 1
     words = np.zeros(num_words, dtype=np.uint64)
     used = np.zeros(num_words // 64 + 1, dtype=np.uint64)  # which words hold a bit
-    for row in range(len(ids)):
+    for row in range(len(ptr) - 1):
         for j in range(indptr[row], indptr[row + 1]):
             gene = indices[j]
             if start[gene] < 0 or data[j] <= 0:
@@ -142,7 +143,7 @@ def write_sorted(
             w = r >> six
             words[w] |= one << (r & low)
             used[w >> six] |= one << (w & low)
-        n = first
+        n, end = ptr[row] + first, ptr[row + 1]
         for u in range(len(used)):
             top = used[u]
             used[u] = 0
@@ -151,8 +152,8 @@ def write_sorted(
                 top &= top - one
                 bits = words[w]
                 words[w] = 0
-                while bits and n < ids.shape[1]:
-                    ids[row, n] = token[(w << six) + _lowest(bits)]
+                while bits and n < end:
+                    ids[n] = token[(w << six) + _lowest(bits)]
                     bits &= bits - one
                     n += 1
 

@@ -9,6 +9,22 @@ from scipy.sparse import csr_matrix
 from spatiagraph.data.tokens import pairs
 
 
+class RaggedTokens(NamedTuple):
+    """Genes of each cell in order, one cell after the other.
+
+    Attributes:
+        ids: Token ids, ``[T]`` int32; those of cell ``i`` are ``ids[ptr[i] : ptr[i + 1]]``.
+        ptr: First token of each cell, ``[N + 1]``, ending with ``T``.
+        unknown: Expressed genes of each cell that are not in the vocabulary, ``[N]``.
+        empty: Cells without any gene of the vocabulary, ``[N]``.
+    """
+
+    ids: NDArray[np.int32]
+    ptr: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+    empty: NDArray[np.bool_]
+
+
 class RankTokens(NamedTuple):
     """Genes of each cell in order, padded on the right.
 
@@ -65,6 +81,52 @@ def rank_tokens(
         >>> rank_tokens(csr_matrix([[4, 0, 6, 10]]), [5, 6, 7, 8], [2, 1, 1, 5], cls=1).ids
         array([[1, 7, 5, 8]], dtype=int32)
     """
+    found, length, slots = _ranked(
+        counts, tokens, medians, ties, max_len, cls, force, max_pairs, pad
+    )
+    ids = slots.reshape(len(length), len(slots) // max(len(length), 1))
+    return RankTokens(ids, length, found.num_unknown, found.num_known == 0)
+
+
+def ragged_rank_tokens(
+    counts: csr_matrix,
+    tokens: ArrayLike,
+    medians: ArrayLike | None = None,
+    *,
+    ties: Literal["vocabulary", "count"] = "vocabulary",
+    max_len: int = 2048,
+    cls: int | None = None,
+    force: bool = False,
+    max_pairs: int = pairs.MAX_PAIRS,
+) -> RaggedTokens:
+    """The tokens of :func:`rank_tokens` without padding; arguments as there.
+
+    Raises:
+        ValueError: If counts are not integers, or tokens or medians do not fit the genes.
+
+    Examples:
+        >>> ragged_rank_tokens(csr_matrix([[4, 0, 6], [0, 1, 0]]), [5, 6, 7], cls=1)[:2]
+        (array([1, 7, 5, 1, 6], dtype=int32), array([0, 3, 5]))
+    """
+    found, length, ids = _ranked(
+        counts, tokens, medians, ties, max_len, cls, force, max_pairs, None
+    )
+    ptr = np.concatenate([[0], length.cumsum()])
+    return RaggedTokens(ids, ptr, found.num_unknown, found.num_known == 0)
+
+
+def _ranked(
+    counts: csr_matrix,
+    tokens: ArrayLike,
+    medians: ArrayLike | None,
+    ties: str,
+    max_len: int,
+    cls: int | None,
+    force: bool,
+    max_pairs: int,
+    pad: int | None,
+) -> tuple[pairs.Scan, NDArray[np.int64], NDArray[np.int32]]:
+    """Scan of the counts, number of tokens of each cell, and tokens: padded, or ragged without."""
     counts = pairs.canonical(counts)
     token = np.asarray(tokens, dtype=np.int64)
     median = np.ones(len(token)) if medians is None else np.asarray(medians, dtype=np.float64)
@@ -76,17 +138,20 @@ def rank_tokens(
             "rank the values as they are"
         )
     first = int(cls is not None)
-    width = min(max_len, first + int(found.num_known.max(initial=0)))
-    ids = np.full((counts.shape[0], width), pad, dtype=np.int32)
+    length = np.minimum(first + found.num_known, max_len)
+    if pad is None:
+        ptr = np.concatenate([[0], length.cumsum()])
+    else:
+        ptr = np.arange(len(length) + 1) * int(length.max(initial=first))
+    ids = np.full(ptr[-1], pad or 0, dtype=np.int32)
     if cls is not None:
-        ids[:, 0] = cls
+        ids[ptr[:-1]] = cls
     largest = np.where(token >= 0, found.largest, 0)
     if found.integral and largest.sum(dtype=float) <= max_pairs:
-        _rank_by_table(counts, largest, token, median, ties, first, ids)
+        _rank_by_table(counts, largest, token, median, ties, first, ptr, ids)
     else:
-        _rank_by_sort(counts, token, median, ties, first, ids)
-    length = np.minimum(first + found.num_known, max_len)
-    return RankTokens(ids, length, found.num_unknown, found.num_known == 0)
+        _rank_by_sort(counts, token, median, ties, first, ptr, ids)
+    return found, length, ids
 
 
 def _rank_by_table(
@@ -96,6 +161,7 @@ def _rank_by_table(
     median: NDArray[np.float64],
     ties: str,
     first: int,
+    ptr: NDArray[np.int64],
     ids: NDArray[np.int32],
 ) -> None:
     gene = np.repeat(np.arange(len(largest)), largest)
@@ -112,6 +178,7 @@ def _rank_by_table(
         rank,
         token[gene][order].astype(np.int32),
         first,
+        ptr,
         ids,
     )
 
@@ -122,6 +189,7 @@ def _rank_by_sort(
     median: NDArray[np.float64],
     ties: str,
     first: int,
+    ptr: NDArray[np.int64],
     ids: NDArray[np.int32],
 ) -> None:
     row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
@@ -130,9 +198,9 @@ def _rank_by_sort(
     order = _order(token[gene], value, median[gene], ties)
     order = order[np.argsort(row[order], kind="stable")]
     row = row[order]
-    place = first + np.arange(len(row)) - np.searchsorted(row, row)
-    fits = place < ids.shape[1]
-    ids[row[fits], place[fits]] = token[gene][order][fits]
+    place = ptr[row] + first + np.arange(len(row)) - np.searchsorted(row, row)
+    fits = place < ptr[row + 1]
+    ids[place[fits]] = token[gene][order][fits]
 
 
 def _order(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, hstack
 
-from spatiagraph.data.tokens import fit_medians, rank_tokens
+from spatiagraph.data.tokens import fit_medians, ragged_rank_tokens, rank_tokens
 
 A7_COUNTS, A7_MEDIANS = csr_matrix(np.array([[4, 0, 6, 10]], np.float32)), [2, 1, 1, 5]
 F5_COUNTS = csr_matrix(np.array([[10, 2, 0, 4, 4], [1, 1, 1, 1, 0]], np.float32))
@@ -103,6 +103,17 @@ def test_tokens_match_a_loop_over_cells(ties, max_len, cls, max_pairs):
     ids, length = one_cell_at_a_time(counts, token, median, ties, max_len, cls)
     np.testing.assert_array_equal(got.ids, ids)
     np.testing.assert_array_equal(got.length, length)
+    ragged = ragged_rank_tokens(counts, token, median, **options)
+    np.testing.assert_array_equal(np.diff(ragged.ptr), length)
+    np.testing.assert_array_equal(
+        ragged.ids, np.concatenate([row[:n] for row, n in zip(ids, length, strict=True)])
+    )
+
+
+def test_no_cells_give_no_tokens():
+    none = csr_matrix((0, 3), dtype=np.float32)
+    assert rank_tokens(none, [1, 2, 3], cls=9).ids.shape[0] == 0
+    assert ragged_rank_tokens(none, [1, 2, 3]).ptr.tolist() == [0]
 
 
 def test_a_cell_without_known_genes_is_cls_alone_and_flagged():
