@@ -64,6 +64,7 @@ from .gamma_ratio import log_gamma_ratio as log_gamma_ratio
 from .hierarchical import hierarchical_bce as hierarchical_bce
 from .hierarchical import leaf_descendants as leaf_descendants
 from .info_nce import info_nce_loss as info_nce_loss
+from .info_nce import paired_info_nce_loss as paired_info_nce_loss
 from .masked_cells import masked_cells_loss as masked_cells_loss
 from .masked_image import masked_image_loss as masked_image_loss
 from .mean import masked_mean as masked_mean

@@ -1,3 +1,4 @@
+from . import abfn as abfn
 from . import cell as cell
 from . import cell_graph as cell_graph
 from . import condition as condition
@@ -18,10 +19,12 @@ from . import masked_image as masked_image
 from . import merge as merge
 from . import mode as mode
 from . import morphology_profile as morphology_profile
+from . import niche_genes as niche_genes
 from . import patches as patches
 from . import pool as pool
 from . import renaming as renaming
 from . import residual as residual
+from . import small_image as small_image
 from . import start as start
 from . import token_cell as token_cell
 from . import token_fusion as token_fusion
@@ -29,6 +32,11 @@ from . import token_transformer as token_transformer
 from . import top_down as top_down
 from . import transformer as transformer
 from . import unet as unet
+from . import vector_tokens as vector_tokens
+from .abfn import ABFN as ABFN
+from .abfn import AttentionMaps as AttentionMaps
+from .abfn import ProjectionHead as ProjectionHead
+from .abfn import TokenAttention as TokenAttention
 from .cell import CellEncoder as CellEncoder
 from .cell_graph import CellGraph as CellGraph
 from .cell_graph import Cells as Cells
@@ -67,12 +75,15 @@ from .merge import match_tokens as match_tokens
 from .merge import set_token_merging as set_token_merging
 from .mode import evaluating as evaluating
 from .morphology_profile import MorphologyProfile as MorphologyProfile
+from .niche_genes import NicheGeneEncoder as NicheGeneEncoder
 from .pool import AttentionPool as AttentionPool
 from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool
 from .pool import TissuePool as TissuePool
 from .pyg_conv import PyGConv as PyGConv
 from .residual import GatedMLP as GatedMLP
+from .small_image import FrozenImageEncoder as FrozenImageEncoder
+from .small_image import SpotImageEncoder as SpotImageEncoder
 from .start import ProfileStart as ProfileStart
 from .token_cell import CellStreams as CellStreams
 from .token_cell import TokenCellEncoder as TokenCellEncoder
@@ -83,3 +94,5 @@ from .top_down import TopDown as TopDown
 from .transformer import GraphTransformer as GraphTransformer
 from .transformer import GraphTransformerLayer as GraphTransformerLayer
 from .unet import VelocityUNet as VelocityUNet
+from .vector_tokens import ConvTokenizer as ConvTokenizer
+from .vector_tokens import VectorTokenizer as VectorTokenizer

@@ -17,6 +17,9 @@ class TokenTransformerLayer(Configurable):
         heads: Attention heads; must divide ``channels``.
         mlp_ratio: Width of the MLP over ``channels``.
         dropout: Dropout on attention weights, in the MLP and after both.
+        head_channels: Size of each head, where ``heads`` do not share out ``channels``.
+        hidden_channels: Width of the MLP, in place of ``mlp_ratio``.
+        qkv_bias: Whether queries, keys and values have a bias.
 
     Shapes:
         - **h**: ``[N, T, D]``
@@ -28,16 +31,25 @@ class TokenTransformerLayer(Configurable):
     """
 
     def __init__(
-        self, channels: int, heads: int = 4, *, mlp_ratio: float = 4.0, dropout: float = 0.0
+        self,
+        channels: int,
+        heads: int = 4,
+        *,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        head_channels: int | None = None,
+        hidden_channels: int | None = None,
+        qkv_bias: bool = True,
     ):
         super().__init__()
-        if channels % heads:
+        if head_channels is None and channels % heads:
             raise ValueError(f"Expected 'heads' to divide {channels} channels, got {heads}")
-        hidden = int(channels * mlp_ratio)
+        hidden = int(channels * mlp_ratio) if hidden_channels is None else hidden_channels
+        inside = channels if head_channels is None else heads * head_channels
         self.heads = heads
         self.norm_attention = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
+        self.qkv = nn.Linear(channels, 3 * inside, bias=qkv_bias)
+        self.out = nn.Linear(inside, channels)
         self.norm_mlp = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden),

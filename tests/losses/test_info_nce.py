@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.testing import assert_close
 
-from spatiagraph.losses import info_nce_loss
+from spatiagraph.losses import info_nce_loss, paired_info_nce_loss
 
 
 def views(num_cells, channels=6, dtype=torch.float64):
@@ -91,3 +91,62 @@ def test_views_that_do_not_pair_up_are_refused():
         info_nce_loss(a, b[:3])
     with pytest.raises(ValueError, match=r"bool \[4\], got torch.bool \[3\]"):
         info_nce_loss(a, b, mask=torch.ones(3, dtype=torch.bool))
+
+
+def paired(query, positive, negatives):
+    return paired_info_nce_loss(query, positive, negatives).item()
+
+
+def test_paired_values_of_corners():
+    """ST-Align fact A1."""
+    axes = torch.eye(8)
+    q = axes[:1]
+    same = q.expand(1, 5, 8)
+    orthogonal = axes[1:6].unsqueeze(0)
+    assert paired(q, q, same) == pytest.approx(math.log(6), rel=1e-5)
+    assert paired(q, q, orthogonal) == pytest.approx(2.26974e-4, abs=1e-6)
+    one_equal = torch.cat([axes[:1], axes[2:6]]).unsqueeze(0)
+    assert paired(q, axes[1:2], one_equal) == pytest.approx(10.000227, rel=1e-5)
+    assert paired(q, q, q.new_zeros(1, 0, 8)) == 0
+
+
+def test_paired_loss_does_not_see_lengths_nor_masked_negatives():
+    """ST-Align fact A1, scales; against the sum that the formula is."""
+    generator = torch.Generator().manual_seed(0)
+    q, p = torch.randn(2, 4, 6, generator=generator)
+    n = torch.randn(4, 5, 6, generator=generator)
+    value = paired(q, p, n)
+    assert paired(3 * q, 0.1 * p, 7 * n) == pytest.approx(value, rel=1e-5)
+    unit = [x / x.norm(dim=-1, keepdim=True) for x in (q, p, n)]
+    own = ((unit[0] * unit[1]).sum(1) / 0.1).exp()
+    others = ((unit[2] * unit[0][:, None]).sum(2) / 0.1).exp()
+    assert value == pytest.approx(-(own / (own + others.sum(1))).log().mean().item(), rel=1e-5)
+    mask = torch.tensor([True, True, True, False, False]).expand(4, 5)
+    masked = paired_info_nce_loss(q, p, n.masked_fill(~mask[..., None], 1e3), mask=mask)
+    assert masked.item() == pytest.approx(paired(q, p, n[:, :3]), rel=1e-5)
+    none = paired_info_nce_loss(q, p, n, mask=torch.zeros(4, 5, dtype=torch.bool))
+    assert none.item() == 0
+    with pytest.raises(ValueError, match=r"'negatives' \[N, M, D\], got \[4, 6\], \[4, 6\] and"):
+        paired_info_nce_loss(q, p, n[:, :, :5])
+
+
+def test_alternatives_leave_out_pairs_on_both_sides():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 6, 4, generator=generator)
+    group = torch.tensor([0, 0, 1, 1, 2, 2])
+    apart = group != group[:, None]
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    whole = info_nce_loss(a, b)
+    assert torch.equal(info_nce_loss(a, b, alternatives=everything), whole)
+    found = info_nce_loss(a, b, alternatives=apart, temperature=0.1)
+    expected = 0.0
+    for x, y in ((a, b), (b, a)):
+        terms = []
+        for i in range(6):
+            others = y[apart[i]].unsqueeze(0)
+            terms.append(paired(x[i : i + 1], y[i : i + 1], others))
+        expected += sum(terms) / 6 / 2
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert info_nce_loss(a, b, alternatives=~everything).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match=r"'alternatives' as bool \[6, 6\], got torch.bool \[6\]"):
+        info_nce_loss(a, b, alternatives=everything[0])
