@@ -116,7 +116,7 @@ class FrozenImageEncoder(TimmEncoder):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether features of an image are the same for good."""
+        """True if no gradient passes, so that features of an image stay the same."""
         return self.conv is None
 
     def train(self, mode: bool = True) -> Self:
