@@ -14,6 +14,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 TOY = {
+    "colocalized_genes.py": "--num-cells 60 --draws 5 --out {tmp}",
     "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp} --picture {tmp}.png",
     "custom_spatial_gnn.py": "--cells 1000 --epochs 50 --picture {tmp}.png",
     "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1 --picture {tmp}.png",

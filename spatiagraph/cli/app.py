@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import spatiagraph
 from spatiagraph._reasons import reason
+from spatiagraph.cli.colocalize import colocalize
 from spatiagraph.cli.demo import demo
 from spatiagraph.cli.doctor import doctor
 from spatiagraph.cli.domains import domains
@@ -167,6 +168,7 @@ for command in (
     search,
     generate,
     morphology,
+    colocalize,
     report,
     evaluate,
 ):

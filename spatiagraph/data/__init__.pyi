@@ -1,3 +1,4 @@
+from . import colocalization as colocalization
 from . import convert as convert
 from . import crops as crops
 from . import feature_cache as feature_cache
@@ -19,6 +20,8 @@ from . import transcripts as transcripts
 from . import units as units
 from . import vocabulary as vocabulary
 from . import writing as writing
+from .colocalization import Colocalization as Colocalization
+from .colocalization import colocalized_genes as colocalized_genes
 from .convert import TissueData as TissueData
 from .convert import to_data as to_data
 from .crops import CropSource as CropSource

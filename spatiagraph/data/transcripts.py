@@ -66,7 +66,8 @@ def filter_transcripts(
     <https://www.biorxiv.org/content/10.1101/2025.01.18.633701>`_.
 
     Args:
-        transcripts: One row per molecule; needs ``gene`` and ``cell_id``, uses ``qv`` if there.
+        transcripts: One row per molecule; needs ``gene`` and ``cell_id``, uses ``qv`` and
+            ``is_gene`` if there.
         min_qv: Least quality.
         min_counts: Least number of molecules of a cell, counted after the steps before.
         min_genes: Least number of different genes of a cell.
@@ -95,6 +96,8 @@ def filter_transcripts(
     keep = _keep(keep, good, cell, removed, "quality")
     control = is_control(gene_names, control_prefixes)
     good = ~np.append(control, True)[gene]  # a missing name is -1, the last entry
+    if "is_gene" in transcripts:
+        good &= transcripts["is_gene"].to_numpy(bool)
     keep = _keep(keep, good, cell, removed, "control")
     keep = _keep(keep, (cell >= 0) | (not require_cell), cell, removed, "unassigned")
 

@@ -139,6 +139,17 @@ REFUSED = {
         ("no such nuclei", "{work}/slide.h5ad --nuclei pink --out {tmp}/out", ["--nuclei", "dark"]),
         ("a window of nothing", "{work}/slide.h5ad --window-um 0 --out {tmp}/out", ["--window-um"]),
     ],
+    "colocalize": [
+        ("no such table", "{tmp}/no.parquet --out {tmp}/out", ["no.parquet"]),
+        ("no table", "{tmp}/text.h5ad --out {tmp}/out", [".parquet", "text.h5ad"]),
+        ("a folder without molecules", "{tmp}/folder --out {tmp}/out", ["detected_transcripts"]),
+        ("groups of no cells", "{tmp}/file --groups niche --out {tmp}/out", ["--cells"]),
+        (
+            "no such groups",
+            "{tmp}/file --cells {work}/slide.h5ad --groups nich --out {tmp}/out",
+            ["--groups", "'nich'", "'niche'"],
+        ),
+    ],
     "search": [
         ("no such file", "{tmp}/no.h5ad --cell cell1", ["no.h5ad"]),
         ("no embeddings", "{work}/slide.h5ad --cell cell1", ["spatiagraph embed"]),

@@ -1,0 +1,105 @@
+"""``colocalized_genes``: pairs of genes that lie together in the cells of a slide."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from anndata import AnnData
+
+from spatiagraph._typed import typed
+from spatiagraph.data.colocalization.molecules import CellMolecules, cell_molecules
+from spatiagraph.data.colocalization.nulls import NULLS, Null, gene_pair_tests
+from spatiagraph.data.colocalization.rule import Colocalization, GenePairs
+from spatiagraph.data.slide import Slide
+
+
+@dataclass(frozen=True)
+class ColocalizedGenes:
+    """Pairs of genes that lie together in cells.
+
+    Attributes:
+        table: Tested pairs, the surest first, see
+            :func:`~spatiagraph.data.colocalization.gene_pair_tests`.
+        pairs: Pairs of each cell.
+        molecules: The filtered molecules they come from, and what filtering removed.
+    """
+
+    table: pd.DataFrame
+    pairs: GenePairs
+    molecules: CellMolecules
+
+    def significant(self, q: float = 0.05) -> pd.DataFrame:
+        """Pairs that beat every null they were tested against.
+
+        Args:
+            q: Accepted share of false discoveries.
+        """
+        columns = [c for c in map(str, self.table) if c.startswith("q_")]
+        return self.table[(self.table[columns] < q).all(axis=1)]
+
+    def to_adata(self, slide: Slide | None = None) -> AnnData:
+        """Cells × pairs, sparse, with the columns of ``obs`` of the slide.
+
+        Args:
+            slide: The slide; without it, ``obs`` is empty.
+        """
+        adata = self.pairs.to_adata()
+        if slide is not None:
+            adata.obs = slide.adata.obs.reindex(adata.obs_names)
+        return adata
+
+
+@typed
+def colocalized_genes(
+    slide: Slide,
+    rule: Colocalization | None = None,
+    *,
+    min_qv: float = 20.0,
+    min_counts: int = 30,
+    min_genes: int = 10,
+    nulls: tuple[Null, ...] = NULLS,
+    num_draws: int = 20,
+    jitter_um: float = 5.0,
+    min_support: int = 10,
+) -> ColocalizedGenes:
+    """Find pairs of genes whose molecules lie together inside of cells, more than by chance.
+
+    Args:
+        slide: A slide with molecules that know their cells.
+        rule: What lying together means; that of SpatialFormer when not given: three copies of
+            either gene in one community of molecules 5 µm apart.
+        min_qv: Least quality of a molecule.
+        min_counts: Least number of molecules of a cell.
+        min_genes: Least number of different genes of a cell.
+        nulls: Nulls to test against.
+        num_draws: Draws of every cell from each null.
+        jitter_um: How far the second null displaces molecules, at most.
+        min_support: Cells that could have a pair, below which it is not tested.
+
+    Raises:
+        ValueError: If the slide has no molecules in cells, or none that passes the filters.
+    """
+    if slide.transcripts is None:
+        raise ValueError(
+            f"Expected slide {slide.slide_id!r} with molecules, got none: read it with "
+            "transcripts=…"
+        )
+    if "cell_id" not in slide.transcripts:
+        raise ValueError(
+            f"Expected molecules with a column cell_id in slide {slide.slide_id!r}, got none: "
+            "without it no molecule belongs to a cell"
+        )
+    rule = Colocalization() if rule is None else rule
+    molecules = cell_molecules(
+        slide.transcripts, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes
+    )
+    pairs = rule(molecules)
+    table = gene_pair_tests(
+        molecules,
+        pairs,
+        rule,
+        nulls=nulls,
+        num_draws=num_draws,
+        jitter_um=jitter_um,
+        min_support=min_support,
+    )
+    return ColocalizedGenes(table, pairs, molecules)
