@@ -8,22 +8,19 @@ from torch import Tensor
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
 
-HELD_BYTES = 1024**3
-"""Crops up to that are kept once they were read, more are read anew for every batch."""
-
 
 class CropSource:
     """Crops around the cells of a slide, or around the groups of a level; the one way to a crop.
 
-    Nothing is read before rows are requested, and what is kept is bounded: memory does not grow
-    with the slide beyond ``held_bytes``.
+    Nothing is read before rows are requested, and no crop is kept: they are made anew from the
+    pixels of the image, which are held as they are stored, within a bound for all slides together
+    (:data:`spatiagraph.data.image.HELD`).
 
     Args:
         slide: The slide, with an image.
         centres: Where to crop, in µm, ``[n, 2]``.
         window_um: Side of the windows in µm, one for all or ``[n]``.
         size_px: Side of the crops in pixels, :math:`S`.
-        held_bytes: Memory for crops that were read before.
 
     Raises:
         ValueError: If there is no image, or it is smaller than a window.
@@ -35,15 +32,11 @@ class CropSource:
         centres: NDArray[np.float64],
         window_um: float | NDArray[np.floating],
         size_px: int,
-        *,
-        held_bytes: int = HELD_BYTES,
     ):
         self.image = image_of(slide, window_um)
         self.centres = centres
         self.window_um = np.broadcast_to(np.asarray(window_um, dtype=np.float64), len(centres))
         self.size_px = size_px
-        self.held_bytes = held_bytes
-        self._held: tuple[Tensor, Tensor, NDArray[np.bool_]] | None = None
 
     def __len__(self) -> int:
         return len(self.centres)
@@ -66,23 +59,10 @@ class CropSource:
             ValueError: If the image is damaged there.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
-        if 4 * len(self) * int(np.prod(self.shape)) > self.held_bytes:
-            return self._read(chosen, progress)
-        if self._held is None:
-            crops = torch.empty(len(self), *self.shape)
-            self._held = (
-                crops,
-                torch.zeros(len(self), dtype=torch.bool),
-                np.zeros(len(self), dtype=bool),
-            )
-        crops, inside, known = self._held
-        new = np.unique(chosen[~known[chosen]])
-        if len(new):
-            at = torch.from_numpy(new)
-            crops[at], inside[at] = self._read(new, progress)
-            known[new] = True
-        at = torch.from_numpy(chosen)
-        return crops[at], inside[at]
+        crops, inside = self.image.crops(
+            self.centres[chosen], self.window_um[chosen], self.size_px, progress=progress
+        )
+        return torch.from_numpy(crops), torch.from_numpy(inside)
 
     def select(self, rows: NDArray[np.int64] | Tensor) -> "CropSource":
         """Source of the same crops in another order, or of some of them."""
@@ -90,14 +70,7 @@ class CropSource:
         other = CropSource.__new__(CropSource)
         other.__dict__.update(self.__dict__)
         other.centres, other.window_um = self.centres[chosen], self.window_um[chosen]
-        other._held = None
         return other
-
-    def _read(self, rows: NDArray[np.int64], progress: bool) -> tuple[Tensor, Tensor]:
-        crops, inside = self.image.crops(
-            self.centres[rows], self.window_um[rows], self.size_px, progress=progress
-        )
-        return torch.from_numpy(crops), torch.from_numpy(inside)
 
 
 def image_of(slide: Slide, window_um: float | NDArray[np.floating]) -> SlideImage:

@@ -13,6 +13,7 @@ from spatiagraph.data import (
     make_tissue,
     to_data,
 )
+from spatiagraph.data.image import HELD
 from spatiagraph.data.loader import HierarchicalLoader, cut_tile, in_hilbert_order
 from spatiagraph.data.recipe import Crop, Grid, InGroups, Neighborhoods, Parts, Ranks, Recipe
 
@@ -217,14 +218,14 @@ def test_tiles_of_three_levels_hold_all_members_of_what_they_hold():
         assert len(own.unique()) == tile.num_items("block") == len(block.unique())
 
 
-def test_workers_read_the_same_crops_from_a_file(tmp_path):
+def test_workers_read_the_same_crops_from_a_file(tmp_path, monkeypatch):
     """A file that is open before a fork has one position for all processes."""
     pixels = SLIDE.image.pixels(slice(None), slice(None))[..., 0]
     tifffile.imwrite(tmp_path / "image.tif", pixels, tile=(16, 16), compression="zlib")
     image = SlideImage.open(tmp_path / "image.tif", mpp=SLIDE.image.mpp)
     recipe = Recipe(PANEL, levels=(Grid(30.0), Grid(60.0)), crops=(Crop(16.0, 16),))
     data = recipe(Slide(SLIDE.adata, image, slide_id="file"))
-    data.crop_sources["image"].held_bytes = 0  # every batch is read anew
+    monkeypatch.setattr(HELD, "max_bytes", 0)  # every batch is read anew
     alone = [tile.image for tile in TileLoader([data], 20, 1)]
     assert len(alone) > 8
     for _ in range(3):

@@ -56,13 +56,6 @@ def test_every_pair_comes_once_in_an_epoch_and_orders_differ():
     assert orders[0] != orders[1]
 
 
-def test_crops_that_do_not_fit_into_memory_are_read_batch_by_batch():
-    held, read = loader(), loader(held_bytes=0)
-    for key in ("image", "target_image"):
-        one, other = (getattr(x.batch([0, 1, 4]), key) for x in (read, held))
-        assert torch.equal(one, other)
-
-
 def test_cells_can_be_their_own_targets():
     pairs = pairs_of_cells(SLIDES, {"s0": np.array([5]), "s1": np.array([], dtype=np.int64)})
     batch = PairLoader(SLIDES, pairs, **CROPS).batch([0])

@@ -1,7 +1,7 @@
 """Crops around many cells from one pyramid level, each stored chunk being read once.
 
 Resizing is linear, so the part of a window that lies in one block of chunks adds its share to the
-finished crop, and nothing but the output and one block has to be in memory.
+finished crop, and beside the output and what is held of the image only one block is in memory.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from rich.progress import track
 
+from spatiagraph.data.image.held import HELD
 from spatiagraph.data.image.level import Level
 from spatiagraph.data.image.resample import add_windows
 
@@ -53,13 +54,14 @@ def add_crops(
     whole = np.round(side)
     side = np.where(np.isclose(side, whole, rtol=0, atol=1e-6), whole, side)  # 63.9999… is 64
     corner = window_corners(center, side)
+    value_range = value_range.astype(np.float32)
     blocks = list(_blocks(corner, np.ceil(side).astype(np.int64), level))
     for cells, rows, columns in track(
         blocks, description="Cropping", disable=not progress, transient=True
     ):
-        block = _scaled(level.read(rows, columns), value_range)  # [C, h, w]
+        block = _as_computed(HELD.read(level, rows, columns))  # [h, w, C]
         at = corner[cells] - (rows.start, columns.start)
-        add_windows(out, index[cells], block, at, side[cells])
+        add_windows(out, index[cells], block, value_range, at, side[cells])
 
 
 def _blocks(
@@ -95,10 +97,8 @@ def _blocks(
         yield members, slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
 
 
-def _scaled(pixels: np.ndarray, value_range: np.ndarray) -> np.ndarray:
-    """Values from ``value_range`` to [0, 1], channels first, ``[C, h, w]`` float32."""
-    low, high = value_range.T.astype(np.float32)[:, :, None, None]
-    values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
-    values -= low
-    values /= high - low
-    return np.clip(values, 0, 1, out=values)
+def _as_computed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of a type that resizing is compiled for: 8 and 16 bits as they are, else float32."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return pixels.astype(np.float32)

@@ -80,6 +80,7 @@ class Level:
         self.height, self.width = sizes["Y"], sizes["X"]
         self.num_channels = len(self._channels)
         self.dtype = np.dtype(array.dtype)
+        self.in_memory = isinstance(array, np.ndarray)  # or mapped into it
         chunks = getattr(array, "chunks", None)
         if chunks and isinstance(chunks[0], tuple):  # dask: all chunk sizes of each axis
             chunks = [c[0] for c in chunks]

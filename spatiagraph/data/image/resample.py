@@ -31,11 +31,12 @@ def _taps(side: float, first: np.ndarray, weight: np.ndarray) -> int:
     return length
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_windows(
     out: np.ndarray,
     index: np.ndarray,
     block: np.ndarray,
+    value_range: np.ndarray,
     corner: np.ndarray,
     side: np.ndarray,
 ) -> None:
@@ -47,45 +48,59 @@ def add_windows(
     linear in the pixels, so blocks that tile a window add up to its crop.
 
     Args:
-        out: All crops, ``[N, C, S, S]``.
+        out: All crops, ``[N, C, S, S]`` float32.
         index: Crops to add to, ``[n]``.
-        block: Pixels ``[C, h, w]``; what lies outside counts as 0.
+        block: Pixels ``[h, w, C]`` as they are stored; what lies outside counts as 0.
+        value_range: Values that become 0 and 1, per channel, ``[C, 2]`` float32.
         corner: First row and column of the windows in the block, ``[n, 2]``; may be negative.
         side: Sides of the windows in pixels, ``[n]``, not necessarily whole.
     """
-    num_channels, height, width = block.shape
+    height, width, num_channels = block.shape
     size = out.shape[2]
     longest = int(np.ceil(side.max()))
     first = np.empty(size, np.int64)
     weight = np.empty((size, max(2, int(np.ceil(side.max() / size)) + 1)), np.float32)
-    row = np.empty(longest + weight.shape[1], np.float32)  # taps may look past the window's end
+    num_taps = weight.shape[1]
+    span = longest + num_taps  # taps may look past the window's end
+    window = np.empty((span, span), np.float32)
+    rows = np.empty((size, span), np.float32)
+    turned = np.empty((span, size), np.float32)  # inner loops run along memory, so they vectorise
+    finished = np.empty((size, size), np.float32)
     for i in range(len(index)):
         if i == 0 or side[i] != side[i - 1]:
             length = _taps(side[i], first, weight)
         top, left = corner[i]
-        begin, end = max(0, -left), min(length, width - left)
+        y0, y1 = max(0, -top), min(length, height - top)
+        x0, x1 = max(0, -left), min(length, width - left)
         for c in range(num_channels):
+            low, high = value_range[c]
+            window[:] = 0
+            for y in range(y0, y1):
+                stored, line = block[top + y, left + x0 :, c], window[y, x0:]
+                for x in range(x1 - x0):
+                    value = (np.float32(stored[x]) - low) / (high - low)
+                    line[x] = min(max(value, np.float32(0)), np.float32(1))
             crop = out[index[i], c]
+            if side[i] == size:  # nothing to resize
+                crop += window[:size, :size]
+                continue
+            rows[:] = 0
             for s in range(size):
-                row[:] = 0
-                met = False
-                for k in range(weight.shape[1]):
-                    y = top + first[s] + k
-                    if weight[s, k] > 0 and 0 <= y < height:
-                        met = True
-                        for x in range(begin, end):
-                            row[x] += weight[s, k] * block[c, y, left + x]
-                if not met:
-                    continue
-                if side[i] == size:  # nothing to resize
-                    for t in range(size):
-                        crop[s, t] += row[t]
-                    continue
-                for t in range(size):
-                    total = np.float32(0)
-                    for k in range(weight.shape[1]):
-                        total += weight[t, k] * row[first[t] + k]
-                    crop[s, t] += total
+                for k in range(num_taps):
+                    if weight[s, k] > 0:
+                        _add(rows[s], weight[s, k], window[first[s] + k])
+            turned[:] = rows.T
+            finished[:] = 0
+            for t in range(size):
+                for k in range(num_taps):
+                    _add(finished[t], weight[t, k], turned[first[t] + k])
+            crop += finished.T
+
+
+@njit(cache=True, nogil=True)
+def _add(to: np.ndarray, share: float, what: np.ndarray) -> None:
+    for x in range(len(to)):
+        to[x] += share * what[x]
 
 
 def area_weights(num_in: int, num_out: int, first: int, last: int) -> csr_array:

@@ -51,7 +51,6 @@ class PairLoader(DataLoader[PairBatch]):
         batch_size: Pairs of a batch, at most.
         seed: Seed of the order.
         num_workers: Worker processes.
-        held_bytes: Crops up to that are read once, more are read anew for every batch.
         progress: Show a progress bar while crops are read.
 
     Raises:
@@ -71,16 +70,12 @@ class PairLoader(DataLoader[PairBatch]):
         batch_size: int = 64,
         seed: int = 0,
         num_workers: int = 0,
-        held_bytes: int = 2 * 1024**3,
         progress: bool = False,
     ):
         check_unique_ids(slides)
         self.window_um, self.size_px = window_um, size_px
         self.slides = [slide for slide in slides if (pairs["slide"] == slide.slide_id).any()]
-        self.sources = [
-            CropSource(slide, slide.pos, window_um, size_px, held_bytes=held_bytes)
-            for slide in self.slides
-        ]
+        self.sources = [CropSource(slide, slide.pos, window_um, size_px) for slide in self.slides]
         codes = pd.Index([slide.slide_id for slide in self.slides]).get_indexer(
             pd.Index(pairs["slide"])
         )
@@ -183,7 +178,7 @@ def read_crops(
     Raises:
         ValueError: There is no image, it is smaller than a crop, or a cell lies outside of it.
     """
-    source = CropSource(slide, slide.pos[rows], window_um, size_px, held_bytes=0)
+    source = CropSource(slide, slide.pos[rows], window_um, size_px)
     crops, inside = source.read(progress=progress)
     if not bool(inside.all()):
         raise _outside(slide, rows[~inside.numpy()])

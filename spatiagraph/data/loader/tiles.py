@@ -34,16 +34,15 @@ class TileDataset(Dataset[TissueData]):
         self.tiles = [
             (i, core) for i, data in enumerate(self.slides) for core in _tiles(data, tile_size)
         ]
-        self._structure: dict[int, TissueData] = {}
 
     def __len__(self) -> int:
         return len(self.tiles)
 
     def __getitem__(self, index: int) -> TissueData:
         slide, core = self.tiles[index]
-        if index not in self._structure:
-            self._structure[index] = cut_tile(self.slides[slide], core, self.num_hops)
-        return fill_tile(self._structure[index].clone(), self.slides[slide], slide)
+        # cut anew each time: the graphs of all tiles are larger than that of the slide
+        tile = cut_tile(self.slides[slide], core, self.num_hops)
+        return fill_tile(tile, self.slides[slide], slide)
 
 
 class TileLoader(DataLoader[TissueData]):
