@@ -41,6 +41,9 @@ from . import (
     token_diversity as token_diversity,
 )
 from . import (
+    uncertainty as uncertainty,
+)
+from . import (
     zero_inflated_negative_binomial as zero_inflated_negative_binomial,
 )
 from .adversarial import LabelAdversary as LabelAdversary
@@ -73,6 +76,7 @@ from .profile import niche_profile_loss as niche_profile_loss
 from .sliced_wasserstein import sliced_wasserstein_loss as sliced_wasserstein_loss
 from .thinning import thin as thin
 from .token_diversity import token_diversity_loss as token_diversity_loss
+from .uncertainty import UncertaintyWeights as UncertaintyWeights
 from .zero_inflated_negative_binomial import (
     zero_inflated_negative_binomial_nll as zero_inflated_negative_binomial_nll,
 )

@@ -25,6 +25,7 @@ from . import pool as pool
 from . import renaming as renaming
 from . import residual as residual
 from . import small_image as small_image
+from . import squeezeformer as squeezeformer
 from . import start as start
 from . import token_cell as token_cell
 from . import token_fusion as token_fusion
@@ -84,6 +85,14 @@ from .pyg_conv import PyGConv as PyGConv
 from .residual import GatedMLP as GatedMLP
 from .small_image import FrozenImageEncoder as FrozenImageEncoder
 from .small_image import SpotImageEncoder as SpotImageEncoder
+from .squeezeformer import BiasedAttention as BiasedAttention
+from .squeezeformer import DropPath as DropPath
+from .squeezeformer import MaskedBatchNorm as MaskedBatchNorm
+from .squeezeformer import MaskedConvolution as MaskedConvolution
+from .squeezeformer import Squeezeformer as Squeezeformer
+from .squeezeformer import SqueezeformerBlock as SqueezeformerBlock
+from .squeezeformer import alibi_bias as alibi_bias
+from .squeezeformer import alibi_slopes as alibi_slopes
 from .start import ProfileStart as ProfileStart
 from .token_cell import CellStreams as CellStreams
 from .token_cell import TokenCellEncoder as TokenCellEncoder

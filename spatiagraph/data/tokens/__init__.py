@@ -10,13 +10,17 @@ from spatiagraph.data.tokens.rank import (
     ragged_rank_tokens,
     rank_tokens,
 )
+from spatiagraph.data.tokens.sequences import CellSequences, Marks, cell_sequences
 
 __all__ = [
+    "CellSequences",
+    "Marks",
     "Orthologs",
     "RaggedTokens",
     "RankTokens",
     "StreamingMedians",
     "bin_tokens",
+    "cell_sequences",
     "fit_medians",
     "location_index",
     "merge_orthologs",
