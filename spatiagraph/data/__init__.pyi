@@ -2,6 +2,7 @@ from . import colocalization as colocalization
 from . import convert as convert
 from . import crops as crops
 from . import feature_cache as feature_cache
+from . import gene_sets as gene_sets
 from . import image as image
 from . import labels as labels
 from . import loader as loader
@@ -12,6 +13,7 @@ from . import places as places
 from . import preview as preview
 from . import read as read
 from . import recipe as recipe
+from . import reflected as reflected
 from . import slide as slide
 from . import splits as splits
 from . import synthetic as synthetic
@@ -27,11 +29,13 @@ from .convert import to_data as to_data
 from .crops import CropSource as CropSource
 from .feature_cache import FeatureCache as FeatureCache
 from .feature_cache import cache_key as cache_key
+from .gene_sets import read_gmt as read_gmt
 from .image import SlideImage as SlideImage
 from .labels import LabelSet as LabelSet
 from .loader import HierarchicalLoader as HierarchicalLoader
 from .loader import PairBatch as PairBatch
 from .loader import PairLoader as PairLoader
+from .loader import StrataLoader as StrataLoader
 from .loader import TileLoader as TileLoader
 from .loader import pairs_of_cells as pairs_of_cells
 from .markers import marker_genes as marker_genes

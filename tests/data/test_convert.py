@@ -14,6 +14,7 @@ from spatiagraph.data.convert import batched
 from spatiagraph.data.recipe import (
     KNN,
     Annotated,
+    Boxes,
     Circles,
     Crop,
     Feature,
@@ -169,6 +170,20 @@ def test_niches_may_be_circles_or_labels():
     assert data.num_items("niche") == 2
     assert (2, 2) in pairs(data.edge_index)  # a cell without niche hears itself alone
     assert not {(2, 5), (5, 2)} & pairs(data.edge_index)
+
+
+def test_niches_may_be_boxes_or_leave_out_what_is_far():
+    boxes = Recipe(PANEL, levels=(Boxes(30.0),))(SLIDE)
+    apart = np.abs(SLIDE.pos[:, None] - SLIDE.pos[None]).max(2)
+    assert pairs(boxes.niche_index) == {tuple(map(int, p)) for p in np.argwhere(apart <= 15.0)}
+
+    plain, near = (
+        Recipe(PANEL, levels=(Neighborhoods(6, max_ratio=ratio),))(SLIDE) for ratio in (None, 1.5)
+    )
+    expected = pairs(neighborhood_niches(SLIDE.pos, 6))
+    assert pairs(near.niche_index) == expected < pairs(plain.niche_index)
+    with pytest.raises(ValueError, match="'max_ratio' of Neighborhoods as a number above 0"):
+        Neighborhoods(6, max_ratio=0.0)
 
 
 def test_crops_of_niches_and_regions_show_the_slide_around_their_centres():

@@ -127,19 +127,21 @@ class TissueData(Data):
             found = region_of(found, self[name])
         return found
 
-    def take(self, level: str, rows: Tensor) -> dict[str, Tensor]:
+    def take(self, level: str, rows: Tensor, *, cropped: Tensor | None = None) -> dict[str, Tensor]:
         """Attributes of some cells, or of some groups of a level; crops are read now.
 
         Args:
             level: ``"cell"``, or the name of a level.
             rows: ``[n]``.
+            cropped: Rows whose crops are read, ``[n]`` bool, the mask of the others being false;
+                all of them when not given.
         """
         found: dict[str, Tensor] = {}
         for key, of in self.items_of.items():
             if of != level:
                 continue
             if key in self.crop_sources:
-                found[key], found[f"{key}_mask"] = self.crop_sources[key].read(rows)
+                found[key], found[f"{key}_mask"] = _read(self.crop_sources[key], rows, cropped)
             else:
                 found[key] = take_rows(self[key], rows)
         if level == CELL and "x" in self:  # tokens stand in the place of counts
@@ -215,6 +217,17 @@ class TissueData(Data):
         """Check that an attribute has a row per cell or group, which PyG judges by its name."""
         level = key.removesuffix("_pos")
         return key in self.items_of or key == "cell_index" or level in self.level_names
+
+
+def _read(source: CropSource, rows: Tensor, cropped: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Crops of some rows and their mask; those that are not to be read are black and masked."""
+    if cropped is None or bool(cropped.all()):
+        return source.read(rows)
+    crops, inside = source.read(rows[cropped])
+    image = crops.new_zeros(len(rows), *source.shape)
+    mask = torch.zeros(len(rows), dtype=torch.bool)
+    image[cropped], mask[cropped] = crops, inside
+    return image, mask
 
 
 def batched(graphs: Sequence[TissueData]) -> TissueData:

@@ -12,6 +12,7 @@ from spatiagraph.data.loader.pairs import (
 )
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.data.loader.strata import StrataLoader, StrataSampler
 from spatiagraph.data.loader.tiles import TileDataset, TileLoader
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "PairLoader",
     "RegionDataset",
     "RegionSampler",
+    "StrataLoader",
+    "StrataSampler",
     "TileDataset",
     "TileLoader",
     "class_weights",

@@ -87,6 +87,7 @@ def fill_tile(
     slide: int,
     *,
     take_cells: Callable[[Tensor], Tensor] | None = None,
+    crop_context: bool = True,
 ) -> TissueData:
     """Put the features of its cells and groups into a tile.
 
@@ -95,11 +96,13 @@ def fill_tile(
         data: The whole slide it was cut from.
         slide: Number of that slide.
         take_cells: Rows of the cells of the tile → rows of the cells to put in their place.
+        crop_context: Read the crops of cells that are context; they are masked otherwise.
     """
     for level, rows in tile.__dict__[_ROWS].items():
         if level == CELL and take_cells is not None:
             rows = take_cells(rows)
-        for key, value in data.take(level, rows).items():
+        cropped = tile.core if level == CELL and not crop_context else None
+        for key, value in data.take(level, rows, cropped=cropped).items():
             tile[key] = value
             tile.items_of[key] = level
     tile.gene_mask = data.gene_mask

@@ -6,6 +6,7 @@ from spatiagraph.data.recipe.features import Feature
 from spatiagraph.data.recipe.graphs import KNN, Delaunay, GraphRule, InGroups, Radius
 from spatiagraph.data.recipe.levels import (
     Annotated,
+    Boxes,
     Circles,
     Grid,
     LevelRule,
@@ -21,6 +22,7 @@ __all__ = [
     "CELL",
     "KNN",
     "Annotated",
+    "Boxes",
     "Circles",
     "Crop",
     "Delaunay",

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows
 from spatiagraph.data.convert.tissue_data import CELL
+from spatiagraph.data.crops import CropSource
 from spatiagraph.data.recipe.rule import Rule, obs_column, positive
+from spatiagraph.data.reflected import ReflectedCrops
 from spatiagraph.data.slide import Slide
 
 
@@ -23,6 +25,9 @@ class Crop(Rule):
         of: ``"cell"``, or the name of a level, around whose centres to crop.
         window_key: Column of ``obs`` with the side of each cell's window in µm, for crops that are
             all zoomed to one size; where it is missing, ``window_um``.
+        name: Attribute of the crops in a batch, for a second crop of the same cells or groups.
+        reflect: Mirror the image where a window leaves it, and say so: see
+            :class:`~spatiagraph.data.reflected.ReflectedCrops`. Black otherwise.
 
     Raises:
         ValueError: If a size is not positive, or a level is to have windows from ``obs``.
@@ -32,6 +37,8 @@ class Crop(Rule):
     size_px: int = 32
     of: str = CELL
     window_key: str | None = None
+    name: str | None = None
+    reflect: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "size_px", integer=True)
@@ -46,7 +53,9 @@ class Crop(Rule):
 
     @property
     def key(self) -> str:
-        """Attribute of the crops in a batch: ``"image"``, or ``"{level}_image"``."""
+        """Attribute of the crops in a batch: the name, ``"image"``, or ``"{level}_image"``."""
+        if self.name is not None:
+            return self.name
         return "image" if self.of == CELL else f"{self.of}_image"
 
     def windows_um(self, slide: Slide) -> float | NDArray[np.float64]:
@@ -75,3 +84,36 @@ class Crop(Rule):
                 f"{name_rows(slide.adata.obs_names, wrong)}. Give window_um for missing ones"
             )
         return window
+
+    def native_px(self, mpp: float) -> int:
+        """Side in pixels of the windows as they are on an image, rounded down.
+
+        Args:
+            mpp: µm per pixel of the image.
+
+        Raises:
+            ValueError: If windows differ from cell to cell.
+
+        Examples:
+            >>> Crop(100.0).native_px(2.75)
+            36
+        """
+        if self.window_um is None:
+            raise ValueError("Expected one 'window_um' of all cells, got one of each")
+        return int(self.window_um / mpp * (1 + 1e-9))
+
+    def source(self, slide: Slide, centres: NDArray[np.float64]) -> CropSource:
+        """The crops around some positions, to be read on demand.
+
+        Args:
+            slide: The slide, with an image.
+            centres: Where to crop, in µm, ``[n, 2]``.
+
+        Raises:
+            ValueError: If there is no image, or it is smaller than a window.
+        """
+        kind = ReflectedCrops if self.reflect else CropSource
+        try:
+            return kind(slide, centres, self.windows_um(slide), self.size_px)
+        except ValueError as err:
+            raise ValueError(f"In {self}: {err}") from err

@@ -38,22 +38,52 @@ class Neighborhoods(LevelRule):
     Attributes:
         k: Others in a group.
         name: Name of the level.
+        max_ratio: Distance beyond which others are left out, in units of the median distance of
+            nearest neighbours, so that groups at edges and holes are smaller and not farther away;
+            ``None`` for no limit.
 
     Raises:
-        ValueError: If ``k`` is not positive, or a slide has no more than ``k`` cells.
+        ValueError: If ``k`` or the ratio is not positive, or a slide has no more than ``k`` cells.
     """
 
     k: int = 15
     name: str | None = None
+    max_ratio: float | None = None
 
     overlaps = True
 
     def __post_init__(self) -> None:
         positive(self, "k", integer=True)
+        if self.max_ratio is not None:
+            positive(self, "max_ratio")
 
     def __call__(self, members: Members) -> Tensor:
         at_least(self, self.k + 1, members)
-        return neighborhood_niches(members.pos, k=self.k, max_ratio=None)
+        return neighborhood_niches(members.pos, k=self.k, max_ratio=self.max_ratio)
+
+
+@dataclass(frozen=True)
+class Boxes(LevelRule):
+    """One group around each cell: all cells in the closed square around it.
+
+    Attributes:
+        size_um: Side of the square in µm.
+        name: Name of the level.
+
+    Raises:
+        ValueError: If the side is not positive.
+    """
+
+    size_um: float = 200.0
+    name: str | None = None
+
+    overlaps = True
+
+    def __post_init__(self) -> None:
+        positive(self, "size_um")
+
+    def __call__(self, members: Members) -> Tensor:
+        return neighborhood_niches(members.pos, mode="box", box_um=self.size_um)
 
 
 @dataclass(frozen=True)

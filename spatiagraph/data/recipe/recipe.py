@@ -11,7 +11,6 @@ from spatiagraph._config import build, to_config
 from spatiagraph._savable import savable
 from spatiagraph.data.convert.counts import csr_tensor
 from spatiagraph.data.convert.tissue_data import CELL, TissueData
-from spatiagraph.data.crops import CropSource
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe.crops import Crop
@@ -21,12 +20,14 @@ from spatiagraph.data.recipe.levels import LevelRule, Neighborhoods, Parts
 from spatiagraph.data.recipe.rule import Groups, Members, as_groups
 from spatiagraph.data.recipe.saved import from_flags
 from spatiagraph.data.recipe.tokens import TokenRule
+from spatiagraph.data.reflected import ReflectedCrops
 from spatiagraph.data.slide import Slide
 
 LEVEL_NAMES = ("niche", "tissue")
 """Names of the first levels, where rules have none of their own."""
 _TAKEN = (
-    "x", "gene_ids", "gene_values", "gene_mask", "depth", "image", "image_mask", "window_um",
+    "x", "gene_ids", "gene_values", "gene_mask", "depth", "image", "image_mask", "image_padded",
+    "window_um",
     "labels", "z", "pos", "edge_index", "core", "cell_index", "levels", "slide", "batch", "ptr",
     "num_nodes",
 )  # fmt: skip
@@ -167,16 +168,13 @@ class Recipe:
 
     def _add_crops(self, data: TissueData, slide: Slide, groups: Mapping[str, Groups]) -> None:
         for crop in self.crops:
-            window = crop.windows_um(slide)
             centres = slide.pos if crop.of == CELL else groups[crop.of].pos.numpy()
-            try:
-                source = CropSource(slide, centres, window, crop.size_px)
-            except ValueError as err:
-                raise ValueError(f"In {crop}: {err}") from err
+            source = crop.source(slide, centres)
             data.put_crops(crop.of, crop.key, source)
-            if crop.of == CELL:
-                sizes = torch.as_tensor(window, dtype=torch.float32).expand(slide.num_cells)
-                data.put(CELL, window_um=sizes.clone())
+            if isinstance(source, ReflectedCrops):
+                data.put(crop.of, **{f"{crop.key}_padded": source.padded})
+            if crop.key == "image":
+                data.put(CELL, window_um=torch.tensor(source.window_um, dtype=torch.float32))
 
     def config_args(self) -> dict[str, Any]:
         """Arguments that rebuild the recipe."""
@@ -205,11 +203,11 @@ class Recipe:
 
     def _attributes(self) -> list[str]:
         """All that batches have: one name twice would be one thing in the place of another."""
-        crops = [crop.key for crop in self.crops if crop.of != CELL]
+        crops = [crop.key for crop in self.crops if crop.key != "image"]
         return [
             *_TAKEN,
             *(f"{name}{end}" for name in self.level_names for end in ("", "_index", "_pos")),
-            *(f"{key}{end}" for key in crops for end in ("", "_mask")),
+            *(f"{key}{end}" for key in crops for end in ("", "_mask", "_padded")),
             *(feature.name for feature in self.features),
         ]
 
