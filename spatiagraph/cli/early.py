@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from spatiagraph._walk import check_hdf5
 from spatiagraph.data.places import check_place
 
 _SHOWN = 8  # columns that are named where none is alike
@@ -70,12 +71,12 @@ def _obs_columns(path: Path) -> list[str] | None:
 
     if not path.is_file():  # a pipe would be waited for
         return None
+    check_hdf5(path)
     try:
         with h5py.File(path) as file:
             obs = file.get("obs")
             if not isinstance(obs, h5py.Group):
                 return None  # of an old version, or none
-            # its attributes are text, which nobody has looked at yet: HDF5 may not return from it
             return [str(name) for name in obs if name != "_index"]
     except (OSError, RuntimeError, KeyError):
         return None

@@ -1,6 +1,9 @@
 """Damage done to an .h5ad in every place: each is named in one line, or the slide is the same."""
 
+import os
+import time
 import warnings
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
+from spatiagraph._walk import check_hdf5
 from spatiagraph.data import make_tissue, write
 from spatiagraph.data.read import read
 from spatiagraph.data.read.structure import read_anndata
@@ -273,6 +277,48 @@ def test_text_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"slide\.h5ad, whose text .* byte {heap:,}"):
             read(path)
+
+
+def test_a_layout_that_leads_hdf5_out_of_its_memory_is_refused(tmp_path):
+    """Values of varying length that are neither lists nor text: opening the attribute is a crash."""
+    path = make(tmp_path / "slide.h5ad")
+    whole = path.read_bytes()
+    text = b"encoding-type\0\0\0\x19\x01"
+    places = [i for i in range(len(whole)) if whole.startswith(text, i)]
+    assert places
+    for place in places[:3]:
+        damaged = bytearray(whole)
+        damaged[place + len(text) - 1] = 0x3D
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"readable HDF5 file, got slide\.h5ad, whose layout"):
+            read(path)
+    path.write_bytes(whole)
+    assert read(path, assume_um=True).num_cells
+
+
+def test_a_walk_through_a_file_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    path = make(tmp_path / "slide.h5ad")
+    check_hdf5(path)
+    with monkeypatch.context() as patched:
+        patched.setattr("spatiagraph._walk.SECONDS", 0)
+        patched.setattr("spatiagraph._walk.json.dumps", lambda path: time.sleep(0.5))
+        with pytest.raises(ValueError, match=r"slide\.h5ad, whose layout leads nowhere"):
+            check_hdf5(path)
+    check_hdf5(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_forked_process_walks_with_a_process_of_its_own(tmp_path):
+    path = make(tmp_path / "slide.h5ad")
+    check_hdf5(path)
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            check_hdf5(path)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    check_hdf5(path)
 
 
 @pytest.mark.parametrize("notes", ["text", 3, [1, 2]])

@@ -18,7 +18,7 @@ from anndata._io.specs.registry import IORegistryError
 
 from spatiagraph._files import check_store
 from spatiagraph._reasons import reason
-from spatiagraph.data.read.heaps import check_heaps
+from spatiagraph._walk import check_hdf5
 from spatiagraph.data.sparse import settle
 
 DAMAGED = (
@@ -121,6 +121,8 @@ def read_anndata(path: Path) -> AnnData:
 def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
     """Open an HDF5 file, whose groups and datasets are looked at on the way to them.
 
+    What another process cannot walk through is not opened in this one.
+
     Args:
         path: The file.
         mend: What to do if something is not as expected, for messages.
@@ -132,7 +134,7 @@ def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
         raise ValueError(
             f"Expected an HDF5 file, got {path.name}, which is not HDF5 or is damaged. {mend}"
         )
-    check_heaps(path)
+    check_hdf5(path)
     try:
         with h5py.File(path) as file:
             yield Node(file, path.name, mend)
