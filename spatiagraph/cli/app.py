@@ -24,6 +24,7 @@ from spatiagraph.cli.ending import (
     Stopped,
     is_shortage,
     report_unexpected,
+    shortage,
     stopped_cleanly,
 )
 from spatiagraph.cli.evaluate import evaluate
@@ -41,9 +42,11 @@ _OPTIONS = {field.name: isinstance(field.default, bool) for field in fields(Slid
 # typer brings a click of its own, or takes the one that is installed
 _Refused: type[Exception] = typer.BadParameter.__mro__[2]
 
+_LARGEST = 10**9
+
 
 class _Command(TyperCommand):
-    """Refuses numbers that are not finite, and text that no file can hold, whatever the option."""
+    """Refuses numbers out of all proportion, and text that no file can hold."""
 
     def invoke(self, ctx: Any) -> Any:
         for param in self.params:
@@ -52,12 +55,21 @@ class _Command(TyperCommand):
             for one in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(one, float) and not math.isfinite(one):
                     raise typer.BadParameter(f"{one} is no finite number.", ctx, None, hint)
+                if isinstance(one, int | float) and abs(one) > (_bound(param) or _LARGEST):
+                    text = f"{one} is too large: at most {_LARGEST:,}."
+                    raise typer.BadParameter(text, ctx, None, hint)
                 if isinstance(one, str | Path) and not _is_unicode(str(one)):
                     text = ascii(str(one))[:200]
                     raise typer.BadParameter(
                         f"{text} is no UTF-8 text: rename it.", ctx, None, hint
                     )
         return super().invoke(ctx)
+
+
+def _bound(param: Any) -> float | None:
+    """What an option says by itself is the most, as seeds do."""
+    of = param if hasattr(param, "max") else getattr(param, "type", None)
+    return getattr(of, "max", None)
 
 
 def _is_unicode(text: str) -> bool:
@@ -95,7 +107,7 @@ class _Commands(TyperGroup):
                 if ctx.params.get("debug"):
                     raise
                 if is_shortage(err):
-                    typer.echo(f"error: not enough memory: {in_one_line(_text(err), {})}", err=True)
+                    typer.echo(f"error: {in_one_line(shortage(err), {})}", err=True)
                     raise typer.Exit(1) from err
                 typer.echo(f"error: {report_unexpected(err)}", err=True)
                 raise typer.Exit(UNEXPECTED) from err

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -85,3 +86,20 @@ def report_unexpected(err: Exception) -> str:
 def is_shortage(err: Exception) -> bool:
     """Check that torch ran out of memory, which it says by a RuntimeError."""
     return type(err).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(err)
+
+
+def shortage(err: Exception) -> str:
+    """Message of an error that :func:`is_shortage`, with the memory that was asked for.
+
+    Examples:
+        >>> shortage(RuntimeError("can't allocate memory: you tried to allocate 96000000000 bytes"))
+        'not enough memory: Expected 96 GB more at once. A smaller model, or fewer cells at a time, takes less'
+    """  # noqa: E501
+    found = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", str(err))
+    asked = found[1] if found else "more than there is"
+    if asked.endswith(" bytes"):
+        asked = f"{int(asked.split()[0]) / 1e9:.3g} GB"
+    return (
+        f"not enough memory: Expected {asked} more at once. A smaller model, or fewer cells at a "
+        "time, takes less"
+    )

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from spatiagraph._files import replaced_file
+from spatiagraph._reasons import reason
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ def _check(path: Path, record: dict[str, Any]) -> None:
             cut = archive.testzip()  # torch does not look at the checksums
         saved: Any = None if cut else torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as err:
-        said = " ".join(str(err).split())[:200] or type(err).__name__
-        raise ValueError(f"The checkpoint {path} does not open ({said})") from err
+        raise ValueError(f"The checkpoint {path} does not open ({reason(err)})") from err
     missing = [part for part in _PARTS if not isinstance(saved, dict) or part not in saved]
     if cut or missing:
         what = f"{cut} is damaged" if cut else f"no {', '.join(missing)}"

@@ -1,7 +1,6 @@
 """``Run``: options of a training run, the same for everything that is trained."""
 
 import inspect
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,6 +17,7 @@ LR = 1e-3
 """Learning rate, likewise."""
 WEIGHT_DECAY = 0.01
 """Decoupled weight decay, likewise."""
+_HIGHEST = 1000  # rate and decay: more than anyone takes, and far from what overflows
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,12 @@ class Run:
     def __post_init__(self) -> None:
         if self.max_epochs is not None and self.max_epochs < 1:
             raise ValueError(f"Expected at least one epoch, got max_epochs={self.max_epochs}")
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"Expected a learning rate above 0, such as 1e-3, got lr={self.lr}")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"Expected 'weight_decay' of 0 or more, got {self.weight_decay}")
+        if self.lr is not None and not 0 < self.lr <= _HIGHEST:
+            raise ValueError(
+                f"Expected a learning rate in (0, {_HIGHEST}], such as 1e-3, got lr={self.lr}"
+            )
+        if self.weight_decay is not None and not 0 <= self.weight_decay <= _HIGHEST:
+            raise ValueError(f"Expected 'weight_decay' in [0, {_HIGHEST}], got {self.weight_decay}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"Expected 'average' as a decay in [0, 1), got {self.average}")
         least = {

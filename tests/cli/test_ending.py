@@ -48,6 +48,9 @@ def test_debug_shows_the_traceback_instead(run, workplace, tmp_path, monkeypatch
     [
         "fit {work}/slide.h5ad --out {tmp}/out --lr nan",
         "fit {work}/slide.h5ad --out {tmp}/out --lr -1",
+        "fit {work}/slide.h5ad --out {tmp}/out --lr 1e39",
+        "fit {work}/slide.h5ad --out {tmp}/out --channels 9223372036854775808",
+        "embed {work}/run {work}/slide.h5ad --tile 9999999999999999999 --out {tmp}/out.h5ad",
         "fit {work}/slide.h5ad --out {tmp}/out --seed -1",
         "fit {work}/slide.h5ad --out {tmp}/out --window-um inf",
         "fit {work}/slide.h5ad --out {tmp}/out --origin-um nan 0",
@@ -106,3 +109,13 @@ def test_names_that_are_no_unicode_are_refused_in_one_line(run):
     done = run("prepare", os.fsdecode(b"\xff.h5ad"))
     assert done.exit_code == 2
     assert "is no UTF-8 text: rename it" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_memory_that_is_not_there_is_one_line_with_what_takes_less(run, workplace, monkeypatch):
+    def asks_for_much(*arguments, **options):
+        raise RuntimeError("can't allocate memory: you tried to allocate 96000000000 bytes. Error")
+
+    monkeypatch.setattr(h5py, "is_hdf5", asks_for_much)
+    run.refused(
+        run("prepare", workplace / "slide.h5ad"), "not enough memory: Expected 96 GB more at once"
+    )

@@ -280,7 +280,7 @@ def test_text_in_which_hdf5_would_walk_for_ever_is_refused(tmp_path):
 
 
 def test_a_layout_that_leads_hdf5_out_of_its_memory_is_refused(tmp_path):
-    """Values of varying length that are neither lists nor text: opening the attribute is a crash."""
+    """Values of varying length that are neither lists nor text: to open them is a crash."""
     path = make(tmp_path / "slide.h5ad")
     whole = path.read_bytes()
     text = b"encoding-type\0\0\0\x19\x01"
