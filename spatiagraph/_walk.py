@@ -24,7 +24,8 @@ class Walker:
     """A process that walks through one HDF5 file after the other, begun when first needed."""
 
     def __init__(self) -> None:
-        self._begin_anew()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
         atexit.register(self._end)
         if hasattr(os, "register_at_fork"):  # two must not talk to one process
             os.register_at_fork(after_in_child=self._begin_anew)
@@ -83,7 +84,7 @@ class Walker:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process = None
 
     def _end(self) -> None:
         if self._process is not None:

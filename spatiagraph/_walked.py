@@ -28,7 +28,8 @@ def _serve() -> None:
 def _walk_through(path: str) -> None:
     """Open the objects of a file and read their attributes; of datasets, find where chunks lie."""
     with h5py.File(path) as file:
-        waiting, seen = [file["/"]], set()
+        waiting: list[h5py.HLObject] = [file["/"]]
+        seen: set[int] = set()
         while waiting and len(seen) < _MOST:
             item = waiting.pop()
             with _go_on():
