@@ -24,12 +24,15 @@ SHARED = {
     "keys",
     "_config",
     "_files",
+    "_heaps",
     "_json",
     "_optional",
     "_reasons",
     "_savable",
     "_typed",
     "_tables",
+    "_walk",
+    "_walked",
     "testing",
 }
 ALONE = {"graph", "kernels", "flow", "clustering"}  # import nothing of ours but the shared leaves
