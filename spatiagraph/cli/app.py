@@ -37,7 +37,8 @@ from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
 from spatiagraph.cli.wording import in_one_line
 
-# arguments of reading a slide, which messages of the library name as Python does
+# arguments of reading a slide, which messages of the library name as Python does; so do those of
+# the command's own options
 _OPTIONS = {field.name: isinstance(field.default, bool) for field in fields(SlideOptions)}
 # typer brings a click of its own, or takes the one that is installed
 _Refused: type[Exception] = typer.BadParameter.__mro__[2]
@@ -101,7 +102,8 @@ class _Commands(TyperGroup):
             except (ValueError, OSError, ImportError, MemoryError) as err:
                 if ctx.params.get("debug"):
                     raise
-                typer.echo(f"error: {in_one_line(_text(err), _OPTIONS)}", err=True)
+                options = _options(self.commands.get(ctx.invoked_subcommand))
+                typer.echo(f"error: {in_one_line(_text(err), options)}", err=True)
                 raise typer.Exit(1) from err
             except Exception as err:
                 if ctx.params.get("debug"):
@@ -111,6 +113,12 @@ class _Commands(TyperGroup):
                     raise typer.Exit(1) from err
                 typer.echo(f"error: {report_unexpected(err)}", err=True)
                 raise typer.Exit(UNEXPECTED) from err
+
+
+def _options(command: Any) -> dict[str, bool]:
+    """Arguments that messages name as Python does → whether their option is a flag."""
+    own = [p for p in getattr(command, "params", ()) if p.param_type_name == "option"]
+    return _OPTIONS | {str(option.name): bool(option.is_flag) for option in own}
 
 
 def _text(err: BaseException) -> str:

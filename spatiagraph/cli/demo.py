@@ -1,12 +1,11 @@
 """``spatiagraph demo``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatiagraph.cli.nuclei import Foreground, nuclei_of
+from spatiagraph.cli.nuclei import nuclei_of
 from spatiagraph.cli.options import (
     Labels,
     SlideOptions,
@@ -19,14 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spatiagraph.data.slide import Slide
-    from spatiagraph.inference.transition_scores import TransitionScores
     from spatiagraph.retrieval.index import NicheIndex
 
-_ENOUGH = 1000  # cells, of which some of each state are held out
-_MAX_PAIRS = 1000  # of a transition
-# no less than 24 px and 12 passes on the synthetic tissue, in a third of the time: correlations of
-# Wasserstein distances of 0.33 and 0.21
-_SIDE_PX, _GENERATOR_EPOCHS = 16, 6
 _SYNTHETIC = ("type0:type3:larger nuclei", "type0:type4:smaller nuclei")
 
 
@@ -77,21 +70,22 @@ def demo(
 
     check_output_folder(out)
     quiet_libraries()
-    from spatiagraph import inference, training
+    from spatiagraph import inference, keys, training
     from spatiagraph.cli.phases import Phases
     from spatiagraph.cli.transitions import print_scores
     from spatiagraph.data.synthetic import make_tissue
     from spatiagraph.data.writing import write
     from spatiagraph.inference.domains import known_labels
+    from spatiagraph.inference.embedded import model_name
+    from spatiagraph.inference.preview import MIN_CELLS
     from spatiagraph.models import ContextModel
     from spatiagraph.pairing.transitions import as_transitions, check_states, column
-    from spatiagraph.report import as_generations, report_slide
-    from spatiagraph.report.generation import add_generation
+    from spatiagraph.report import report_slide
 
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)
         labels = labels or "niche"
-        if generate and not asked and cells >= _ENOUGH:
+        if generate and not asked and cells >= MIN_CELLS:
             states, asked = "cell_type", parse_transitions(_SYNTHETIC)
     else:
         section = slide_options.read(slide)
@@ -131,78 +125,23 @@ def demo(
     if not generate:
         return
     with phases.phase("generate cells in another state (--no-generate ends before)"):
-        scores = _generate(section, states, asked, nuclei, seed, out)
-        if scores is not None:
-            for made in as_generations(scores):
-                add_generation(done.page, made)
-            done.page.write(done.path)
-            write(section, out / "embeddings.h5ad")
-    if scores is not None:
-        print_scores(scores)
-        say(f"\n{done.path}, with images of cells in another state")
-
-
-def _obstacle(section: "Slide") -> str | None:
-    """Why images of single cells in another state cannot be learned from a slide, if so."""
-    from spatiagraph.data.cohort import spot_pitch_um
-
-    if section.image is None:
-        return "there is no image"
-    if spot_pitch_um([section]) is not None:
-        return "a spot holds many cells"
-    if section.num_cells < _ENOUGH:
-        return f"they need {_ENOUGH:,} cells, this is {section.num_cells:,}"
-    return None
-
-
-def _generate(
-    section: "Slide",
-    states: str | None,
-    asked: Sequence[Sequence[str]],
-    nuclei: Foreground | None,
-    seed: int,
-    out: Path,
-) -> "TransitionScores | None":
-    """Cells in another state; where none is asked for, clusters are states, if that can be done."""
-    from spatiagraph.cli.console import say
-    from spatiagraph.data.recipe import Crop
-    from spatiagraph.flow.sampling import Sampling
-    from spatiagraph.inference import fit_and_score_transitions, transition_generator
-    from spatiagraph.inference.domains import cluster_states
-    from spatiagraph.inference.embedded import model_name
-    from spatiagraph.training import Pairing, Run
-
-    name = model_name(section.adata)
-    rows = asked
-    if not asked:
-        if obstacle := _obstacle(section):
-            say(f"No images of other states: {obstacle}")
-            return None
-        states, rows = cluster_states(section, name, seed)
-        say(f"States of cells are clusters of their embeddings, obs[{states!r}]")
-    try:
-        generator = transition_generator(
-            [section],
-            rows,
-            states_key=str(states),
-            crop=Crop(size_px=_SIDE_PX),
-            signatures=["genes"],
-            seed=seed,
-        )
-        return fit_and_score_transitions(
-            [section],
-            generator,
-            Pairing(max_cells=_MAX_PAIRS),
-            foreground=nuclei or nuclei_of([section], None),
-            max_pairs=40,
-            sampling=Sampling(10, seed=seed),
-            run=Run(max_epochs=_GENERATOR_EPOCHS, lr=2e-3, average=0.999, seed=seed, out=out),
-        )[1]
-    except ValueError as err:  # clusters may not be where they could be learned from
-        if asked:
-            raise
-        say(f"No images of other states: {err}")
-        return None
+        try:
+            scores = inference.preview_transitions(
+                section, asked, states_key=states, foreground=nuclei, seed=seed, out=out
+            )
+        except ValueError as err:  # clusters may not be where they could be learned from
+            if asked:
+                raise
+            say(f"No images of other states: {err}")
+            return
+        if not asked:
+            key = keys.group_key(model_name(section.adata), "state")
+            say(f"States of cells are clusters of their embeddings, obs[{key!r}]")
+            nuclei_of([section], None)
+        done.add_transitions(scores)
+        write(section, out / "embeddings.h5ad")
+    print_scores(scores)
+    say(f"\n{done.path}, with images of cells in another state")
 
 
 def _alike(section: "Slide", index: "NicheIndex", row: int, labels: str | None) -> "pd.DataFrame":

@@ -25,14 +25,10 @@ def nuclei_of(sections: "Sequence[Slide]", given: Nuclei | None) -> Foreground:
         ValueError: A slide has no image, or some are grey and others not.
     """
     from spatiagraph.cli.console import say
-    from spatiagraph.data.cohort import one_channel_number
+    from spatiagraph.data.cohort import nuclei_foreground, one_channel_number
 
-    bare = [section.slide_id for section in sections if section.image is None]
-    if bare:
-        raise ValueError(f"Expected slides with an image, got none for {bare}: give --image")
-    channels = one_channel_number(sections)
+    found: Foreground = nuclei_foreground(sections)
     if given is not None:
         return "dark" if given == Nuclei.dark else "bright"
-    found: Foreground = "dark" if channels == 3 else "bright"
-    say(f"nuclei are taken to be {found}, as in images of {channels} channels")
+    say(f"nuclei are taken to be {found}, as in images of {one_channel_number(sections)} channels")
     return found

@@ -1,12 +1,20 @@
 """``spatiagraph search``."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spatiagraph.cli.options import SlideOptions, with_slide_options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spatiagraph.retrieval import Selection
+
+_PICTURES = (".png", ".pdf", ".svg")
 
 _SHOWN = 3  # columns of metadata in the printed table; the file has all
 _ASK = "What to look for"
@@ -111,63 +119,105 @@ def search(
     from spatiagraph import keys
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
-    from spatiagraph.cli.hit_gallery import check_color, check_gallery, draw_gallery
-    from spatiagraph.cli.hits import default_apart_um, find_hits
-    from spatiagraph.cli.query import Query, choose_cells, read_query
-    from spatiagraph.inference.embedded import check_level, one_model_name
-    from spatiagraph.retrieval import NicheIndex
+    from spatiagraph.cli.embed import load_model
+    from spatiagraph.data.read import read
+    from spatiagraph.inference import QuerySlide, search_slides
+    from spatiagraph.report.hits import check_color, hit_gallery
 
     if out is not None:
         check_output_file(out, ".csv")
     if gallery is not None:
-        check_gallery(gallery)
+        if gallery.suffix not in _PICTURES:
+            wanted = ", ".join(_PICTURES)
+            raise ValueError(f"Expected a gallery that ends in {wanted}, got {gallery.name}")
+        check_output_file(gallery, gallery.suffix)
     sections = slide_options.read_all(slides)
-    name = one_model_name(sections)
     if color is not None:
         check_color(sections, color)
-    level = check_level(sections[0].adata, level)
-    key = keys.embedding_key(name, level)
-    index = NicheIndex.from_slides(
-        {s.slide_id: s.adata for s in sections}, key, calibrate="slide" if calibrate else None
-    )
-    asking: dict[str, Any] = {"cells": cell, "region": region, "niche": niche, "slide": slide}
-    if query is None:
-        rows, title = choose_cells(index.obs, **asking)
-        asked = Query(title, index.obs, rows, rows)
-    else:
-        asked = read_query(
-            query,
-            query_image,
-            index,
-            model=model,
-            modality=None if modality is None else modality.value,
-            level=level,
-            asking=asking,
+    asking = None
+    if query is not None:
+        asking = QuerySlide(
+            read(query, image=query_image),
+            None if model is None else load_model(model),
+            None if modality is None else modality.value,
         )
-    if apart_um is None:
-        apart_um = default_apart_um(sections, name, level)
-    hits = find_hits(
-        index,
-        asked,
+    searched_with = sections if asking is None else [asking.slide]
+    found = search_slides(
+        sections,
+        selection([s.adata.obs for s in searched_with], cell, region, niche, slide),
         k,
+        query=asking,
         level=level,
-        group=keys.group_key(name, level),
         where=where,
         apart_um=apart_um,
         max_distance=max_distance,
+        calibrate=calibrate,
     )
     if save_index is not None:
-        index.save(save_index)
-    table = hits.drop(columns="query").set_index("rank")
+        found.index.save(save_index)
+    hits = found.hits.drop(columns="query").set_index("rank")
     first = ["id", "distance", keys.SLIDE_ID, "x_um", "y_um"]
-    shown = [*first, *(c for c in table if c not in (*first, "row"))][: len(first) + _SHOWN]
-    far = f", {apart_um:.0f} µm apart" if apart_um > 0 else ""
-    print_table(table[shown], f"Most like {asked.name}{far}")
+    shown = [*first, *(c for c in hits if c not in (*first, "row"))][: len(first) + _SHOWN]
+    far = f", {found.apart_um:.0f} µm apart" if found.apart_um > 0 else ""
+    print_table(hits[shown], f"Most like {found.query.name}{far}")
     if len(hits) < k:
         say(f"{len(hits)} of {k}: there are no more that are alike and lie apart")
     if out is not None:
-        write_csv(table, out, index=True)
+        write_csv(hits, out, index=True)
         say(f"written to {out}")
     if gallery is not None:
-        draw_gallery(gallery, sections, asked, hits, color=color)
+        hit_gallery(sections, found, color=color, save=gallery)
         say(f"drawn to {gallery}")
+
+
+def selection(
+    tables: "Sequence[pd.DataFrame]",
+    cells: list[str] | None,
+    region: str | None,
+    niche: str | None,
+    slide: str | None,
+) -> "Selection":
+    """Cells that the options of a query mean.
+
+    Args:
+        tables: A row for each cell of a slide, with the column of ``niche``.
+        cells: Ids.
+        region: ``x0,y0,x1,y1`` in µm, or a file.
+        niche: ``column=label``.
+        slide: Name of their slide.
+
+    Raises:
+        ValueError: An option is malformed.
+    """
+    from spatiagraph.retrieval import Selection
+
+    outline = None if region is None else _outline(region)
+    where = None if niche is None else _label(tables, niche)
+    names = [f"region {region}"] * (region is not None) + [f"{niche}"] * (niche is not None)
+    return Selection(cells, outline, where, slide, ", ".join(names) or None)
+
+
+def _outline(text: str) -> Any:
+    """Corners in µm of ``x0,y0,x1,y1``, or what a file holds."""
+    from spatiagraph.retrieval import read_region
+
+    parts = text.split(",")
+    try:
+        x0, y0, x1, y1 = (float(part) for part in parts)
+    except ValueError as err:
+        if Path(text).is_file():
+            return read_region(text)
+        raise ValueError(
+            f"Expected a region as x0,y0,x1,y1 in µm or a .geojson or .csv file, got {text!r}"
+        ) from err
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _label(tables: "Sequence[pd.DataFrame]", text: str) -> dict[str, Any]:
+    """The column and the value, in its own type, of ``column=label``."""
+    column, equals, label = text.partition("=")
+    if not equals:
+        raise ValueError(f"Expected a niche as column=label, got {text!r}")
+    own = [obs[column].dropna().unique() for obs in tables if column in obs]
+    values = {str(value): value for values in own for value in values}
+    return {column: values.get(label, label)}  # what is unknown is refused where it is searched

@@ -1,6 +1,7 @@
 """Properties that the slides of a cohort must have in common."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.units import lattice
@@ -27,6 +28,18 @@ def one_channel_number(slides: Sequence[Slide]) -> int:
             f"Expected images with the same number of channels, got {sorted(channels)}"
         )
     return channels.pop()
+
+
+def nuclei_foreground(slides: Sequence[Slide]) -> Literal["bright", "dark"]:
+    """``"dark"`` in images of three channels, as H&E, and ``"bright"`` in others, as DAPI.
+
+    Raises:
+        ValueError: A slide has no image, or channels differ.
+    """
+    bare = [slide.slide_id for slide in slides if slide.image is None]
+    if bare:
+        raise ValueError(f"Expected slides with an image, got none for {bare}: give image=")
+    return "dark" if one_channel_number(slides) == 3 else "bright"
 
 
 def spot_pitch_um(slides: Sequence[Slide]) -> float | None:

@@ -4,7 +4,9 @@ from . import embedding as embedding
 from . import generated as generated
 from . import generating as generating
 from . import imputing as imputing
+from . import preview as preview
 from . import querying as querying
+from . import searching as searching
 from . import transition_scores as transition_scores
 from . import transplanting as transplanting
 from . import zero_shot as zero_shot
@@ -18,7 +20,11 @@ from .generated import GeneratedImages as GeneratedImages
 from .generating import control_cells as control_cells
 from .generating import generate as generate
 from .imputing import impute as impute
+from .preview import preview_transitions as preview_transitions
 from .querying import embed_query as embed_query
+from .searching import QuerySlide as QuerySlide
+from .searching import SlideSearch as SlideSearch
+from .searching import search_slides as search_slides
 from .transition_scores import TransitionScores as TransitionScores
 from .transition_scores import fit_and_score_transitions as fit_and_score_transitions
 from .transition_scores import score_transitions as score_transitions

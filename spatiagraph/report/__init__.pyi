@@ -11,6 +11,9 @@ from . import (
     generation as generation,
 )
 from . import (
+    hits as hits,
+)
+from . import (
     niches as niches,
 )
 from . import (
@@ -32,6 +35,7 @@ from . import (
 from .compose import slide_page as slide_page
 from .generation import Generation as Generation
 from .generation import as_generations as as_generations
+from .hits import hit_gallery as hit_gallery
 from .page import Report as Report
 from .scatter import cell_scatter as cell_scatter
 from .slide_report import SlideReport as SlideReport

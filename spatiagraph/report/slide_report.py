@@ -19,9 +19,10 @@ from spatiagraph.inference.domains import (
 )
 from spatiagraph.inference.domains.write import confidence_key
 from spatiagraph.inference.embedded import check_level, embedding_record, model_name
+from spatiagraph.inference.transition_scores import TransitionScores
 from spatiagraph.models.base import SlideModel
 from spatiagraph.report.compose import slide_page
-from spatiagraph.report.generation import Generation
+from spatiagraph.report.generation import Generation, add_generation, as_generations
 from spatiagraph.report.page import Report
 from spatiagraph.training.folder import read_history, read_record
 
@@ -37,6 +38,12 @@ class SlideReport(Domains):
 
     path: Path
     page: Report
+
+    def add_transitions(self, scores: TransitionScores) -> None:
+        """Add images of cells in another state to the page, and write the file anew."""
+        for made in as_generations(scores):
+            add_generation(self.page, made)
+        self.page.write(self.path)
 
 
 def report_slide(

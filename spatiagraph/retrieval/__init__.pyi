@@ -23,7 +23,13 @@ from . import (
     grammar as grammar,
 )
 from . import (
+    hits as hits,
+)
+from . import (
     index as index,
+)
+from . import (
+    query as query,
 )
 from . import (
     regions as regions,
@@ -44,7 +50,10 @@ from . import (
     vectors as vectors,
 )
 from .calibration import SlideCalibration as SlideCalibration
+from .hits import find_hits as find_hits
 from .index import NicheIndex as NicheIndex
+from .query import Query as Query
+from .query import Selection as Selection
 from .regions import in_region as in_region
 from .regions import read_region as read_region
 from .selection import select_rows as select_rows

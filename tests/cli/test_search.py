@@ -9,11 +9,7 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from spatiagraph.cli.hit_gallery import check_color
-from spatiagraph.cli.hits import find_hits
-from spatiagraph.cli.query import Query
 from spatiagraph.data import make_tissue
-from spatiagraph.retrieval import NicheIndex
 
 
 @pytest.fixture(scope="module")
@@ -99,21 +95,6 @@ def test_hits_end_where_cells_are_unlike_the_query(run, two, tmp_path):
     run.refused(done, "--max-distance")
 
 
-def test_hits_are_not_at_the_rim_unless_the_query_is():
-    """The most similar cells lie at the rim of a square of tissue."""
-    x, y = np.meshgrid(np.arange(20.0), np.arange(20.0))
-    obs = pd.DataFrame({"slide_id": "a", "x_um": 10 * x.ravel(), "y_um": 10 * y.ravel()})
-    rim = ((obs[["x_um", "y_um"]] < 10) | (obs[["x_um", "y_um"]] > 180)).any(axis=1).to_numpy()
-    z = np.stack([np.ones(400), np.where(rim, 0.0, np.linspace(0.1, 1, 400))], 1)
-    index = NicheIndex.build(z, obs)
-    options = {"level": "niche", "group": "none", "where": None, "apart_um": 40.0}
-    inside, at_rim = 210, 5
-    found = find_hits(index, Query("it", obs, np.array([inside]), np.array([inside])), 3, **options)
-    assert not rim[found["row"]].any()
-    found = find_hits(index, Query("it", obs, np.array([at_rim]), np.array([at_rim])), 3, **options)
-    assert rim[found["row"]].all()
-
-
 def test_hits_lie_apart_when_asked(run, two, tmp_path):
     hits, _ = _hits(
         run, tmp_path, two[0], "--cell", "cell7", "-k", 5, "--apart-um", 40, "--max-distance", 2
@@ -123,39 +104,6 @@ def test_hits_lie_apart_when_asked(run, two, tmp_path):
     away = np.linalg.norm(pos[:, None] - pos, axis=2)
     assert len(hits) == 5
     assert away[~np.eye(6, dtype=bool)].min() >= 40
-
-
-def test_hits_apart_are_found_beyond_the_surroundings_of_the_best():
-    """A clump of 3,000 cells holds all that is most like the query; three others lie far away."""
-    rng = np.random.default_rng(0)
-    clump = rng.uniform(1000, 1100, size=(3000, 2))
-    pos = np.concatenate([[[0, 0]], clump, [[5000, 0], [0, 5000], [9000, 0]]])
-    z = np.zeros((len(pos), 3))
-    z[:, 0], z[1:-3, 1], z[-3:, 2] = 1, rng.uniform(0, 0.01, 3000), [0.2, 0.3, 0.4]
-    obs = pd.DataFrame({"slide_id": "a", "x_um": pos[:, 0], "y_um": pos[:, 1]})
-    index = NicheIndex.build(z, obs)
-    query = Query("it", obs, np.array([0]), np.array([0]))
-    options = {"level": "niche", "group": "none", "where": None}
-    hits = find_hits(index, query, 3, apart_um=500, max_distance=1, **options)
-    assert hits["row"].tolist()[1:] == [3001, 3002]
-    assert hits["rank"].tolist() == [1, 2, 3]
-
-
-def test_cells_without_a_region_are_found_one_by_one():
-    obs = pd.DataFrame({"slide_id": "a", "context_tissue": [0, 0, np.nan, np.nan, -1, -1]})
-    index = NicheIndex.build(np.stack([np.ones(6), np.arange(6)], 1), obs)
-    query = Query("it", obs, np.array([0]), np.array([0]))
-    hits = find_hits(
-        index,
-        query,
-        4,
-        level="tissue",
-        group="context_tissue",
-        where=None,
-        apart_um=0,
-        max_distance=1,
-    )
-    assert hits["row"].tolist() == [2, 3, 4, 5]
 
 
 def test_a_calibrated_search_is_another_search(run, two, tmp_path):
@@ -193,13 +141,6 @@ def test_a_gallery_of_maps_is_drawn(run, two, tmp_path, colored):
     with Image.open(path) as picture:
         assert min(picture.size) > 300
         assert len(picture.convert("RGB").getcolors(2**24)) > 50
-
-
-def test_amounts_colour_no_gallery():
-    slide = make_tissue(50, num_genes=10, image=None)
-    slide.adata.obs["area"] = np.linspace(0, 1, 50)
-    with pytest.raises(ValueError, match="'area': amounts in"):
-        check_color([slide], "area")
 
 
 def test_a_query_without_the_column_of_the_colours_is_grey(run, two, tmp_path):

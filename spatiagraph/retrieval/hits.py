@@ -1,50 +1,25 @@
-"""Hits of ``search``: each niche once, apart from each other, and none that is unlike the query."""
-
-from typing import TYPE_CHECKING
+"""``find_hits``: each niche once, apart from each other, and none that is unlike the query."""
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from spatiagraph import keys
-from spatiagraph.cli.query import Query
 from spatiagraph.retrieval.apart import at_rim, hits_apart, near_to, usual_distance
-from spatiagraph.retrieval.filters import filter_mask
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from spatiagraph.data.slide import Slide
-    from spatiagraph.retrieval.index import NicheIndex
-
-
-def default_apart_um(sections: "Sequence[Slide]", name: str, level: str) -> float:
-    """Least distance of hits where none is asked for: the diameter of a niche.
-
-    0 where cells share the groups of the level: each group is found once then.
-
-    Args:
-        sections: The slides that are searched.
-        name: Short name of the model that embedded them.
-        level: What is compared; for cells it is the niche all the same.
-    """
-    from spatiagraph.inference.embedded import level_width_um
-
-    if any(keys.group_key(name, level) in section.adata.obs for section in sections):
-        return 0.0
-    return max(level_width_um(section, level) for section in sections)
+from spatiagraph.retrieval.filters import Filter, filter_mask
+from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.retrieval.query import Query
 
 
 def find_hits(
-    index: "NicheIndex",
+    index: NicheIndex,
     query: Query,
     k: int,
     *,
     level: str,
     group: str,
-    where: str | None,
-    apart_um: float,
+    where: Filter | None = None,
+    apart_um: float = 0.0,
     max_distance: float | None = None,
 ) -> pd.DataFrame:
     """The ``k`` items most like a query, each niche or region once, ranked from 1.
@@ -67,7 +42,7 @@ def find_hits(
     """
     if k > index.num_items - len(query.items):
         raise ValueError(
-            f"Expected -k of at most {index.num_items - len(query.items)}, the number of other "
+            f"Expected 'k' of at most {index.num_items - len(query.items)}, the number of other "
             f"cells, got {k}"
         )
     shared = _shared(index.obs, group)
@@ -85,14 +60,18 @@ def find_hits(
         if asks_from_inside and (allowed & ~rim).any():
             allowed &= ~rim
     if not allowed.any():
-        asked = [f"meet {where!r}"] if where is not None else []
-        asked += [f"lie {apart_um:.3g} µm from it (--apart-um)"] if apart_um > 0 else []
+        asked = (
+            [f"meet {where if isinstance(where, str | dict) else 'the mask'!r}"]
+            if where is not None
+            else []
+        )
+        asked += [f"lie {apart_um:.3g} µm from it (apart_um=)"] if apart_um > 0 else []
         raise ValueError(
             f"Expected a {level} beside that of {query.name} with cells that "
             f"{' and '.join(asked)}, got none"
         )
 
-    def ask(number: int, among: "NDArray[np.bool_]") -> pd.DataFrame:
+    def ask(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
         return _search(index, query, number, among)
 
     if max_distance is None:
@@ -109,14 +88,12 @@ def find_hits(
     if not len(hits):
         raise ValueError(
             f"Expected a {level} like that of {query.name}, the nearest is further away than a "
-            "quarter of all cells: ask for a larger --max-distance"
+            "quarter of all cells: ask for a larger max_distance="
         )
     return hits
 
 
-def _search(
-    index: "NicheIndex", query: Query, k: int, allowed: "NDArray[np.bool_]"
-) -> pd.DataFrame:
+def _search(index: NicheIndex, query: Query, k: int, allowed: NDArray[np.bool_]) -> pd.DataFrame:
     """The ``k`` allowed items most like the mean of a query."""
     if query.embeddings is None:
         return index.search_like(query.items, k, where=allowed, include_query=True)
@@ -125,7 +102,7 @@ def _search(
     return index.search(vector, k, where=allowed, slide=query.embeddings)
 
 
-def _shared(obs: pd.DataFrame, group: str) -> "NDArray[np.int64]":
+def _shared(obs: pd.DataFrame, group: str) -> NDArray[np.int64]:
     """Number of the niche or region of each cell, ``[N]``; a number of its own without one."""
     if group not in obs:
         return np.arange(len(obs))
@@ -134,7 +111,7 @@ def _shared(obs: pd.DataFrame, group: str) -> "NDArray[np.int64]":
     return np.where(alone, number.max() + 1 + np.arange(len(obs)), number)
 
 
-def _mean_direction(embeddings: "NDArray[np.float32]") -> "NDArray[np.float32]":
+def _mean_direction(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of vectors of length one, ``[D]``."""
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return (embeddings / np.where(length > 0, length, 1)).mean(0)

@@ -1,79 +1,70 @@
-"""The picture of a search: surroundings of the query and of its hits."""
+"""``hit_gallery``: the surroundings of a query and of its hits."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from spatiagraph import keys
-from spatiagraph.cli.query import Query
+from spatiagraph.data.slide import Slide
+from spatiagraph.inference.searching import SlideSearch
+from spatiagraph.plot.canvas import DPI, add_scale_bar, save_figure
+from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
+from spatiagraph.plot.galleries import as_rgb, gallery
+from spatiagraph.report.niches import draw_surroundings, niche_window_um
+from spatiagraph.retrieval.query import Query
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from spatiagraph.data.slide import Slide
-
-_FORMATS = (".png", ".pdf", ".svg")
 _CROP_PX = 128
 _COLUMNS = 6
 _TILE = 1.6  # inches
 _PLAIN: dict[object, str] = {"query": "#D55E00", "hit": "#0072B2", "other": "#D9D9D9"}
 
 
-def check_gallery(path: Path) -> None:
-    """Refuse a picture that cannot be written, before the work."""
-    from spatiagraph.cli.console import check_output_file
-
-    if path.suffix not in _FORMATS:
-        raise ValueError(f"Expected a gallery that ends in {', '.join(_FORMATS)}, got {path.name}")
-    check_output_file(path, path.suffix)
-
-
-def check_color(sections: "Sequence[Slide]", color: str) -> None:
+def check_color(slides: Sequence[Slide], color: str) -> None:
     """Refuse a column that cannot colour the maps.
 
     Raises:
         ValueError: If a slide does not have it, or it holds amounts.
     """
-    from spatiagraph.plot.colors import is_categorical
-
-    for section in sections:
+    for section in slides:
         obs = section.adata.obs
         if color not in obs or not is_categorical(obs[color]):
             found = "amounts" if color in obs else "no such column"
             raise ValueError(
-                f"Expected a column of names or groups in obs of all slides for --color, got "
+                f"Expected a column of names or groups in obs of all slides as color=, got "
                 f"{color!r}: {found} in {section.slide_id}"
             )
 
 
-def draw_gallery(
-    path: Path,
-    sections: "Sequence[Slide]",
-    query: Query,
-    hits: pd.DataFrame,
+def hit_gallery(
+    slides: Sequence[Slide],
+    found: SlideSearch,
     *,
     color: str | None = None,
-) -> None:
+    save: str | os.PathLike[str] | None = None,
+) -> Figure:
     """Draw the surroundings of the cell in the middle of a query and of the hits.
 
     Crops of the images if all slides have one and no colour is asked for; maps otherwise.
 
     Args:
-        path: File to write.
-        sections: The slides that were searched.
-        query: What was asked.
-        hits: What was found.
+        slides: The slides that were searched.
+        found: What :func:`~spatiagraph.inference.search_slides` found.
         color: Column of ``obs`` with names or groups that colours maps; query and hits stand out
             when not given.
-    """
-    from spatiagraph.plot import gallery
-    from spatiagraph.plot.galleries import as_rgb
-    from spatiagraph.report.niches import niche_window_um
+        save: File to write.
 
-    by_id = {s.slide_id: s for s in sections}
+    Raises:
+        ValueError: A slide does not have the column, or it holds amounts.
+    """
+    if color is not None:
+        check_color(slides, color)
+    query, hits = found.query, found.hits
+    by_id = {s.slide_id: s for s in slides}
     one = query.obs.iloc[query.chosen]
     middle = _middle(one)
     shown = [query.section or by_id[str(one[keys.SLIDE_ID].iloc[middle])]]
@@ -97,29 +88,24 @@ def draw_gallery(
         )
         rgb = np.stack([np.moveaxis(as_rgb(c[0]), -1, 0) for c in crops])
         frames: list[str | None] = [_PLAIN["query"], *[None] * len(hits)]
-        gallery(rgb, titles, mask=np.concatenate(covered), window_um=side, frames=frames, save=path)
-    else:
-        _draw_maps(path, shown, pos, titles, side, query, hits, color)
+        return gallery(
+            rgb, titles, mask=np.concatenate(covered), window_um=side, frames=frames, save=save
+        )
+    figure = _maps(shown, pos, titles, side, query, hits, color)
+    if save is not None:
+        save_figure(figure, save)
+    return figure
 
 
-def _draw_maps(
-    path: Path,
-    shown: "list[Slide]",
-    pos: "NDArray[np.float64]",
+def _maps(
+    shown: list[Slide],
+    pos: NDArray[np.float64],
     titles: list[str],
     side: float,
     query: Query,
     hits: pd.DataFrame,
     color: str | None,
-) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    from spatiagraph.plot import category_colors
-    from spatiagraph.plot.canvas import DPI, add_scale_bar, save_figure
-    from spatiagraph.plot.colors import MISSING
-    from spatiagraph.report.niches import draw_surroundings
-
+) -> Figure:
     values = [_roles(s, query, hits) if color is None else _names(s, color) for s in shown]
     palette = _PLAIN if color is None else category_colors(pd.concat(values))
     columns = min(_COLUMNS, len(shown))
@@ -139,10 +125,10 @@ def _draw_maps(
         for name, hue in named.items()
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
-    save_figure(figure, path)
+    return figure
 
 
-def _roles(section: "Slide", query: Query, hits: pd.DataFrame) -> pd.Series:
+def _roles(section: Slide, query: Query, hits: pd.DataFrame) -> pd.Series:
     """Whether each cell of a slide is of the query, a hit or neither, ``[N]``."""
     names = section.adata.obs_names
     one = query.obs.iloc[query.chosen]
@@ -152,7 +138,7 @@ def _roles(section: "Slide", query: Query, hits: pd.DataFrame) -> pd.Series:
     return found
 
 
-def _names(section: "Slide", color: str) -> pd.Series:
+def _names(section: Slide, color: str) -> pd.Series:
     """Values of a column as text, ``[N]``; none of a slide of the query that does not have it."""
     values = section.adata.obs.get(color, pd.Series(np.nan, section.adata.obs_names))
     return values.astype(str).where(values.notna())

@@ -1,0 +1,152 @@
+"""``search_slides``: places in embedded slides that are most like a cell, a region or a niche."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from spatiagraph import keys
+from spatiagraph.data.slide import Slide
+from spatiagraph.inference.embedded import check_level, level_width_um, one_model_name
+from spatiagraph.inference.querying import Modality, embed_query
+from spatiagraph.models.base import SlideModel
+from spatiagraph.retrieval.filters import Filter
+from spatiagraph.retrieval.hits import find_hits
+from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.retrieval.query import Query, Selection
+from spatiagraph.retrieval.slides import concatenate_slides, slide_obs, with_embedding
+from spatiagraph.training.record import weights_hash
+
+
+@dataclass(frozen=True)
+class QuerySlide:
+    """A slide to search with, that is not searched itself.
+
+    Attributes:
+        slide: One that :func:`~spatiagraph.embed` has embedded, or any with a model.
+        model: Model that embeds it; its own embeddings are taken when ``None``.
+        modality: ``"genes"`` or ``"image"`` to embed it by that alone.
+    """
+
+    slide: Slide
+    model: SlideModel | None = None
+    modality: Modality | None = None
+
+    def __post_init__(self) -> None:
+        if self.modality is not None and self.model is None:
+            raise ValueError("Expected model= with modality=, to embed the query, got none")
+
+
+@dataclass(frozen=True)
+class SlideSearch:
+    """Result of a search.
+
+    Attributes:
+        query: Cells that were searched with.
+        hits: A row for each hit, nearest first, as :meth:`NicheIndex.search` gives them.
+        index: What was searched.
+        level: What was compared.
+        apart_um: Least distance of hits to the query and to each other.
+    """
+
+    query: Query
+    hits: pd.DataFrame
+    index: NicheIndex
+    level: str
+    apart_um: float
+
+
+def search_slides(
+    slides: Sequence[Slide],
+    selection: Selection,
+    k: int = 10,
+    *,
+    query: QuerySlide | None = None,
+    level: str | None = None,
+    where: Filter | None = None,
+    apart_um: float | None = None,
+    max_distance: float | None = None,
+    calibrate: bool = False,
+) -> SlideSearch:
+    """Find the cells whose niche is most like that of some cells, across slides.
+
+    Hits are different places: a niche's diameter apart from the query and each other, not at the
+    rim of the tissue, and none that is less like the query than a quarter of all cells. Where cells
+    share a group of the level, one of them is found for all, and those that share that of the query
+    are not.
+
+    Args:
+        slides: Slides that one model has embedded.
+        selection: Cells to search with, of ``slides`` or of ``query``.
+        k: Most hits.
+        query: A slide to search with that is not searched.
+        level: What is compared: ``"cell"`` or a level of the model; its first level when ``None``.
+        where: Condition that hits meet.
+        apart_um: Least distance of hits to the query and to each other; the diameter of a niche
+            when ``None``, and 0 where cells share the groups of the level.
+        max_distance: Distance of embeddings beyond which cells are no hits; by default that within
+            which a quarter of all cells lie that meet the condition.
+        calibrate: Take away what all cells of a slide share.
+
+    Raises:
+        ValueError: Slides are not embedded with one model, or the query with another, there are no
+            such cells, or nothing is left to find.
+
+    Examples:
+        >>> import spatiagraph as sg
+        >>> slide = sg.make_tissue(300, num_genes=30, image=None, seed=0)
+        >>> model = sg.models.ContextModel.for_slides([slide], channels=8)
+        >>> adata = sg.embed(model, slide, progress=False)
+        >>> found = search_slides([slide], Selection(cells="cell7"), k=3)
+        >>> found.query.name, len(found.hits)
+        ('cell7 of slide', 3)
+    """
+    name = one_model_name(slides)
+    level = check_level(slides[0].adata, level)
+    index = NicheIndex.from_slides(
+        {slide.slide_id: slide.adata for slide in slides},
+        keys.embedding_key(name, level),
+        calibrate="slide" if calibrate else None,
+    )
+    if query is None:
+        rows = selection.rows(index.obs)
+        asked = Query(selection.title(index.obs, rows), index.obs, rows, rows)
+    else:
+        asked = _query_of(query, selection, index, level)
+    group = keys.group_key(name, level)
+    if apart_um is None:
+        shared = any(group in slide.adata.obs for slide in slides)
+        apart_um = 0.0 if shared else max(level_width_um(slide, level) for slide in slides)
+    hits = find_hits(
+        index,
+        asked,
+        k,
+        level=level,
+        group=group,
+        where=where,
+        apart_um=apart_um,
+        max_distance=max_distance,
+    )
+    return SlideSearch(asked, hits, index, level, apart_um)
+
+
+def _query_of(query: QuerySlide, selection: Selection, index: NicheIndex, level: str) -> Query:
+    """Cells of a slide that is not searched itself."""
+    slide = query.slide
+    if query.model is None:
+        embeddings, obs, made_by = concatenate_slides({slide.slide_id: slide.adata}, str(index.key))
+    else:
+        made_by = weights_hash(query.model)
+        found = embed_query(query.model, slide, query.modality)[level]
+        embeddings, obs = with_embedding(found, slide_obs(slide.slide_id, slide.adata))
+    if index.model is not None and made_by is not None and made_by != index.model:
+        raise ValueError(
+            f"Expected a query embedded with the model of the slides ({index.model}), got one of "
+            f"{made_by}: embed them all with one model"
+        )
+    rows = selection.rows(obs)
+    own = (index.obs[keys.SLIDE_ID].astype(str) == slide.slide_id).to_numpy()
+    items = np.flatnonzero(own & index.obs.index.isin(obs.index[rows]))
+    by = "" if query.modality is None else f" by {query.modality} alone"
+    return Query(f"{selection.title(obs, rows)}{by}", obs, rows, items, embeddings, slide)
