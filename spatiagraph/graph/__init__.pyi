@@ -14,6 +14,9 @@ from . import (
     order as order,
 )
 from . import (
+    pairs as pairs,
+)
+from . import (
     points as points,
 )
 from . import (
@@ -72,6 +75,8 @@ from .hierarchy import (
     sub_slices as sub_slices,
 )
 from .order import hilbert_order as hilbert_order
+from .pairs import NodeKind as NodeKind
+from .pairs import known_pairs as known_pairs
 from .tiles import k_hop as k_hop
 from .tiles import tile_context as tile_context
 from .tiles import tissue_tiles as tissue_tiles
