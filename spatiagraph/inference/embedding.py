@@ -11,6 +11,7 @@ from spatiagraph._typed import typed
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.hierarchy import region_of
+from spatiagraph.keys import UNS, embedding_key, group_key
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.cell_graph import Cells, Embeddings
 from spatiagraph.nn.top_down import rows_or_zero
@@ -43,7 +44,8 @@ def embed(
         ``slide.adata`` with ``obsm["X_{name}"]`` and ``obsm["X_{name}_{level}"]`` for every level
         of the recipe (one row per cell: its own, its niche's, its region's),
         ``obs["{name}_{level}"]`` where cells share groups, ``obsp["spatial_connectivities"]``,
-        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``.
+        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``; and what else the model notes, see
+        :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`.
 
     Raises:
         ValueError: If the slide does not fit the model's panel or is too small for its graph.
@@ -52,7 +54,15 @@ def embed(
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
     record = run_record(model, [slide], weights_hash=weights_hash(model))
     uns = {"embed": record, "name": model.name}
-    return write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
+    adata = write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
+    notes = model.notes(data)
+    for key, value in notes.obs.items():
+        adata.obs[group_key(model.name, key)] = value
+    for key, value in notes.obsm.items():
+        adata.obsm[f"{embedding_key(model.name)}_{key}"] = value
+    if notes.uns:
+        adata.uns[UNS][model.name] = dict(notes.uns)
+    return adata
 
 
 def embed_data(

@@ -4,8 +4,10 @@ from . import context as context
 from . import context_encoder as context_encoder
 from . import generator as generator
 from . import spatia as spatia
+from . import stofm as stofm
 from .base import HierarchicalModel as HierarchicalModel
 from .base import SlideModel as SlideModel
+from .base import SlideNotes as SlideNotes
 from .catalog import known_models as known_models
 from .catalog import model_class as model_class
 from .context import ContextModel as ContextModel
@@ -22,3 +24,7 @@ from .spatia import spatia_parts as spatia_parts
 from .spatia import spatia_recipe as spatia_recipe
 from .spatia import spatia_small as spatia_small
 from .spatia import spatia_tiny as spatia_tiny
+from .stofm import SToFM as SToFM
+from .stofm import SToFMSize as SToFMSize
+from .stofm import SubSlices as SubSlices
+from .stofm import VirtualCells as VirtualCells

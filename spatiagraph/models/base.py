@@ -1,10 +1,12 @@
 """``SlideModel``: the contract between a model and ``fit``, ``embed`` and the command line."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
@@ -26,6 +28,20 @@ from spatiagraph.nn.renaming import renamed
 
 if TYPE_CHECKING:
     from spatiagraph.tasks.base import Task
+
+
+class SlideNotes(NamedTuple):
+    """Notes of a model on a slide beside embeddings.
+
+    Attributes:
+        obs: Name → value of each cell, ``[N]``: ``obs["{model}_{name}"]``.
+        obsm: Name → values of each cell, ``[N, D]``: ``obsm["X_{model}_{name}"]``.
+        uns: Plain values: ``uns["spatiagraph"]["{model}"]``.
+    """
+
+    obs: Mapping[str, NDArray[np.generic]] = {}
+    obsm: Mapping[str, NDArray[np.generic]] = {}
+    uns: Mapping[str, Any] = {}
 
 
 class SlideModel(PretrainedModel, abstract=True):
@@ -123,6 +139,14 @@ class SlideModel(PretrainedModel, abstract=True):
             ValueError: If the slide does not fit the recipe.
         """
         return self.recipe(slide)
+
+    def notes(self, data: TissueData) -> SlideNotes:
+        """Notes that ``embed`` writes beside embeddings: none, of most models.
+
+        Args:
+            data: The slide.
+        """
+        return SlideNotes()
 
     def batches(
         self,

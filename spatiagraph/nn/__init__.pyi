@@ -23,6 +23,7 @@ from . import niche_genes as niche_genes
 from . import pair_bias as pair_bias
 from . import patches as patches
 from . import pool as pool
+from . import rank_encoder as rank_encoder
 from . import renaming as renaming
 from . import residual as residual
 from . import se2_transformer as se2_transformer
@@ -85,6 +86,9 @@ from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool
 from .pool import TissuePool as TissuePool
 from .pyg_conv import PyGConv as PyGConv
+from .rank_encoder import ProfileEncoder as ProfileEncoder
+from .rank_encoder import RankEncoder as RankEncoder
+from .rank_encoder import padded_tokens as padded_tokens
 from .residual import GatedMLP as GatedMLP
 from .se2_transformer import Nodes as Nodes
 from .se2_transformer import NodeStates as NodeStates

@@ -19,6 +19,7 @@ class Cells(NamedTuple):
         z: Embeddings of the cells computed before, ``[N, D]``, in place of all others.
         value_mask: Genes of which encoders of tokens are shown the name alone, not the count,
             ``[N, G]``.
+        gene_ids: Genes as ranked tokens without padding, sparse CSR ``[N, L]``.
     """
 
     x: Tensor | None = None
@@ -30,6 +31,7 @@ class Cells(NamedTuple):
     window_um: Tensor | None = None
     z: Tensor | None = None
     value_mask: Tensor | None = None
+    gene_ids: Tensor | None = None
 
     @property
     def counted(self) -> Tensor | None:
@@ -45,6 +47,8 @@ class Cells(NamedTuple):
             rows: Their rows.
         """
         mask = self.gene_mask
+        if self.gene_ids is not None:
+            raise ValueError("Expected cells without ranked tokens, which are taken on the slide")
         some = Cells(*(None if value is None else value[rows] for value in self))
         return some if mask is None or mask.dim() == 2 else some._replace(gene_mask=mask)
 

@@ -7,6 +7,7 @@ from . import masked_genes as masked_genes
 from . import morphology_regression as morphology_regression
 from . import objective as objective
 from . import spatia as spatia
+from . import stofm as stofm
 from . import streams as streams
 from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
@@ -21,4 +22,7 @@ from .spatia import Corruption as Corruption
 from .spatia import SpatiaPretraining as SpatiaPretraining
 from .spatia import SpatiaView as SpatiaView
 from .spatia import SpatiaWeights as SpatiaWeights
+from .stofm import SToFMPretraining as SToFMPretraining
+from .stofm import SToFMView as SToFMView
+from .stofm import SubSliceCorruption as SubSliceCorruption
 from .streams import Streams as Streams
