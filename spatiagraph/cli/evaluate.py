@@ -10,6 +10,7 @@ from spatiagraph.cli.options import SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from spatiagraph.data.slide import Slide
 
@@ -91,11 +92,12 @@ def evaluate(
     """
     slide_options.check(slides, domains=domains, types=types)
     from spatiagraph._tables import write_csv
-    from spatiagraph.cli.console import check_output_file, print_table, say
-    from spatiagraph.cli.transfer import score_donors
+    from spatiagraph.cli.console import check_output_file, print_table, quiet_libraries, say
     from spatiagraph.data.checks import nearest
-    from spatiagraph.evaluate import run_protocols
+    from spatiagraph.evaluate import run_protocols, summarize_transfer
+    from spatiagraph.inference import score_donors
     from spatiagraph.inference.domains import known_labels
+    from spatiagraph.models import model_class
     from spatiagraph.plot import protocol_bars
 
     if out is not None:
@@ -108,7 +110,21 @@ def evaluate(
         column = domains or types
         if column is None or (domains and types):
             raise ValueError("Expected --domains or --types, one of them, for transfer")
-        score_donors(cohort, column, unlabelled or (), donor_key, model, seeds, out)
+        quiet_libraries()
+        table = score_donors(
+            cohort,
+            column,
+            unlabelled=unlabelled or (),
+            donor_key=donor_key,
+            model=None if model == "none" else model_class(model),
+            num_seeds=seeds,
+            progress=True,
+        )
+        say(f"\nLearned on other donors, of {table['donor'].nunique()}; mean over donors")
+        print_table(_readable(summarize_transfer(table)))
+        if out is not None:
+            write_csv(table, out)
+            say(f"\nwritten to {out}")
         return
     section = slide_options.read_one(slides, molecules=False)
     slots = [str(k) for k in section.adata.obsm if str(k).startswith("X_")]
@@ -158,3 +174,15 @@ def _crops(
         spots = lattice(slide.pos)
         window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
     return slide.image.crops(slide.pos, window_um, _CROP_PX, progress=True)
+
+
+def _readable(summary: "pd.DataFrame") -> "pd.DataFrame":
+    """Mean and deviation in one column each: four metrics fit on a line."""
+    import pandas as pd
+
+    names = [name for name in summary if f"{name}_std" in summary]
+    columns = {}
+    for name in names:
+        pairs = zip(summary[name], summary[f"{name}_std"], strict=True)
+        columns[name] = [f"{m:.3f} ± {s:.3f}" if m == m else "–" for m, s in pairs]
+    return pd.DataFrame(columns, index=summary.index)

@@ -1,4 +1,5 @@
 from . import domains as domains
+from . import donors as donors
 from . import embedded as embedded
 from . import embedding as embedding
 from . import generated as generated
@@ -14,6 +15,7 @@ from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states
 from .domains import find_domains as find_domains
 from .domains import known_labels as known_labels
+from .donors import score_donors as score_donors
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
 from .generated import GeneratedImages as GeneratedImages
