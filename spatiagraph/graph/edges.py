@@ -1,10 +1,14 @@
 """Edge lists of one or many sections → one sorted ``EdgeIndex``."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric import EdgeIndex
+
+from spatiagraph.graph.ranges import ranges, row_of_each
 
 
 def neighbors_to_edge_index(neighbors: NDArray[np.int64]) -> EdgeIndex:
@@ -23,6 +27,40 @@ def edge_index(edges: NDArray[np.int64], num_cells: int) -> EdgeIndex:
         sparse_size=(num_cells, num_cells),
         sort_order="col",
     )
+
+
+def edges_by_target(
+    source: Tensor, target: Tensor, num_sources: int, num_targets: int
+) -> EdgeIndex:
+    """Wrap edges that are sorted by target as an ``EdgeIndex``.
+
+    Args:
+        source: ``[E]``.
+        target: ``[E]``, ascending.
+        num_sources: Number of sources.
+        num_targets: Number of targets.
+    """
+    size = (num_sources, num_targets)
+    return EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order="col")
+
+
+def incoming_edges(
+    edges: EdgeIndex, targets: Tensor, renumber: Callable[[Tensor], Tensor], num_sources: int
+) -> EdgeIndex:
+    """Select the edges into some targets from the sources that are kept, and renumber both.
+
+    Args:
+        edges: Edges sorted by target.
+        targets: Targets that are kept, in their new order, ``[T]``.
+        renumber: Sources → their new numbers, negative for those that are not kept.
+        num_sources: Sources that are kept.
+    """
+    (ptr, source), _ = edges.get_csc()
+    degree = ptr[targets + 1] - ptr[targets]
+    source = renumber(source[ranges(ptr[targets], degree)])
+    target = row_of_each(degree)
+    kept = source >= 0
+    return edges_by_target(source[kept], target[kept], num_sources, targets.numel())
 
 
 def join_slides(

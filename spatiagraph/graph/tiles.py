@@ -14,6 +14,7 @@ from torch_geometric import EdgeIndex
 
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy.parts import kd_parts
+from spatiagraph.graph.ranges import ranges
 
 
 class TileContext(NamedTuple):
@@ -175,9 +176,7 @@ def _by_target(edge_index: Tensor, num_targets: int) -> tuple[Tensor, Tensor]:
 def _sources_of(first: Tensor, source: Tensor, targets: Tensor) -> Tensor:
     """Sources of all edges into some targets, with repeats."""
     begin = first[targets]
-    degree = first[targets + 1] - begin
-    offset = torch.arange(int(degree.sum())) - (degree.cumsum(0) - degree).repeat_interleave(degree)
-    return source[begin.repeat_interleave(degree) + offset]
+    return source[ranges(begin, first[targets + 1] - begin)]
 
 
 def _members(part: Tensor) -> list[Tensor]:

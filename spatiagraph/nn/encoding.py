@@ -1,10 +1,14 @@
 """Encodings of positions: features of edges, and of positions within a group."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spatiagraph.graph.edges import plain_edges
-from spatiagraph.graph.encode import distance_rbf, position_encoding
+from spatiagraph.graph.encode import (
+    distance_rbf,
+    edge_direction,
+    edge_vectors,
+    position_encoding,
+)
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.top_down import rows_or_zero
 
@@ -34,13 +38,10 @@ class EdgeEncoding(Configurable):
         self.out_channels = num_rbf + 2 * direction
 
     def forward(self, pos: Tensor, edge_index: Tensor) -> Tensor:
-        source, target = plain_edges(edge_index)
-        vector = pos[source] - pos[target]  # [E, 2]
-        distance = vector.norm(dim=1)
+        distance = edge_vectors(pos, edge_index).norm(dim=1)
         feature = distance_rbf(distance, self.num_rbf, max_um=self.max_um)
         if self.direction:
-            unit = nn.functional.normalize(vector, dim=1)
-            feature = torch.cat([feature, unit], 1)
+            feature = torch.cat([feature, edge_direction(pos, edge_index)], 1)
         return feature
 
 

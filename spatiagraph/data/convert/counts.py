@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from spatiagraph.graph.ranges import ranges
+
 
 def csr_tensor(counts: csr_matrix) -> Tensor:
     """Counts as a sparse CSR tensor, ``[N, G]`` float32."""
@@ -26,19 +28,20 @@ def csr_tensor(counts: csr_matrix) -> Tensor:
 def ragged_tensor(ids: NDArray[np.integer], ptr: NDArray[np.int64]) -> Tensor:
     """Rows of unequal length as a sparse CSR tensor, ``[n, L]`` int64, with no padding.
 
-    Values are the items, columns their places within the row.
+    Values are the items, columns their positions within the row.
 
     Args:
         ids: Items of all rows, one row after the other, ``[T]``.
         ptr: First item of each row, ``[n + 1]``.
     """
     length = np.diff(ptr)
-    place = np.arange(len(ids)) - np.repeat(ptr[:-1], length)
+    sizes = torch.from_numpy(length)
+    rank = ranges(torch.zeros_like(sizes), sizes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
             torch.from_numpy(ptr),
-            torch.from_numpy(place),
+            rank,
             torch.from_numpy(ids.astype(np.int64)),
             (len(length), int(length.max(initial=0))),
             check_invariants=False,
@@ -57,9 +60,7 @@ def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     ptr, column, value = x.crow_indices(), x.col_indices(), x.values()
     size = ptr[rows + 1] - ptr[rows]
     new_ptr = torch.cat([ptr.new_zeros(1), size.cumsum(0)])
-    # NumPy's repeat: torch wakes all its threads even for a handful of values, 1 ms each time
-    shift = torch.from_numpy(np.repeat((ptr[rows] - new_ptr[:-1]).numpy(), size.numpy()))
-    entry = torch.arange(shift.numel()) + shift
+    entry = ranges(ptr[rows], size)
     shape = (rows.numel(), x.size(1))
     return torch.sparse_csr_tensor(
         new_ptr, column[entry], value[entry], shape, check_invariants=False

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
 from spatiagraph.data.convert.counts import take_rows
-from spatiagraph.graph.edges import plain_edges
+from spatiagraph.graph.edges import incoming_edges, plain_edges
 
 if TYPE_CHECKING:
     from spatiagraph.data.convert.tissue_data import TissueData
@@ -40,15 +39,15 @@ def cell_subgraph(data: "TissueData", subset: Tensor) -> "TissueData":
     if "x" in data:
         part.x = take_rows(data.x, cells)
     kept, number = {"cell": cells}, _numbers(cells, num)
-    part.edge_index = _between(data.edge_index, number, number, cells.numel(), cells.numel())
+    part.edge_index = incoming_edges(data.edge_index, cells, number.__getitem__, cells.numel())
     members = cells
     for name in data.level_names:
         own, edges = data[name][members], plain_edges(data[f"{name}_index"])
         groups = torch.cat([own[own >= 0], edges[1][number[edges[0]] >= 0]]).unique()
         of_group = _numbers(groups, data.num_items(name))
         part[name] = torch.where(own >= 0, of_group[own.clamp(min=0)], -1)
-        part[f"{name}_index"] = _between(
-            data[f"{name}_index"], number, of_group, members.numel(), groups.numel()
+        part[f"{name}_index"] = incoming_edges(
+            data[f"{name}_index"], groups, number.__getitem__, members.numel()
         )
         part[f"{name}_pos"] = data[f"{name}_pos"][groups]
         kept[name], members, number = groups, groups, of_group
@@ -65,19 +64,3 @@ def _numbers(chosen: Tensor, size: int) -> Tensor:
     number = torch.full((size,), -1, dtype=torch.long, device=chosen.device)
     number[chosen] = torch.arange(chosen.numel(), device=chosen.device)
     return number
-
-
-def _between(
-    edges: Tensor, source_at: Tensor, target_at: Tensor, num_sources: int, num_targets: int
-) -> EdgeIndex:
-    """Edges between kept ends, renumbered and sorted by target, then by source."""
-    source, target = plain_edges(edges)
-    source, target = source_at[source], target_at[target]
-    inside = (source >= 0) & (target >= 0)
-    source, target = source[inside], target[inside]
-    order = (target * max(num_sources, 1) + source).argsort()
-    return EdgeIndex(
-        torch.stack([source[order], target[order]]),
-        sparse_size=(num_sources, num_targets),
-        sort_order="col",
-    )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.graph.ranges import ranges, repeat_each
 
 
 class NicheChunks(NamedTuple):
@@ -56,11 +57,9 @@ def niche_chunks(
         total.index_add_(0, niche_of[cells], weight[cells].double())
         used = ((size > 0) & (region_of >= 0)).nonzero().squeeze(1)
         num_parts = -(-size[used] // max_cells)
-        niche = used.repeat_interleave(num_parts)
-        part = torch.arange(niche.numel()) - (num_parts.cumsum(0) - num_parts).repeat_interleave(
-            num_parts
-        )
-        parts = num_parts.repeat_interleave(num_parts)
+        niche = repeat_each(used, num_parts)
+        part = ranges(torch.zeros_like(num_parts), num_parts)
+        parts = repeat_each(num_parts, num_parts)
         tables.append(
             NicheChunks(
                 slide=torch.full_like(niche, i),

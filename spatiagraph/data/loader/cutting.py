@@ -4,15 +4,15 @@ import copy
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
 from spatiagraph.data.convert.counts import take_rows
 from spatiagraph.data.convert.tissue_data import CELL, TissueData
 from spatiagraph.graph.build.group import rank_in_group
+from spatiagraph.graph.edges import edges_by_target, incoming_edges
 from spatiagraph.graph.order import hilbert_order
+from spatiagraph.graph.ranges import ranges, row_of_each
 from spatiagraph.graph.tiles import LevelEdges, tile_context
 
 _ROWS = "_rows"  # where a tile keeps the rows of its items until it is filled: level → rows
@@ -34,12 +34,12 @@ def in_hilbert_order(data: TissueData) -> TissueData:
     result = copy.copy(data)
     if "x" in data:
         result.x = take_rows(data.x, order)
-    result.edge_index = _incoming(data.edge_index, order, at.__getitem__, data.num_nodes)
+    result.edge_index = incoming_edges(data.edge_index, order, at.__getitem__, data.num_nodes)
     first = data.level_names[:1]
     for name in first:  # levels above refer to groups, which stay where they are
         groups = torch.arange(data.num_items(name))
         index = data[f"{name}_index"]
-        result[f"{name}_index"] = _incoming(index, groups, at.__getitem__, data.num_nodes)
+        result[f"{name}_index"] = incoming_edges(index, groups, at.__getitem__, data.num_nodes)
     for key in ("pos", "core", "cell_index", *first):
         result[key] = data[key][order]
     for key, level in data.items_of.items():
@@ -63,20 +63,22 @@ def cut_tile(data: TissueData, core: Tensor, num_hops: int) -> TissueData:
     names = data.level_names
     levels = [LevelEdges(data[name], data[f"{name}_index"]) for name in names]
     nodes, core_mask, groups = tile_context(core, data.edge_index, num_hops, levels)
-    place = partial(_place_in, nodes)  # not a table: a slide has thousands of tiles
+    place = partial(_rank_in, nodes)  # not a table: a slide has thousands of tiles
     tile = TissueData(
         pos=data.pos[nodes],
-        edge_index=_incoming(data.edge_index, nodes, place, nodes.numel()),
+        edge_index=incoming_edges(data.edge_index, nodes, place, nodes.numel()),
         core=core_mask,
         cell_index=data.cell_index[nodes],
         levels=names,
     )
     members, rows = nodes, {CELL: nodes}
     for name, chosen in zip(names, groups, strict=True):
-        tile[name] = _place_in(chosen, data[name][members])
-        tile[f"{name}_index"] = _incoming(data[f"{name}_index"], chosen, place, members.numel())
+        tile[name] = _rank_in(chosen, data[name][members])
+        tile[f"{name}_index"] = incoming_edges(
+            data[f"{name}_index"], chosen, place, members.numel()
+        )
         tile[f"{name}_pos"] = data[f"{name}_pos"][chosen]
-        members, place, rows[name] = chosen, partial(_place_in, chosen), chosen
+        members, place, rows[name] = chosen, partial(_rank_in, chosen), chosen
     tile.__dict__[_ROWS] = rows
     return tile
 
@@ -140,8 +142,8 @@ def cut_niches(
     own = region_of_own * num_cells + own  # a cell once more in another batch is another cell
     (ptr, source), _ = data[f"{first}_index"].get_csc()
     size = ptr[niches + 1] - ptr[niches]
-    group = each(torch.arange(niches.numel()), size)
-    member = source[spans(ptr[niches], size)]
+    group = row_of_each(size)
+    member = source[ranges(ptr[niches], size)]
     mine = of_cells[member] == niches[group]
     member += region[group] * num_cells
     kept = mine & torch.isin(member, own)
@@ -155,9 +157,9 @@ def cut_niches(
     within, nodes = place // num_cells, place % num_cells
     (ptr, source), _ = data.edge_index.get_csc()
     degree = ptr[nodes + 1] - ptr[nodes]
-    target = each(torch.arange(nodes.numel()), degree)
-    source = source[spans(ptr[nodes], degree)] + within[target] * num_cells
-    source = _place_in(place, source)
+    target = row_of_each(degree)
+    source = source[ranges(ptr[nodes], degree)] + within[target] * num_cells
+    source = _rank_in(place, source)
     inside, total = source >= 0, nodes.numel()
     of_cell = of_cells[nodes]
     of_cell = torch.where(of_cell >= 0, within * num_niches + of_cell, -1)
@@ -165,18 +167,18 @@ def cut_niches(
     num_regions = regions.numel()
     tile = TissueData(
         pos=data.pos[nodes],
-        edge_index=_by_target(source[inside], target[inside], total, total),
+        edge_index=edges_by_target(source[inside], target[inside], total, total),
         core=torch.isin(place, own),
         cell_index=data.cell_index[nodes],
         levels=data.level_names,
     )
-    tile[first] = _place_in(region * num_niches + niches, of_cell)
-    tile[f"{first}_index"] = _by_target(
+    tile[first] = _rank_in(region * num_niches + niches, of_cell)
+    tile[f"{first}_index"] = edges_by_target(
         torch.searchsorted(place, member), group, total, niches.numel()
     )
     tile[f"{first}_pos"] = data[f"{first}_pos"][niches]
     tile[second] = region
-    tile[f"{second}_index"] = _by_target(
+    tile[f"{second}_index"] = edges_by_target(
         torch.arange(niches.numel()), region, niches.numel(), num_regions
     )
     tile[f"{second}_pos"] = data[f"{second}_pos"][regions]
@@ -184,46 +186,9 @@ def cut_niches(
     return tile
 
 
-def spans(start: Tensor, size: Tensor) -> Tensor:
-    """All places of some stretches, one stretch after the other.
-
-    Examples:
-        >>> spans(torch.tensor([5, 1]), torch.tensor([2, 3])).tolist()
-        [5, 6, 1, 2, 3]
-    """
-    shift = each(start - (size.cumsum(0) - size), size)
-    return torch.arange(shift.numel()) + shift
-
-
-def each(values: Tensor, times: Tensor) -> Tensor:
-    """Each value as many times as it says, ``[sum(times)]``.
-
-    NumPy's: torch wakes all its threads even for a handful of values, 1 ms each time.
-    """
-    return torch.from_numpy(np.repeat(values.numpy(), times.numpy()))
-
-
-def _place_in(chosen: Tensor, rows: Tensor) -> Tensor:
-    """Place of each of some rows among the chosen ones, which ascend; -1 for the others."""
+def _rank_in(chosen: Tensor, rows: Tensor) -> Tensor:
+    """Rank of each of some rows among the chosen ones, which are sorted; -1 for the remaining."""
     if not chosen.numel():
         return torch.full_like(rows, -1)
-    place = torch.searchsorted(chosen, rows).clamp(max=chosen.numel() - 1)
-    return torch.where(chosen[place] == rows, place, -1)
-
-
-def _incoming(
-    edges: EdgeIndex, targets: Tensor, place: Callable[[Tensor], Tensor], num_sources: int
-) -> EdgeIndex:
-    """Edges into ``targets`` from kept sources, renumbered; still sorted by target."""
-    (ptr, source), _ = edges.get_csc()
-    degree = ptr[targets + 1] - ptr[targets]
-    source = place(source[spans(ptr[targets], degree)])
-    target = each(torch.arange(targets.numel()), degree)
-    kept = source >= 0
-    return _by_target(source[kept], target[kept], num_sources, targets.numel())
-
-
-def _by_target(source: Tensor, target: Tensor, num_sources: int, num_targets: int) -> EdgeIndex:
-    """Edges that are sorted by target."""
-    size = (num_sources, num_targets)
-    return EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order="col")
+    rank = torch.searchsorted(chosen, rows).clamp(max=chosen.numel() - 1)
+    return torch.where(chosen[rank] == rows, rank, -1)

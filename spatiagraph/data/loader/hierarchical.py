@@ -10,15 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from spatiagraph.data.convert.tissue_data import CELL, TissueData, batched
 from spatiagraph.data.loader.chunks import NicheChunks, chunk_start, class_weights, niche_chunks
-from spatiagraph.data.loader.cutting import (
-    cut_niches,
-    each,
-    fill_tile,
-    in_hilbert_order,
-    spans,
-)
+from spatiagraph.data.loader.cutting import cut_niches, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.region_sampler import RegionSampler, Step
 from spatiagraph.data.recipe import Recipe
+from spatiagraph.graph.ranges import ranges, row_of_each
 
 _FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have, instead of 0
 _MASK = "_mask"
@@ -72,8 +67,8 @@ class RegionDataset(Dataset[TissueData]):
         size = first[niches + 1] - first[niches]
         num_parts = -(-size // self.max_cells)
         start = first[niches] + chunk_start(size, num_parts, part)
-        own = cells[spans(start, self.table.size[rows])]
-        group = each(torch.arange(rows.numel()), self.table.size[rows])
+        own = cells[ranges(start, self.table.size[rows])]
+        group = row_of_each(self.table.size[rows])
         tile = cut_niches(data, niches, region, own, region[group], self.max_cells, generator)
         tile = fill_tile(tile, data, slide)
         for key, (level, example) in self.examples.items():

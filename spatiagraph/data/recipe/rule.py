@@ -12,7 +12,7 @@ from torch_geometric import EdgeIndex
 from spatiagraph._savable import extension
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
-from spatiagraph.graph.edges import plain_edges
+from spatiagraph.graph.edges import edges_by_target, plain_edges
 from spatiagraph.graph.hierarchy import niche_positions
 
 
@@ -153,6 +153,5 @@ def as_groups(found: Tensor, pos: Tensor) -> Groups:
 
 def _grouped(own: Tensor, member: Tensor, group: Tensor, pos: Tensor, num_groups: int) -> Groups:
     """Groups of members that are sorted by group."""
-    size = (len(pos), num_groups)
-    index = EdgeIndex(torch.stack([member, group]), sparse_size=size, sort_order="col")
+    index = edges_by_target(member, group, len(pos), num_groups)
     return Groups(own, index, niche_positions(pos, index))

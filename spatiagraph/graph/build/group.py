@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
+from spatiagraph.graph.edges import edges_by_target
+from spatiagraph.graph.ranges import ranges, row_of_each
+
 
 def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
     """Join the members of each group with each other and with themselves.
@@ -38,10 +41,8 @@ def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
     first = size.cumsum(0) - size
     place, of_target = rank_in_group(group), size[group]
     degree = of_target.clamp(max=max_neighbors)
-    row = torch.arange(num, device=group.device)
-    target = row.repeat_interleave(degree)
-    step = torch.arange(target.numel(), device=group.device)
-    step -= (degree.cumsum(0) - degree)[target]
+    target = row_of_each(degree)
+    step = ranges(torch.zeros_like(degree), degree)
     crowd = of_target[target]
     crowded = crowd > max_neighbors
     spread = place[target] + (step * crowd).div(max_neighbors, rounding_mode="floor")
@@ -49,7 +50,7 @@ def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
     source = order[first[group[target]] + step]
     if bool(crowded.any()):
         source = source[(target * num + source).argsort()]
-    return EdgeIndex(torch.stack([source, target]), sparse_size=(num, num), sort_order="col")
+    return edges_by_target(source, target, num, num)
 
 
 def rank_in_group(group: Tensor) -> Tensor:
