@@ -1,4 +1,4 @@
-"""Cells, niches and tissue regions of one slide side by side, each level outlined on the finer."""
+"""The levels of one slide side by side, each outlined on the finer one."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from scipy.spatial import QhullError, Voronoi
 
 from spatiagraph import keys
+from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
+from spatiagraph.inference.embedded import level_names
 from spatiagraph.plot.canvas import DPI, save_figure
 from spatiagraph.plot.colors import PALETTE, categories, is_categorical
 from spatiagraph.plot.maps import cell_positions, cell_spacing, cell_values, spatial
 
+Values = str | pd.Series | Sequence | NDArray
+"""Column of ``obs``, name of a gene, or values ``[N]``."""
+_LEVELS = ("niche", "tissue")  # of a slide that no model has embedded
+_TITLES = {"cell": "Cells", "niche": "Niches", "tissue": "Tissue"}
 _SIDE = 3.9  # inches
 _GAP = 8.0  # spacings between cells that are no neighbours any more
 
 
 def hierarchy(
     cells: Slide | AnnData | NDArray,
+    levels: Mapping[str, Values | None] | None = None,
     *,
-    cell: str | pd.Series | Sequence | NDArray | None = None,
-    niche: str | pd.Series | Sequence | NDArray | None = None,
-    tissue: str | pd.Series | Sequence | NDArray | None = None,
     image: SlideImage | bool | None = False,
     palettes: Mapping[str, Mapping[object, str]] | None = None,
     outlines: bool = True,
@@ -36,7 +40,7 @@ def hierarchy(
     axes: Sequence[Axes] | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> list[Axes]:
-    """The levels of a slide, a panel for each: what lies within what.
+    """Draw the levels of a slide, a panel for each: what lies within what.
 
     Cells wear the colour of their group at the level. A line is drawn around the groups of the
     level above, unless they are so scattered that there would be more lines than cells: niches are
@@ -46,14 +50,11 @@ def hierarchy(
     Args:
         cells: A slide, an AnnData with positions in ``obsm["spatial"]``, or positions ``[N, 2]``
             in µm.
-        cell: Column of ``obs``, name of a gene, or values ``[N]``; ``obs["cell_type"]`` or
-            ``obs["celltype"]`` when not given and there.
-        niche: Column or values ``[N]``; when not given, the domains of niches that
-            ``spatiagraph report`` finds, or else ``obs["niche"]``, where there.
-        tissue: Column or values ``[N]``; when not given, the regions that ``embed`` writes, where
-            there.
+        levels: Name of each level, from cells upwards → column of ``obs``, name of a gene, or
+            values ``[N]``; ``None`` for what :func:`known_levels` finds. Not given, all levels it
+            finds.
         image: Image to lay beneath, none by default; ``None`` for that of the slide.
-        palettes: ``"cell"``, ``"niche"`` or ``"tissue"`` → colours of some or all of its groups.
+        palettes: Name of a level → colours of some or all of its groups.
         outlines: Whether to outline the groups of the level above.
         legend: Whether to draw legends, below the panels.
         axes: Axes to draw into, one for each level there is; new ones when not given.
@@ -67,20 +68,20 @@ def hierarchy(
             as levels.
     """
     pos = cell_positions(cells)
-    given = {"cell": cell, "niche": niche, "tissue": tissue}
     known = known_levels(cells)
+    given = known if levels is None else levels
     chosen = {level: known.get(level) if v is None else v for level, v in given.items()}
     values = {k: cell_values(cells, v, len(pos)) for k, v in chosen.items() if v is not None}
     if not values:
         raise ValueError(
-            "Expected a column or values for at least one of 'cell', 'niche' and 'tissue', got none"
+            "Expected a column or values for at least one level, as levels={'niche': …}, got none"
         )
-    values = {k: v if k == "cell" else _as_groups(v) for k, v in values.items()}
+    values = {k: v if k == CELL else _as_groups(v) for k, v in values.items()}
     axes = _new_axes(len(values)) if axes is None else list(axes)
     if len(axes) != len(values):
         raise ValueError(f"Expected axes for {', '.join(values)}, got {len(axes)}")
-    levels = list(values)
-    for number, (ax, level) in enumerate(zip(axes, levels, strict=True)):
+    names = list(values)
+    for number, (ax, level) in enumerate(zip(axes, names, strict=True)):
         few = not is_categorical(values[level]) or values[level].nunique() <= len(PALETTE)
         spatial(
             cells,
@@ -91,8 +92,8 @@ def hierarchy(
             palette=(palettes or {}).get(level),
             legend="below" if legend and few else False,
         )
-        if outlines and number + 1 < len(levels):
-            above = values[levels[number + 1]]
+        if outlines and number + 1 < len(names):
+            above = values[names[number + 1]]
             width = 0.6 if number == 0 else 1.0
             found = group_outlines(pos, above)
             if len(found) <= len(pos):  # scattered groups would be all lines
@@ -143,7 +144,11 @@ def group_outlines(pos: NDArray[np.floating], groups: pd.Series) -> NDArray[np.f
 
 
 def known_levels(cells: Slide | AnnData | NDArray) -> dict[str, str]:
-    """Columns of ``obs`` that hold the levels: ``"cell"``, ``"niche"``, ``"tissue"``, where there.
+    """Columns of ``obs`` that hold the levels of a slide, from cells upwards, where there.
+
+    Cells have their type (``cell_type``, ``celltype``). A level that ``embed`` notes (``niche`` and
+    ``tissue`` of a slide without notes) has the domains that ``spatiagraph report`` finds, or else
+    a column of its name, or the groups that ``embed`` writes.
 
     Args:
         cells: A slide, an AnnData, or positions, of which nothing is known.
@@ -152,24 +157,23 @@ def known_levels(cells: Slide | AnnData | NDArray) -> dict[str, str]:
     if not isinstance(adata, AnnData):
         return {}
     name = str(adata.uns.get(keys.UNS, {}).get("name", ""))
-    columns = {
-        "cell": ["cell_type", "celltype"],
-        "niche": [f"{keys.group_key(name, 'domain')}_niche", "niche"],
-        "tissue": [keys.group_key(name, "tissue")],
-    }
+    columns = {CELL: ["cell_type", "celltype"]}
+    for level in level_names(adata) or _LEVELS:
+        domain = f"{keys.group_key(name, 'domain')}_{level}"
+        columns[level] = [domain, level, keys.group_key(name, level)]
     found = {level: [c for c in names if c in adata.obs] for level, names in columns.items()}
     return {level: names[0] for level, names in found.items() if names}
 
 
 def _as_groups(values: pd.Series) -> pd.Series:
-    """Niches and regions are groups, also where they are many and have numbers."""
+    """Values above cells are groups, also where they are many and have numbers."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values
     return pd.Series(pd.Categorical(values, categories=categories(values)), name=values.name)
 
 
 def _title(level: str, values: pd.Series) -> str:
-    what = {"cell": "Cells", "niche": "Niches", "tissue": "Tissue"}[level]
+    what = _TITLES.get(level, level.capitalize())
     name = "" if values.name is None else f": {values.name}"
     return f"{what}{name}" + (f" ({values.nunique()})" if is_categorical(values) else "")
 

@@ -54,10 +54,10 @@ def test_one_cell_and_cells_in_a_row_have_outlines_too():
 
 
 def test_each_level_is_outlined_on_the_finer_one(slide):
-    axes = plot.hierarchy(slide, niche="niche", tissue="region")
+    axes = plot.hierarchy(slide, {"cell": None, "niche": "niche", "region": "region"})
     titles = ["Cells: cell_type (8)", "Niches: niche (5)"]
     assert [ax.get_title() for ax in axes[:2]] == titles
-    assert axes[2].get_title().startswith("Tissue: region")
+    assert axes[2].get_title().startswith("Region: region")
     assert [len(lines(ax)) for ax in axes] == [1, 1, 0]
     groups = slide.adata.obs["niche"].reset_index(drop=True)
     drawn = np.array(lines(axes[0])[0].get_segments())
@@ -67,22 +67,31 @@ def test_each_level_is_outlined_on_the_finer_one(slide):
 
 
 def test_scattered_groups_are_not_outlined():
-    dots = plot.hierarchy(GRID, cell=np.arange(36) % 2, niche=np.arange(36) % 7)
+    dots = plot.hierarchy(GRID, {"cell": np.arange(36) % 2, "niche": np.arange(36) % 7})
     assert not lines(dots[0])
 
 
 def test_levels_that_are_not_known_have_no_panel(slide):
-    (only,) = plot.hierarchy(slide.pos, niche=slide.adata.obs["niche"])
+    (only,) = plot.hierarchy(slide.pos, {"niche": slide.adata.obs["niche"]})
     assert only.get_title() == "Niches: niche (5)"
-    with pytest.raises(ValueError, match="at least one of 'cell'"):
+    with pytest.raises(ValueError, match="at least one level"):
         plot.hierarchy(slide.pos)
     with pytest.raises(ValueError, match="axes for cell, niche, got 1"):
         plot.hierarchy(slide, axes=[Figure().add_subplot()])
 
 
+def test_levels_are_those_that_the_slide_was_embedded_at(slide):
+    adata = slide.adata.copy()
+    adata.uns["spatiagraph"] = {"name": "own", "levels": ["plot", "region"]}
+    adata.obs["own_plot"] = np.arange(300) // 30
+    axes = plot.hierarchy(adata)
+    titles = [ax.get_title().split(" (")[0] for ax in axes]
+    assert titles == ["Cells: cell_type", "Plot: own_plot", "Region: region"]
+
+
 def test_many_groups_are_counted_not_listed(slide, tmp_path):
     numbers = np.arange(300) // 5
-    ax = plot.hierarchy(slide.pos, tissue=numbers, save=tmp_path / "levels.png")[0]
+    ax = plot.hierarchy(slide.pos, {"tissue": numbers}, save=tmp_path / "levels.png")[0]
     assert ax.get_title() == "Tissue (60)"
     assert ax.get_legend() is None
     assert (tmp_path / "levels.png").stat().st_size > 5000
