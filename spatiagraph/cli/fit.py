@@ -10,7 +10,7 @@ from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_option
 
 
 class Preset(StrEnum):
-    """Sizes of SPATIA."""
+    """Sizes of SPATIA and SToFM."""
 
     tiny = "tiny"
     small = "small"
@@ -28,8 +28,9 @@ def fit(
     model: Annotated[
         str,
         typer.Option(
-            help="context: minutes on a laptop; spatia: tokens of genes and image; or a model of "
-            "your own by its name, see --import."
+            help="context: minutes on a laptop; spatia: tokens of genes and image; stofm: cells "
+            "among a thousand others and virtual cells of the slide; or a model of your own by its "
+            "name, see --import."
         ),
     ] = "context",
     epochs: Annotated[
@@ -69,7 +70,7 @@ def fit(
         int | None,
         typer.Option(help="context: a niche is a cell and this many nearest others; 15.", min=1),
     ] = None,
-    preset: Annotated[Preset | None, typer.Option(help="spatia: its size; tiny.")] = None,
+    preset: Annotated[Preset | None, typer.Option(help="spatia, stofm: its size; tiny.")] = None,
     niche_um: Annotated[
         float | None, typer.Option(help="spatia: side of a niche in µm; 54.4.")
     ] = None,

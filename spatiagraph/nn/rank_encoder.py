@@ -101,7 +101,7 @@ class RankEncoder(Configurable):
         self.channels, self.max_len, self.pad = channels, max_len, pad
         self.token = nn.Embedding(num_tokens, channels, padding_idx=pad)
         self.position = nn.Embedding(max_len, channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-12)
+        self.norm = nn.LayerNorm(channels)
         self.dropout = nn.Dropout(dropout)
         self.transformer = TokenTransformer(
             channels,
@@ -114,10 +114,10 @@ class RankEncoder(Configurable):
         )
         self.pool = nn.Linear(channels, channels)
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
+            if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-12  # as in BERT
 
     def forward(self, cells: Cells) -> Tensor:
         tokens = cells.gene_ids

@@ -1,6 +1,7 @@
 from . import annotation as annotation
 from . import base as base
 from . import catalog as catalog
+from . import cell_adaptation as cell_adaptation
 from . import groups as groups
 from . import image_flow as image_flow
 from . import masked_genes as masked_genes
@@ -13,6 +14,8 @@ from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
 from .base import Task as Task
 from .catalog import pretraining as pretraining
+from .cell_adaptation import CellAdaptation as CellAdaptation
+from .cell_adaptation import mask_gene_tokens as mask_gene_tokens
 from .image_flow import ImageFlow as ImageFlow
 from .masked_genes import MaskedGenes as MaskedGenes
 from .morphology_regression import MorphologyRegression as MorphologyRegression

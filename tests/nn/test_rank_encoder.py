@@ -56,7 +56,7 @@ def test_states_are_those_of_the_encoder_of_torch():
     model, cells = encoder(), cells_of()
     ids, real = padded_tokens(cells.gene_ids, torch.arange(6))
     theirs = nn.TransformerEncoder(
-        nn.TransformerEncoderLayer(16, 4, 24, 0.0, "relu", batch_first=True),
+        nn.TransformerEncoderLayer(16, 4, 24, 0.0, "relu", 1e-12, batch_first=True),
         2,
         enable_nested_tensor=False,
     ).eval()

@@ -3,6 +3,7 @@
 from spatiagraph.models.stofm.heads import SToFMHeads
 from spatiagraph.models.stofm.loader import SubSliceLoader
 from spatiagraph.models.stofm.model import SToFM
+from spatiagraph.models.stofm.published import as_published, from_published
 from spatiagraph.models.stofm.size import BASE, SIZES, TINY, SToFMSize
 from spatiagraph.models.stofm.slices import SubSlices, Virtual, VirtualCells
 
@@ -17,4 +18,6 @@ __all__ = [
     "SubSlices",
     "Virtual",
     "VirtualCells",
+    "as_published",
+    "from_published",
 ]

@@ -1,5 +1,6 @@
 """Parts of SToFM in a size, for the genes of some slides."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,14 +10,20 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.data.vocabulary import GeneVocabulary
 from spatiagraph.models.base import sample_of_cells
 from spatiagraph.models.stofm.size import SToFMSize
+from spatiagraph.models.stofm.slices import SubSlices
 from spatiagraph.nn.rank_encoder import ProfileEncoder, RankEncoder
 from spatiagraph.nn.se2_transformer import SE2Transformer
 
 _SAMPLE = 10_000  # cells of a slide that principal components are taken from
 
 
-def context_encoder(size: SToFMSize) -> SE2Transformer:
-    """SE(2) transformer of a size."""
+def context_encoder(size: SToFMSize, *, far: float | None = None) -> SE2Transformer:
+    """SE(2) transformer of a size.
+
+    Args:
+        size: Its width and depth.
+        far: See :class:`~spatiagraph.nn.SE2Transformer`.
+    """
     return SE2Transformer(
         size.cell_channels,
         size.channels,
@@ -25,7 +32,28 @@ def context_encoder(size: SToFMSize) -> SE2Transformer:
         num_kernels=size.num_kernels,
         hidden_channels=size.hidden_channels,
         dropout=size.dropout,
+        far=far,
     )
+
+
+def kernel_scale(slides: Sequence[Slide], slices: SubSlices) -> float:
+    r"""Factor of distances at which kernels start to tell the known ones apart, :math:`w`.
+
+    Kernels start between 0 and 3. Known distances end at about four mean spacings of cells, or
+    where all are known at the size of a sub-slice; in positions whose diagonal is 100 both depend
+    on the number of cells.
+
+    Args:
+        slides: The slides.
+        slices: How they are cut.
+    """
+    num_cells = max(1.0, sum(slide.num_cells for slide in slides) / max(1, len(slides)))
+    if slices.norm == "none":
+        return 1.0
+    share = min(1.0, slices.max_cells / num_cells)
+    spacings = math.sqrt((slices.num_neighbors + 1) / math.pi)
+    reach = 100 * math.sqrt(share) if slices.dense else 71 * spacings / math.sqrt(num_cells)
+    return 3 / reach
 
 
 def rank_encoder(size: SToFMSize, num_tokens: int) -> RankEncoder:

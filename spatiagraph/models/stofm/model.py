@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
@@ -15,7 +15,7 @@ from spatiagraph.data.feature_cache import cache_key
 from spatiagraph.data.recipe import CELL, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel, SlideNotes, gene_mask
-from spatiagraph.models.stofm.build import cell_parts, context_encoder
+from spatiagraph.models.stofm.build import cell_parts, context_encoder, kernel_scale
 from spatiagraph.models.stofm.heads import SToFMHeads
 from spatiagraph.models.stofm.loader import SubSliceLoader
 from spatiagraph.models.stofm.size import SIZES, SToFMSize
@@ -106,6 +106,7 @@ class SToFM(SlideModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = context_encoder(size)
+            nn.init.constant_(encoder.bias.scale, kernel_scale(slides, slices))
             recipe, cell_encoder = cell_parts(slides, size, cells, num_genes=num_genes, seed=seed)
         return cls(recipe, cell_encoder, encoder, slices=slices, virtual=virtual)
 
