@@ -97,7 +97,7 @@ class MaskedGeneTokens(Objective[AdaptationView]):
 
 
 class TwoViews(Objective[AdaptationView]):
-    """Which two views are of one cell, among the cells of a batch.
+    """Contrast of cells: the two views of one cell among those of a batch.
 
     Args:
         weight: Factor of the term.
