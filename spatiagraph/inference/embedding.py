@@ -42,7 +42,8 @@ def embed(
 
     Returns:
         ``slide.adata`` with ``obsm["X_{name}"]`` and ``obsm["X_{name}_{level}"]`` for every level
-        of the recipe (one row per cell: its own, its niche's, its region's),
+        of the recipe (one row per cell: its own, its niche's, its region's) and every further
+        name that the model gives an embedding,
         ``obs["{name}_{level}"]`` where cells share groups, ``obsp["spatial_connectivities"]``,
         ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``; and what else the model notes, see
         :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`.
@@ -110,7 +111,7 @@ def levels_of(out: Embeddings, core: torch.Tensor, names: Sequence[str]) -> dict
     for name, level in zip(names, out.levels, strict=True):
         own = level.own[core] if own is None else region_of(own, level.own)
         found[name] = _take(level.h, own)
-    return found
+    return {**found, **{name: _finite(value[core]) for name, value in out.named.items()}}
 
 
 def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,10 @@ def model_class(name: str) -> type[SlideModel]:
         ValueError: If there is none, with those there are.
     """
     known = known_models()
-    if name not in known:
+    plain = name.lower().replace("-", "").replace("_", "")  # "st-align" is "stalign"
+    if name not in known and plain not in known:
         raise ValueError(f"Expected a model among {', '.join(sorted(known))}, got {name!r}")
-    return known[name]
+    return known[name if name in known else plain]
 
 
 def known_models() -> dict[str, type[SlideModel]]:

@@ -1,5 +1,7 @@
 """Inputs of models of slides as named tuples of tensors: cells, and the graph they lie in."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -124,9 +126,11 @@ class Embeddings(NamedTuple):
         loss: Auxiliary loss of learned poolings, or ``None``.
         context: Cells after messages from their neighbours, before any gate, ``[N, D]``, or
             ``None``.
+        named: Further embeddings of cells by name, ``[N, D]`` each, such as of one modality.
     """
 
     cell: Tensor
     levels: tuple[LevelEmbeddings, ...] = ()
     loss: Tensor | None = None
     context: Tensor | None = None
+    named: Mapping[str, Tensor] = MappingProxyType({})

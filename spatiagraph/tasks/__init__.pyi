@@ -6,9 +6,11 @@ from . import groups as groups
 from . import image_flow as image_flow
 from . import masked_genes as masked_genes
 from . import morphology_regression as morphology_regression
+from . import negatives as negatives
 from . import objective as objective
 from . import spatia as spatia
 from . import stofm as stofm
+from . import st_align as st_align
 from . import streams as streams
 from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
@@ -19,6 +21,9 @@ from .cell_adaptation import mask_gene_tokens as mask_gene_tokens
 from .image_flow import ImageFlow as ImageFlow
 from .masked_genes import MaskedGenes as MaskedGenes
 from .morphology_regression import MorphologyRegression as MorphologyRegression
+from .negatives import ClusterNegatives as ClusterNegatives
+from .negatives import PairedNegatives as PairedNegatives
+from .negatives import paired_negatives as paired_negatives
 from .objective import Objective as Objective
 from .objective import ObjectiveTask as ObjectiveTask
 from .spatia import Corruption as Corruption
@@ -28,4 +33,6 @@ from .spatia import SpatiaWeights as SpatiaWeights
 from .stofm import SToFMPretraining as SToFMPretraining
 from .stofm import SToFMView as SToFMView
 from .stofm import SubSliceCorruption as SubSliceCorruption
+from .st_align import STAlignPretraining as STAlignPretraining
+from .st_align import STAlignWeights as STAlignWeights
 from .streams import Streams as Streams

@@ -1,0 +1,120 @@
+"""Views of ST-Align from a batch: crops, profiles and mean niches; frozen features of a slide."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from spatiagraph.data.crops import CropSource
+from spatiagraph.data.feature_cache import FeatureCache, cache_key
+from spatiagraph.data.recipe import Feature
+from spatiagraph.models.base import gene_mask
+from spatiagraph.models.st_align.scale import Views
+from spatiagraph.nn.cell_graph import LevelGraph
+from spatiagraph.nn.genes import GeneEncoder
+from spatiagraph.nn.small_image import FrozenImageEncoder
+
+NICHE_IMAGE = "niche_view"
+"""Attribute of a batch: crops of niches, which are centred on their spot."""
+FEATURES = "niche_features"
+"""Attribute of a batch: frozen features of the images of niches, in the place of these images."""
+CHUNK = 64  # crops at a time
+
+
+def views_of(
+    batch: Data,
+    level: LevelGraph,
+    features: Sequence[Feature],
+    provider: GeneEncoder | None,
+    expression: str,
+) -> Views:
+    """Views of the core spots of a batch.
+
+    Where nothing was counted, as on a slide that was only photographed, there are no genes.
+
+    Args:
+        batch: Spots with the other members of their niches.
+        level: The niches.
+        features: Profiles of spots that the batch carries.
+        provider: Makes the profiles from counts, where there are no features.
+        expression: ``"counts"`` or ``"normalized"``.
+    """
+    core = batch.core
+    spot_image, niche_image, frozen = (
+        batch[key][core] if key in batch else None for key in ("image", NICHE_IMAGE, FEATURES)
+    )
+    niche_image = niche_image if frozen is None else frozen
+    if not bool((batch.depth > 0).any()):
+        return Views(spot_image, None, niche_image, None)
+    if provider is None:
+        profile = torch.cat([batch[feature.name][core] for feature in features], 1)
+    else:
+        with torch.no_grad():
+            profile = provider(batch.x[core], gene_mask(batch)[core], batch.depth[core])
+    values = log_normalized(batch.x, batch.depth if expression == "counts" else None)
+    return Views(spot_image, profile, niche_image, niche_mean(values, level)[level.own[core]])
+
+
+def log_normalized(x: Tensor, depth: Tensor | None, target: float = 1e4) -> Tensor:
+    """Logarithm of one plus counts brought to one depth, ``[N, G]``.
+
+    Args:
+        x: Counts, ``[N, G]``.
+        depth: Total counts of each spot, ``[N]``; ``None`` for values that are no counts.
+        target: The depth.
+    """
+    if depth is None:
+        return x.log1p()
+    return (x * (target / depth.clamp(min=1.0)).unsqueeze(1)).log1p()
+
+
+def niche_mean(values: Tensor, level: LevelGraph) -> Tensor:
+    """Mean of the members of each niche, one step of mean aggregation, ``[M, G]``.
+
+    Args:
+        values: Values of the spots, ``[N, G]``.
+        level: The niches; each member counts once.
+
+    Raises:
+        ValueError: If it does not say who is a member.
+    """
+    if level.members is None:
+        raise ValueError("Expected the members of each niche, got none")
+    member, group = level.members
+    total = values.new_zeros(len(level.pos), values.size(1)).index_add_(0, group, values[member])
+    return total / torch.bincount(group, minlength=len(total)).clamp(min=1).unsqueeze(1)
+
+
+@torch.no_grad()
+def frozen_features(
+    encoder: FrozenImageEncoder,
+    source: CropSource,
+    cache: FeatureCache | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Features of all crops of a slide by a backbone that does not change, ``[N, F]``.
+
+    With a cache they are computed once for the same weights and the same crops, which are read to
+    tell: an image that was changed anywhere has features of its own.
+
+    Args:
+        encoder: The backbone.
+        source: The crops.
+        cache: Folder to keep features in.
+        device: Where the backbone runs.
+    """
+    chunks = torch.arange(len(source)).split(CHUNK)
+
+    def computed() -> Tensor:
+        encoder.to(device)
+        return torch.cat(
+            [encoder(source.read(rows)[0].to(device)).float().cpu() for rows in chunks]
+        )
+
+    if cache is None:
+        return computed()
+    crops = [cache_key(source.read(rows)[0]) for rows in chunks]
+    key = cache_key(encoder.name, encoder.size_px, encoder.state_dict(), crops)
+    return cache.get(key, computed, num_rows=len(source))
