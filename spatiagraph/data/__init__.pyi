@@ -4,6 +4,7 @@ from . import crops as crops
 from . import feature_cache as feature_cache
 from . import gene_sets as gene_sets
 from . import image as image
+from . import joining as joining
 from . import labels as labels
 from . import loader as loader
 from . import markers as markers
@@ -16,6 +17,7 @@ from . import recipe as recipe
 from . import reflected as reflected
 from . import slide as slide
 from . import splits as splits
+from . import spots as spots
 from . import synthetic as synthetic
 from . import tokens as tokens
 from . import transcripts as transcripts
@@ -31,6 +33,7 @@ from .feature_cache import FeatureCache as FeatureCache
 from .feature_cache import cache_key as cache_key
 from .gene_sets import read_gmt as read_gmt
 from .image import SlideImage as SlideImage
+from .joining import join_features as join_features
 from .labels import LabelSet as LabelSet
 from .loader import HierarchicalLoader as HierarchicalLoader
 from .loader import PairBatch as PairBatch
@@ -46,6 +49,7 @@ from .morphology import read_nuclei as read_nuclei
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide
+from .spots import spots_of_cells as spots_of_cells
 from .synthetic import make_tissue as make_tissue
 from .vocabulary import GeneVocabulary as GeneVocabulary
 from .writing import write as write

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedding import embed_data
-from spatiagraph.models.base import HierarchicalModel, SlideModel
+from spatiagraph.models.base import SlideModel
 from spatiagraph.training.devices import as_device
 
 Modality = Literal["genes", "image"]
@@ -67,15 +67,15 @@ def embed_query(
 
 def _with_one_modality(model: SlideModel, slide: Slide, modality: Modality) -> Slide:
     """The slide without the other modality."""
-    if not isinstance(model, HierarchicalModel):
+    if not model.modalities:
         raise ValueError(
             f"Expected a model of genes and images with 'modality', got a {type(model).__name__}"
         )
     if modality == "genes":
-        if model.cell_encoder.genes is None:
+        if "genes" not in model.modalities:
             raise ValueError("Expected a model that reads genes, this one reads images alone")
         return _without_image(slide)
-    if model.cell_encoder.image is None:
+    if "image" not in model.modalities:
         raise ValueError("Expected a model that reads images, this one reads genes alone")
     if slide.image is None:
         raise ValueError(f"Expected an image with slide {slide.slide_id!r}, got none")

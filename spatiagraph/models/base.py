@@ -89,6 +89,14 @@ class SlideModel(PretrainedModel, abstract=True):
         """Genes the model reads."""
         return self.recipe.panel
 
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Those of ``"genes"`` and ``"image"`` that the model reads, each of which may be missing.
+
+        Empty for a model that needs all it reads.
+        """
+        return frozenset()
+
     @classmethod
     def from_options(cls, slides: Sequence[Slide], **options: Any) -> Self:
         """Model that fits some slides, by the options of the command line.
@@ -213,6 +221,12 @@ class HierarchicalModel(SlideModel, abstract=True):
     def num_hops(self) -> int:  # type: ignore[override]
         """Hops over the cell graph that a cell embedding depends on."""
         return self.context_encoder.num_hops
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Those of ``"genes"`` and ``"image"`` that the cell encoder reads."""
+        parts = {"genes": self.cell_encoder.genes, "image": self.cell_encoder.image}
+        return frozenset(name for name, part in parts.items() if part is not None)
 
     @property
     def embedder(self) -> nn.Module:

@@ -121,7 +121,7 @@ def paired_negatives(
     if bool((found < num).any()):
         warnings.warn(
             f"Expected spots of at least {num + 1} clusters of a slide to draw {num} negatives "
-            "from, got fewer: clusters are drawn more than once",
+            "from, got fewer in a batch: clusters are drawn more than once",
             stacklevel=2,
         )
     place = torch.arange(num, device=key.device).expand(len(cluster), -1)

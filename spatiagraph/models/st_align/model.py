@@ -91,6 +91,11 @@ class STAlign(SlideModel):
         self.provider = None if provider is None else provider.requires_grad_(False)
         self.expression = expression
 
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Both genes and images, either of which may be missing."""
+        return frozenset(("genes", "image"))
+
     @classmethod
     def for_slides(
         cls,
@@ -206,7 +211,9 @@ class STAlign(SlideModel):
         options: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "num_workers": num_workers}
         if not all("cluster" in data for data in slides):
             return super().batches(slides, tile_size, **options)
-        return StrataLoader(slides, tile_size or self.tile_size, **options)
+        size = self.tile_size if tile_size is None else tile_size
+        parts = max(1, min(4, size // 24))  # each has two spots and more of every cluster
+        return StrataLoader(slides, size, num_parts=parts, **options)
 
     def inputs(self, batch: Data) -> tuple[Views, CellGraph, Tensor]:
         """Views of the core spots of a batch, its graph, and which spots these are."""

@@ -1,0 +1,94 @@
+"""Spots from cells: counts of cells added up on the lattice of a capture array."""
+
+from collections.abc import Sequence
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+
+from spatiagraph import keys
+from spatiagraph.data.recipe.rule import obs_column
+from spatiagraph.data.slide import Slide
+
+
+def spots_of_cells(
+    slide: Slide,
+    pitch_um: float = 100.0,
+    *,
+    diameter_um: float | None = 55.0,
+    min_cells: int = 1,
+    labels: Sequence[str] = (),
+) -> Slide:
+    """Capture spots that a slide of cells would have given: the same section, counted coarsely.
+
+    Spots lie on a hexagonal lattice, as those of Visium do; each has the counts of the cells whose
+    centres it covers.
+
+    Args:
+        slide: Cells.
+        pitch_um: Distance of neighbouring spots.
+        diameter_um: Diameter of a spot; ``None`` gives every cell to the nearest spot.
+        min_cells: Cells below which a spot is left out.
+        labels: Columns of ``obs`` of which a spot has the most frequent value of its cells.
+
+    Returns:
+        A slide of spots named ``"spot0"``, ``"spot1"``, …, with ``obs["num_cells"]``, the labels,
+        and the image of the cells.
+
+    Raises:
+        ValueError: If a number is not positive, a column is missing, or no spot has enough cells.
+    """
+    for name, value in {"pitch_um": pitch_um, "diameter_um": diameter_um}.items():
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"Expected {name!r} as a number above 0, got {value}")
+    columns = {name: obs_column(slide, name) for name in labels}
+    centres = _lattice(slide.pos, pitch_um)
+    distance, spot = cKDTree(centres).query(slide.pos)
+    inside = np.ones(len(spot), bool) if diameter_um is None else distance <= diameter_um / 2
+    cells = np.flatnonzero(inside)
+    size = np.bincount(spot[cells], minlength=len(centres))
+    kept = np.flatnonzero(size >= max(min_cells, 1))
+    if not len(kept):
+        raise ValueError(
+            f"Expected spots with at least {min_cells} cells, got none on slide "
+            f"{slide.slide_id!r}: give a larger diameter_um, or fewer min_cells"
+        )
+    of_spot = csr_matrix(
+        (np.ones(len(cells), np.float32), (spot[cells], cells)),
+        shape=(len(centres), slide.num_cells),
+    )[kept]
+    obs = pd.DataFrame({"num_cells": size[kept]}, index=[f"spot{i}" for i in range(len(kept))])
+    for name, column in columns.items():
+        codes, values = pd.factorize(column)
+        one_hot = csr_matrix(
+            (np.ones((codes >= 0).sum()), (np.flatnonzero(codes >= 0), codes[codes >= 0])),
+            shape=(len(codes), max(len(values), 1)),
+        )
+        votes = (of_spot @ one_hot).toarray()
+        most = np.asarray(values, dtype=object)[votes.argmax(1)] if len(values) else None
+        obs[name] = pd.Categorical(np.where(votes.any(1), most, None))
+    adata = anndata.AnnData(of_spot @ slide.counts, obs=obs, var=slide.adata.var.copy())
+    adata.obsm[keys.SPATIAL] = centres[kept]
+    counted = np.flatnonzero(np.asarray(adata.X.sum(1)).ravel() > 0)
+    return Slide(
+        adata[counted].copy(),
+        slide.image,
+        slide_id=slide.slide_id,
+        donor=slide.donor,
+        expression=slide.expression,
+        pitch_um=pitch_um,
+    )
+
+
+def _lattice(pos: NDArray[np.float64], pitch_um: float) -> NDArray[np.float64]:
+    """Centres of a hexagonal lattice over some positions, ``[n, 2]``."""
+    low, high = pos.min(0), pos.max(0)
+    row_um = pitch_um * np.sqrt(3) / 2
+    rows = np.arange(int((high[1] - low[1]) // row_um) + 1)
+    columns = np.arange(int((high[0] - low[0]) // pitch_um) + 1)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    shifted = x + 0.5 * (y % 2)
+    return np.stack([low[0] + shifted * pitch_um, low[1] + y * row_um], 2).reshape(-1, 2)

@@ -1,0 +1,66 @@
+"""Spots of cells, and tables joined to them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spatiagraph.data import join_features, make_tissue, spots_of_cells
+from spatiagraph.data.units import lattice
+
+
+@pytest.fixture(scope="module")
+def cells():
+    slide = make_tissue(900, num_genes=20, image="he", seed=0)
+    slide.donor = "ann"
+    return slide
+
+
+def test_spots_have_the_counts_of_the_cells_they_cover(cells):
+    spots = spots_of_cells(cells, 40.0, diameter_um=30.0, labels=("cell_type",))
+    distance = np.linalg.norm(spots.pos[:, None] - cells.pos[None], axis=2)
+    covered = distance <= 15.0
+    np.testing.assert_array_equal(spots.counts.toarray(), covered @ cells.counts.toarray())
+    np.testing.assert_array_equal(spots.adata.obs["num_cells"], covered.sum(1))
+    types = cells.adata.obs["cell_type"].astype(str).to_numpy()
+    for i in range(0, spots.num_cells, 7):
+        votes = pd.Series(types[covered[i]]).value_counts()
+        assert votes[spots.adata.obs["cell_type"].iloc[i]] == votes.max()
+    assert spots.donor == "ann"
+    assert spots.image is cells.image
+    assert lattice(spots.pos).pitch == pytest.approx(40.0)
+
+
+def test_without_a_diameter_no_cell_is_lost(cells):
+    spots = spots_of_cells(cells, 50.0, diameter_um=None)
+    assert spots.counts.sum() == cells.counts.sum()
+    few = spots_of_cells(cells, 50.0, diameter_um=None, min_cells=9)
+    assert few.adata.obs["num_cells"].min() >= 9
+
+
+def test_spots_that_cannot_be_are_refused(cells):
+    with pytest.raises(ValueError, match="'pitch_um' as a number above 0, got 0"):
+        spots_of_cells(cells, 0)
+    with pytest.raises(ValueError, match="at least 500 cells, got none"):
+        spots_of_cells(cells, min_cells=500)
+    with pytest.raises(ValueError, match="a column 'kind'"):
+        spots_of_cells(cells, labels=("kind",))
+
+
+def test_tables_are_joined_by_slide_and_barcode(cells):
+    """ST-Align fact A14: the order of rows tells nothing, and a missing barcode is named."""
+    slide = cells[:50]
+    names = slide.adata.obs_names
+    values = np.arange(100.0, dtype=np.float32).reshape(50, 2)
+    table = pd.DataFrame(values, index=names)
+    order = np.random.default_rng(0).permutation(50)
+    join_features(slide, "X_one", table.iloc[order])
+    np.testing.assert_array_equal(slide.adata.obsm["X_one"], values)
+    other = pd.DataFrame(values + 1, index=names)
+    both = pd.concat({"elsewhere": other, slide.slide_id: table.iloc[order]})
+    join_features(slide, "X_two", both)
+    np.testing.assert_array_equal(slide.adata.obsm["X_two"], values)
+    with pytest.raises(ValueError, match=f"got none for .*{names[7]}"):
+        join_features(slide, "X_three", table.drop(index=names[7]))
+    with pytest.raises(ValueError, match=f"once in the table, got '{names[0]}' more"):
+        join_features(slide, "X_three", pd.concat([table, table.iloc[:1]]))
+    assert "X_three" not in slide.adata.obsm

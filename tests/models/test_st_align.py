@@ -1,0 +1,457 @@
+"""ST-Align as a whole: what its vectors depend on, what learns, what is saved and embedded."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+import spatiagraph as sg
+from spatiagraph.data import FeatureCache, GenePanel, Slide, SlideImage, make_tissue
+from spatiagraph.data.recipe import Recipe
+from spatiagraph.data.splits import check_no_leak, split_by_donor
+from spatiagraph.inference.embedding import embed_data
+from spatiagraph.inference.querying import embed_query
+from spatiagraph.models import STAlign, STAlignSize, model_class, st_align_parts, st_align_recipe
+from spatiagraph.models.st_align import Views
+from spatiagraph.nn import FrozenImageEncoder
+from spatiagraph.tasks import ClusterNegatives, STAlignPretraining, STAlignWeights
+
+SIZE = STAlignSize(
+    channels=32,
+    num_tokens=8,
+    heads=4,
+    head_channels=8,
+    image="test_resnet",
+    size_px=(8, 8),
+    provider_channels=32,
+    gene_channels=(64, 32),
+    token_channels=16,
+    gene_layers=2,
+    mlp_channels=64,
+    fusion_channels=16,
+    head_hidden=64,
+    out_channels=32,
+    dropout=0.0,
+)
+MPP = 12.5
+NAMES = ("spot", "spot_img", "spot_gene", "niche_img", "niche_gene")
+
+
+def blocks(seed=0, *, rows=9, columns=14, slide_id="blocks"):
+    """Hexagonal array of six blocks, each with its own mean counts and its own colour."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(100)
+    y, x = np.mgrid[:rows, :columns]
+    pos = np.stack([150 + 100 * (x + 0.5 * (y % 2)), 150 + 50 * np.sqrt(3) * y], 2).reshape(-1, 2)
+    block = (3 * x // columns + 3 * (2 * y // rows)).ravel()
+    mean, color = fixed.gamma(1.0, 2.0, (6, 40)), fixed.uniform(0.2, 0.9, (6, 3))
+    counts = rng.poisson(mean[block]) + (np.arange(40) == 0)
+    wide, high = np.ceil((pos.max(0) + 150) / MPP).astype(int)
+    pixel = np.stack(np.meshgrid(np.arange(wide), np.arange(high)), 2).reshape(-1, 2) * MPP
+    near = cKDTree(pos).query(pixel)[1].reshape(high, wide)
+    image = color[block][near] + rng.normal(0, 0.1, (high, wide, 3))
+    obs = pd.DataFrame({"block": block.astype(str)}, index=[f"spot{i}" for i in range(len(pos))])
+    adata = anndata.AnnData(csr_matrix(counts, dtype=np.float32), obs=obs)
+    adata.obsm["spatial"] = pos
+    pixels = (255 * image.clip(0, 1)).astype(np.uint8)
+    return Slide(adata, SlideImage([pixels], mpp=MPP), slide_id=slide_id)
+
+
+SLIDE = blocks()
+
+
+def new_model(slides=(SLIDE,), **options):
+    return STAlign.for_slides(list(slides), SIZE, num_genes=None, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return new_model().eval()
+
+
+@pytest.fixture(scope="module")
+def batch(model):
+    return next(iter(model.batches([model.prepare(SLIDE, learn=True)], 48)))
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# size ---------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_published_model_has_the_published_number_of_parameters():
+    """ST-Align fact A5: 112,916,738 with six heads, tokenizers of convolutions and the stem."""
+    panel = GenePanel([f"g{i}" for i in range(4384)])
+    with torch.device("meta"):
+        parts = st_align_parts(
+            st_align_recipe(panel),
+            backbone=FrozenImageEncoder("vit_large_patch16_224", stem=True, init_values=1e-5),
+            tokenizer="conv1",
+        )
+        model = STAlign(*parts)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 112_916_738
+    backbone = sum(p.numel() for p in model.niche.image.encoder.backbone.parameters())
+    assert backbone == pytest.approx(303.4e6, rel=1e-3)
+    head = sum(p.numel() for p in model.niche.head.parameters())
+    assert trained - 2 * head == 91_939_074
+
+
+@torch.no_grad()
+def test_shapes_of_the_published_views():
+    """ST-Align fact A4, with heads and a backbone that fit a test."""
+    panel = GenePanel([f"g{i}" for i in range(4384)])
+    size = STAlignSize(image="test_resnet", head_hidden=16, gene_layers=1)
+    model = STAlign(*st_align_parts(st_align_recipe(panel), size)).eval()
+    views = Views(random(2, 3, 26, 26), random(2, 512), random(2, 3, 52, 52), random(2, 4384))
+    for branch, view in (
+        (model.spot.image, views[0]),
+        (model.spot.genes, views[1]),
+        (model.niche.image, views[2]),
+        (model.niche.genes, views[3]),
+    ):
+        assert branch(view).shape == (2, 8, 512)
+    assert all(value.shape == (2, 1024) for value in model.align(views))
+    maps = model.attention(views)
+    assert all(share.shape == (2, 8, 8, 8) for scale in maps for share in scale)
+    with pytest.raises(ValueError, match="a view is missing"):
+        model.attention(views._replace(spot_genes=None))
+
+
+# what depends on what -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_vectors_depend_on_their_own_views_alone(model, batch):
+    """ST-Align fact A9."""
+    views = model.inputs(batch)[0]
+    out = model.align(views)._asdict()
+    depends = {
+        "spot_image": {"spot_img", "spot"},
+        "spot_genes": {"spot_gene", "spot"},
+        "niche_image": {"niche_img", "niche"},
+        "niche_genes": {"niche_gene", "niche"},
+    }
+    for name, changed in depends.items():
+        other = views._replace(**{name: getattr(views, name).flip(0)})
+        for key, value in model.align(other)._asdict().items():
+            assert torch.equal(value, out[key]) == (key not in changed), (name, key)
+
+
+@torch.no_grad()
+def test_niches_are_means_of_spots_and_their_neighbours(model, batch):
+    """ST-Align fact A6, through a batch of spots from all over the slide."""
+    counts = SLIDE.counts.toarray()
+    log = np.log1p(1e4 * counts / counts.sum(1, keepdims=True))
+    near = np.linalg.norm(SLIDE.pos[:, None] - SLIDE.pos[None], axis=2) < 150
+    dense = near @ log / near.sum(1, keepdims=True)
+    rows = batch.cell_index[batch.core].numpy()
+    order = model.panel.align(SLIDE).genes
+    views = model.inputs(batch)[0]
+    np.testing.assert_allclose(views.niche_genes.numpy()[:, order], dense[rows], rtol=1e-5)
+
+
+@pytest.mark.parametrize("motion", ["shift", "turn", "mirror"])
+def test_motions_of_the_section_change_nothing_of_the_genes(model, motion):
+    """ST-Align fact A7."""
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = {
+        "shift": SLIDE.pos + [1234.5, -77.0],
+        "turn": SLIDE.pos @ turn,
+        "mirror": SLIDE.pos * [-1, 1],
+    }[motion]
+    plain, other = (
+        Slide(SLIDE.adata, slide_id="s", check=False),
+        Slide(SLIDE.adata.copy(), slide_id="s", check=False),
+    )
+    other.adata.obsm["spatial"] = moved
+    niches = [model.recipe(slide).niche_index.as_tensor() for slide in (plain, other)]
+    assert torch.equal(*niches)
+    first, second = (embed_data(model, model.prepare(slide)) for slide in (plain, other))
+    for name in ("spot_gene", "niche_gene", "cell"):
+        np.testing.assert_allclose(first[name], second[name], atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_order_of_spots_and_the_size_of_tiles_change_nothing(model):
+    """ST-Align fact A14: views go with their spot, whatever the order of the rows."""
+    order = np.random.default_rng(0).permutation(SLIDE.num_cells)
+    whole = embed_data(model, model.prepare(SLIDE))
+    shuffled = embed_data(model, model.prepare(SLIDE[order]), tile_size=31)
+    assert set(whole) == {"cell", "niche", *NAMES}
+    for name, value in whole.items():
+        np.testing.assert_allclose(shuffled[name], value[order], atol=2e-5, err_msg=name)
+
+
+# what is missing ----------------------------------------------------------------------------------
+
+
+def test_a_slide_without_counts_has_its_image_and_one_without_image_its_genes(model):
+    """What people ask for most: embeddings of H&E that nobody sequenced."""
+    both = embed_query(model, SLIDE)
+    image = embed_query(model, SLIDE, "image")
+    genes = embed_query(model, SLIDE, "genes")
+    assert set(image) == {"cell", "niche", "spot_img", "niche_img"}
+    assert set(genes) == {"cell", "niche", "spot_gene", "niche_gene"}
+    for found in (image, genes):
+        for name in set(found) - {"cell", "niche"}:
+            np.testing.assert_allclose(found[name], both[name], atol=1e-6)
+    np.testing.assert_array_equal(image["niche"], image["niche_img"])
+    photographed = Slide(
+        anndata.AnnData(
+            csr_matrix(SLIDE.counts.shape, dtype=np.float32),
+            var=SLIDE.adata.var,
+            obs=SLIDE.adata.obs,
+            obsm={"spatial": SLIDE.pos},
+        ),
+        SLIDE.image,
+        check=False,
+    )
+    adata = sg.embed(model, photographed, progress=False)
+    np.testing.assert_allclose(adata.obsm["X_stalign_spot_img"], both["spot_img"], atol=1e-6)
+    photographed.image = None
+    with pytest.raises(ValueError, match="with an image, with counts, or with both, got neither"):
+        sg.embed(model, photographed, progress=False)
+
+
+def test_features_of_other_networks_take_the_place_of_counts():
+    slide = SLIDE[:]
+    slide.adata.obsm["X_other"] = random(slide.num_cells, 7).numpy()
+    model = new_model([slide], features=("X_other",)).eval()
+    assert model.provider is None
+    found = embed_data(model, model.prepare(slide))
+    slide.adata.obsm["X_other"] *= 3  # on whatever scale they come
+    again = embed_data(model, model.prepare(slide))
+    np.testing.assert_allclose(again["spot"], found["spot"], atol=1e-5)
+    with pytest.raises(ValueError, match=r"Expected obsm\['X_other'\]"):
+        model.prepare(SLIDE)
+    assert set(embed_query(model, slide, "image")) == {"cell", "niche", "spot_img", "niche_img"}
+    with pytest.raises(ValueError, match="a 'provider', or a recipe with features"):
+        STAlign(SLIDE_RECIPE, model.spot, model.niche)
+
+
+SLIDE_RECIPE = st_align_recipe(GenePanel.from_slides([SLIDE]))
+
+
+def test_models_of_ours_are_providers():
+    """An embedding that another model of the toolkit wrote is a profile of the spot."""
+    slide = SLIDE[:]
+    context = sg.models.ContextModel.for_slides([slide], channels=8, image=None)
+    sg.embed(context, slide, progress=False)
+    model = new_model([slide], features=("X_context", "X_context_niche"))
+    assert model.spot.genes.tokenizer.linear.in_features == 16
+    assert embed_data(model, model.prepare(slide))["spot"].shape == (slide.num_cells, 32)
+
+
+def test_other_recipes_are_refused():
+    model = new_model()
+    with pytest.raises(ValueError, match="a recipe with one level, got \\(\\)"):
+        STAlign(Recipe(model.panel, levels=()), model.spot, model.niche, model.provider)
+    with pytest.raises(ValueError, match="a size among tiny, base, got 'huge'"):
+        STAlign.for_slides([SLIDE], "huge")
+    with pytest.raises(ValueError, match="'tokenizer' linear or conv1, got 'conv'"):
+        new_model(tokenizer="conv")
+
+
+# frozen backbone ----------------------------------------------------------------------------------
+
+
+def test_features_of_a_frozen_backbone_are_made_once_and_are_those_of_the_crops(tmp_path):
+    """A second fit reads them; ST-Align fact A3: nothing of the backbone changes."""
+    backbone = FrozenImageEncoder("test_resnet", size_px=16)
+    model = new_model(backbone=backbone)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    plain = model.prepare(SLIDE)
+    assert plain.niche_features.shape == (SLIDE.num_cells, backbone.channels)
+    assert "niche_view" not in plain.crop_sources
+    model.cache = FeatureCache(tmp_path)
+    calls = []
+    handle = backbone.register_forward_hook(lambda *_: calls.append(1))
+    first = model.prepare(SLIDE)
+    made = len(calls)
+    assert made > 0
+    second = model.prepare(SLIDE, learn=True)
+    assert len(calls) == made
+    assert torch.equal(first.niche_features, plain.niche_features)
+    assert torch.equal(second.niche_features, plain.niche_features)
+    sg.fit(model, [SLIDE], max_steps=2, progress=False, accelerator="cpu")
+    assert len(calls) == made
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    handle.remove()
+    whole = model.recipe(SLIDE)
+    crops, _ = whole.crop_sources["niche_view"].read()
+    torch.testing.assert_close(backbone(crops), plain.niche_features)
+    high, wide, _ = SLIDE.image.shape
+    pixels = np.array(SLIDE.image.pixels(slice(0, high), slice(0, wide)))
+    pixels[8, 8] = 255 - pixels[8, 8]
+    other = SLIDE[:]
+    other.image = SlideImage([pixels], mpp=MPP)
+    model.prepare(other)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# objective ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [(0.3, 0.3), (1.0, 0.0), (0.0, 0.0), (0.2, 0.7)])
+def test_at_collapse_the_loss_is_ln_6_whatever_the_weights(batch, weights):
+    """ST-Align fact A2."""
+    model = new_model()
+    for scale in (model.spot, model.niche):
+        for head in (scale.image_head, scale.gene_head, scale.head):
+            torch.nn.init.zeros_(head.mlp[2].weight)
+            torch.nn.init.ones_(head.mlp[2].bias)
+    loss = STAlignPretraining(model, STAlignWeights(*weights)).loss(batch).loss
+    assert loss.item() == pytest.approx(np.log(6), rel=1e-5)
+
+
+def test_weights_leave_out_terms(model, batch):
+    """ST-Align fact A2."""
+
+    def loss(alpha, beta):
+        task = STAlignPretraining(model, STAlignWeights(alpha, beta))
+        return task.loss(batch, torch.Generator().manual_seed(0))
+
+    whole = loss(0.3, 0.3)
+    assert set(whole.parts) == {"spot", "niche", "cross"}
+    spot, cross = loss(1.0, 0.0), loss(0.0, 0.0)
+    assert set(spot.parts) == {"spot"}
+    assert set(cross.parts) == {"cross"}
+    assert torch.equal(spot.loss, whole.parts["spot"])
+    assert torch.equal(cross.loss, whole.parts["cross"])
+    parts = whole.parts
+    expected = 0.3 * parts["spot"] + 0.3 * parts["niche"] + 0.4 * parts["cross"]
+    torch.testing.assert_close(whole.loss, expected)
+    for wrong in ((0.7, 0.4), (-0.1, 0.5), (float("nan"), 0.0)):
+        with pytest.raises(ValueError, match="'alpha' and 'beta' of 0 or more and at most 1"):
+            STAlignWeights(*wrong)
+
+
+def test_gradients_reach_what_a_term_looks_at(batch):
+    """ST-Align fact A3."""
+    model = new_model()
+    task = STAlignPretraining(model, STAlignWeights(1.0, 0.0))
+    task.loss(batch).loss.backward()
+    named = [name for name, p in model.named_parameters() if p.grad is not None]
+    learned = {".".join(name.split(".")[:2]) for name in named}
+    assert learned == {"spot.image", "spot.genes", "spot.image_head", "spot.gene_head"}
+    STAlignPretraining(model).loss(batch).loss.backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None}
+    assert silent == {"provider.linear.weight"}
+
+
+def test_batches_without_clusters_or_images_are_refused(model):
+    data = model.prepare(SLIDE)
+    tile = next(iter(model.batches([data])))
+    with pytest.raises(ValueError, match="clusters to draw negatives from, got none: prepare"):
+        STAlignPretraining(model).loss(tile)
+    slide = Slide(SLIDE.adata, slide_id="dark", check=False)
+    with pytest.raises(ValueError, match="with an image and with counts to align"):
+        sg.fit(new_model(), [slide], max_steps=1, progress=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="a 'temperature' above 0, got 0"):
+        STAlignPretraining(model, temperature=0)
+
+
+def test_all_other_clusters_as_negatives(batch):
+    model = new_model()
+    loss = STAlignPretraining(model, negatives=ClusterNegatives()).loss(batch)
+    loss.loss.backward()
+    assert loss.loss.item() > np.log(6)
+    assert model.niche.head.mlp[0].weight.grad.abs().sum() > 0
+
+
+# from front to back -------------------------------------------------------------------------------
+
+
+def trained(slides, steps, **options):
+    torch.manual_seed(0)
+    model = new_model(slides)
+    result = sg.fit(
+        model, slides, max_steps=steps, tile_size=24, lr=2e-3, progress=False, accelerator="cpu",
+        **options,
+    )  # fmt: skip
+    return model, result
+
+
+@pytest.mark.filterwarnings("ignore:.*cells are few.*")
+def test_blocks_are_learned_and_found():
+    """ST-Align fact A15: 200 steps bring the loss below half of ln 6 and find the six blocks."""
+    model, result = trained([SLIDE], 200)
+    assert result.history["steps"].iloc[-1] == 200
+    assert result.history["loss"].iloc[-1] < 0.5 * np.log(6)
+    other = blocks(1, slide_id="other")
+    z = sg.embed(model, other, progress=False).obsm["X_stalign"]
+    found = KMeans(6, n_init=10, random_state=0).fit_predict(z)
+    assert adjusted_rand_score(other.adata.obs["block"], found) > 0.8
+    found = next(iter(model.batches([model.prepare(other, learn=True)], 48)))
+    with torch.no_grad():
+        held_out = STAlignPretraining(model).loss(found, torch.Generator().manual_seed(0))
+    assert held_out.parts["spot"] < 0.5 * np.log(6)
+
+
+def test_images_of_other_spots_teach_nothing_that_holds_elsewhere():
+    """ST-Align fact A15: with images and genes paired at random, held-out spots stay at ln 6."""
+
+    def broken(seed):
+        slide = blocks(seed, slide_id=f"broken{seed}")
+        order = np.random.default_rng(seed).permutation(slide.num_cells)
+        adata = slide.adata.copy()
+        adata.X = adata.X[order]
+        return Slide(adata, slide.image, slide_id=slide.slide_id)
+
+    model, _ = trained([broken(0)], 60)
+    data = model.prepare(broken(1), learn=True)
+    task = STAlignPretraining(model, STAlignWeights(1.0, 0.0)).eval()
+    with torch.no_grad():
+        losses = [
+            task.loss(batch, torch.Generator().manual_seed(i)).loss.item()
+            for i, batch in enumerate(model.batches([data], 48))
+        ]
+    assert np.mean(losses) >= 0.9 * np.log(6)
+
+
+@pytest.mark.filterwarnings("ignore:.*at least 6 clusters")  # of the blocks that are held out
+def test_a_run_is_saved_opened_and_goes_on_to_the_same_weights(tmp_path):
+    assert model_class("st-align") is model_class("stalign") is STAlign
+
+    def run(folder, epochs, **options):
+        model = new_model()
+        sg.fit(
+            model, [SLIDE], max_epochs=epochs, tile_size=64, progress=False, accelerator="cpu",
+            validation=0.2, out=folder, **options,
+        )  # fmt: skip
+        return model
+
+    whole = run(tmp_path / "run", 2)
+    opened = STAlign.from_pretrained(tmp_path / "run" / "model")
+    assert opened.recipe == whole.recipe
+    for name, value in whole.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], value), name
+    first, second = (embed_data(m, m.prepare(SLIDE)) for m in (whole.eval(), opened))
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value)
+    again = run(tmp_path / "again", 2)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_donors_are_on_one_side_alone():
+    """ST-Align fact A16."""
+    slides = [make_tissue(30, num_genes=10, image=None, seed=i, slide_id=f"s{i}") for i in range(4)]
+    for slide, donor in zip(slides, ("ann", "ann", "bob", "eve"), strict=True):
+        slide.donor = donor
+    donors = [slide.donor for slide in slides]
+    with pytest.raises(ValueError, match="no donor in both 'train' and 'test', got 'ann'"):
+        check_no_leak([0, 2], [1, 3], donor=donors)
+    folds = split_by_donor(slides, 3)
+    for fold in range(3):
+        check_no_leak(folds != fold, folds == fold, donor=donors)
