@@ -69,8 +69,8 @@ def spots_of_cells(
         )
         votes = (of_spot @ one_hot).toarray()
         most = np.asarray(values, dtype=object)[votes.argmax(1)] if len(values) else None
-        value = pd.Series(np.where(votes.any(1), most, None), index=obs.index, dtype=object)
-        obs[name] = value.astype("category")
+        winner = pd.Series(np.where(votes.any(1), most, None), index=obs.index, dtype=object)
+        obs[name] = winner.astype("category")
     adata = anndata.AnnData(of_spot @ slide.counts, obs=obs, var=slide.adata.var.copy())
     adata.obsm[keys.SPATIAL] = centres[kept]
     counted = np.flatnonzero(np.asarray(adata.X.sum(1)).ravel() > 0)

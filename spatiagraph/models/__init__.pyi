@@ -4,8 +4,8 @@ from . import context as context
 from . import context_encoder as context_encoder
 from . import generator as generator
 from . import spatia as spatia
-from . import stofm as stofm
 from . import st_align as st_align
+from . import stofm as stofm
 from .base import HierarchicalModel as HierarchicalModel
 from .base import SlideModel as SlideModel
 from .base import SlideNotes as SlideNotes
@@ -25,11 +25,11 @@ from .spatia import spatia_parts as spatia_parts
 from .spatia import spatia_recipe as spatia_recipe
 from .spatia import spatia_small as spatia_small
 from .spatia import spatia_tiny as spatia_tiny
-from .stofm import SToFM as SToFM
-from .stofm import SToFMSize as SToFMSize
-from .stofm import SubSlices as SubSlices
-from .stofm import VirtualCells as VirtualCells
 from .st_align import STAlign as STAlign
 from .st_align import STAlignSize as STAlignSize
 from .st_align import st_align_parts as st_align_parts
 from .st_align import st_align_recipe as st_align_recipe
+from .stofm import SToFM as SToFM
+from .stofm import SToFMSize as SToFMSize
+from .stofm import SubSlices as SubSlices
+from .stofm import VirtualCells as VirtualCells

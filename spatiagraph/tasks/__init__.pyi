@@ -9,8 +9,8 @@ from . import morphology_regression as morphology_regression
 from . import negatives as negatives
 from . import objective as objective
 from . import spatia as spatia
-from . import stofm as stofm
 from . import st_align as st_align
+from . import stofm as stofm
 from . import streams as streams
 from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
@@ -30,9 +30,9 @@ from .spatia import Corruption as Corruption
 from .spatia import SpatiaPretraining as SpatiaPretraining
 from .spatia import SpatiaView as SpatiaView
 from .spatia import SpatiaWeights as SpatiaWeights
+from .st_align import STAlignPretraining as STAlignPretraining
+from .st_align import STAlignWeights as STAlignWeights
 from .stofm import SToFMPretraining as SToFMPretraining
 from .stofm import SToFMView as SToFMView
 from .stofm import SubSliceCorruption as SubSliceCorruption
-from .st_align import STAlignPretraining as STAlignPretraining
-from .st_align import STAlignWeights as STAlignWeights
 from .streams import Streams as Streams
