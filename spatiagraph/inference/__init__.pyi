@@ -1,3 +1,4 @@
+from . import attending as attending
 from . import domains as domains
 from . import donors as donors
 from . import embedded as embedded
@@ -11,6 +12,7 @@ from . import searching as searching
 from . import transition_scores as transition_scores
 from . import transplanting as transplanting
 from . import zero_shot as zero_shot
+from .attending import attention_graph as attention_graph
 from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states
 from .domains import find_domains as find_domains

@@ -167,7 +167,7 @@ def test_without_noise_the_distances_are_there_to_be_read(model):
     view = SToFMView(read, nodes.x, Chosen(*[got.scored] * 2), pairs, true, true * 0 + 1, states)
     assert Distances()(view).item() == 0
     unit = torch.full_like(true, 2.0)
-    off = view._replace(distance=true + 3, unit=unit)
+    off = view._replace(distance=2 * true + 3, unit=unit)
     assert Distances()(off).item() == pytest.approx((3 / 2) ** 2)
 
 

@@ -22,4 +22,6 @@ class SToFMHeads(Configurable):
         self.cell = nn.Sequential(
             nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, cell_channels)
         )
-        self.distance = nn.Sequential(nn.Linear(heads, heads), nn.ReLU(), nn.Linear(heads, 1))
+        last = nn.Linear(heads, 1)
+        self.distance = nn.Sequential(nn.Linear(heads, heads), nn.ReLU(), last)
+        nn.init.ones_(last.bias)  # the mean, in the unit of distances

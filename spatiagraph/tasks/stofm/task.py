@@ -65,7 +65,7 @@ class HiddenCells(Objective[SToFMView]):
 class Distances(Objective[SToFMView]):
     """Distances of moved cells before they were moved, from states of pairs; mean squared error.
 
-    In units of the mean known distance of the sub-slice, so that neither term outweighs the other.
+    Both are in units of the mean known distance of the sub-slice: neither term outweighs the other.
     """
 
     name = "distances"
@@ -74,7 +74,7 @@ class Distances(Objective[SToFMView]):
         if not view.pairs.size(1) or view.states.at is None:
             return None
         found = view.model.heads.distance(view.states.at).view(2, -1).mean(0)  # both ways
-        return masked_mean(((found - view.distance) / view.unit).square())
+        return masked_mean((found - view.distance / view.unit).square())
 
 
 class SToFMPretraining(ObjectiveTask[SToFMView], pretrains=SToFM):
