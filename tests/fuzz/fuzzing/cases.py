@@ -15,6 +15,7 @@ WEIGHTS = {
     ("folder", "slide.zarr"): 9,
     ("slide", "slide.zarr"): 2,
     **{("folder", name): 7 for name in VENDORS},
+    ("molecules", "xenium"): 4,
     ("image", "image.png"): 3,
     ("image", "image.jpg"): 3,
     ("image", "image.tif"): 3,

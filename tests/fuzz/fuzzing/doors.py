@@ -69,6 +69,13 @@ def folder(path, bases, out):
     return [*_seen(found), *_image(found), *columns]
 
 
+def molecules(path, bases, out):
+    """Genes are found that lie together, in the molecules of a folder."""
+    least = ("--draws", 1, "--min-counts", 5, "--min-genes", 2)
+    _run("colocalize", path, "--out", out / "pairs", *least)
+    return [pd.read_csv(out / "pairs" / "pairs.csv").select_dtypes("number").fillna(-1).to_numpy()]
+
+
 def image(path, bases, out):
     """An image goes with a slide, and crops are cut."""
     place = json.loads((bases / "image.json").read_text())
@@ -142,7 +149,20 @@ def panel(path, bases, out):
 
 DOORS = {
     f.__name__: f
-    for f in (slide, prepare, folder, image, model, run, resume, search, evaluate, index, region)
+    for f in (
+        slide,
+        prepare,
+        folder,
+        molecules,
+        image,
+        model,
+        run,
+        resume,
+        search,
+        evaluate,
+        index,
+        region,
+    )
     + (panel, generator)
 }
 

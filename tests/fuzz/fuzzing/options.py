@@ -13,7 +13,17 @@ PATH = ["nowhere.h5ad", "", ".", "/dev/null", "a\u202e\n.h5ad", "x" * 300, "file
 TEXT = ["", "é\u202e", "x" * 5000, "a:b", "=1+1", "../../etc/passwd", "None", "a=b=c", "\n"]
 NUMBER = ["x", "nan", "inf", "-inf", "-1", "0", "1e300", "-0.5", "9" * 40, "", "1,5", "0x10"]
 WHOLE = ["x", "nan", "-1", "0", "1.5", "9" * 40, "-" + "9" * 40, "", "1e3", str(2**31), str(2**63)]
-LONG_WORK = ("epochs", "cells", "steps", "seeds", "size_px", "max_cells", "domains", "genes")
+LONG_WORK = (
+    "epochs",
+    "cells",
+    "steps",
+    "seeds",
+    "size_px",
+    "max_cells",
+    "domains",
+    "genes",
+    "draws",
+)
 """Where a large number is allowed, and takes as long as it says."""
 NEVER = ("nan", "inf", "-inf", "x", "")
 """What no option of a number takes."""
@@ -28,10 +38,11 @@ _BASES = {
     "morphology": ["{slide.h5ad}", "--out", "{out}/morphology", "--epochs", "1"],
     "generate": ["{embedded.h5ad}", "--out", "{out}/images", "--transition", "A:B"],
     "demo": ["--cells", "100", "--epochs", "1", "--out", "{out}/demo"],
+    "colocalize": ["{xenium}", "--out", "{out}/pairs", "--draws", "1", "--min-counts", "5"],
     "doctor": [],
 }
 WRITTEN = ("clean.h5ad", "run", "embedded.h5ad", "hits.csv", "report.html", "morphology", "images")
-WRITTEN += ("demo", "hits.png", "index", "domains.h5ad")
+WRITTEN += ("demo", "hits.png", "index", "domains.h5ad", "pairs")
 """What a command may leave if it succeeds, and, as a folder of a run, if it stopped on the way."""
 _CONDITIONS = [
     "area >",
