@@ -8,33 +8,12 @@ splitmix64 counter, so a cell gives the same whichever thread has it.
 import numpy as np
 from numba import njit
 
+from spatiagraph.data.counter import STEP, fraction, mixed, permutation
+
 LOUVAIN, NEIGHBORHOOD, CELL = 0, 1, 2
 """Kinds of groups."""
 NONE, SHUFFLE, JITTER = 0, 1, 2
 """Kinds of randomness: as measured, gene labels shuffled, positions displaced."""
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
-
-
-@njit(cache=True, nogil=True)
-def mixed(z: np.uint64) -> np.uint64:
-    """A well-spread 64-bit number of a counter."""
-    z = (z ^ (z >> _S30)) * _A
-    z = (z ^ (z >> _S27)) * _B
-    return z ^ (z >> _S31)
-
-
-@njit(cache=True, nogil=True)
-def permutation(num: int, seed: np.uint64) -> np.ndarray:
-    """A random order of ``num`` things."""
-    order = np.arange(num)
-    state = seed
-    for i in range(num - 1, 0, -1):
-        state += _STEP
-        j = np.int64(mixed(state) % np.uint64(i + 1))
-        order[i], order[j] = order[j], order[i]
-    return order
 
 
 @njit(cache=True, nogil=True)
@@ -44,17 +23,17 @@ def displaced(pos: np.ndarray, radius: float, seed: np.uint64) -> tuple[np.ndarr
     state = seed
     for i in range(len(pos)):
         while True:
-            state += _STEP
-            u = 2.0 * (mixed(state) >> _S11) / 9007199254740992.0 - 1.0
-            state += _STEP
-            v = 2.0 * (mixed(state) >> _S11) / 9007199254740992.0 - 1.0
+            state += STEP
+            u = 2.0 * fraction(state) - 1.0
+            state += STEP
+            v = 2.0 * fraction(state) - 1.0
             if u * u + v * v <= 1.0:
                 break
         moved[i, 0] += radius * u
         moved[i, 1] += radius * v
         if pos.shape[1] == 3:
-            state += _STEP
-            moved[i, 2] += radius * (2.0 * (mixed(state) >> _S11) / 9007199254740992.0 - 1.0)
+            state += STEP
+            moved[i, 2] += radius * (2.0 * fraction(state) - 1.0)
     order = np.argsort(moved[:, 0], kind="mergesort")
     return moved[order], order
 
@@ -319,7 +298,7 @@ def pairs_of_cells(
         start, members = groups_of(here, kind, radius, resolution, seed)
         for draw in range(num_draws):
             labels = own
-            key = mixed(seed + np.uint64(draw + 1) * _STEP)
+            key = mixed(seed + np.uint64(draw + 1) * STEP)
             if null == SHUFFLE:
                 labels = own[permutation(len(own), key)]
             elif null == JITTER:

@@ -3,6 +3,11 @@
 from spatiagraph.data.loader.chunks import class_weights
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, NicheBatches, RegionDataset
+from spatiagraph.data.loader.neighbor_pairs import (
+    NeighborPairLoader,
+    NeighborPairs,
+    PairSource,
+)
 from spatiagraph.data.loader.pairs import (
     PairBatch,
     PairLoader,
@@ -18,9 +23,12 @@ from spatiagraph.data.loader.tiles import TileDataset, TileLoader
 __all__ = [
     "EpochSampler",
     "HierarchicalLoader",
+    "NeighborPairLoader",
+    "NeighborPairs",
     "NicheBatches",
     "PairBatch",
     "PairLoader",
+    "PairSource",
     "RegionDataset",
     "RegionSampler",
     "StrataLoader",
