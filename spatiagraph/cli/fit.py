@@ -117,7 +117,7 @@ def fit(
         seed=seed,
     )
     check_accelerator(accelerator)
-    sections = slide_options.read_all(slides, molecules=False)
+    sections = slide_options.read_all(slides, molecules=family.reads_molecules)
     for slide in sections:
         say(repr(slide))
     built = family.from_options(sections, **given)

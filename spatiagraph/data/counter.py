@@ -24,7 +24,7 @@ def fraction(z: np.uint64) -> float:
 
 
 @njit(cache=True, nogil=True)
-def below(z: np.uint64, num: int) -> int:
+def below(z: np.uint64, num: int) -> np.int64:
     """A whole number below ``num`` of a counter."""
     return np.int64(mixed(z) % np.uint64(num))
 

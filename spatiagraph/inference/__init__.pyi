@@ -6,6 +6,7 @@ from . import embedding as embedding
 from . import generated as generated
 from . import generating as generating
 from . import imputing as imputing
+from . import neighbor_scores as neighbor_scores
 from . import preview as preview
 from . import querying as querying
 from . import searching as searching
@@ -24,6 +25,7 @@ from .generated import GeneratedImages as GeneratedImages
 from .generating import control_cells as control_cells
 from .generating import generate as generate
 from .imputing import impute as impute
+from .neighbor_scores import score_neighbors as score_neighbors
 from .preview import preview_transitions as preview_transitions
 from .querying import embed_query as embed_query
 from .searching import QuerySlide as QuerySlide

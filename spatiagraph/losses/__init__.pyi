@@ -8,6 +8,9 @@ from . import (
     flow_matching as flow_matching,
 )
 from . import (
+    focal as focal,
+)
+from . import (
     gamma_ratio as gamma_ratio,
 )
 from . import (
@@ -63,6 +66,7 @@ from .flow_matching import (
 from .flow_matching import (
     velocity_error as velocity_error,
 )
+from .focal import focal_loss as focal_loss
 from .gamma_ratio import log_gamma_ratio as log_gamma_ratio
 from .hierarchical import hierarchical_bce as hierarchical_bce
 from .hierarchical import leaf_descendants as leaf_descendants

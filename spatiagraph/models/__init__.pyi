@@ -4,6 +4,7 @@ from . import context as context
 from . import context_encoder as context_encoder
 from . import generator as generator
 from . import spatia as spatia
+from . import spatialformer as spatialformer
 from . import st_align as st_align
 from . import stofm as stofm
 from .base import HierarchicalModel as HierarchicalModel
@@ -25,6 +26,11 @@ from .spatia import spatia_parts as spatia_parts
 from .spatia import spatia_recipe as spatia_recipe
 from .spatia import spatia_small as spatia_small
 from .spatia import spatia_tiny as spatia_tiny
+from .spatialformer import SpatialFormer as SpatialFormer
+from .spatialformer import spatialformer_base as spatialformer_base
+from .spatialformer import spatialformer_recipe as spatialformer_recipe
+from .spatialformer import spatialformer_tiny as spatialformer_tiny
+from .spatialformer import spatialformer_vocabulary as spatialformer_vocabulary
 from .st_align import STAlign as STAlign
 from .st_align import STAlignSize as STAlignSize
 from .st_align import st_align_parts as st_align_parts

@@ -61,6 +61,7 @@ class SlideModel(PretrainedModel, abstract=True):
         lr: Peak learning rate, likewise.
         weight_decay: Decoupled weight decay of matrices, likewise.
         num_hops: Hops over the cell graph that a cell embedding depends on.
+        reads_molecules: Whether training reads the molecules of slides.
         cache: Folder in which :meth:`prepare` keeps what frozen parts of the model make of a
             slide; ``None`` computes it every time.
         known: Classes by name.
@@ -73,6 +74,7 @@ class SlideModel(PretrainedModel, abstract=True):
     num_steps: ClassVar[int] = 200
     lr: ClassVar[float] = 1e-3
     weight_decay: ClassVar[float] = 0.01
+    reads_molecules: ClassVar[bool] = False
     known: ClassVar[dict[str, type["SlideModel"]]] = {}
     pretraining: ClassVar[Callable[..., "Task"] | None] = None
     recipe: Recipe

@@ -9,6 +9,7 @@ from . import morphology_regression as morphology_regression
 from . import negatives as negatives
 from . import objective as objective
 from . import spatia as spatia
+from . import spatialformer as spatialformer
 from . import st_align as st_align
 from . import stofm as stofm
 from . import streams as streams
@@ -30,6 +31,7 @@ from .spatia import Corruption as Corruption
 from .spatia import SpatiaPretraining as SpatiaPretraining
 from .spatia import SpatiaView as SpatiaView
 from .spatia import SpatiaWeights as SpatiaWeights
+from .spatialformer import SpatialFormerPretraining as SpatialFormerPretraining
 from .st_align import STAlignPretraining as STAlignPretraining
 from .st_align import STAlignWeights as STAlignWeights
 from .stofm import SToFMPretraining as SToFMPretraining

@@ -65,6 +65,14 @@ class Task(nn.Module, ABC):
             generator: Source of the randomness of this batch (masks); torch's own when ``None``.
         """
 
+    def at_step(self, step: int, num_steps: int) -> None:
+        """Be told how far a run is, before each batch of training; most tasks do not care.
+
+        Args:
+            step: Steps taken so far.
+            num_steps: Steps of the run.
+        """
+
     def blame(self, batch: Any) -> str:
         """Likely cause of a loss that is not finite, to end the sentence "The loss is nan …".
 

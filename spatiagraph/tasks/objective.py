@@ -1,7 +1,7 @@
 """Objectives: weighted parts of a task that share the forward passes of a batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -85,13 +85,21 @@ class ObjectiveTask(Task, Generic[View]):
 
     def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
         view = self.view(batch, Streams(generator, batch.core.device))
-        parts: dict[str, Tensor] = {}
-        total: list[Tensor] = []
+        values: dict[str, Tensor] = {}
         for objective in self._terms:
             value = objective(view) if objective.weight else None
             if value is not None:
-                parts[objective.name] = value.detach()
-                total.append(objective.weight * value)
-        if not total:
+                values[objective.name] = value
+        if not values:
             raise ValueError("Expected an objective that the model and the batch allow, got none")
-        return LossOutput(torch.stack(total).sum(), parts, int(batch.core.sum()))
+        parts = {name: value.detach() for name, value in values.items()}
+        return LossOutput(self.combine(values), parts, int(batch.core.sum()))
+
+    def combine(self, values: Mapping[str, Tensor]) -> Tensor:
+        """One loss of the terms that a batch has: their weighted sum.
+
+        Args:
+            values: Name of each objective → its scalar.
+        """
+        weights = self.weights
+        return torch.stack([weights[name] * value for name, value in values.items()]).sum()

@@ -38,10 +38,12 @@ class TaskModule(LightningModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.seed = seed
+        self.num_steps = 1
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One batch of training; raises on a loss that is not finite."""
         window = self.trainer.accumulate_grad_batches  # its batches share a step, but no masks
+        self.task.at_step(self.trainer.global_step, self.num_steps)
         step = self.trainer.global_step * window + batch_idx % window
         return self._loss(batch, step + self.global_rank * 2**40)
 
@@ -71,6 +73,7 @@ class TaskModule(LightningModule):
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.lr)
         total = max(1, int(self.trainer.estimated_stepping_batches))
+        self.num_steps = total
         warm_up = max(1, int(self.warmup * total))
 
         def rate(step: int) -> float:

@@ -6,7 +6,7 @@ the same.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class PairSource:
         self.neighbor, self.query = source[order], target[order]
         degree = np.bincount(target, minlength=len(self.pos))
         self.ptr = np.concatenate([[0], np.cumsum(degree)])
-        self._bins = _bins(self.pos, ring_um[1]) if len(self.pos) else None
+        self._bins = _bins(self.pos, ring_um[1])
 
     def __len__(self) -> int:
         """Number of pairs of neighbours, both ways."""
@@ -99,9 +99,10 @@ class PairSource:
         query, place = self.query[items], items - self.ptr[self.query[items]]
         found = [self.neighbor[items]]
         key = np.uint64(_key(self.seed, epoch))
-        for kind in self.kinds:
-            apart = (*self.ring_um, key, *(self._bins or ()))
-            found.append(_others(self.ptr, self.neighbor, self.pos, query, place, kind, *apart))
+        inner, outer = self.ring_um
+        for which in self.kinds:
+            given = (self.ptr, self.neighbor, self.pos, query, place, which)
+            found.append(_others(*given, inner, outer, key, *self._bins))
         second = np.stack(found, axis=1)
         kept = (second >= 0).all(axis=1)
         second = second[kept].ravel()
@@ -133,7 +134,7 @@ class NeighborPairLoader(DataLoader[TissueData]):
         num_workers: Worker processes.
 
     Raises:
-        ValueError: If no slide has neighbours among its core cells.
+        ValueError: If no slide has neighbours among its core cells, or one has levels.
     """
 
     def __init__(
@@ -149,6 +150,8 @@ class NeighborPairLoader(DataLoader[TissueData]):
         seed: int = 0,
         num_workers: int = 0,
     ):
+        if levels := [data.level_names for data in slides if data.level_names]:
+            raise ValueError(f"Expected slides without levels, got {', '.join(levels[0])}")
         self.slides, self.rows, self.sources = slides, [], []
         for data in slides:
             rows = np.flatnonzero(data.core.numpy())
@@ -162,9 +165,12 @@ class NeighborPairLoader(DataLoader[TissueData]):
             )
         share = 1 + len(KINDS[negatives])
         sizes = [
-            None if lengths is None else n[rows][source.query]
+            n[rows][source.query]
             for n, rows, source in zip(
-                lengths or [None] * len(slides), self.rows, self.sources, strict=True
+                lengths or [np.zeros(data.num_nodes, dtype=np.int64) for data in slides],
+                self.rows,
+                self.sources,
+                strict=True,
             )
         ]
         limit = None if max_pairs is None else max(1, max_pairs // share)
@@ -181,7 +187,7 @@ class NeighborPairLoader(DataLoader[TissueData]):
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def batch(self, chosen: tuple[int, int, NDArray[np.int64]]) -> TissueData:
+    def batch(self, chosen: Any) -> TissueData:
         """The batch of some pairs of neighbours.
 
         Args:
@@ -193,8 +199,7 @@ class NeighborPairLoader(DataLoader[TissueData]):
         ends = np.stack([pairs.first, pairs.second])
         cells, index = np.unique(ends, return_inverse=True)
         rows = torch.from_numpy(self.rows[slide][cells])
-        tile = cut_tile(data, rows, 0) if not data.level_names else data.subgraph(rows)
-        tile = fill_tile(tile, data, slide)
+        tile = fill_tile(cut_tile(data, rows, 0), data, slide)
         tile.pair_index = torch.from_numpy(index.reshape(ends.shape))
         tile.pair_label = torch.from_numpy((pairs.kind == NEIGHBOR).astype(np.float32))
         tile.pair_kind = torch.from_numpy(pairs.kind)
@@ -207,7 +212,7 @@ class _PairSampler(SeededSampler[tuple[int, int, NDArray[np.int64]]]):
     def __init__(
         self,
         counts: Sequence[int],
-        lengths: Sequence[NDArray[np.integer] | None],
+        lengths: Sequence[NDArray[np.integer]],
         size: int,
         limit: int | None,
         shuffle: bool,
@@ -229,8 +234,7 @@ class _PairSampler(SeededSampler[tuple[int, int, NDArray[np.int64]]]):
             length = self.lengths[slide]
             for start in range(0, taken, self.size * _WINDOW):
                 window = order[start : start + self.size * _WINDOW]
-                if length is not None:
-                    window = window[np.argsort(length[window], kind="stable")]
+                window = window[np.argsort(length[window], kind="stable")]
                 batches += [
                     (slide, epoch, window[i : i + self.size])
                     for i in range(0, len(window), self.size)
@@ -247,10 +251,12 @@ def _among(data: TissueData, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(ends[:, (ends >= 0).all(axis=0)])
 
 
-def _bins(pos: NDArray[np.float64], width: float) -> tuple[NDArray[np.int64], ...]:
+def _bins(
+    pos: NDArray[np.float64], width: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Cells in square bins: the bin of each along x and y, cells by bin, and where bins start."""
-    at = ((pos - pos.min(0)) // width).astype(np.int64)
-    shape = at.max(0) + 1
+    at = ((pos - pos.min(0, initial=np.inf)) // width).astype(np.int64)
+    shape = at.max(0, initial=0) + 1
     code = at[:, 0] * shape[1] + at[:, 1]
     order = np.argsort(code, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=int(shape.prod())))])
@@ -260,7 +266,7 @@ def _bins(pos: NDArray[np.float64], width: float) -> tuple[NDArray[np.int64], ..
 @njit(cache=True, nogil=True)
 def _allowed(
     i: int,
-    j: int,
+    j: np.int64,
     kind: int,
     neighbor: np.ndarray,
     pos: np.ndarray,
@@ -345,9 +351,9 @@ def _others(
             found[item] = chosen[count - 1]
             continue
         candidates, known = (near if kind == RING else np.arange(num)), 0
-        for j in candidates:
-            if _allowed(i, j, kind, own, pos, inner, outer):
-                candidates[known] = j
+        for cell in candidates:
+            if _allowed(i, cell, kind, own, pos, inner, outer):
+                candidates[known] = cell
                 known += 1
         for c in range(min(wanted, known)):
             state += STEP

@@ -60,17 +60,6 @@ class CellSequences(NamedTuple):
         row = torch.arange(len(self.tokens), device=hidden.device).repeat(self.start.size(1))
         return hidden[row[:, None], places], real
 
-    def position(self) -> Tensor:
-        """Position of each token within its own cell, ``[B, L]``: the two cells become alike.
-
-        ``[CLS]`` is 0, metadata and genes follow, ``[SEP]`` is the last of its cell.
-        """
-        place = torch.arange(self.tokens.size(1), device=self.tokens.device)
-        if self.start.size(1) == 1:
-            return place.expand_as(self.tokens)
-        shift = self.start[:, 1:] - self.start[:, :1]
-        return torch.where(self.token_type == 2, place - shift, place)
-
 
 def cell_sequences(
     gene_ids: Tensor,

@@ -66,9 +66,3 @@ def test_single_cells_are_padded_to_the_longest():
     assert genes[real].tolist() == [300, 100, 101]
     with pytest.raises(ValueError, match="room for genes, got 3"):
         cell_sequences(ragged(3, 0, 1), meta, MARKS, cells, max_len=3)
-
-
-def test_positions_within_cells_do_not_know_the_other_cell():
-    short, long = pair(3, 2).position()[0], pair(30, 2).position()[0]
-    assert short.tolist() == [*range(9), 1, 2, 3, 4, 5, 6, 7]
-    assert long[-7:].tolist() == short[-7:].tolist()

@@ -1,0 +1,249 @@
+"""``SpatialFormer``: an encoder of one cell or two, with heads for tokens, genes and cells."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch_geometric.data import Data
+
+from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert.counts import as_scipy
+from spatiagraph.data.loader import NeighborPairLoader, TileLoader
+from spatiagraph.data.loader.neighbor_pairs import Negatives
+from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import Recipe
+from spatiagraph.data.slide import Slide
+from spatiagraph.data.tokens import CellSequences, Marks, cell_sequences
+from spatiagraph.data.vocabulary import GeneVocabulary
+from spatiagraph.heads.gene_pairs import GenePairHead, PairKind
+from spatiagraph.models.base import SlideModel
+from spatiagraph.models.spatialformer.labels import colocalized_codes, metadata_ids
+from spatiagraph.models.spatialformer.size import SIZES
+from spatiagraph.models.spatialformer.vocabulary import (
+    FIELDS,
+    spatialformer_recipe,
+    spatialformer_vocabulary,
+)
+from spatiagraph.nn.cell_graph import Embeddings
+from spatiagraph.nn.squeezeformer import Squeezeformer
+
+_AT_ONCE = 512  # cells embedded together
+
+
+class SpatialFormer(SlideModel):
+    """Encoder of cells as ranked genes, one at a time or two side by side.
+
+    `"SpatialFormer: Universal Spatial Representation Learning from Subcellular Molecular to
+    Multicellular Landscapes" <https://www.biorxiv.org/content/10.1101/2025.01.18.633701>`_. Three
+    heads share it: one names tokens that were hidden, one scores pairs of genes of a cell, and one
+    says whether two cells are neighbours. The embedding of a cell is its ``[CLS]``, alone.
+
+    Args:
+        recipe: Of :func:`~spatiagraph.models.spatialformer_recipe`: its panel is a vocabulary.
+        channels: Size of each token, :math:`D`.
+        num_layers: Blocks of the encoder.
+        heads: Attention heads.
+        max_len: Longest sequence.
+        dropout: Dropout everywhere, and how often a branch of a sequence is left out.
+        pair_head: Of pairs of genes, see :class:`~spatiagraph.heads.GenePairHead`.
+        metadata: Field (condition, tissue, species, assay) → its token, for cells that say nothing
+            else.
+        columns: Field → column of ``obs`` that has the token of each cell.
+        negatives: Pairs of cells that are no neighbours, see
+            :class:`~spatiagraph.data.loader.PairSource`.
+
+    Raises:
+        ValueError: If the recipe has no vocabulary or no tokens, or metadata are no tokens of it.
+    """
+
+    name = "spatialformer"
+    tile_size = 64
+    least_tile = 64
+    num_steps = 1000
+    weight_decay = 0.1
+    num_hops = 1
+    reads_molecules = True
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        channels: int = 64,
+        num_layers: int = 2,
+        heads: int = 8,
+        *,
+        max_len: int = 500,
+        dropout: float = 0.1,
+        pair_head: PairKind = "bilinear",
+        metadata: Mapping[str, str] | None = None,
+        columns: Mapping[str, str] | None = None,
+        negatives: Negatives = "uniform",
+    ):
+        super().__init__()
+        vocabulary = recipe.panel
+        if not isinstance(vocabulary, GeneVocabulary) or recipe.tokens is None or recipe.levels:
+            raise ValueError(
+                "Expected a recipe of a GeneVocabulary with ranked tokens and no levels: "
+                "spatialformer_recipe makes one"
+            )
+        self.recipe, self.vocabulary = recipe, vocabulary
+        self.max_len, self.negatives, self.columns = max_len, negatives, dict(columns or {})
+        given = {"condition": "Healthy", "tissue": "Lung", "species": "Human", "assay": "Xenium"}
+        self.metadata = {**given, **(metadata or {})}
+        if unknown := sorted({*self.metadata, *self.columns} - set(FIELDS)):
+            raise ValueError(f"Expected metadata of {', '.join(FIELDS)}, got {', '.join(unknown)}")
+        self.marks = Marks(*(vocabulary.token(name) for name in ("[PAD]", "[CLS]", "[SEP]")))
+        self.mask_id = vocabulary.token("[MASK]")
+        for field in FIELDS:
+            vocabulary.token(self.metadata[field])
+        self.tokens = nn.Embedding(vocabulary.num_tokens, channels, padding_idx=self.marks.pad)
+        self.token_type = nn.Embedding(3, channels, padding_idx=0)
+        self.genes = nn.Embedding(vocabulary.num_tokens, channels, padding_idx=self.marks.pad)
+        nn.init.zeros_(self.genes.weight)
+        self.norm, self.dropout = nn.LayerNorm(channels), nn.Dropout(dropout)
+        self.encoder = Squeezeformer(
+            channels, num_layers, heads, dropout=dropout, drop_path=dropout
+        )
+        self.token_head = nn.Linear(channels, vocabulary.num_tokens)
+        self.cell_head = nn.Linear(channels, 2, bias=False)
+        self.gene_head = GenePairHead(channels, kind=pair_head)
+
+    @classmethod
+    def from_options(  # type: ignore[override]
+        cls,
+        slides: Sequence[Slide],
+        *,
+        preset: str = "tiny",
+        channels: int | None = None,
+        num_genes: int | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Model that fits some slides, by the options of the command line.
+
+        Args:
+            slides: The slides to be trained on.
+            preset: ``"tiny"`` or ``"base"``.
+            channels: Size of each token; that of the preset when ``None``.
+            num_genes: Most variable genes to read; all of them when ``None``.
+            seed: Seed of the starting weights.
+
+        Raises:
+            ValueError: If there is no such preset, or slides hold no counts.
+        """
+        if preset not in SIZES:
+            raise ValueError(f"Expected 'preset' {', '.join(SIZES)}, got {preset!r}")
+        symbols = GenePanel.from_slides(slides, num_genes=num_genes).symbols
+        vocabulary = spatialformer_vocabulary(symbols).fitted(slides)
+        torch.manual_seed(seed)
+        size = {**SIZES[preset], **({} if channels is None else {"channels": channels})}
+        return cls(spatialformer_recipe(vocabulary), **size)
+
+    @torch.no_grad()
+    def set_gene_table(self, table: Tensor) -> None:
+        """Take what genes are from somewhere else, on top of what the model learns of them.
+
+        Rows are scaled to the mean length of those of the token table, so that neither drowns the
+        other; genes whose row is zero have none.
+
+        Args:
+            table: One row per gene of the vocabulary, ``[G, D]``.
+
+        Raises:
+            ValueError: If it has another shape, no row, or is not finite.
+        """
+        genes = self.vocabulary.ranges["gene"]
+        size = [len(genes), self.genes.embedding_dim]
+        if list(table.shape) != size or not bool(table.isfinite().all()):
+            raise ValueError(f"Expected a finite gene table {size}, got {list(table.shape)}")
+        length = table.float().norm(dim=1)
+        if not bool((length > 0).any()):
+            raise ValueError("Expected a gene table with rows, got zeros")
+        usual = self.tokens.weight[genes.start : genes.stop].norm(dim=1).mean()
+        scaled = table.float() * usual.cpu() / length[length > 0].mean()
+        self.genes.weight[genes.start : genes.stop] = scaled.to(self.genes.weight)
+
+    def prepare(
+        self, slide: Slide, *, device: str | torch.device = "cpu", learn: bool = False
+    ) -> TissueData:
+        """Ranked genes and metadata; to learn from, also which genes lie together in each cell.
+
+        Args:
+            slide: The slide; without molecules in cells, no pairs of genes are learned.
+            device: Not used: nothing is frozen.
+            learn: Add pairs of genes, so that batches are pairs of cells.
+
+        Raises:
+            ValueError: If the slide does not fit the vocabulary, has cells without any gene of it,
+                or values that are no tokens in a column of metadata.
+        """
+        data = self.recipe(slide)
+        empty = np.flatnonzero(np.asarray(as_scipy(data.x).sum(axis=1)).ravel() == 0)
+        if len(empty):
+            names = ", ".join(map(str, slide.adata.obs_names[empty[:5]]))
+            raise ValueError(
+                f"Expected genes of the vocabulary in every cell of slide {slide.slide_id!r}, got "
+                f"none in {len(empty)} (first: {names}): leave these cells out"
+            )
+        data.put("cell", meta_ids=metadata_ids(slide, self.vocabulary, self.metadata, self.columns))
+        if learn:
+            data.put("cell", colocalized=colocalized_codes(slide, self.vocabulary))
+        return data
+
+    def batches(
+        self,
+        slides: Sequence[TissueData],
+        tile_size: int | None = None,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> DataLoader[TissueData]:
+        """Pairs of cells of slides that were prepared to learn from, else cells in turn.
+
+        An epoch has two pairs for each cell, one of neighbours; ``tile_size`` counts pairs.
+        """
+        size = self.tile_size if tile_size is None else tile_size
+        if not all("colocalized" in data for data in slides):
+            return TileLoader(slides, min(size, _AT_ONCE), 0, num_workers=num_workers)
+        return NeighborPairLoader(
+            slides,
+            size,
+            negatives=self.negatives,
+            max_pairs=2 * sum(int(data.core.sum()) for data in slides),
+            lengths=[data.x.crow_indices().diff().numpy() for data in slides],
+            shuffle=shuffle,
+            seed=seed,
+            num_workers=num_workers,
+        )
+
+    def inputs(self, batch: Data) -> tuple[Any, ...]:
+        """The cells of a batch, each alone."""
+        return (self.sequences(batch, torch.arange(batch.num_nodes, device=batch.core.device)),)
+
+    def sequences(self, batch: Data, first: Tensor, second: Tensor | None = None) -> CellSequences:
+        """Sequences of some cells of a batch, or of pairs of them.
+
+        Args:
+            batch: A batch.
+            first: Rows of the first cells, ``[B]``.
+            second: Rows of the second cells, ``[B]``.
+        """
+        return cell_sequences(
+            batch.gene_ids, batch.meta_ids, self.marks, first, second, max_len=self.max_len
+        )
+
+    def encode(self, sequences: CellSequences) -> Tensor:
+        """Tokens in context, ``[B, L, D]``."""
+        h = self.tokens(sequences.tokens) + self.genes(sequences.tokens)
+        h = self.norm(self.dropout(h + self.token_type(sequences.token_type)))
+        return self.encoder(h, sequences.mask)
+
+    def neighbor_logit(self, sequences: CellSequences) -> Tensor:
+        """Log-odds that the two cells of each sequence are neighbours, ``[B]``."""
+        logits = self.cell_head(self.encode(sequences)[:, 0])
+        return logits[:, 1] - logits[:, 0]
+
+    def forward(self, sequences: CellSequences) -> Embeddings:
+        return Embeddings(self.encode(sequences)[:, 0], ())

@@ -1,0 +1,275 @@
+"""SpatialFormer: sizes, tokens, embeddings, saving, and that it learns what can be learned."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+from sklearn.metrics import roc_auc_score
+from torch.testing import assert_close
+from typer.testing import CliRunner
+
+import spatiagraph as sg
+from spatiagraph.cli import app
+from spatiagraph.data.loader import PairSource
+from spatiagraph.data.recipe import Recipe
+from spatiagraph.inference import score_neighbors
+from spatiagraph.inference.neighbor_scores import cell_batch
+from spatiagraph.models import (
+    SlideModel,
+    SpatialFormer,
+    spatialformer_base,
+    spatialformer_recipe,
+    spatialformer_tiny,
+    spatialformer_vocabulary,
+)
+from spatiagraph.tasks import SpatialFormerPretraining
+
+
+def named(num_genes):
+    return spatialformer_vocabulary([f"G{i:04d}" for i in range(num_genes)])
+
+
+def slide_of(counts, pos, genes=None, **options):
+    counts = csr_matrix(np.asarray(counts, dtype=np.float32))
+    names = [f"c{i}" for i in range(counts.shape[0])]
+    genes = [f"G{i:04d}" for i in range(counts.shape[1])] if genes is None else list(genes)
+    adata = AnnData(counts, pd.DataFrame(index=names), pd.DataFrame(index=genes))
+    adata.obsm["spatial"] = np.asarray(pos, dtype=float)
+    return sg.Slide(adata, assume_um=True, **options)
+
+
+@pytest.fixture(scope="module")
+def slide():
+    """Cells with molecules, of which two genes lie together."""
+    slide = sg.make_tissue(300, num_genes=40, image=None, seed=0)
+    rng = np.random.default_rng(0)
+    entries = slide.counts.tocoo()
+    cell, gene = (np.repeat(rows, entries.data.astype(int)) for rows in (entries.row, entries.col))
+    pos = slide.pos[cell] + rng.normal(0, 2, (len(cell), 2))
+    table = pd.DataFrame(pos, columns=["x_um", "y_um"])
+    table["gene"] = np.array(slide.symbols)[gene]
+    table["cell_id"] = slide.adata.obs_names.to_numpy()[cell]
+    return sg.Slide(slide.adata, transcripts=table)
+
+
+@pytest.fixture
+def model(slide):
+    return SpatialFormer.from_options([slide], channels=32)
+
+
+@pytest.mark.parametrize(
+    ("make", "num_genes", "options", "size"),
+    [
+        (spatialformer_base, 1922, {}, 53_205_409),
+        (spatialformer_base, 1922, {"pair_head": "additive"}, 53_075_361),
+        (spatialformer_tiny, 32, {}, 190_719),
+    ],
+)
+def test_sizes_to_the_parameter(make, num_genes, options, size):
+    """SpatialFormer facts F1 and F2: the whole model, with three uncertainties."""
+    with torch.device("meta"):
+        task = SpatialFormerPretraining(make(spatialformer_recipe(named(num_genes)), **options))
+    assert sum(p.numel() for p in task.parameters()) == size
+    assert task.model.vocabulary.num_tokens == num_genes + 28
+
+
+def test_tokens_have_the_published_ids():
+    vocabulary = named(1922)
+    assert vocabulary.token("[PAD]") == 0
+    assert [vocabulary.token(t) for t in ("Human", "Merfish", "Lung", "Healthy")] == [3, 5, 8, 25]
+    assert vocabulary.ranges["gene"] == range(27, 1949)
+    assert vocabulary.token("[SEP]") == 1949
+
+
+FIVE = [[10, 2, 0, 4, 4], [1, 1, 1, 1, 0]]
+
+
+def ranked(counts, genes="ABCDE", fitted=True, vocabulary="ABCDE"):
+    slide = slide_of(counts, [(0, 0), (8, 0)], genes)
+    known = spatialformer_vocabulary(list(vocabulary))
+    if fitted:
+        known = known.fitted([slide_of(FIVE, [(0, 0), (8, 0)], "ABCDE")])
+    batch = cell_batch(spatialformer_recipe(known)(slide), torch.arange(2))
+    ptr, ids = batch.gene_ids.crow_indices().tolist(), batch.gene_ids.values() - 27
+    names = [
+        "".join(known.symbols[i] for i in ids[a:b]) for a, b in zip(ptr, ptr[1:], strict=False)
+    ]
+    return known, names
+
+
+def test_genes_are_ranked_relative_to_their_usual_level():
+    """SpatialFormer fact F5."""
+    known, names = ranked(FIVE)
+    assert_close(list(known.medians), [3750.0, 1750.0, 2500.0, 2250.0, 2000.0], rtol=0.005, atol=0)
+    assert names == ["AEDB", "BDCA"]
+    assert ranked(FIVE, fitted=False)[1] == ["ADEB", "ABCD"]
+
+
+def test_ranks_know_neither_depth_nor_columns_nor_other_genes():
+    """SpatialFormer fact F6."""
+    expected = ranked(FIVE)[1]
+    counts = np.array(FIVE)
+    assert ranked(counts * [[7], [3]])[1] == expected
+    assert ranked(counts[:, [3, 0, 4, 2, 1]], "DAECB")[1] == expected
+    more = np.hstack([counts, [[0, 9], [0, 1]]])
+    assert ranked(more, "ABCDEFX")[1] == expected
+
+
+def test_embeddings_depend_on_the_cell_alone(slide, model):
+    """SpatialFormer facts F7 and F8, of the whole model."""
+    model.eval()
+    data = model.prepare(slide)
+    rows = torch.arange(20)
+    together = model(*model.inputs(cell_batch(data, rows))).cell
+    for i in rows[:5]:
+        alone = model(*model.inputs(cell_batch(data, rows[i : i + 1]))).cell
+        assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+    batch = cell_batch(data, rows)
+    sequences = model.sequences(batch, rows[:10], rows[10:])
+    longer = sequences._replace(
+        **{
+            name: torch.nn.functional.pad(getattr(sequences, name), (0, 17))
+            for name in ("tokens", "token_type", "mask", "gene_mask")
+        }
+    )
+    width, real = sequences.tokens.size(1), sequences.mask
+    assert_close(
+        model.encode(longer)[:, :width][real], model.encode(sequences)[real], atol=1e-5, rtol=0
+    )
+
+
+def test_scores_of_both_orders_are_symmetric(slide, model):
+    """SpatialFormer fact F12."""
+    pairs = np.random.default_rng(0).integers(0, 300, (40, 2))
+    options = {"device": "cpu", "batch_size": 16}
+    one = score_neighbors(model, slide, pairs, both_orders=False, **options)
+    other = score_neighbors(model, slide, pairs[:, ::-1], both_orders=False, **options)
+    assert np.abs(one - other).max() > 1e-3
+    both = score_neighbors(model, slide, pairs, **options)
+    assert np.array_equal(both, score_neighbors(model, slide, pairs[:, ::-1], **options))
+    np.testing.assert_allclose(both, (one + other) / 2, atol=1e-5)
+    with pytest.raises(ValueError, match="300 cells, got 0…300"):
+        score_neighbors(model, slide, [[0, 300]])
+
+
+def test_saved_models_are_as_they_were(slide, model, tmp_path):
+    """SpatialFormer fact F27."""
+    expected = sg.embed(model, slide, device="cpu", progress=False).obsm["X_spatialformer"]
+    again = SlideModel.from_pretrained(model.save_pretrained(tmp_path / "model"))
+    assert again.vocabulary == model.vocabulary
+    assert again.vocabulary.medians is not None
+    found = sg.embed(again, slide, device="cpu", progress=False).obsm["X_spatialformer"]
+    assert np.array_equal(expected, found)
+    other = spatialformer_tiny(spatialformer_recipe(named(50)), channels=32)
+    with pytest.raises(ValueError, match="genes of slide"):
+        other.prepare(slide)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace(f'"{slide.symbols[0]}"', '"OTHER"'))
+    with pytest.raises(ValueError, match="was changed"):
+        SlideModel.from_pretrained(tmp_path / "model")
+
+
+def test_metadata_are_tokens_of_the_model_or_of_each_cell(slide, model):
+    data = model.prepare(slide)
+    names = [model.metadata[f] for f in ("condition", "tissue", "species", "assay")]
+    assert data.meta_ids[0].tolist() == [model.vocabulary.token(name) for name in names]
+    slide = sg.Slide(slide.adata.copy())
+    slide.adata.obs["organ"] = ["Skin", "Colon"] * 150
+    own = spatialformer_tiny(model.recipe, columns={"tissue": "organ"}, metadata={"assay": "CosMx"})
+    ids = own.prepare(slide).meta_ids
+    assert ids[0].tolist() == [25, own.vocabulary.token("Skin"), 3, 7]
+    assert ids[1, 1] == own.vocabulary.token("Colon")
+    slide.adata.obs["organ"] = "Toe"
+    with pytest.raises(ValueError, match="got 'Toe'"):
+        own.prepare(slide)
+    with pytest.raises(ValueError, match="condition, tissue, species, assay, got organ"):
+        spatialformer_tiny(model.recipe, columns={"organ": "organ"})
+    with pytest.raises(ValueError, match="spatialformer_recipe makes one"):
+        SpatialFormer(Recipe(sg.GenePanel(["A", "B"])))
+
+
+def test_a_gene_table_is_scaled_to_the_tokens(model):
+    genes = model.vocabulary.ranges["gene"]
+    table = torch.randn(len(genes), 32)
+    table[3] = 0
+    model.set_gene_table(100 * table)
+    rows = model.genes.weight[genes.start : genes.stop]
+    usual = model.tokens.weight[genes.start : genes.stop].norm(dim=1).mean()
+    assert_close(rows.norm(dim=1).sum() / (len(genes) - 1), usual)
+    assert_close(rows[3], torch.zeros(32))
+    assert not model.genes.weight[: genes.start].any()
+    with pytest.raises(ValueError, match="a finite gene table"):
+        model.set_gene_table(torch.randn(len(genes), 16))
+
+
+def test_cells_without_genes_of_the_vocabulary_are_named(model):
+    genes = [*model.vocabulary.symbols[:5], "OTHER"]
+    counts = np.ones((3, 6))
+    counts[1, :5] = 0
+    with pytest.raises(ValueError, match="none in 1 .first: c1."):
+        model.prepare(slide_of(counts, [(0, 0), (9, 0), (18, 0)], genes))
+
+
+def test_the_command_line_trains_and_embeds_with_it(slide, tmp_path):
+    slide.adata.write_h5ad(tmp_path / "slide.h5ad")
+    run = CliRunner()
+    fit = ["fit", str(tmp_path / "slide.h5ad"), "--model", "spatialformer", "--steps", "2"]
+    options = ["--channels", "16", "--accelerator", "cpu", "--out", str(tmp_path / "run")]
+    done = run.invoke(app, [*fit, *options])
+    assert done.exit_code == 0, done.output
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert {"tokens", "cell_pairs"} <= set(history)
+    out = str(tmp_path / "out.h5ad")
+    done = run.invoke(app, ["embed", str(tmp_path / "run"), str(tmp_path / "slide.h5ad"),
+                            "--out", out, "--device", "cpu"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+COUPLES = 5
+
+
+def dimers(num_couples, seed, shuffled=False, markers=3):
+    """Partners of ten types 15 µm apart, couples far from each other; markers tell the type."""
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(num_couples**0.5))
+    centre = 90.0 * np.stack(np.divmod(np.arange(num_couples), side), axis=1)
+    couple = rng.integers(0, COUPLES, num_couples)
+    angle = rng.uniform(0, 2 * np.pi, num_couples)
+    half = 7.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    pos = np.concatenate([centre - half, centre + half])
+    kind = np.concatenate([2 * couple, 2 * couple + 1])
+    rate = np.full((2 * num_couples, 10 * markers + 20), 0.02)
+    rate[:, 10 * markers :] = rng.uniform(0.2, 2, 20)
+    for m in range(markers):
+        rate[np.arange(len(kind)), markers * kind + m] = 5.0
+    counts = rng.poisson(rate)
+    counts[counts.sum(1) == 0, -1] = 1
+    if shuffled:
+        order = rng.permutation(len(pos))
+        counts, kind = counts[order], kind[order]
+    return slide_of(counts, pos, slide_id=f"s{seed}{shuffled}"), kind
+
+
+def auroc(model, slide):
+    """Neighbours against uniform others, both orders averaged."""
+    data = model.prepare(slide)
+    pairs = PairSource(torch.stack(list(data.edge_index)), torch.from_numpy(slide.pos))
+    drawn = pairs.draw(np.arange(len(pairs)))
+    score = score_neighbors(model, data, np.stack([drawn.first, drawn.second], 1), device="cpu")
+    return roc_auc_score(drawn.kind == 0, score)
+
+
+@pytest.mark.slow
+def test_partners_are_found_as_well_as_they_can_be():
+    """SpatialFormer fact F26: at most 0.95, since one in ten others is of the partner's type."""
+    (train, _), (test, _) = dimers(600, 0), dimers(400, 1)
+    found = []
+    for slide in (train, dimers(600, 0, shuffled=True)[0]):
+        model = SpatialFormer.from_options([slide], seed=0)
+        task = SpatialFormerPretraining(model, faded=())
+        sg.fit(model, slide, task=task, max_steps=500, progress=False, accelerator="cpu")
+        found.append(auroc(model, test))
+    assert found[0] > 0.90
+    assert 0.45 < found[1] < 0.55
