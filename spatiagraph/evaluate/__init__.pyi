@@ -69,6 +69,9 @@ from .cross_modal import score_retrieval as score_retrieval
 from .entries import EntrySplit as EntrySplit
 from .entries import score_entry_imputation as score_entry_imputation
 from .extractors import extract_features as extract_features
+from .gene_pair_effects import (
+    gene_pair_effects as gene_pair_effects,
+)
 from .generation import (
     frechet_distance as frechet_distance,
 )

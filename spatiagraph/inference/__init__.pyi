@@ -3,6 +3,7 @@ from . import domains as domains
 from . import donors as donors
 from . import embedded as embedded
 from . import embedding as embedding
+from . import gene_pair_deletion as gene_pair_deletion
 from . import generated as generated
 from . import generating as generating
 from . import imputing as imputing
@@ -21,6 +22,7 @@ from .domains import known_labels as known_labels
 from .donors import score_donors as score_donors
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
+from .gene_pair_deletion import perturb_gene_pairs as perturb_gene_pairs
 from .generated import GeneratedImages as GeneratedImages
 from .generating import control_cells as control_cells
 from .generating import generate as generate

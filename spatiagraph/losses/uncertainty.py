@@ -6,10 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatiagraph.nn.config import Configurable
 
-
-class UncertaintyWeights(Configurable):
+class UncertaintyWeights(nn.Module):
     r"""Sum of terms with homoscedastic uncertainties, with some that fade over training.
 
     .. math::

@@ -6,13 +6,11 @@ import pytest
 import torch
 from anndata import AnnData
 from scipy.sparse import csr_matrix
-from sklearn.metrics import roc_auc_score
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
 import spatiagraph as sg
 from spatiagraph.cli import app
-from spatiagraph.data.loader import PairSource
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.inference import score_neighbors
 from spatiagraph.inference.neighbor_scores import cell_batch
@@ -225,51 +223,3 @@ def test_the_command_line_trains_and_embeds_with_it(slide, tmp_path):
     done = run.invoke(app, ["embed", str(tmp_path / "run"), str(tmp_path / "slide.h5ad"),
                             "--out", out, "--device", "cpu"])  # fmt: skip
     assert done.exit_code == 0, done.output
-
-
-COUPLES = 5
-
-
-def dimers(num_couples, seed, shuffled=False, markers=3):
-    """Partners of ten types 15 µm apart, couples far from each other; markers tell the type."""
-    rng = np.random.default_rng(seed)
-    side = int(np.ceil(num_couples**0.5))
-    centre = 90.0 * np.stack(np.divmod(np.arange(num_couples), side), axis=1)
-    couple = rng.integers(0, COUPLES, num_couples)
-    angle = rng.uniform(0, 2 * np.pi, num_couples)
-    half = 7.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    pos = np.concatenate([centre - half, centre + half])
-    kind = np.concatenate([2 * couple, 2 * couple + 1])
-    rate = np.full((2 * num_couples, 10 * markers + 20), 0.02)
-    rate[:, 10 * markers :] = rng.uniform(0.2, 2, 20)
-    for m in range(markers):
-        rate[np.arange(len(kind)), markers * kind + m] = 5.0
-    counts = rng.poisson(rate)
-    counts[counts.sum(1) == 0, -1] = 1
-    if shuffled:
-        order = rng.permutation(len(pos))
-        counts, kind = counts[order], kind[order]
-    return slide_of(counts, pos, slide_id=f"s{seed}{shuffled}"), kind
-
-
-def auroc(model, slide):
-    """Neighbours against uniform others, both orders averaged."""
-    data = model.prepare(slide)
-    pairs = PairSource(torch.stack(list(data.edge_index)), torch.from_numpy(slide.pos))
-    drawn = pairs.draw(np.arange(len(pairs)))
-    score = score_neighbors(model, data, np.stack([drawn.first, drawn.second], 1), device="cpu")
-    return roc_auc_score(drawn.kind == 0, score)
-
-
-@pytest.mark.slow
-def test_partners_are_found_as_well_as_they_can_be():
-    """SpatialFormer fact F26: at most 0.95, since one in ten others is of the partner's type."""
-    (train, _), (test, _) = dimers(600, 0), dimers(400, 1)
-    found = []
-    for slide in (train, dimers(600, 0, shuffled=True)[0]):
-        model = SpatialFormer.from_options([slide], seed=0)
-        task = SpatialFormerPretraining(model, faded=())
-        sg.fit(model, slide, task=task, max_steps=500, progress=False, accelerator="cpu")
-        found.append(auroc(model, test))
-    assert found[0] > 0.90
-    assert 0.45 < found[1] < 0.55

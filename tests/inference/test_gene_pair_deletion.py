@@ -1,0 +1,136 @@
+"""Genes taken from two cells in pairs: the grid, its effects, and their tests."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
+
+import spatiagraph as sg
+from spatiagraph.data.convert.counts import ragged_tensor
+from spatiagraph.data.tokens import Marks, cell_sequences
+from spatiagraph.evaluate import gene_pair_effects
+from spatiagraph.inference import perturb_gene_pairs
+from spatiagraph.inference.gene_pair_deletion import gene_pair_grid, without_genes
+from spatiagraph.models import SpatialFormer
+
+MARKS = Marks(0, 1, 99)
+
+
+def pair(n1, n2):
+    ids = ragged_tensor(np.arange(100, 100 + n1 + n2), np.array([0, n1, n1 + n2]))
+    meta = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24]])
+    return cell_sequences(ids, meta, MARKS, torch.tensor([0]), torch.tensor([1]))
+
+
+def naive(sequences, i, j):
+    """Tokens and types without two places, by hand."""
+    gone = {int(sequences.start[0, 0]) + i, int(sequences.start[0, 1]) + j}
+    kept = [k for k in range(sequences.tokens.size(1)) if k not in gone]
+    return sequences.tokens[0, kept].tolist(), sequences.token_type[0, kept].tolist()
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(2, 3), (1, 1), (5, 4)])
+def test_the_grid_of_deletions_is_that_of_a_loop(n1, n2):
+    """SpatialFormer fact F20."""
+    sequences = pair(n1, n2)
+    a, b = torch.arange(n1).repeat_interleave(n2), torch.arange(n2).repeat(n1)
+    found = without_genes(sequences, a, b)
+    assert found.tokens.shape == (n1 * n2, n1 + n2 + 9)
+    for row, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        tokens, types = naive(sequences, i, j)
+        assert found.tokens[row].tolist() == tokens
+        assert found.token_type[row].tolist() == types
+        assert [t for t in tokens if t < 100] == [1, 11, 12, 13, 14, 99, 21, 22, 23, 24, 99]
+    genes, real = found.take_genes(found.tokens)
+    assert (genes[real] >= 100).all()
+    assert real.sum() == n1 * n2 * (n1 + n2 - 2)
+
+
+@pytest.mark.parametrize("mask_id", [None, 2])
+def test_effects_of_a_sum_of_genes_have_no_interaction(mask_id):
+    """SpatialFormer fact F20."""
+    weight = torch.zeros(200, dtype=torch.float64)
+    weight[100:] = torch.randn(100, generator=torch.Generator().manual_seed(0)).double()
+    sequences = pair(4, 6)
+    grid = gene_pair_grid(lambda s: weight[s.tokens].sum(1), sequences, mask_id=mask_id)
+    a, b = weight[100:104], weight[104:110]
+    assert_close(grid.both, -(a[:, None] + b))
+    assert_close(grid.interaction, torch.zeros(4, 6, dtype=torch.float64))
+    few = gene_pair_grid(lambda s: weight[s.tokens].sum(1), sequences, max_tokens=50)
+    assert_close(few.both, grid.both)
+
+
+def effects(values, genes=("A", "B")):
+    return pd.DataFrame(
+        {"pair": range(len(values)), "gene_a": genes[0], "gene_b": genes[1], "effect": values}
+    )
+
+
+def test_the_test_is_one_tailed():
+    """SpatialFormer fact F18."""
+    (row,) = gene_pair_effects(effects([-0.02, -0.01, -0.03, 0.0]), min_support=3).itertuples()
+    assert_allclose((row.mean, row.t, row.p), (-0.015, -2.3238, 0.05136), atol=1e-4)
+    assert gene_pair_effects(effects([-0.02, -0.01]), min_support=2).empty
+
+
+def test_all_supported_pairs_are_corrected_for():
+    """SpatialFormer fact F18."""
+    rng = np.random.default_rng(0)
+    table = pd.concat([effects(rng.normal(-0.1, 1, 60), ("A", f"G{i}")) for i in range(300)])
+    table = pd.concat([table, effects(rng.normal(-1, 1, 60), ("A", "B"))], ignore_index=True)
+    found = gene_pair_effects(table)
+    assert len(found) == 301
+    best = found.iloc[0]
+    assert best["gene_b"] == "B"
+    assert_allclose(best["q"], best["p"] * 301)
+    assert (found["q"] >= found["p"]).all()
+
+
+def test_constant_effects_are_never_significant():
+    """SpatialFormer fact F20: with a score that knows nothing."""
+    zero = gene_pair_effects(effects(np.zeros(60)))
+    assert zero[["p", "q"]].to_numpy().tolist() == [[1.0, 1.0]]
+    both = pd.concat([effects(np.full(60, -0.1)), effects(np.r_[np.zeros(59), 1], ("A", "C"))])
+    found = gene_pair_effects(both).set_index("gene_b")
+    assert np.isnan(found.loc["B", "q"])
+    assert found.loc["C", "q"] == found.loc["C", "p"]
+
+
+def test_a_pair_of_cells_counts_once():
+    table = pd.concat([effects([1.0, 2, 3]), effects([3.0, 2, 5], ("B", "A"))])
+    (row,) = gene_pair_effects(table, ordered=False, min_support=2).itertuples()
+    assert (row.n, row.mean) == (3, pytest.approx(8 / 3))
+    assert len(gene_pair_effects(table, min_support=2)) == 2
+
+
+@pytest.fixture(scope="module")
+def slide():
+    return sg.make_tissue(100, num_genes=12, image=None, seed=0)
+
+
+def test_a_model_is_asked_and_answers_are_kept(slide, tmp_path):
+    model = SpatialFormer.from_options([slide], channels=16)
+    pairs = [[0, 1], [5, 9], [3, 4]]
+    table = perturb_gene_pairs(model, slide, pairs, device="cpu", max_tokens=2000)
+    genes = [np.array(slide.symbols)[slide.counts[i].indices] for i in range(2)]
+    first = table[table["pair"] == 0]
+    assert len(first) == len(genes[0]) * len(genes[1])
+    assert set(first["gene_a"]) == set(genes[0])
+    assert set(first["gene_b"]) == set(genes[1])
+    assert table["effect"].abs().max() > 1e-4
+
+    out = tmp_path / "kept"
+    perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)
+    (out / "000001.parquet").unlink()
+    again = perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)
+    pd.testing.assert_frame_equal(again, table, atol=1e-5)
+    with pytest.raises(ValueError, match="choose another"):
+        perturb_gene_pairs(model, slide, pairs, device="cpu", kind="mask", out=out)
+    probability = perturb_gene_pairs(model, slide, pairs[:1], score="probability", device="cpu")
+    assert probability["effect"].abs().max() < 1
+    with pytest.raises(ValueError, match="100 cells"):
+        perturb_gene_pairs(model, slide, [[0, 100]])
+    with pytest.raises(ValueError, match="'drop'"):
+        perturb_gene_pairs(model, slide, pairs, kind="drop")
