@@ -3,6 +3,7 @@ from . import convert as convert
 from . import crops as crops
 from . import feature_cache as feature_cache
 from . import gene_sets as gene_sets
+from . import gene_table as gene_table
 from . import image as image
 from . import joining as joining
 from . import labels as labels
@@ -32,6 +33,7 @@ from .crops import CropSource as CropSource
 from .feature_cache import FeatureCache as FeatureCache
 from .feature_cache import cache_key as cache_key
 from .gene_sets import read_gmt as read_gmt
+from .gene_table import GeneTable as GeneTable
 from .image import SlideImage as SlideImage
 from .joining import join_features as join_features
 from .labels import LabelSet as LabelSet

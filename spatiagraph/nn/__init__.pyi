@@ -34,6 +34,7 @@ from . import token_cell as token_cell
 from . import token_fusion as token_fusion
 from . import token_transformer as token_transformer
 from . import top_down as top_down
+from . import transcript_sage as transcript_sage
 from . import transformer as transformer
 from . import unet as unet
 from . import vector_tokens as vector_tokens
@@ -111,6 +112,7 @@ from .token_fusion import FusedTokens as FusedTokens
 from .token_fusion import TokenFusion as TokenFusion
 from .token_transformer import TokenTransformer as TokenTransformer
 from .top_down import TopDown as TopDown
+from .transcript_sage import TranscriptSAGE as TranscriptSAGE
 from .transformer import GraphTransformer as GraphTransformer
 from .transformer import GraphTransformerLayer as GraphTransformerLayer
 from .unet import VelocityUNet as VelocityUNet

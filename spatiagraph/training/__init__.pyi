@@ -3,6 +3,7 @@ from . import devices as devices
 from . import encoding as encoding
 from . import fitting as fitting
 from . import folder as folder
+from . import gene_table as gene_table
 from . import generating as generating
 from . import health as health
 from . import module as module
@@ -17,6 +18,9 @@ from . import validation as validation
 from .averaging import WarmAverage as WarmAverage
 from .encoding import encode_cells as encode_cells
 from .fitting import fit as fit
+from .gene_table import GeneTableFit as GeneTableFit
+from .gene_table import fit_gene_table as fit_gene_table
+from .gene_table import molecule_graph as molecule_graph
 from .generating import fit_generator as fit_generator
 from .health import effective_rank as effective_rank
 from .module import TaskModule as TaskModule
