@@ -1,14 +1,26 @@
-"""One layer of the SE(2) transformer: peak memory and time, beside every tensor of the equations.
+"""SToFM: one layer beside every tensor of its equations, and types and layers across mice.
 
-Forward and backward with 8 heads and 128 kernels, at 1,050 nodes (a published sub-slice) and 4,200.
-Each way runs in a process of its own, whose highest memory is read at the end.
+A layer goes forward and backward with 8 heads and 128 kernels, at 1,050 nodes (a published
+sub-slice) and 4,200. Each way runs in a process of its own, whose highest memory is read at the
+end. Types and layers of one mouse are told by a regression learned on the other, as SToFM was,
+after so many steps.
 """
 
+import functools
 import json
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+from scipy.sparse import vstack
+
+import spatiagraph as sg
+from spatiagraph.evaluate import neighbor_mean, score_transfer
+from spatiagraph.models import SToFM, SubSlices
+
+STEPS, SEEDS = (0, 300, 1000), (0, 1)
 
 SCRIPT = """
 import json, math, resource, sys, time
@@ -73,3 +85,52 @@ def test_bench_a_layer_keeps_no_kernel_of_all_pairs():
     assert plain["mb"] > 8 * ours["mb"]
     assert ours["seconds"] < plain["seconds"]
     assert large["mb"] < 4096
+
+
+@pytest.mark.benchmark
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("labels", ["cell_type", "domain"])
+def test_bench_one_mouse_to_another(real_data, labels):
+    slides = [
+        sg.read(real_data / f"starmap_mpfc/{name}.h5ad", mpp=0.1, slide_id=name, donor=name)
+        for name in ("BZ5", "BZ9")
+    ]
+    number = np.repeat([0, 1], [slide.num_cells for slide in slides])
+    pos = np.concatenate([slide.pos for slide in slides])
+    rule = SubSlices(partition="overlap", max_cells=300)
+
+    @functools.cache
+    def trained(mouse: int, steps: int, seed: int) -> dict[str, np.ndarray]:
+        model = SToFM.for_slides([slides[mouse]], slices=rule, seed=seed)
+        if steps:
+            options = {"max_steps": steps, "lr": 1e-3, "accelerator": "cpu", "seed": seed}
+            sg.fit(model, slides[mouse], progress=False, **options)
+        found = [sg.embed(model, slide[:], progress=False).obsm for slide in slides]
+        return {k: np.concatenate([o[k] for o in found]) for k in ("X_stofm", "X_stofm_cell")}
+
+    def of(train, steps, seed, key="X_stofm"):
+        return trained(int(not train[0]), steps, seed)[key]
+
+    made = {
+        "cells": lambda train: of(train, 0, 0, "X_stofm_cell"),
+        "cells_nbr15": lambda train: neighbor_mean(
+            of(train, 0, 0, "X_stofm_cell"), pos, 15, number
+        ),
+    }
+    for steps in STEPS:
+        for seed in SEEDS:
+            made[f"stofm_{steps}_{seed}"] = functools.partial(of, steps=steps, seed=seed)
+    table = score_transfer(
+        made,
+        vstack([slide.counts for slide in slides]).tocsr(),
+        pos,
+        pd.concat([slide.adata.obs[labels].astype(object) for slide in slides], ignore_index=True),
+        donor=np.repeat(["BZ5", "BZ9"], [slide.num_cells for slide in slides]),
+        slide=number,
+        baselines=("pca30", "pca30_nbr15"),
+        num_seeds=1,
+    )
+    wide = table.pivot_table(index="embedding", columns="donor", values="macro_F1", sort=False)
+    print(f"\nmacro F1 of {labels}\n{wide.round(3).to_string()}", flush=True)
+    last = wide[wide.index.str.startswith(f"stofm_{STEPS[-1]}")].to_numpy().mean()
+    assert last > wide.loc["majority"].mean()

@@ -108,7 +108,7 @@ class SToFM(SlideModel):
             encoder = context_encoder(size)
             nn.init.constant_(encoder.bias.scale, kernel_scale(slides, slices))
             recipe, cell_encoder = cell_parts(slides, size, cells, num_genes=num_genes, seed=seed)
-        return cls(recipe, cell_encoder, encoder, slices=slices, virtual=virtual)
+            return cls(recipe, cell_encoder, encoder, slices=slices, virtual=virtual)
 
     @classmethod
     def from_options(  # type: ignore[override]

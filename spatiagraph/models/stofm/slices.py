@@ -14,7 +14,7 @@ from spatiagraph.data.recipe.rule import Rule, positive
 from spatiagraph.graph.encode import normalize_positions
 from spatiagraph.graph.hierarchy import cluster_niches, sub_slices
 
-_NEAR = 32  # neighbours of a cell among which those outside of its sub-slice are looked for
+_NEAR = 32  # neighbours of a cell among which those outside of its sub-slice are, at least
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class SubSlices(Rule):
         if self.partition != "overlap" or num_parts < 2:
             return [part.new_empty(0)] * num_parts
         at = pos.numpy()
-        away, near = cKDTree(at).query(at, k=min(_NEAR, len(at)))
+        # cells at a border have half of their neighbours outside
+        away, near = cKDTree(at).query(at, k=min(max(_NEAR, 2 * self.halo), len(at)))
         of, other = np.repeat(part.numpy(), near.shape[1]), near.ravel()
         outside = part.numpy()[other] != of
         of, other, away = of[outside], other[outside], away.ravel()[outside]

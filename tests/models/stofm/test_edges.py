@@ -71,6 +71,16 @@ def test_sub_slices_of_a_single_cell_are_embedded(model, slide):
 
 
 @pytest.mark.parametrize("cells", ["profile", "ranks"])
+def test_the_same_seed_gives_the_same_weights(slide, cells):
+    one, same, other = (
+        SToFM.for_slides([slide], cells=cells, slices=KD, seed=seed).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert not [name for name, value in one.items() if not torch.equal(value, same[name])]
+    assert not torch.equal(one["heads.mask"], other["heads.mask"])
+
+
+@pytest.mark.parametrize("cells", ["profile", "ranks"])
 def test_a_cell_without_any_gene_of_the_model_is_embedded(slide, cells):
     counts = slide.counts.toarray()
     counts[7, :8] = 0

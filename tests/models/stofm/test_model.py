@@ -1,5 +1,6 @@
 """SToFM from a slide to embeddings: facts about the whole pipeline."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -136,7 +137,7 @@ def test_an_overlap_gives_cells_at_a_border_more_of_what_is_around_them(model, s
         whole = torch.from_numpy(embedding(cut, slide[:]))
         differences = []
         for row in border.tolist():
-            centred = model.prepare(slide)
+            centred = copy.copy(data)
             around = (
                 (centred.place - centred.place[row]).norm(dim=1).topk(200, largest=False).indices
             )

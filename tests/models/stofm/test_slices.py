@@ -64,16 +64,17 @@ def test_every_cell_is_in_one_part_of_half_to_all_the_size():
         assert int(parts.max()) >= 2
 
 
-def test_a_halo_holds_the_nearest_cells_outside():
+@pytest.mark.parametrize("halo", [20, 150])
+def test_a_halo_holds_the_nearest_cells_outside(halo):
     pos, _ = cells(800)
-    rule = SubSlices(partition="overlap", max_cells=300, halo=20)
+    rule = SubSlices(partition="overlap", max_cells=300, halo=halo)
     part = rule.parts(pos)
     halos = rule.context(pos, part)
-    assert [len(rows) for rows in halos] == [20] * (int(part.max()) + 1)
+    assert [len(rows) for rows in halos] == [halo] * (int(part.max()) + 1)
     for number, rows in enumerate(halos):
         away = torch.cdist(pos, pos[part == number]).amin(1)
         away[part == number] = torch.inf
-        assert sorted(rows.tolist()) == sorted(away.topk(20, largest=False).indices.tolist())
+        assert sorted(rows.tolist()) == sorted(away.topk(halo, largest=False).indices.tolist())
     assert [len(rows) for rows in SubSlices(max_cells=300).context(pos, part)] == [0] * len(halos)
     alone = torch.zeros(800, dtype=torch.long)
     assert [len(rows) for rows in rule.context(pos, alone)] == [0]
