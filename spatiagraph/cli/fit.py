@@ -10,7 +10,7 @@ from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_option
 
 
 class Preset(StrEnum):
-    """Sizes of SPATIA and SToFM."""
+    """Sizes of SPATIA, SToFM and ST-Align."""
 
     tiny = "tiny"
     small = "small"
@@ -29,8 +29,8 @@ def fit(
         str,
         typer.Option(
             help="context: minutes on a laptop; spatia: tokens of genes and image; stofm: cells "
-            "among a thousand others and virtual cells of the slide; or a model of your own by its "
-            "name, see --import."
+            "among a thousand others and virtual cells of the slide; st-align: image and genes of "
+            "spots and niches, aligned; or a model of your own by its name, see --import."
         ),
     ] = "context",
     epochs: Annotated[
@@ -70,7 +70,13 @@ def fit(
         int | None,
         typer.Option(help="context: a niche is a cell and this many nearest others; 15.", min=1),
     ] = None,
-    preset: Annotated[Preset | None, typer.Option(help="spatia, stofm: its size; tiny.")] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="spatia, stofm, st-align: its size; tiny.")
+    ] = None,
+    gene_sets: Annotated[
+        Path | None,
+        typer.Option(help="st-align: GMT file of the gene sets to read, in place of --genes."),
+    ] = None,
     niche_um: Annotated[
         float | None, typer.Option(help="spatia: side of a niche in µm; 54.4.")
     ] = None,
@@ -113,6 +119,7 @@ def fit(
         niche_size=niche_size,
         preset=None if preset is None else preset.value,
         niche_um=niche_um,
+        gene_sets=None if gene_sets is None else str(gene_sets),
         labels=classify or None,
         seed=seed,
     )

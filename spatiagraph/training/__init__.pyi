@@ -11,6 +11,7 @@ from . import morphology_fit as morphology_fit
 from . import progress as progress
 from . import record as record
 from . import run as run
+from . import schedule as schedule
 from . import stopping as stopping
 from . import trainer as trainer
 from . import transitions as transitions
@@ -27,6 +28,7 @@ from .module import TaskModule as TaskModule
 from .morphology_fit import MorphologyFit as MorphologyFit
 from .morphology_fit import fit_morphology as fit_morphology
 from .run import Run as Run
+from .schedule import CosineSchedule as CosineSchedule
 from .trainer import FitResult as FitResult
 from .trainer import train as train
 from .transitions import Pairing as Pairing

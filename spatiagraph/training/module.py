@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from spatiagraph.tasks.base import Task
+from spatiagraph.training.schedule import CosineSchedule
 
 
 class TaskModule(LightningModule):
@@ -21,6 +22,7 @@ class TaskModule(LightningModule):
         weight_decay: Decoupled weight decay of matrices; vectors have none.
         warmup: Share of the steps in which the rate rises.
         seed: Seed of all steps.
+        schedule: Schedule in the place of this one, of the weight decay too.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class TaskModule(LightningModule):
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         seed: int = 0,
+        schedule: CosineSchedule | None = None,
     ):
         super().__init__()
+        self.schedule = schedule
         self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
@@ -77,6 +81,8 @@ class TaskModule(LightningModule):
         warm_up = max(1, int(self.warmup * total))
 
         def rate(step: int) -> float:
+            if self.schedule is not None:
+                return self.schedule.lr(step, total, self.lr) / self.lr
             if step < warm_up:
                 return (step + 1) / warm_up
             progress = (step - warm_up) / max(1, total - warm_up)
@@ -87,3 +93,12 @@ class TaskModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Weight decay of this step, where a schedule says it."""
+        if self.schedule is None:
+            return
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        step = self.trainer.global_step
+        decay = self.schedule.weight_decay(step, total, self.weight_decay)
+        optimizer.param_groups[0]["weight_decay"] = decay  # of matrices: vectors have none

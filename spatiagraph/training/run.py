@@ -3,9 +3,11 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+
+from spatiagraph.training.schedule import CosineSchedule
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -41,6 +43,8 @@ class Run:
         lr: Peak learning rate; that of the model when ``None``.
         weight_decay: Decoupled weight decay of matrices; that of the model when ``None``. Vectors,
             gates and norms have none.
+        schedule: How learning rate and weight decay go on, in place of a warm-up over a twentieth
+            of the steps and a cosine to a hundredth of the rate.
         average: Decay of an exponential moving average of the weights, which is validated and which
             the model ends with; see :class:`~spatiagraph.training.WarmAverage`. ``None`` for none.
         accumulate_grad_batches: Batches whose gradients make one step.
@@ -76,6 +80,7 @@ class Run:
     min_steps: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
+    schedule: CosineSchedule | None = None
     average: float | None = None
     accumulate_grad_batches: int = 1
     patience: int | None = None
@@ -160,7 +165,9 @@ class Run:
             "max_epochs", "max_steps", "min_steps", "lr", "weight_decay", "average",
             "accumulate_grad_batches", "patience",
         )  # fmt: skip
+        schedule = {} if self.schedule is None else {"schedule": asdict(self.schedule)}
         return {
+            **schedule,
             **{name: getattr(self, name) for name in kept},
             "precision": str(self.precision),
             "seed": self.seed,

@@ -101,7 +101,13 @@ def train(
     best = [] if validation is None else [BestWeights(run.patience, run.min_steps or 0)]
     assert run.lr is not None  # filled
     assert run.weight_decay is not None
-    module = TaskModule(task.train(), lr=run.lr, weight_decay=run.weight_decay, seed=run.seed)
+    module = TaskModule(
+        task.train(),
+        lr=run.lr,
+        weight_decay=run.weight_decay,
+        seed=run.seed,
+        schedule=run.schedule,
+    )
     max_epochs = run.epochs(-(-len(batches) // run.accumulate_grad_batches), num_steps)
     with _torch_settings_kept(), _quiet(run.progress):
         # the average is validated: weights are kept before it makes room again

@@ -4,13 +4,16 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from typer.testing import CliRunner
 
 import spatiagraph as sg
+from spatiagraph.cli import app
 from spatiagraph.data import FeatureCache, GenePanel, Slide, SlideImage, make_tissue
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.splits import check_no_leak, split_by_donor
@@ -455,3 +458,31 @@ def test_donors_are_on_one_side_alone():
     folds = split_by_donor(slides, 3)
     for fold in range(3):
         check_no_leak(folds != fold, folds == fold, donor=donors)
+
+
+def test_the_command_line_trains_and_embeds(tmp_path):
+    slide = blocks(rows=6, columns=8)
+    slide.adata.write_h5ad(tmp_path / "slide.h5ad")
+    high, wide, _ = slide.image.shape
+    pixels = np.asarray(slide.image.pixels(slice(0, high), slice(0, wide)))
+    tifffile.imwrite(tmp_path / "slide.tif", pixels, photometric="rgb")
+    genes = "\t".join(["A", "", *slide.symbols[:30], "OTHER"])
+    (tmp_path / "sets.gmt").write_text(genes + "\n", encoding="utf-8")
+    image = ["--image", str(tmp_path / "slide.tif"), "--image-mpp", str(MPP)]
+    run, out = str(tmp_path / "run"), str(tmp_path / "embedded.h5ad")
+    fit = ["fit", str(tmp_path / "slide.h5ad"), *image, "--out", run, "--model", "st-align"]
+    command = CliRunner()
+    done = command.invoke(
+        app, [*fit, "--gene-sets", str(tmp_path / "sets.gmt"), "--steps", "1", "--preset", "tiny"]
+    )
+    assert done.exit_code == 0, done.output
+    done = command.invoke(app, ["embed", run, str(tmp_path / "slide.h5ad"), *image, "--out", out])
+    assert done.exit_code == 0, done.output
+    found = anndata.read_h5ad(out).obsm
+    assert {f"X_stalign_{name}" for name in ("niche", *NAMES)} < set(found)
+    assert len(STAlign.from_pretrained(f"{run}/model").panel) == 31
+    (tmp_path / "strange.gmt").write_text("A\t\tOTHER\tELSE\n", encoding="utf-8")
+    other = [*fit[:-3], str(tmp_path / "other"), *fit[-2:]]
+    done = command.invoke(app, [*other, "--gene-sets", str(tmp_path / "strange.gmt")])
+    assert done.exit_code != 0
+    assert "OTHER" in done.output
