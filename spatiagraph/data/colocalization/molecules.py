@@ -23,8 +23,8 @@ class CellMolecules(NamedTuple):
         removed: Molecules and cells that each step of filtering removed.
     """
 
-    cell_ids: NDArray[np.object_]
-    genes: NDArray[np.object_]
+    cell_ids: np.ndarray
+    genes: np.ndarray
     ptr: NDArray[np.int64]
     gene: NDArray[np.int32]
     pos: NDArray[np.float64]
@@ -100,7 +100,7 @@ def cell_molecules(
     return CellMolecules(cell_ids, names, ptr, gene[order].astype(np.int32), pos[order], removed)
 
 
-def _numbered(values: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+def _numbered(values: pd.Series) -> tuple[NDArray[np.int64], np.ndarray]:
     """Number of each value in alphabetical order of their texts, and the texts."""
     code, found = pd.factorize(values)
     text = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in found], dtype=object)

@@ -37,8 +37,8 @@ class GenePairs(NamedTuple):
         weight: Share of the molecules of the cell that the best group has of both, ``[P]``.
     """
 
-    cell_ids: NDArray[np.object_]
-    genes: NDArray[np.object_]
+    cell_ids: np.ndarray
+    genes: np.ndarray
     ptr: NDArray[np.int64]
     pairs: NDArray[np.int32]
     weight: NDArray[np.float32]
@@ -179,7 +179,7 @@ class Colocalization:
         number, code, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
         return number, code, weight
 
-    def _seeds(self, cell_ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+    def _seeds(self, cell_ids: np.ndarray) -> NDArray[np.uint64]:
         """Seed of each cell, of the seed and its name alone; pandas' hash is the same anywhere."""
         named = pd.util.hash_array(np.asarray(cell_ids, dtype=object), categorize=False)
         return named ^ pd.util.hash_array(np.array([self.seed], dtype=np.int64))
