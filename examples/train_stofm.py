@@ -9,8 +9,9 @@ training::
     python examples/train_stofm.py
     python examples/train_stofm.py --data cells.h5ad --labels region --cells ranks --out run
 
-Two minutes on two cores. Expect a macro F1 of about 0.43 of niches, beside 0.40 for vectors of cells
-alone and 0.53 for averages of PCA, which 300 steps do not reach. docs/stofm.md has real slides.
+Two minutes on two cores. Expect a macro F1 of niches of about 0.43, beside 0.40 for vectors of
+cells alone and 0.53 for averages of PCA, which 300 steps do not reach. docs/stofm.md has
+real slides.
 """
 
 import argparse
