@@ -20,7 +20,7 @@ class NodeKind(IntEnum):
 def known_pairs(
     pos: Tensor, kind: Tensor, num_neighbors: int = 49, *, dense: bool = False
 ) -> Tensor:
-    """Pairs of nodes of one sub-slice whose distance a model is told.
+    """Pairs of nodes of one sub-slice whose distance is a model's condition.
 
     A cell or virtual cell knows its nearest nodes, and a virtual cell all of them. Knowing is
     mutual. ``CLS`` has no position: it is in no pair and takes the place of no neighbour.

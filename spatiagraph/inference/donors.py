@@ -1,4 +1,4 @@
-"""``score_donors``: a model and its baselines on each donor in turn, trained on the others."""
+"""``score_donors``: a model and its baselines on each donor in turn, trained on the remaining donors."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def score_donors(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Leave out each donor in turn: carry labels over, find domains and search among the others.
+    """Leave out each donor in turn: carry labels over, find domains, search the remaining.
 
     Args:
         slides: Slides of two donors or more.

@@ -1,4 +1,4 @@
-"""Models trained on some slides and asked about others: embeddings for transfer between donors."""
+"""Models trained on some slides and applied to others: embeddings for transfer between donors."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Attention-based fusion: image tokens and gene tokens ask each other, and are put side by side.
+"""Attention-based fusion: image and gene tokens attend to each other, concatenated.
 
 Shape letters: ``N`` spots, ``Q`` queries, ``T`` tokens, ``H`` heads, ``D`` channels.
 """

@@ -1,4 +1,4 @@
-"""Asking a network without changing how it learns."""
+"""Evaluation of a network without changing how it learns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -187,7 +187,7 @@ class SE2Transformer(Configurable):
     def forward(
         self, nodes: Nodes, *, at: Tensor | None = None, return_pair: bool = False
     ) -> NodeStates:
-        """States of nodes, and of pairs if asked for.
+        """States of nodes, and of pairs on request.
 
         Args:
             nodes: The nodes.

@@ -1,4 +1,4 @@
-"""Asking an index: with embeddings, or with some of its own items."""
+"""Searches of an index: with embeddings, or with some of its own items."""
 
 from collections.abc import Sequence
 from typing import Any

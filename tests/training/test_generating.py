@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from spatiagraph.data import make_tissue, measure_morphology, pairs_of_cells
 from spatiagraph.data.loader import read_crops
@@ -18,20 +17,13 @@ from spatiagraph.models.generator import TINY
 from spatiagraph.pairing import pair_states
 from spatiagraph.training import fit_generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WINDOW_UM, SIZE_PX = 14.0, 16
 CROP = Crop(WINDOW_UM, SIZE_PX)
 FEW = {"sampling": Sampling(5), "progress": False}
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
 FAST = {"accelerator": "cpu", "progress": False, "lr": 2e-3, "average": 0.99, "batch_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small are slowed down by threads, a lot so on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tissue(**options):

@@ -16,7 +16,7 @@ def delaunay_graph(
     *,
     slide: ArrayLike | Tensor | None = None,
 ) -> EdgeIndex:
-    """Join cells that share an edge of the Delaunay triangulation.
+    """Connect cells that share an edge of the Delaunay triangulation.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.

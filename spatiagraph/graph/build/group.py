@@ -9,7 +9,7 @@ from spatiagraph.graph.ranges import ranges, row_of_each
 
 
 def group_graph(assignment: Tensor, max_neighbors: int = 64) -> EdgeIndex:
-    """Join the members of each group with each other and with themselves.
+    """Connect the members of each group with each other and with themselves.
 
     In a group of ``s`` members more than ``max_neighbors``, member ``p`` (counted in the order of
     rows) is connected to the members ``p + floor(j · s / max_neighbors)`` modulo ``s``: itself and

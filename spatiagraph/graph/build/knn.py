@@ -18,7 +18,7 @@ def knn_graph(
     slide: ArrayLike | Tensor | None = None,
     include_self: bool = False,
 ) -> EdgeIndex:
-    """Join each cell to its ``k`` nearest cells.
+    """Connect each cell to its ``k`` nearest cells.
 
     Distances are exact (float64); of equally distant cells the one with the lower row wins, so
     the graph is the same on every machine. Cells at equal positions are neighbours like any others.

@@ -23,7 +23,7 @@ def grid_graph(
     kind: Literal["hex", "square"] | None = None,
     slide: ArrayLike | Tensor | None = None,
 ) -> EdgeIndex:
-    """Join each spot of a regular array to the rings of spots around it.
+    """Connect each spot of a regular array to the rings of spots around it.
 
     One step goes to the 6 (Visium) or 4 (square array) adjacent spots; ``num_rings`` steps through
     spots that exist. An inner spot of a hexagonal array has 6, 18, 36 neighbours for 1, 2, 3 rings,

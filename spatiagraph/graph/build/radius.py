@@ -28,7 +28,7 @@ def radius_graph(
     slide: ArrayLike | Tensor | None = None,
     max_num_neighbors: int | None = None,
 ) -> EdgeIndex:
-    """Join each cell to all cells at most ``radius_um`` away.
+    """Connect each cell to all cells at most ``radius_um`` away.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.

@@ -151,7 +151,7 @@ class Sections:
         return csr_matrix((weight, source, start), shape=shape)
 
     def adjusted(self, z: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Embedding without the means of slides, and without depth if so asked.
+        """Embedding without the means of slides, and without depth on request.
 
         Args:
             z: ``[N, D]``; rows that are not finite stay as they are and count for nothing.

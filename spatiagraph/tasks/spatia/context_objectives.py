@@ -88,7 +88,7 @@ class MaskedCells(Objective[SpatiaView]):
 
 
 class MaskedNiches(Objective[SpatiaView]):
-    """Niches hidden from their region, from the others in it.
+    """Niches hidden from their region, predicted from the remaining niches of it.
 
     Args:
         weight: Factor of the term.
