@@ -51,6 +51,7 @@ from .morphology import read_nuclei as read_nuclei
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide
+from .spots import photographed_slide as photographed_slide
 from .spots import spots_of_cells as spots_of_cells
 from .synthetic import make_tissue as make_tissue
 from .vocabulary import GeneVocabulary as GeneVocabulary

@@ -1,4 +1,4 @@
-"""Spots from cells: counts of cells added up on the lattice of a capture array."""
+"""Spots on the lattice of a capture array: from cells that are added up, or from an image alone."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,8 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from spatiagraph import keys
+from spatiagraph.data.image import SlideImage
+from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe.rule import obs_column
 from spatiagraph.data.slide import Slide
 
@@ -82,6 +84,52 @@ def spots_of_cells(
         expression=slide.expression,
         pitch_um=pitch_um,
     )
+
+
+def photographed_slide(
+    image: SlideImage,
+    panel: GenePanel,
+    pitch_um: float = 100.0,
+    *,
+    pos: NDArray[np.floating] | None = None,
+    slide_id: str = "slide",
+) -> Slide:
+    """A section that was stained and never sequenced, as a slide on which nothing was counted.
+
+    Models that do without genes, such as :class:`~spatiagraph.models.STAlign`, embed its image.
+
+    Args:
+        image: Picture of the section, addressed in µm.
+        panel: Genes of the model.
+        pitch_um: Distance of spots on a hexagonal lattice all over the image.
+        pos: Positions in µm, ``[N, 2]``, in the place of the lattice.
+        slide_id: Name of the section.
+
+    Raises:
+        ValueError: If the pitch is not positive, or a position lies outside of the image.
+    """
+    if not 0 < pitch_um < np.inf:
+        raise ValueError(f"Expected 'pitch_um' as a number above 0, got {pitch_um}")
+    x0, y0, x1, y1 = image.extent_um
+    half = pitch_um / 2
+    corners = np.array([[x0 + half, y0 + half], [x1 - half, y1 - half]])
+    places = _lattice(corners, pitch_um) if pos is None else np.asarray(pos, dtype=np.float64)
+    inside = image.covers(places)
+    if pos is None:
+        places = places[inside]
+    elif not inside.all():
+        raise ValueError(
+            f"Expected positions on the image ({x1 - x0:g} × {y1 - y0:g} µm), got "
+            f"{int((~inside).sum())} of {len(places)} outside (first row: "
+            f"{int(np.flatnonzero(~inside)[0])})"
+        )
+    adata = anndata.AnnData(
+        csr_matrix((len(places), len(panel)), dtype=np.float32),
+        obs=pd.DataFrame(index=[f"spot{i}" for i in range(len(places))]),
+        var=pd.DataFrame(index=list(panel.symbols)),
+    )
+    adata.obsm[keys.SPATIAL] = places
+    return Slide(adata, image, slide_id=slide_id, check=False)
 
 
 def _lattice(pos: NDArray[np.float64], pitch_um: float) -> NDArray[np.float64]:

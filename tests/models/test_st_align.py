@@ -14,7 +14,14 @@ from typer.testing import CliRunner
 
 import spatiagraph as sg
 from spatiagraph.cli import app
-from spatiagraph.data import FeatureCache, GenePanel, Slide, SlideImage, make_tissue
+from spatiagraph.data import (
+    FeatureCache,
+    GenePanel,
+    Slide,
+    SlideImage,
+    make_tissue,
+    photographed_slide,
+)
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.splits import check_no_leak, split_by_donor
 from spatiagraph.inference.embedding import embed_data
@@ -220,6 +227,14 @@ def test_a_slide_without_counts_has_its_image_and_one_without_image_its_genes(mo
     )
     adata = sg.embed(model, photographed, progress=False)
     np.testing.assert_allclose(adata.obsm["X_stalign_spot_img"], both["spot_img"], atol=1e-6)
+    section = photographed_slide(SLIDE.image, model.panel, pos=SLIDE.pos)
+    found = sg.embed(model, section, progress=False).obsm
+    np.testing.assert_allclose(found["X_stalign_spot_img"], both["spot_img"], atol=1e-6)
+    lattice = photographed_slide(SLIDE.image, model.panel, 200.0)
+    assert lattice.num_cells > 20
+    assert SLIDE.image.covers(lattice.pos).all()
+    with pytest.raises(ValueError, match="positions on the image .*first row: 1"):
+        photographed_slide(SLIDE.image, model.panel, pos=[[200, 200], [-5, 0]])
     photographed.image = None
     with pytest.raises(ValueError, match="with an image, with counts, or with both, got neither"):
         sg.embed(model, photographed, progress=False)
