@@ -1,4 +1,4 @@
-"""``score_donors``: a model and its baselines on each donor in turn, trained on the remaining donors."""
+"""``score_donors``: a model and its baselines on each donor, trained on the remaining donors."""
 
 from collections.abc import Sequence
 
