@@ -24,6 +24,7 @@ TOY = {
     "train_context.py": "--cells 600 --epochs 2 --picture {tmp}.png",
     "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",
     "train_st_align.py": "--cells 600 --steps 48 --out {tmp}",
+    "train_spatialformer.py": "--cells 200 --steps 3 --out {tmp}",
     "train_stofm.py": "--num-cells 400 --sub-slice 200 --steps 6 --out {tmp}",
     "transplant_niche.py": "--cells 400 --epochs 6 --picture {tmp}.png",
 }
