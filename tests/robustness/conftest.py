@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -117,6 +118,15 @@ def material(commands, tmp_path_factory):
     write(make_tissue(200, num_genes=20, image=None, seed=0), folder / "plain.h5ad")
     tissue = make_tissue(600, num_types=3, num_niches=2, num_genes=40, image="dapi", seed=0)
     write(tissue, folder / "slide.zarr")
+    rng = np.random.default_rng(0)
+    pd.DataFrame(
+        {
+            "x": rng.uniform(0, 8, 3000),
+            "y": rng.uniform(0, 8, 3000),
+            "gene": rng.choice([f"g{i}" for i in range(12)], 3000),
+            "cell_id": np.repeat([f"c{i}" for i in range(60)], 50),
+        }
+    ).to_csv(folder / "molecules.csv", index=False)
     for arguments in (
         ["fit", folder / "plain.h5ad", "--out", folder / "plain", *SMALL],
         ["fit", folder / "slide.zarr", "--out", folder / "run", *SMALL],
@@ -147,6 +157,9 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
         "report": ["report", embedded, "--run", material / "run", "--out", out / "page.html"],
         "evaluate": [
             *["evaluate", embedded, "--domains", "niche", "--seeds", 1, "--out", out / "scores.csv"]
+        ],
+        "colocalize": [
+            *["colocalize", material / "molecules.csv", "--out", out / "pairs", "--draws", 2],
         ],
         "domains": [
             *["domains", embedded, "--k", 3, "--method", "kmeans", "--out", out / "domains.h5ad"],
