@@ -82,6 +82,11 @@ def colocalize(
 
     path, sorted_path = find_molecules(molecules), out / "molecules.parquet"
     obs = None if cells is None else read_file(cells).obs
+    if obs is not None and not obs.index.is_unique:
+        raise ValueError(
+            f"Expected every cell of {cells} once, for --groups, got "
+            f"{obs.index[obs.index.duplicated()][0]!r} again: rename the cells"
+        )
     removed = sort_molecules(
         path, sorted_path, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes
     )

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,13 @@ class FeatureCache:
             num_rows: Rows that they have, to be checked.
 
         Raises:
-            ValueError: If what was computed is no matrix of finite numbers, or has other rows.
+            ValueError: If what was computed is no matrix of finite numbers, or has other rows; or
+                a folder has the name of the file.
             DiskFullError: If the folder takes no more.
         """
         file = self.path(key)
+        if file.is_dir():
+            raise ValueError(f"Expected a file of features at {file}, found a folder: delete it")
         found = _read(file, key, num_rows) if file.is_file() else None
         if found is None:
             found = _checked(compute(), num_rows)
@@ -143,7 +147,7 @@ def _update(digest: Any, part: Any) -> None:
 
 def _checked(values: Tensor | ArrayLike, num_rows: int | None) -> Tensor:
     found = torch.as_tensor(values).detach().cpu().contiguous()
-    if found.dim() != 2 or not found.is_floating_point():
+    if found.dim() != 2 or not found.is_floating_point() or found.element_size() < 2:
         raise ValueError(f"Expected features [N, D], got {found.dtype} {list(found.shape)}")
     if num_rows is not None and len(found) != num_rows:
         raise ValueError(f"Expected {num_rows} rows of features, got {len(found)}")
@@ -156,8 +160,8 @@ def _checked(values: Tensor | ArrayLike, num_rows: int | None) -> Tensor:
 
 
 def _write(file: Path, key: str, values: Tensor) -> None:
-    # a name of this process: others may write the same file
-    own = file.with_name(f"{file.stem}.{os.getpid()}{_SUFFIX}")
+    # a name of this thread: others may write the same file
+    own = file.with_name(f"{file.stem}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
     notes = {"key": key, "hash": cache_key(values)}
     with replaced_file(own) as new:
         save_file({_NAME: values}, new, metadata=notes)

@@ -1,6 +1,8 @@
 """``GeneTable``: a vector for each gene, by name, on disk as NumPy has it."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatiagraph._files import replaced_file
+from spatiagraph._files import check_file, replaced_file
+from spatiagraph._reasons import reason
+
+# what NumPy and zipfile raise on bytes that are no table
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, ValueError, LookupError, TypeError, RuntimeError, OSError,
+    EOFError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,17 @@ class GeneTable:
         Raises:
             ValueError: If it is no such file.
         """
+        check_file(Path(path), "a table of genes (.npz)")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 symbols, values = file["symbols"], file["values"]
-        except (ValueError, KeyError, EOFError) as err:
-            raise ValueError(f"Expected a table of genes in {path}, found none: {err}") from err
-        return cls(tuple(symbols.tolist()), torch.from_numpy(values.astype(np.float32)))
+            if symbols.dtype.kind != "U" or symbols.ndim != 1 or values.dtype.kind != "f":
+                raise ValueError(
+                    f"symbols are {symbols.dtype} {list(symbols.shape)} and values {values.dtype}"
+                )
+            return cls(tuple(symbols.tolist()), torch.from_numpy(values.astype(np.float32)))
+        except _DAMAGED as err:
+            raise ValueError(
+                f"Expected a table of genes in {path}, got another or a damaged file "
+                f"({reason(err)}): copy it again"
+            ) from err

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,10 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pyarrow.lib import ArrowException
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph._files import replaced_file
+from spatiagraph._json import read_json
+from spatiagraph._reasons import reason
+from spatiagraph.data.feature_cache import cache_key
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens import CellSequences
 from spatiagraph.inference.neighbor_scores import cell_batch
@@ -22,9 +27,12 @@ from spatiagraph.nn.mode import evaluating
 from spatiagraph.training.devices import as_device
 from spatiagraph.training.record import weights_hash
 
+log = logging.getLogger(__name__)
+
 Kind = Literal["delete", "mask"]
 Score = Literal["logit", "probability"]
 _MAX_TOKENS = 2**16
+_COLUMNS = ["pair", "gene_a", "gene_b", "effect", "interaction"]
 
 
 class Effects(NamedTuple):
@@ -227,15 +235,30 @@ def _kept(
     tables = []
     for i in numbers:
         file = None if out is None else out / f"{i:06d}.parquet"
-        if file is not None and file.exists():
-            tables.append(pd.read_parquet(file))
+        if file is not None and (kept := _read(file, i)) is not None:
+            tables.append(kept)
             continue
         tables.append(effects(i))
         if file is not None:
             with replaced_file(file) as new:
                 tables[-1].to_parquet(new)
-    columns = ["pair", "gene_a", "gene_b", "effect", "interaction"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=_COLUMNS)
+
+
+def _read(file: Path, number: int) -> pd.DataFrame | None:
+    """Effects that were kept; ``None``, and a line in the log, if they are not what was written."""
+    if not file.is_file():
+        return None
+    try:
+        table = pd.read_parquet(file)
+        if list(table.columns) != _COLUMNS or not (table["pair"] == number).all():
+            raise ValueError("its columns are others")
+        if not np.isfinite(table[_COLUMNS[3:]].to_numpy(np.float64)).all():
+            raise ValueError("its effects are not finite")
+    except (ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as err:
+        log.warning("%s is damaged: computing its effects anew (%s)", file, reason(err))
+        return None
+    return table
 
 
 def _claim(
@@ -250,12 +273,13 @@ def _claim(
     note = {
         "weights": weights_hash(model),
         "slide": slide.slide_id,
+        "counts": cache_key(slide.counts),
         "pairs": hashlib.sha256(cells.encode()).hexdigest(),
         "options": list(options),
     }
     file = out / "perturb.json"
     if file.exists():
-        if json.loads(file.read_text(encoding="utf-8")) != note:
+        if read_json(file) != note:
             raise ValueError(
                 f"Expected a folder of the same model, slide, pairs and options, {out} is of "
                 "others: choose another"

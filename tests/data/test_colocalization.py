@@ -315,3 +315,47 @@ def test_the_front_door_takes_a_slide():
 def test_rules_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Colocalization(**options)
+
+
+def _some_molecules():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "x": rng.uniform(0, 10, 120),
+            "y": rng.uniform(0, 10, 120),
+            "gene": np.tile(["A", "B", "C"], 40),
+            "cell_id": np.repeat(["c1", "c2"], 60),
+            "qv": 30.0,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("qv", "high", "numbers in column 'qv' of odd.parquet"),
+        ("x", True, "numbers in column 'x_um' of odd.parquet"),
+        ("is_gene", "False", "true or false in every row of column 'is_gene' of odd.parquet"),
+        ("is_gene", [None, True, True] * 40, "true or false .* of odd.parquet"),
+        ("gene", "A\nB", r"genes of one line in odd.parquet, got 'A\\nB'"),
+    ],
+)
+def test_columns_of_another_kind_are_refused_by_name(tmp_path, column, values, message):
+    _some_molecules().assign(**{column: values}).to_parquet(tmp_path / "odd.parquet")
+    with pytest.raises(ValueError, match=f"Expected .*{message}"):
+        sort_molecules(tmp_path / "odd.parquet", tmp_path / "out.parquet", min_genes=1)
+
+
+def test_tables_that_are_cut_or_have_a_column_twice_are_refused(tmp_path):
+    text, path = _some_molecules().to_csv(index=False), tmp_path / "table.csv"
+    lines = text.splitlines()
+    twice = "\n".join([f"{lines[0]},x", *(f"{line},1.5" for line in lines[1:])])
+    cut = text[: text.rindex(",")]
+    for content, message in (
+        (twice, r"each column of table\.csv once, got x"),
+        (cut, r"table\.csv \(a last row of 4 fields of 5\)"),
+        (f"{text}\0", r"table\.csv \(a NUL byte"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            sort_molecules(path, tmp_path / "out.parquet", min_genes=1)

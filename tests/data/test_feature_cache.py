@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -134,3 +135,20 @@ def test_a_key_is_the_same_in_another_process():
     )  # fmt: skip
     weights = {"b": torch.zeros(2), "w": torch.ones(2, 2)}
     assert done.stdout.strip() == cache_key("resnet18", weights, 100.0)
+
+
+def test_threads_of_a_process_write_one_entry_side_by_side(cache):
+    def read(number):
+        return torch.equal(cache.get(f"entry{number // 4}", lambda: VALUES), VALUES)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(160)))
+    assert not [path for path in cache.folder.iterdir() if "." in path.stem]
+
+
+def test_a_folder_and_numbers_of_8_bits_are_refused(cache):
+    cache.path("taken").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"Expected a file .* found a folder"):
+        cache.get("taken", lambda: VALUES)
+    with pytest.raises(ValueError, match=r"Expected features .* got torch\.float8"):
+        cache.get("small", lambda: VALUES.to(torch.float8_e4m3fn))

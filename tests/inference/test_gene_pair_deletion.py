@@ -134,3 +134,22 @@ def test_a_model_is_asked_and_answers_are_kept(slide, tmp_path):
         perturb_gene_pairs(model, slide, [[0, 100]])
     with pytest.raises(ValueError, match="'drop'"):
         perturb_gene_pairs(model, slide, pairs, kind="drop")
+
+
+def test_damaged_answers_are_asked_again_and_those_of_other_counts_refused(slide, tmp_path):
+    model = SpatialFormer.from_options([slide], channels=16)
+    pairs, out = [[0, 1], [5, 9]], tmp_path / "kept"
+    table = perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)
+    first, second = out / "000000.parquet", out / "000001.parquet"
+    first.write_bytes(first.read_bytes()[:500])
+    pd.read_parquet(second).assign(effect=np.nan).to_parquet(second)
+    again = perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)
+    pd.testing.assert_frame_equal(again, table, atol=1e-5)
+    adata = slide.adata.copy()
+    adata.X = adata.X * 2
+    other = sg.Slide(adata, slide_id=slide.slide_id)
+    with pytest.raises(ValueError, match="choose another"):
+        perturb_gene_pairs(model, other, pairs, device="cpu", out=out)
+    (out / "perturb.json").write_text('{"weights"')
+    with pytest.raises(ValueError, match=r"perturb\.json"):
+        perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)

@@ -103,3 +103,44 @@ def test_a_table_is_kept_and_read_by_name_by_both_models(fitted, tmp_path):
         GeneTable(("A", "A"), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="ends in .npz"):
         table.save(tmp_path / "genes.csv")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "values"),
+    [
+        (["A", "B"], np.eye(2) * 1j),
+        (["A", "B"], np.full((2, 2), np.nan)),
+        (np.array([b"A", b"B"]), np.eye(2)),
+        (np.array("AB"), np.eye(2)),
+        (["A", "B"], np.array([["a", "b"]] * 2)),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, symbols, values):
+    np.savez(tmp_path / "other.npz", symbols=symbols, values=values)
+    with pytest.raises(ValueError, match=r"Expected a table of genes in .*other\.npz"):
+        GeneTable.open(tmp_path / "other.npz")
+
+
+def test_a_damaged_table_of_genes_is_refused_by_name(tmp_path):
+    table = GeneTable(("A", "B"), torch.eye(2))
+    path = table.save(tmp_path / "table.npz")
+    whole = path.read_bytes()
+    damaged = [whole[:200], b"", b"text"]
+    damaged += [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in range(len(whole))]
+    said = []
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            found = GeneTable.open(path)
+        except ValueError as err:
+            said.append(str(err))
+        else:
+            assert found.symbols == table.symbols
+            assert torch.equal(found.values, table.values)
+    assert len(said) > 300
+    assert all(text.startswith(f"Expected a table of genes in {path}") for text in said)
+    np.save(tmp_path / "table.npy", np.eye(2))
+    with pytest.raises(ValueError, match=r"table\.npy"):
+        GeneTable.open(tmp_path / "table.npy")
+    with pytest.raises(ValueError, match="found a folder"):
+        GeneTable.open(tmp_path)

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from spatiagraph._files import replaced_file
 from spatiagraph.data.colocalization.molecules import CellMolecules, cell_molecules
 from spatiagraph.data.read.molecules import MERSCOPE, PLAIN, XENIUM, as_text
-from spatiagraph.data.read.tables import DAMAGED, find_table, table_columns, unreadable
+from spatiagraph.data.read.tables import (
+    DAMAGED,
+    check_numbers,
+    check_table,
+    find_table,
+    table_columns,
+    unreadable,
+)
 from spatiagraph.data.transcripts import CONTROL_PREFIXES, UNASSIGNED, is_control
 
 _BATCH = 1 << 20  # rows that are read at a time
@@ -154,6 +161,14 @@ class _Table:
         try:
             for batch in self._read():
                 frame = batch.to_pandas().rename(columns=self.columns)
+                numbers = [c for c in ("x_um", "y_um", "z_um", "qv") if c in frame]
+                check_numbers(frame, numbers, self.path.name)
+                for flag in ("is_gene", "is_control"):
+                    if flag in frame and frame[flag].dtype.kind not in ("b", "u", "i"):
+                        raise ValueError(
+                            f"Expected true or false in every row of column {flag!r} of "
+                            f"{self.path.name}, got {frame[flag].dtype}"
+                        )
                 pos = frame[[c for c in ("x_um", "y_um", "z_um") if c in frame]].to_numpy(float)
                 wrong = np.flatnonzero(~np.isfinite(pos).all(1))
                 if len(wrong) or frame["gene"].isna().any():
@@ -204,6 +219,11 @@ class _Table:
             )
 
     def _note_gene(self, name: str) -> None:
+        if "\n" in name:  # names are noted one a line
+            raise ValueError(
+                f"Expected names of genes of one line in {self.path.name}, got {name!r:.60}: "
+                "rename it"
+            )
         self.control.append(bool(is_control([name], self.prefixes)[0]))
 
     @staticmethod
@@ -231,7 +251,9 @@ def _columns(path: Path) -> dict[str, str]:
         found = {k: v for k, v in maker.items() if k in have}
         if needed <= set(found.values()):
             kept = ("x_um", "y_um", "z_um", "gene", "cell_id", "qv", "is_gene", "is_control")
-            return {k: v for k, v in found.items() if v in kept}
+            chosen = {k: v for k, v in found.items() if v in kept}
+            check_table(path, have, set(chosen))
+            return chosen
     raise ValueError(
         f"Expected columns of molecules in cells in {path.name}: x_location, y_location, "
         "feature_name and cell_id (Xenium); global_x, global_y, gene and cell_id (MERSCOPE); or "

@@ -103,6 +103,31 @@ def read_table(
             f"{nearest(missing[0], have)}"
         )
     wanted = {*needed, *(columns or ())}
+    check_table(path, have, wanted)
+    chosen = None if columns is None else [c for c in columns if c in have]
+    try:
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
+                return file.read(columns=chosen).replace_schema_metadata().to_pandas()
+        markers = {c: [""] if c in text else _MISSING for c in have}
+        return pd.read_csv(
+            path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
+        )
+    except DAMAGED as err:
+        raise unreadable(path, err) from err
+
+
+def check_table(path: Path, have: Sequence[str], wanted: set[str]) -> None:
+    """Refuse a table whose wanted columns are twice or lists, and text that is cut or has NUL.
+
+    Args:
+        path: The file.
+        have: Its columns, as :func:`table_columns` names them.
+        wanted: Those that are read.
+
+    Raises:
+        ValueError: Names file and column.
+    """
     if twice := sorted(name for name in wanted if have.count(name) > 1):
         raise ValueError(
             f"Expected each column of {path.name} once, got {', '.join(twice)} more often. Delete "
@@ -110,17 +135,10 @@ def read_table(
         )
     if path.suffix == ".parquet":
         _check_flat(path, wanted)
-    chosen = None if columns is None else [c for c in columns if c in have]
+        return
     try:
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
-                return file.read(columns=chosen).replace_schema_metadata().to_pandas()
         check_text(path)
         _check_last_row(path)
-        markers = {c: [""] if c in text else _MISSING for c in have}
-        return pd.read_csv(
-            path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
-        )
     except DAMAGED as err:
         raise unreadable(path, err) from err
 

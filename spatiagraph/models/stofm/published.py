@@ -3,6 +3,8 @@
 import os
 import pickle
 import re
+import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.recipe import KNN, Ranks, Recipe
 from spatiagraph.data.vocabulary import GeneVocabulary
@@ -30,6 +33,11 @@ _FIRST_CELL, _FIRST_CONTEXT = "transformer.layers.0.mlp.0.weight", "layers.0.mlp
 _BIAS = tuple(
     f"bias.{n}" for n in ("mean", "width", "scale", "shift", "mlp.0.weight", "mlp.2.weight")
 )
+# torch names no class for bytes that are no weights: its unpickler fails where they lead it
+_UNREADABLE = (
+    zipfile.BadZipFile, pickle.UnpicklingError, struct.error, OSError, EOFError, RuntimeError,
+    LookupError, ValueError, TypeError, AttributeError,
+)  # fmt: skip
 _QKV = ("query", "key", "value")
 _BLOCK = r"(?:.*\.)?layers?\.(\d+)\."
 CELL_NAMES = {
@@ -148,15 +156,18 @@ def _read(
     path: str | os.PathLike[str], names: Mapping[str, str], needed: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """Tensors of a file by our names."""
+    check_file(Path(path), "weights of PyTorch")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
+    except _UNREADABLE as err:
         raise ValueError(
             f"Expected weights of PyTorch in {str(path)!r}; unreadable: {reason(err)}"
         ) from err
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
         raise ValueError(f"Expected tensors by name in {str(path)!r}, got {type(found).__name__}")
     tensors: dict[str, Tensor] = {}
     unknown = []
@@ -165,6 +176,11 @@ def _read(
         if match is None:
             unknown.append(name)
         elif own := match.expand(names[match.re.pattern]):
+            if own in tensors:
+                raise ValueError(
+                    f"Expected one tensor for {own!r} in {str(path)!r}, got {name!r} beside "
+                    "another: leave out what is of another network"
+                )
             tensors[own] = value.float()
     if unknown:
         raise ValueError(
@@ -176,5 +192,13 @@ def _read(
         raise ValueError(
             f"Expected the weights of {needed} in {str(path)!r}, found none of {missing}: are "
             "these the files in their order, encoder of cells and SE(2) transformer?"
+        )
+    flat = [n for n in needed if n not in _BIAS[:4] and tensors[n].dim() != 2]
+    layers = {int(m[1]) for n in tensors if (m := re.search(r"layers\.(\d+)\.", n))}
+    if flat or layers != set(range(len(layers))):
+        what = f"{flat[0]!r} with other axes" if flat else f"number {max(layers)} of {len(layers)}"
+        raise ValueError(
+            f"Expected matrices and layers from 0 on in {str(path)!r}, got {what}: is the file "
+            "complete?"
         )
     return tensors

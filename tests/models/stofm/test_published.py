@@ -169,3 +169,20 @@ def test_the_published_size_is_the_default():
     with torch.device("meta"):
         model = as_published(VOCABULARY)
     assert sum(p.numel() for p in model.encoder.parameters()) == 3_243_658
+
+
+def test_two_tensors_of_one_name_and_gaps_between_layers_are_refused(files, tmp_path):
+    twice = bert() | {"embeddings.word_embeddings.weight": torch.zeros(23, C)}
+    with pytest.raises(ValueError, match=r"one tensor for 'token\.weight'"):
+        from_published(*files(twice, pairs()), VOCABULARY)
+    far = pairs() | {"encoder.layers.99999999.fc1.bias": torch.zeros(40)}
+    with pytest.raises(ValueError, match="number 99999999 of 3"):
+        from_published(*files(bert(), far), VOCABULARY)
+    flat = pairs() | {"embed.weight": torch.tensor(1.0)}
+    with pytest.raises(ValueError, match=r"'embed\.weight' with other axes"):
+        from_published(*files(bert(), flat), VOCABULARY)
+    cells, context = files({1: torch.ones(2)}, pairs())
+    with pytest.raises(ValueError, match="tensors by name"):
+        from_published(cells, context, VOCABULARY)
+    with pytest.raises(ValueError, match="found a folder"):
+        from_published(tmp_path, context, VOCABULARY)
