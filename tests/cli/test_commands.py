@@ -33,7 +33,7 @@ def test_fit_leaves_a_model_losses_and_a_record(run, tmp_path):
 def test_fit_stops_early_on_tissue_that_it_does_not_train_on(run, tmp_path):
     slide = run.tissue(tmp_path / "a.h5ad")
     command = ["fit", slide, "--out", tmp_path / "run", *run.small, "--patience", 1]
-    run.refused(run(*command), "'validation' with patience=1")
+    run.refused(run(*command), "'validation' with --patience 1")
     done = run(*command, "--validation", 0.3, "--lr", 1e-9, "--epochs", 20)  # nothing is learned
     assert done.exit_code == 0, done.output
     history = pd.read_csv(tmp_path / "run" / "history.csv")

@@ -25,6 +25,7 @@ class Line(Task):
         super().__init__()
         self.model = nn.Linear(1, 1)
         nn.init.zeros_(self.model.weight)
+        nn.init.zeros_(self.model.bias)
         self.seen: list[float] = []
 
     def loss(self, batch, generator=None):
