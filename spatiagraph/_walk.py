@@ -43,9 +43,12 @@ class Walker:
             OSError: No process can be begun.
         """
         with self._lock:
-            walked = self._walk(path)
-            if not walked:
-                self._end()
+            walked = False
+            try:
+                walked = self._walk(path)
+            finally:  # also on Ctrl-C: the answer to come would be taken for that of another file
+                if not walked:
+                    self._end()
         if not walked:
             raise ValueError(
                 f"Expected a readable HDF5 file, got {path.name}, whose layout leads nowhere. "
@@ -53,6 +56,8 @@ class Walker:
             )
 
     def _walk(self, path: Path) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # it was killed by somebody
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", Path(__file__).with_name("_walked.py")],
@@ -60,6 +65,7 @@ class Walker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                start_new_session=True,  # Ctrl-C in a terminal is not for it
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
             )
             if not self._answers(self._process):

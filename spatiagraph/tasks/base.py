@@ -66,7 +66,7 @@ class Task(nn.Module, ABC):
         """
 
     def at_step(self, step: int, num_steps: int) -> None:
-        """Be told how far a run is, before each batch of training; most tasks do not care.
+        """Follow the progress of a run, before each batch of training; most tasks need not.
 
         Args:
             step: Steps taken so far.

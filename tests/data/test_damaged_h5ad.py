@@ -1,6 +1,7 @@
 """Damage done to an .h5ad in every place: each is named in one line, or the slide is the same."""
 
 import os
+import signal
 import time
 import warnings
 from contextlib import suppress
@@ -12,7 +13,7 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csc_matrix, csr_matrix
 
-from spatiagraph._walk import check_hdf5
+from spatiagraph._walk import _WALKER, check_hdf5
 from spatiagraph.data import make_tissue, write
 from spatiagraph.data.read import read
 from spatiagraph.data.read.structure import read_anndata
@@ -305,6 +306,28 @@ def test_a_walk_through_a_file_that_does_not_end_is_ended(tmp_path, monkeypatch)
         with pytest.raises(ValueError, match=r"slide\.h5ad, whose layout leads nowhere"):
             check_hdf5(path)
     check_hdf5(path)
+
+
+def test_a_walk_that_was_interrupted_or_killed_says_nothing_of_the_next_file(tmp_path, monkeypatch):
+    whole, damaged = make(tmp_path / "whole.h5ad"), tmp_path / "damaged.h5ad"
+    text = b"encoding-type\0\0\0\x19\x01"
+    damaged.write_bytes(whole.read_bytes().replace(text, text[:-1] + b"\x3d"))
+    check_hdf5(whole)
+    with monkeypatch.context() as patched:  # Ctrl-C after the question, before its answer
+        patched.setattr("spatiagraph._walk.print", print_and_stop, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            check_hdf5(whole)
+    with pytest.raises(ValueError, match=r"damaged\.h5ad, whose layout leads nowhere"):
+        check_hdf5(damaged)
+    check_hdf5(whole)
+    os.kill(_WALKER._process.pid, signal.SIGKILL)
+    _WALKER._process.wait()
+    check_hdf5(whole)
+
+
+def print_and_stop(*words, **options):
+    print(*words, **options)
+    raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
