@@ -72,8 +72,8 @@ def colocalize(
     from spatiagraph.data.colocalization import (
         Colocalization,
         differential_gene_pairs,
+        find_gene_pairs,
         find_molecules,
-        gene_pair_tests,
         read_sorted_molecules,
         sort_molecules,
     )
@@ -93,13 +93,15 @@ def colocalize(
     print_table(removed, "removed by each step")
     table = read_sorted_molecules(sorted_path)
     say(f"{len(table.gene):,} molecules of {len(table.genes)} genes in {table.num_cells:,} cells")
-    rule = Colocalization(radius_um, copies, mode.value, seed=seed)
-    pairs = rule(table)
-    tested = gene_pair_tests(
-        table, pairs, rule, num_draws=draws, jitter_um=jitter_um, min_support=min_support
+    found = find_gene_pairs(
+        table,
+        Colocalization(radius_um, copies, mode.value, seed=seed),
+        num_draws=draws,
+        jitter_um=jitter_um,
+        min_support=min_support,
     )
-    write_csv(tested, out / "pairs.csv")
-    adata = pairs.to_adata()
+    write_csv(found.table, out / "pairs.csv")
+    adata = found.to_adata()
     if obs is not None and groups is not None:
         adata.obs = obs.reindex(adata.obs_names)
         ranked = differential_gene_pairs(adata, groups)
@@ -107,7 +109,7 @@ def colocalize(
         best = ranked.groupby("group", observed=True).head(3)
         print_table(best.set_index("group")[["pair", "share", "share_rest", "q"]], "\nby group")
     write_h5ad(adata, out / "pairs.h5ad")
-    sure = tested[(tested["q_shuffle"] < 0.05) & (tested["q_jitter"] < 0.05)]
+    tested, sure = found.table, found.significant()
     shown = pd.concat([sure, tested.drop(sure.index)]).head(10)
     columns = ["cells", "expected_shuffle", "q_shuffle", "expected_jitter", "q_jitter"]
     names = shown["gene_a"] + "|" + shown["gene_b"]

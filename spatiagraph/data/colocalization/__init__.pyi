@@ -1,6 +1,7 @@
 from .differential import differential_gene_pairs as differential_gene_pairs
 from .genes import ColocalizedGenes as ColocalizedGenes
 from .genes import colocalized_genes as colocalized_genes
+from .genes import find_gene_pairs as find_gene_pairs
 from .molecules import CellMolecules as CellMolecules
 from .molecules import cell_molecules as cell_molecules
 from .nulls import gene_pair_tests as gene_pair_tests

@@ -1,6 +1,7 @@
 """``colocalized_genes``: pairs of genes that lie together in the cells of a slide."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from anndata import AnnData
@@ -92,14 +93,29 @@ def colocalized_genes(
     molecules = cell_molecules(
         slide.transcripts, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes
     )
-    pairs = rule(molecules)
-    table = gene_pair_tests(
+    return find_gene_pairs(
         molecules,
-        pairs,
         rule,
         nulls=nulls,
         num_draws=num_draws,
         jitter_um=jitter_um,
         min_support=min_support,
     )
-    return ColocalizedGenes(table, pairs, molecules)
+
+
+def find_gene_pairs(
+    molecules: CellMolecules, rule: Colocalization, **options: Any
+) -> ColocalizedGenes:
+    """Find pairs of genes as :func:`colocalized_genes` does, in molecules that are filtered.
+
+    Args:
+        molecules: Those of cells, such as
+            :func:`~spatiagraph.data.colocalization.read_sorted_molecules` gives.
+        rule: What lying together means.
+        **options: Of :func:`~spatiagraph.data.colocalization.gene_pair_tests`.
+
+    Raises:
+        ValueError: As :func:`~spatiagraph.data.colocalization.gene_pair_tests`.
+    """
+    pairs = rule(molecules)
+    return ColocalizedGenes(gene_pair_tests(molecules, pairs, rule, **options), pairs, molecules)
