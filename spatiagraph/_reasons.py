@@ -19,6 +19,8 @@ def reason(err: BaseException) -> str:
         return "more memory than there is"
     if isinstance(err, UnicodeDecodeError):
         return f"byte {err.object[err.start]:#04x}, which is no UTF-8 text"
+    if isinstance(err, UnicodeEncodeError):  # of a name that was decoded with what is no text
+        return "a name that is no UTF-8 text"
     if isinstance(err, OSError) and err.errno is not None and err.strerror:
         return err.strerror[:1].lower() + err.strerror[1:]
     said = str(err.args[0]) if isinstance(err, KeyError) and err.args else str(err)
