@@ -344,6 +344,21 @@ def test_a_forked_process_walks_with_a_process_of_its_own(tmp_path):
     check_hdf5(path)
 
 
+@pytest.mark.parametrize("key", ["obs/_index", "obs/text", "var/symbol", "obsm/spatial"])
+@pytest.mark.parametrize(
+    ("value", "encoding"), [("a", "string"), (7, "numeric-scalar"), (h5py.Empty("f4"), "null")]
+)
+def test_a_column_that_is_one_value_or_none_is_refused(tmp_path, key, value, encoding):
+    path = make(tmp_path / "a.h5ad")
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        file[key] = value
+        version = "0.1.0" if encoding == "null" else "0.2.0"
+        file[key].attrs.update({"encoding-type": encoding, "encoding-version": version})
+    with pytest.raises(ValueError, match=rf"Expected .*a\.h5ad: {key}, got"):
+        read(path, assume_um=True)
+
+
 @pytest.mark.parametrize("notes", ["text", 3, [1, 2]])
 def test_notes_that_are_no_group_are_refused(tmp_path, notes):
     adata = rich()

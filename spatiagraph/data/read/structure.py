@@ -378,6 +378,8 @@ def _element(node: Node, length: Length) -> None:
             f"a dataset of encoding-type {encoding!r}",
         )
     if encoding == "null":
+        if length:
+            raise node.wrong("an array or table", "nothing (encoding-type 'null')")
         return
     kinds, what = _DATASETS[encoding]
     node.as_dataset(kinds, what)
@@ -459,12 +461,9 @@ def _column(node: Node, length: int | None) -> int:
         raise node.wrong("a column", f"a group of encoding-type {node.encoding!r}")
     _element(node, (length,))
     legacy = None if node.is_group else node.attribute("categories")
-    if node.is_group:
-        rows = int(node.child(_OF_COLUMNS[node.encoding]).item.shape[0])
-    else:
-        rows = int(node.item.shape[0])
-        if len(node.item.shape) != 1:
-            raise node.wrong("one axis", f"shape {list(node.item.shape)}")
+    values = node.child(_OF_COLUMNS[node.encoding]) if node.is_group else node
+    if len(values.item.shape) != 1:
+        raise values.wrong("one axis", f"shape {list(values.item.shape)}")
     if legacy is not None and isinstance(node.item, h5py.Dataset):  # a reference, before 0.8
         try:
             categories = node.item.parent[legacy]
@@ -472,7 +471,7 @@ def _column(node: Node, length: int | None) -> int:
         except DAMAGED as err:
             raise node.wrong("categories", reason(err)) from err
         _codes(node, number)
-    return rows
+    return int(values.item.shape[0])
 
 
 def _categorical(node: Node, length: Length) -> None:
