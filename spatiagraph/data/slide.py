@@ -1,6 +1,6 @@
 """One tissue section: cells, image and molecules, everything in µm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from spatiagraph.data.checks import (
 from spatiagraph.data.counts import other_counts, shallow_copy
 from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.scale import declared_scale, libraries, unknown_scale
 from spatiagraph.data.sections import check_one_section
 from spatiagraph.data.sparse import as_csr, check_slots
@@ -264,8 +265,7 @@ def check_unique_ids(slides: Sequence[Slide]) -> None:
 
 def default_slide_id(adata: AnnData) -> str:
     """Name of a section by what its AnnData says: notes of a reader, its image, a column of obs."""
-    entry = adata.uns.get(keys.UNS)
-    notes = entry.get("read", {}) if isinstance(entry, Mapping) else {}
+    notes = our_notes(adata, "read")
     if "slide_id" in notes:
         return str(notes["slide_id"])
     if len(found := libraries(adata)) == 1:
@@ -289,8 +289,7 @@ def _check_frame(adata: AnnData, slide_id: str) -> None:
 
 def _was_read(adata: AnnData) -> bool:
     """Whether a reader has brought the coordinates to µm."""
-    entry = adata.uns.get(keys.UNS)
-    return isinstance(entry, Mapping) and "read" in entry
+    return "read" in our_notes(adata)
 
 
 def _check_declared(adata: AnnData, pos: NDArray[np.float64]) -> None:

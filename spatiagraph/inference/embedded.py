@@ -8,6 +8,8 @@ from anndata import AnnData
 
 from spatiagraph import keys
 from spatiagraph.data.convert.embeddings import WIDTHS
+from spatiagraph.data.notes import our_notes
+from spatiagraph.data.read.tables import finite_number
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.units import neighbor_distance
 from spatiagraph.training.folder import check_record
@@ -32,8 +34,7 @@ def model_name(adata: AnnData) -> str:
 
 def is_embedded(adata: AnnData) -> bool:
     """Whether a slide has the embeddings of a model."""
-    notes = adata.uns.get(keys.UNS)
-    name = notes.get("name") if isinstance(notes, Mapping) else None
+    name = our_notes(adata).get("name")
     return isinstance(name, str) and all(
         keys.embedding_key(name, level) in adata.obsm for level in level_names(adata) or ("cell",)
     )
@@ -48,8 +49,7 @@ def level_names(adata: AnnData) -> tuple[str, ...]:
     Raises:
         ValueError: If the note of them is damaged.
     """
-    notes = adata.uns.get(keys.UNS)
-    notes = notes if isinstance(notes, Mapping) else {}
+    notes = our_notes(adata)
     name = str(notes.get("name"))
     if "levels" not in notes:
         return tuple(x for x in _FIRST_LEVELS if keys.embedding_key(name, x) in adata.obsm)
@@ -88,9 +88,9 @@ def level_width_um(slide: Slide, level: str) -> float:
             embedded, it is the width of eight cells.
         level: Name of the level; ``"cell"`` is that of the finest level.
     """
-    notes = slide.adata.uns.get(keys.UNS, {})
-    widths = notes.get(WIDTHS, {}) if isinstance(notes, Mapping) else {}
-    known = {str(name): float(value) for name, value in widths.items()}
+    widths = our_notes(slide.adata, WIDTHS)
+    where = f"uns[{keys.UNS!r}][{WIDTHS!r}] of {slide.slide_id!r}"
+    known = {str(name): finite_number(widths, name, where) for name in widths}
     if level == "cell" and known:
         return min(known.values())
     return known.get(level, _CELLS_ACROSS * neighbor_distance(slide.pos))
@@ -102,7 +102,7 @@ def embedding_record(adata: AnnData) -> dict[str, Any]:
     Raises:
         ValueError: If the note is damaged.
     """
-    note = _plain(adata.uns[keys.UNS].get("embed", {}))
+    note = _plain(our_notes(adata, "embed"))
     return check_record(note, f"uns[{keys.UNS!r}]['embed'] of the slide")
 
 

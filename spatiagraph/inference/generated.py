@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spatiagraph import keys
 from spatiagraph._files import check_store_place, replaced_folder
 from spatiagraph.data.checks import check_real
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.structure import read_anndata
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.zarr_tasks import zarr_writers_ended
@@ -80,8 +81,7 @@ class GeneratedImages:
         place = Path(path)
         adata = read_anndata(place)
         cells = adata.obs.reset_index(drop=True)
-        entry = adata.uns.get(keys.UNS)
-        mpp = positive_number(entry if isinstance(entry, dict) else {}, "mpp", place.name)
+        mpp = positive_number(our_notes(adata), "mpp", place.name)
         found: list[NDArray[np.float32]] = []
         for key, axes in (("generated", 5), ("control", 4)):
             images = adata.obsm.get(key)

@@ -15,6 +15,7 @@ from scipy.spatial import QhullError, Voronoi
 from spatiagraph import keys
 from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedded import level_names
 from spatiagraph.plot.canvas import DPI, save_figure
@@ -156,7 +157,7 @@ def known_levels(cells: Slide | AnnData | NDArray) -> dict[str, str]:
     adata = cells.adata if isinstance(cells, Slide) else cells
     if not isinstance(adata, AnnData):
         return {}
-    name = str(adata.uns.get(keys.UNS, {}).get("name", ""))
+    name = str(our_notes(adata).get("name", ""))
     columns = {CELL: ["cell_type", "celltype"]}
     for level in level_names(adata) or _LEVELS:
         domain = f"{keys.group_key(name, 'domain')}_{level}"

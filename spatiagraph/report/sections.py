@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 import spatiagraph
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedded import level_names
 from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
@@ -212,5 +213,5 @@ def add_scatter(
 
 def _of_levels(slide: Slide) -> set[str]:
     """Columns of ``obs`` with groups of a model's levels: where a rule divided, not biology."""
-    name = slide.adata.uns.get(keys.UNS, {}).get("name", "")
+    name = our_notes(slide.adata).get("name", "")
     return {keys.group_key(name, level) for level in level_names(slide.adata)}

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from spatiagraph import keys
+from spatiagraph.data.notes import our_notes
 from spatiagraph.retrieval.selection import X_UM, Y_UM
 
 if TYPE_CHECKING:
@@ -91,11 +92,10 @@ def slide_obs(name: str, adata: "AnnData") -> pd.DataFrame:
 
 def _model_of(adata: "AnnData", key: str) -> str | None:
     """Hash of the weights behind an embedding, if it is one that ``embed`` wrote."""
-    notes = adata.uns.get(keys.UNS, {})
-    own = keys.embedding_key(str(notes.get("name", "")))
+    own = keys.embedding_key(str(our_notes(adata).get("name", "")))
     if key != own and not key.startswith(f"{own}_"):
         return None
-    found = notes.get("embed", {}).get("weights_hash")
+    found = our_notes(adata, "embed").get("weights_hash")
     return None if found is None else str(found)
 
 

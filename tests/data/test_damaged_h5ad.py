@@ -364,7 +364,7 @@ def test_notes_that_are_no_group_are_refused(tmp_path, notes):
     adata = rich()
     adata.uns["spatiagraph"] = notes
     adata.write_h5ad(tmp_path / "a.h5ad")
-    with pytest.raises(ValueError, match="'spatiagraph'. of 'a' to be a group of notes"):
+    with pytest.raises(ValueError, match=r"uns\['spatiagraph'\] to be a group of notes"):
         read(tmp_path / "a.h5ad", assume_um=True)
 
 

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from spatiagraph import keys
 from spatiagraph.data.convert.tissue_data import TissueData
+from spatiagraph.data.notes import our_notes
 from spatiagraph.graph.edges import plain_edges
 
 WIDTHS = "width_um"
@@ -52,7 +53,7 @@ def write_embeddings(
             adata.obs[keys.group_key(name, level)] = data.group_of_cell(level).numpy()
     widths = {level: _width_um(data, level) for level in data.level_names}
     notes = {**uns, "levels": list(data.level_names), WIDTHS: widths}
-    adata.uns[keys.UNS] = {**adata.uns.get(keys.UNS, {}), **notes}
+    adata.uns[keys.UNS] = {**our_notes(adata), **notes}
     return adata
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph._json import shortened
 from spatiagraph.data.checks import as_positions
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
@@ -95,15 +95,8 @@ class Parts:
 
 def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
     """Notes of an earlier ``read`` of the slide, if its coordinates are asked for."""
-    entry = adata.uns.get(keys.UNS)
-    notes = entry.get("read") if isinstance(entry, Mapping) else None
-    return (
-        notes
-        if isinstance(notes, Mapping)
-        and options.spatial_key == keys.SPATIAL
-        and options.x_key is None
-        else {}
-    )
+    asked = options.spatial_key == keys.SPATIAL and options.x_key is None
+    return our_notes(adata, "read") if asked else {}
 
 
 def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
@@ -302,13 +295,7 @@ def build(
                 stacklevel=3,
             )
             adata = adata[full].copy()
-    known = adata.uns.get(keys.UNS, {})
-    if not isinstance(known, Mapping):
-        raise ValueError(
-            f"Expected uns[{keys.UNS!r}] of {slide_id!r} to be a group of notes, got "
-            f"{shortened(known)}. Rename or delete it"
-        )
-    adata.uns[keys.UNS] = {**known, "read": parts.notes}  # it is in µm now
+    adata.uns[keys.UNS] = {**our_notes(adata), "read": parts.notes}  # it is in µm now
     slide = Slide(
         adata,
         parts.image,

@@ -11,6 +11,7 @@ from anndata import AnnData
 import spatiagraph
 from spatiagraph import keys
 from spatiagraph.clustering.clusters import Clusterer
+from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.domains.consensus import Consensus
 from spatiagraph.inference.domains.embedders import Embedder
@@ -96,8 +97,8 @@ def domains(
         adata = _adata(item)
         adata.obs[key] = pd.Categorical.from_codes(found.labels[rows], names)
         adata.obs[confidence_key(key)] = found.confidence[rows].astype(np.float32)
-        notes = dict(adata.uns.get(keys.UNS, {}))
-        adata.uns[keys.UNS] = {**notes, _NOTES: {**notes.get(_NOTES, {}), key: note}}
+        noted = {**our_notes(adata, _NOTES), key: note}
+        adata.uns[keys.UNS] = {**our_notes(adata), _NOTES: noted}
     return found
 
 
@@ -167,7 +168,7 @@ def check_key(adata: AnnData, key: str) -> None:
     Raises:
         ValueError: There is such a column, and :func:`domains` did not write it.
     """
-    ours = adata.uns.get(keys.UNS, {}).get(_NOTES, {})
+    ours = our_notes(adata, _NOTES)
     if key in adata.obs and key not in ours:
         raise ValueError(
             f"Expected a new column of obs for the domains, got {key!r}, which is there and was "
