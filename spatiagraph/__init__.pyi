@@ -55,6 +55,7 @@ from . import (
 from . import (
     training as training,
 )
+from .data.cohort import Cohort as Cohort
 from .data.colocalization import colocalized_genes as colocalized_genes
 from .data.convert import to_data as to_data
 from .data.image import SlideImage as SlideImage

@@ -124,10 +124,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             with _full_disk_asked(new / "probe"):
                 yield new
-            for folder, _, names in os.walk(new):
-                for name in names:
-                    _flush(Path(folder) / name)
-                _flush_folder(Path(folder))
+            flush_folder(new)
             if place.is_dir():
                 os.replace(place, old)
             os.replace(new, place)
@@ -140,6 +137,18 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(old)
             if not done:
                 _remove_for_good(new)
+
+
+def flush_folder(path: Path) -> None:
+    """Wait until a folder and all that is in it are on the disk.
+
+    Args:
+        path: The folder.
+    """
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _flush(Path(folder) / name)
+        _flush_folder(Path(folder))
 
 
 def _make_parents(place: Path) -> None:

@@ -4,6 +4,7 @@ import platform
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,9 @@ _INSTALL = {"scatter": "pip install --no-build-isolation torch-scatter"}
 
 
 def doctor(
+    cohort: Annotated[
+        Path | None, typer.Argument(help="A cohort.zarr: read all of it, and name what is damaged.")
+    ] = None,
     cells: Annotated[
         int | None, typer.Option(help="Estimate the memory of a slide of so many cells.", min=1)
     ] = None,
@@ -43,8 +47,12 @@ def doctor(
 ) -> None:
     """Say what is installed and accelerated here, what is missing, and the line that installs it.
 
-    With --cells, also how much memory a slide of that size will take.
+    With --cells, also how much memory a slide of that size will take. With a cohort, whether every
+    file of it is as it was written, and nothing else.
     """
+    if cohort is not None:
+        check_cohort(cohort)
+        return
     import torch
 
     import spatiagraph
@@ -96,6 +104,30 @@ def doctor(
     if failed:
         typer.echo(f"error: the self-test of {', '.join(failed)} failed", err=True)
         raise typer.Exit(1)
+
+
+def check_cohort(path: Path) -> None:
+    """Read all files of a cohort and say which are damaged.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        ValueError: It is no cohort, or files are missing or not as they were written.
+    """
+    from spatiagraph.cli.console import say
+    from spatiagraph.data.cohort import Cohort
+
+    cohort = Cohort(path)
+    damaged = cohort.damaged()
+    for name in damaged:
+        say(f"damaged: {name}")
+    if damaged:
+        raise ValueError(
+            f"Expected every file of {path} as it was written, found {len(damaged)} missing or "
+            f"damaged, the first {damaged[0]}: restore them, or replace their slides"
+        )
+    say(f"{cohort!r}: every file is as it was written")
 
 
 def _version(package: str) -> str:

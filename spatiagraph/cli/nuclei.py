@@ -25,7 +25,7 @@ def nuclei_of(sections: "Sequence[Slide]", given: Nuclei | None) -> Foreground:
         ValueError: A slide has no image, or some are grey and others not.
     """
     from spatiagraph.cli.console import say
-    from spatiagraph.data.cohort import nuclei_foreground, one_channel_number
+    from spatiagraph.data.agreement import nuclei_foreground, one_channel_number
 
     found: Foreground = nuclei_foreground(sections)
     if given is not None:

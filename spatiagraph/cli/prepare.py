@@ -15,22 +15,67 @@ _SHALLOW = 10  # counts; a type cannot be told from fewer
 
 @with_slide_options
 def prepare(
-    slide: Annotated[Path, typer.Argument(help="Slide to look at.")],
+    slides: Annotated[
+        list[Path], typer.Argument(help="Slide to look at; with --cohort, one or many.")
+    ],
     slide_options: SlideOptions,
     out: Annotated[
         Path | None,
         typer.Option(help="Write it to this .zarr (needs [io]) or .h5ad, in µm, ready to use."),
     ] = None,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(help="Write the slides, one after the other, into a cohort.zarr to train on."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="--cohort: folder of a run or model whose recipe they are prepared by."),
+    ] = None,
+    genes: Annotated[
+        int | None,
+        typer.Option(help="--cohort without --model: most variable genes to read; 1000.", min=2),
+    ] = None,
+    tile_size: Annotated[
+        int | None,
+        typer.Option(help="--cohort: cells of a tile, which is a mini-batch; 4096.", min=1),
+    ] = None,
 ) -> None:
     """Check a slide, say what is in it, and write it so that it opens without options.
 
     A slide that cannot be right is refused with the rows, keys or files that are wrong. Warnings
-    say what is odd about one that opens.
+    say what is odd about one that opens. With --cohort, slides become one store that is larger
+    than memory; an interrupted command goes on where it stopped.
     """
-    slide_options.check([slide])
+    slide_options.check(slides)
     from spatiagraph.cli.console import check_output_folder, say
     from spatiagraph.data.writing import check_target, write
 
+    if cohort is None:
+        given = {"--model": model, "--genes": genes, "--tile-size": tile_size}
+        if odd := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"Expected --cohort with {', '.join(odd)}, got none")
+        if len(slides) > 1:
+            raise ValueError(
+                f"Expected one slide, got {len(slides)}: pass --cohort to make a store of them"
+            )
+    else:
+        from spatiagraph.cli.cohorts import SlidesOfFiles, make_cohort
+        from spatiagraph.cli.early import check_model
+        from spatiagraph.data.cohort.layout import cohort_place
+
+        if out is not None:
+            raise ValueError("Expected --out or --cohort, got both")
+        if model is not None and genes is not None:
+            raise ValueError("Expected --model, which has its genes, or --genes, got both")
+        if model is not None:
+            check_model(model)
+        cohort_place(cohort)
+        check_output_folder(cohort.parent)
+        files = SlidesOfFiles(slides, slide_options)
+        made = make_cohort(cohort, files, model, genes or 1000, tile_size)
+        say(f"{made!r} written to {cohort}")
+        return
+    (slide,) = slides
     if out is not None:
         check_target(out)
         check_output_folder(out.parent)

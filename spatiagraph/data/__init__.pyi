@@ -1,4 +1,6 @@
+from . import cohort as cohort
 from . import colocalization as colocalization
+from . import content as content
 from . import convert as convert
 from . import crops as crops
 from . import feature_cache as feature_cache
@@ -25,6 +27,7 @@ from . import transcripts as transcripts
 from . import units as units
 from . import vocabulary as vocabulary
 from . import writing as writing
+from .cohort import Cohort as Cohort
 from .colocalization import Colocalization as Colocalization
 from .colocalization import colocalized_genes as colocalized_genes
 from .convert import TissueData as TissueData

@@ -1,5 +1,7 @@
 """``CropSource``: windows of an image around some positions, read row by row on demand."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,24 @@ from torch import Tensor
 
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
+
+
+class Crops(Protocol):
+    """Crops that are read row by row: those of an image, or such as were kept."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of a crop, ``(C, S, S)``."""
+
+    def read(
+        self, rows: NDArray[np.int64] | Tensor | None = None, *, progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Crops ``[B, C, S, S]`` in [0, 1] float32, and which of them lie on the image, ``[B]``."""
+
+    def select(self, rows: NDArray[np.int64] | Tensor) -> "Crops":
+        """The same crops in another order, or some of them."""
 
 
 class CropSource:

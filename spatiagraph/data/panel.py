@@ -368,16 +368,16 @@ def _union(slides: Sequence[Slide]) -> tuple[list[str], list[str] | None]:
 
 def _check_related(slides: Sequence[Slide]) -> None:
     """Slides have genes in common, directly or by way of others; more than differ in case only."""
-    groups: list[tuple[set[str], list[Slide]]] = []
+    groups: list[tuple[set[str], Slide]] = []  # names, and the first slide that has some of them
     for slide in slides:
         names = {*slide.symbols, *(_ids(slide.symbols, slide.gene_ids) or ())} - {""}
         joined = [group for group in groups if _share_genes(names, group[0])]
-        members = [member for group in joined for member in group[1]]
         groups = [group for group in groups if not any(group is other for other in joined)]
-        groups.append((names.union(*(group[0] for group in joined)), [*members, slide]))
+        first = joined[0][1] if joined else slide
+        groups.append((names.union(*(group[0] for group in joined)), first))
     if len(groups) == 1:
         return
-    one, other = groups[0][1][0], groups[1][1][0]
+    one, other = groups[0][1], groups[1][1]
     raise ValueError(
         f"Expected slides that measure some of the same genes, got none in slide {one.slide_id!r} "
         f"({_some(one.symbols, 3)}) and slide {other.slide_id!r} ({_some(other.symbols, 3)})"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-from spatiagraph.data.cohort import nuclei_foreground, spot_pitch_um
+from spatiagraph.data.agreement import nuclei_foreground, spot_pitch_um
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.slide import Slide
 from spatiagraph.flow.sampling import Sampling

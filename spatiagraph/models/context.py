@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 import torch
 
-from spatiagraph.data.cohort import one_channel_number, one_expression, spot_pitch_um
+from spatiagraph.data.agreement import one_channel_number, one_expression, spot_pitch_um
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide

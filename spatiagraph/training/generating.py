@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from spatiagraph.data.content import content_hash
 from spatiagraph.data.loader import PairLoader
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.generator import ImageGenerator
@@ -15,7 +16,6 @@ from spatiagraph.models.generator.inputs import check_channels
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
 from spatiagraph.training.record import (
-    content_hash,
     model_record,
     task_record,
     tensors_hash,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import spatiagraph
 from spatiagraph._config import to_config
+from spatiagraph.data.content import content_hash
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.config import Configurable
@@ -19,21 +19,6 @@ from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.objective import ObjectiveTask
 
 _LENGTH = 16  # digits of a hash
-_LOOKS, _SIDE_PX = 64, 16  # at how much of an image a hash looks: all of it may not fit in memory
-
-
-def content_hash(slide: Slide) -> str:
-    """Short hash of the counts, genes and positions of a slide, and of its image at some cells."""
-    counts = slide.counts
-    digest = hashlib.sha256()
-    for array in (counts.indptr, counts.indices, counts.data, slide.pos):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update("\n".join(slide.symbols).encode())
-    if slide.image is not None:
-        rows = np.unique(np.linspace(0, slide.num_cells - 1, _LOOKS).astype(np.int64))
-        crops, _ = slide.image.crops(slide.pos[rows], _SIDE_PX * slide.image.mpp, _SIDE_PX)
-        digest.update(crops.tobytes())
-    return digest.hexdigest()[:_LENGTH]
 
 
 def weights_hash(model: nn.Module) -> str:

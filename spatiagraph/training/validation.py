@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatiagraph.data.content import content_hash
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
-from spatiagraph.training.record import content_hash
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""

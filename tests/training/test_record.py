@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from spatiagraph.data import SlideImage, make_tissue
-from spatiagraph.training.record import content_hash, weights_hash
+from spatiagraph.data.content import content_hash
+from spatiagraph.training.record import weights_hash
 
 
 def model(value: torch.Tensor) -> nn.Module:

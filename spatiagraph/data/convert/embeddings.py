@@ -51,10 +51,18 @@ def write_embeddings(
     for level in data.level_names:
         if data.num_items(level) < data.num_nodes:  # else every cell has a group of its own
             adata.obs[keys.group_key(name, level)] = data.group_of_cell(level).numpy()
-    widths = {level: _width_um(data, level) for level in data.level_names}
-    notes = {**uns, "levels": list(data.level_names), WIDTHS: widths}
+    notes = {**uns, "levels": list(data.level_names), WIDTHS: level_widths_um(data)}
     adata.uns[keys.UNS] = {**our_notes(adata), **notes}
     return adata
+
+
+def level_widths_um(data: TissueData) -> dict[str, float]:
+    """Median diameter of the groups of each level in µm.
+
+    Args:
+        data: A whole slide.
+    """
+    return {level: _width_um(data, level) for level in data.level_names}
 
 
 def _width_um(data: TissueData, level: str) -> float:

@@ -12,7 +12,7 @@ from torch_geometric.utils import is_undirected
 
 from spatiagraph.data.convert.counts import as_scipy, take_rows
 from spatiagraph.data.convert.subgraph import cell_subgraph
-from spatiagraph.data.crops import CropSource
+from spatiagraph.data.crops import Crops
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.graph.hierarchy import region_of
 
@@ -73,7 +73,7 @@ class TissueData(Data):
         return self.__dict__["_items"]
 
     @property
-    def crop_sources(self) -> dict[str, CropSource]:
+    def crop_sources(self) -> dict[str, Crops]:
         """Crops that are read batch by batch: key → source."""
         return self.__dict__["_crops"]
 
@@ -96,7 +96,7 @@ class TissueData(Data):
             self[key] = value
             self.items_of[key] = level
 
-    def put_crops(self, level: str, key: str, source: CropSource) -> None:
+    def put_crops(self, level: str, key: str, source: Crops) -> None:
         """Add crops that batches read when they need them.
 
         Args:
@@ -219,7 +219,7 @@ class TissueData(Data):
         return key in self.items_of or key == "cell_index" or level in self.level_names
 
 
-def _read(source: CropSource, rows: Tensor, cropped: Tensor | None) -> tuple[Tensor, Tensor]:
+def _read(source: Crops, rows: Tensor, cropped: Tensor | None) -> tuple[Tensor, Tensor]:
     """Crops of some rows and their mask; those that are not to be read are black and masked."""
     if cropped is None or bool(cropped.all()):
         return source.read(rows)

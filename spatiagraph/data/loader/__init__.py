@@ -1,7 +1,13 @@
 """Mini-batches of tissue: tiles with all their context, whole niches of a cohort, pairs."""
 
 from spatiagraph.data.loader.chunks import class_weights
-from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
+from spatiagraph.data.loader.cutting import (
+    cut_tile,
+    fill_tile,
+    in_hilbert_order,
+    rows_of,
+    whole_tile,
+)
 from spatiagraph.data.loader.hierarchical import HierarchicalLoader, NicheBatches, RegionDataset
 from spatiagraph.data.loader.neighbor_pairs import (
     NeighborPairLoader,
@@ -18,7 +24,7 @@ from spatiagraph.data.loader.pairs import (
 from spatiagraph.data.loader.region_sampler import RegionSampler
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.data.loader.strata import StrataLoader, StrataSampler
-from spatiagraph.data.loader.tiles import TileDataset, TileLoader
+from spatiagraph.data.loader.tiles import TileDataset, TileLoader, TileSource
 
 __all__ = [
     "EpochSampler",
@@ -35,6 +41,7 @@ __all__ = [
     "StrataSampler",
     "TileDataset",
     "TileLoader",
+    "TileSource",
     "class_weights",
     "cut_tile",
     "fill_tile",
@@ -42,4 +49,6 @@ __all__ = [
     "inside_image",
     "pairs_of_cells",
     "read_crops",
+    "rows_of",
+    "whole_tile",
 ]

@@ -83,6 +83,32 @@ def cut_tile(data: TissueData, core: Tensor, num_hops: int) -> TissueData:
     return tile
 
 
+def whole_tile(data: TissueData) -> TissueData:
+    """A slide, or a part of one, as a tile of its own: what :func:`cut_tile` gives for all of it.
+
+    Args:
+        data: The slide.
+    """
+    names = data.level_names
+    tile = TissueData(
+        pos=data.pos,
+        edge_index=data.edge_index,
+        core=data.core,
+        cell_index=data.cell_index,
+        levels=names,
+    )
+    for key in (f"{name}{end}" for name in names for end in ("", "_index", "_pos")):
+        tile[key] = data[key]
+    rows = {level: torch.arange(data.num_items(level)) for level in (CELL, *names)}
+    tile.__dict__[_ROWS] = rows
+    return tile
+
+
+def rows_of(tile: TissueData) -> dict[str, Tensor]:
+    """Rows of the cells and groups of a tile in its slide, before it is filled: level → rows."""
+    return dict(tile.__dict__[_ROWS])
+
+
 def fill_tile(
     tile: TissueData,
     data: TissueData,

@@ -1,6 +1,7 @@
 """Tiles of neighbouring cells with the context they need."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -9,6 +10,30 @@ from spatiagraph.data.convert.tissue_data import TissueData
 from spatiagraph.data.loader.cutting import cut_tile, fill_tile, in_hilbert_order
 from spatiagraph.data.loader.sampling import EpochSampler
 from spatiagraph.graph.tiles import tissue_tiles
+
+
+class Tiles(Protocol):
+    """Some tiles by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> TissueData: ...
+
+
+@runtime_checkable
+class TileSource(Protocol):
+    """Slides that hold tiles of their own, such as those of a store on disk."""
+
+    def tiles(self, tile_size: int, num_hops: int) -> Tiles:
+        """Tiles as :class:`TileDataset` cuts them.
+
+        Args:
+            tile_size: Core cells of a tile, at most.
+            num_hops: Hops over ``edge_index`` of the model.
+
+        Raises:
+            ValueError: If there are none of that size, or with that much context.
+        """
 
 
 class TileDataset(Dataset[TissueData]):
@@ -49,7 +74,8 @@ class TileLoader(DataLoader[TissueData]):
     """Loader of tiles: each batch is one tile of one slide with its context.
 
     Args:
-        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them.
+        slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them; or what holds their
+            tiles, such as :class:`~spatiagraph.data.cohort.StoredSlides`.
         tile_size: Core cells of a tile, at most.
         num_hops: Hops of the model over the cell graph.
         shuffle: New order in every epoch; in order of the slides otherwise.
@@ -65,7 +91,7 @@ class TileLoader(DataLoader[TissueData]):
 
     def __init__(
         self,
-        slides: Sequence[TissueData],
+        slides: Sequence[TissueData] | TileSource,
         tile_size: int = 4096,
         num_hops: int = 1,
         *,
@@ -73,7 +99,10 @@ class TileLoader(DataLoader[TissueData]):
         seed: int = 0,
         num_workers: int = 0,
     ):
-        dataset = TileDataset(slides, tile_size, num_hops)
+        if isinstance(slides, TileSource):
+            dataset: Any = slides.tiles(tile_size, num_hops)
+        else:
+            dataset = TileDataset(slides, tile_size, num_hops)
         super().__init__(
             dataset,
             batch_size=None,

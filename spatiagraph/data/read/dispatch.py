@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 from anndata import AnnData
 
 from spatiagraph._typed import typed
+from spatiagraph.data.cohort.layout import is_cohort
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.places import KINDS, unknown_folder
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
@@ -238,6 +239,11 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
         raise ValueError(
             f"Expected transcripts={options.transcripts} with an .h5ad, got the folder {folder}, "
             "which has its own: pass True or False"
+        )
+    if is_cohort(source):
+        raise ValueError(
+            f"Expected a slide, {source.name} is a cohort of slides: open it with "
+            "spatiagraph.Cohort, and take a slide of it by its name"
         )
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from spatiagraph.data.agreement import one_channel_number
 from spatiagraph.data.checks import nearest
-from spatiagraph.data.cohort import one_channel_number
 from spatiagraph.data.morphology import MORPHOLOGY
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, Crop

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from spatiagraph.data.cohort import one_channel_number, one_expression, spot_pitch_um
+from spatiagraph.data.agreement import one_channel_number, one_expression, spot_pitch_um
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Grid, InGroups, Neighborhoods, Recipe

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from spatiagraph.data.cohort import spot_pitch_um
+from spatiagraph.data.agreement import spot_pitch_um
 from spatiagraph.data.gene_sets import read_gmt, union_of
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Feature, Neighborhoods, Recipe

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
-from spatiagraph.data.cohort import one_channel_number, one_expression
+from spatiagraph.data.agreement import one_channel_number, one_expression
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.convert.counts import as_scipy
 from spatiagraph.data.loader import StrataLoader

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from spatiagraph.data.crops import CropSource
+from spatiagraph.data.crops import Crops
 from spatiagraph.data.feature_cache import FeatureCache, cache_key
 from spatiagraph.data.recipe import Feature
 from spatiagraph.models.base import gene_mask
@@ -89,7 +89,7 @@ def niche_mean(values: Tensor, level: LevelGraph) -> Tensor:
 @torch.no_grad()
 def frozen_features(
     encoder: FrozenImageEncoder,
-    source: CropSource,
+    source: Crops,
     cache: FeatureCache | None = None,
     *,
     device: str | torch.device = "cpu",

@@ -1,0 +1,59 @@
+"""One writer at a time: a lock that the system lets go of, however its process ends."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class BusyError(OSError):
+    """A cohort that another process is writing to."""
+
+
+@contextmanager
+def only_writer(place: Path) -> Iterator[None]:
+    """Keep other processes from writing to a place.
+
+    Args:
+        place: A folder, there or not; the lock is a hidden file beside it.
+
+    Raises:
+        BusyError: Another process writes to it now.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    file = place.with_name(f".{place.stem}.lock")
+    descriptor = _locked(file, place)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is still ours
+        os.close(descriptor)
+
+
+def _locked(file: Path, place: Path) -> int:
+    """Descriptor of the file, locked, and still the file of that name."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor)
+        except OSError as err:
+            os.close(descriptor)
+            raise BusyError(
+                f"Expected {str(place)!r} to be free, another process is writing to it: wait until "
+                "it has ended"
+            ) from err
+        if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+            return descriptor
+        os.close(descriptor)  # its owner has removed it in between
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

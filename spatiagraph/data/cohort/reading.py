@@ -1,0 +1,98 @@
+"""One slide of a cohort as it was given: rows in their old order, results where they belong."""
+
+import json
+import warnings
+from pathlib import Path
+
+import anndata
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatiagraph import keys
+from spatiagraph._reasons import reason
+from spatiagraph.data.cohort.layout import CELLS, ROW, TILE, SlideEntry, SlideFiles
+from spatiagraph.data.cohort.tiles import DAMAGED
+from spatiagraph.data.cohort.verifying import damaged_files, is_of_tiles
+from spatiagraph.data.notes import our_notes
+from spatiagraph.data.slide import Slide
+
+
+def read_slide(folder: Path, entry: SlideEntry, files: SlideFiles) -> Slide:
+    """A slide of a cohort, without its image.
+
+    Args:
+        folder: Its folder.
+        entry: What the manifest says of it.
+        files: List of its files.
+
+    Raises:
+        ValueError: A file is missing or damaged; it is named.
+    """
+    for path in damaged_files(folder, files, lambda name: not is_of_tiles(name)):
+        raise ValueError(
+            f"Expected {str(path)!r} as it was written, found it missing or damaged: restore it, "
+            f"or replace slide {entry.slide_id!r} of the cohort"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)
+            adata = anndata.read_zarr(folder / CELLS)
+        row = adata.obs.pop(ROW).to_numpy()
+        adata.obs.pop(TILE)
+        back = np.argsort(row)
+        adata = adata[back].copy()
+    except DAMAGED as err:
+        raise ValueError(f"Expected a slide in {str(folder)!r}, found none: {reason(err)}") from err
+    notes = dict(our_notes(adata))
+    levels = [str(level) for level in notes.pop("levels", [])]
+    named = {level: keys.group_key("cohort", level) for level in levels}
+    groups = {level: adata.obs.pop(key) for level, key in named.items() if key in adata.obs}
+    for result in files.results:
+        notes |= {"name": result.name, "embed": json.loads(json.dumps(result.record))}
+        notes["levels"] = result.levels
+        for level, group in groups.items():
+            adata.obs[keys.group_key(result.name, level)] = group
+    adata.uns[keys.UNS] = notes
+    if not files.results:
+        for slot in (keys.DISTANCES, keys.CONNECTIVITIES):
+            del adata.obsp[slot]
+    return Slide(
+        adata,
+        slide_id=entry.slide_id,
+        donor=entry.donor,
+        expression=entry.expression,
+        check=False,
+    )
+
+
+def row_and_tile(folder: Path, entry: SlideEntry) -> tuple[Tensor, Tensor]:
+    """Row in the slide that was given and number of the tile of each cell, in order of the store.
+
+    Args:
+        folder: Folder of the slide.
+        entry: What the manifest says of it.
+
+    Raises:
+        ValueError: They are missing or damaged.
+    """
+    import zarr
+
+    found = []
+    for name in (ROW, TILE):
+        place = folder / CELLS / "obs" / name
+        try:
+            values = np.asarray(zarr.open_array(place, mode="r", zarr_format=3)[:])
+        except DAMAGED as err:
+            raise ValueError(
+                f"Expected {str(place)!r} as it was written, found it damaged ({reason(err)}): "
+                f"restore it, or replace slide {entry.slide_id!r} of the cohort"
+            ) from err
+        found.append(torch.from_numpy(values.astype(np.int64)))
+    row, tile = found
+    whole = torch.equal(row.sort().values, torch.arange(entry.num_cells))
+    if not whole or len(tile) != len(row) or int(tile.max()) >= entry.num_tiles:
+        raise ValueError(
+            f"Expected {entry.num_cells} rows of cells in {str(folder)!r}, found others"
+        )
+    return row, tile
