@@ -5,13 +5,9 @@ attended to as rows of their own and put together by their log-sum-exp, so that 
 a million cells uses all cores.
 """
 
-import ctypes
 import logging
 import math
-import mmap
 import time
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numba
@@ -20,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spatiagraph.kernels import _rows
+from spatiagraph.kernels._memory import empty
 from spatiagraph.kernels._random import split_seed, threshold
 
 logger = logging.getLogger(__name__)
@@ -27,7 +24,6 @@ logger = logging.getLogger(__name__)
 MAX_DEGREE = 16384
 BLOCK = 4096
 CHUNKS_PER_THREAD = 16
-HUGE_PAGES_FROM = 2**23  # bytes
 
 _announced: set[tuple[str, ...]] = set()
 
@@ -159,27 +155,6 @@ def _rows_of(x: Tensor) -> tuple[Tensor, int]:
 
 def _flat(x: Tensor) -> Tensor:
     return x.detach().view(-1)
-
-
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """New memory, in huge pages if it is large.
-
-    On Linux the first touch of fresh memory costs more than the kernels themselves, page by page.
-    """
-    out = torch.empty(shape, dtype=dtype)
-    if out.nbytes >= HUGE_PAGES_FROM and (advise := _madvise()) is not None:
-        start = -(-out.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = (out.data_ptr() + out.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
-    return out
-
-
-@cache
-def _madvise() -> Callable[..., int] | None:
-    """The system's advice on memory; ``None`` where there are no huge pages to ask for."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return None
-    return ctypes.CDLL(None).madvise
 
 
 def _options(q: Tensor, bias: Tensor | None, dropout: float, seed: Tensor | None) -> tuple:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spatiagraph.kernels._graph import NeighborGraph, neighbor_graph, sort_edges, transpose
+from spatiagraph.kernels._memory import empty
 from spatiagraph.kernels.backends import implementation
 
 
@@ -133,7 +134,7 @@ def self_attention_backward(
         grad_out, grad_lse, *qkv.unbind(1), bias, out, lse, colptr, row, transposed, dropout, seed
     )  # fmt: skip
     if backend == "numba":
-        grad_qkv = run.empty(qkv.shape, qkv.dtype)
+        grad_qkv = empty(qkv.shape, qkv.dtype)
         *_, grad_s = run.attention_backward(*arguments, into=grad_qkv.unbind(1))
     else:
         *parts, grad_s = run.attention_backward(*arguments)

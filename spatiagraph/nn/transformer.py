@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.kernels.attention import neighbor_attention, neighbor_self_attention
+from spatiagraph.kernels.residual import norm_linear, residual_linear, residual_mlp
 from spatiagraph.nn.config import Configurable
 
 
@@ -68,41 +69,35 @@ class GraphTransformerLayer(Configurable):
         self.scale_mlp = nn.Parameter(torch.full((channels,), float(init_scale)))
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
-        qkv = self.qkv(self.norm_attention(h)).view(
-            -1, 3, self.heads, self.channels // self.heads
-        )  # one joint projection: neither its parts nor their gradients are copied
+        dropout = self.dropout if self.training else 0.0
         bias = None
         if self.bias is not None and edge_attr is not None:
             bias = self.bias(edge_attr)  # [E, heads]
-        dropout = self.dropout if self.training else 0.0
+        qkv = norm_linear(h, *_with_norm(self.norm_attention, self.qkv)).view(
+            -1, 3, self.heads, self.channels // self.heads
+        )  # one joint projection: neither its parts nor their gradients are copied
         message = neighbor_self_attention(qkv, edge_index, bias, dropout=dropout)
-        h = add_scaled(h, message.flatten(1), self.out, self.scale_attention)
-        *inner, last = self.mlp
-        assert isinstance(last, nn.Linear)  # as built above
-        hidden = self.norm_mlp(h)
-        for step in inner:
-            hidden = step(hidden)
-        return add_scaled(h, hidden, last, self.scale_mlp)
+        h = residual_linear(h, message.flatten(1), *_scaled(self.out, self.scale_attention))
+        first, _, _, last = self.mlp
+        return residual_mlp(
+            h,
+            *_with_norm(self.norm_mlp, first),
+            *_scaled(last, self.scale_mlp),
+            dropout=dropout,
+        )
 
 
-def add_scaled(h: Tensor, x: Tensor, linear: nn.Linear, scale: Tensor) -> Tensor:
-    r"""Residual step :math:`\mathbf{h} + \boldsymbol\gamma \odot (\mathbf{W}\mathbf{x} + \mathbf{b})`.
+def _with_norm(norm: nn.LayerNorm, linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear map of normed rows, with the norm's own weights in them."""
+    assert isinstance(linear, nn.Linear)  # as built above
+    weight = linear.weight * norm.weight
+    return weight, torch.addmv(linear.bias, linear.weight, norm.bias)
 
-    The scale goes into the weights, which are small, instead of over the nodes, which are many:
-    no product of the size of ``h`` is made, nor kept for the backward pass.
 
-    Args:
-        h: What is added to, ``[N, D]``.
-        x: Input of the linear layer, ``[N, F]``.
-        linear: Its weights.
-        scale: Factor of each channel, ``[D]``.
-
-    Returns:
-        ``[N, D]``, in the dtype of ``h``.
-    """  # noqa: E501
-    change = nn.functional.linear(x, scale.unsqueeze(1) * linear.weight, scale * linear.bias)
-    # under autocast the change is of half precision, which what it is added to must not become
-    return change.add_(h) if change.dtype == h.dtype else h + change
+def _scaled(linear: nn.Module, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear map times ``scale [D]``: they are small, and nodes are many."""
+    assert isinstance(linear, nn.Linear)  # as built above
+    return scale.unsqueeze(1) * linear.weight, scale * linear.bias
 
 
 class GlobalTokens(Configurable):
