@@ -85,9 +85,7 @@ def test_dropout_follows_the_seed():
 def test_backward_is_refused_twice():
     """The backward pass has no derivative: silence would be a wrong second one."""
     h, weight, bias = inputs((3, 6), (5, 6), (5,))
-    (grad,) = torch.autograd.grad(
-        norm_linear(h, weight, bias).square().sum(), h, create_graph=True
-    )
+    (grad,) = torch.autograd.grad(norm_linear(h, weight, bias).square().sum(), h, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
 
