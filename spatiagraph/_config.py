@@ -58,7 +58,7 @@ def from_config(
     where: str = "the saved configuration",
     at: str = "",
 ) -> Any:
-    """Build what :func:`to_config` described.
+    """Build an object from the description of :func:`to_config`.
 
     Args:
         config: The JSON tree.

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,13 +66,27 @@ def check_store_place(path: Path) -> None:
         )
 
 
+def check_output_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before the work; nothing is made yet.
+
+    Raises:
+        OSError: It is a file or inside of one, or may not be written to.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"Expected a folder to write to, {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"Expected a folder that can be written to, got {there}")
+
+
 @contextmanager
-def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replaced_file(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
     """A file to write that takes the place of another once it is complete and on the disk.
 
     Args:
         path: The file to be written, or written anew; its parents are made. A link to a file stays,
             and leads to the new one.
+        shared: Other threads and processes may write the same file; the last one is kept.
 
     Yields:
         Where to write, with the same suffix. If that fails, the old file stays as it was.
@@ -81,11 +96,12 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         DiskFullError: There is no space for it, whatever library came to know first.
     """
     place = _resolved(path)
-    new = _beside(place, "new")
+    own = f"{os.getpid()}-{threading.get_ident()}." if shared else ""
+    new = _beside(place, f"{own}new")
     with full_disk_named(path):
         _make_parents(place)
         try:
-            with _full_disk_asked(new):
+            with _full_disk_probed(new):
                 yield new
             _flush(new)
             os.replace(new, place)
@@ -122,7 +138,7 @@ def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(left)
         done = False
         try:
-            with _full_disk_asked(new / "probe"):
+            with _full_disk_probed(new / "probe"):
                 yield new
             flush_folder(new)
             if place.is_dir():
@@ -189,7 +205,7 @@ def full_disk_named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_asked(file: Path) -> Iterator[None]:
+def _full_disk_probed(file: Path) -> Iterator[None]:
     """Ask the disk itself when writing failed: not every library passes on why.
 
     Args:

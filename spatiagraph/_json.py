@@ -1,4 +1,4 @@
-"""JSON files that may come from anyone: read by one door, and checked by a schema.
+"""Bounded reading of untrusted JSON files, validated by a schema.
 
 What a file holds is known to be JSON of a bearable size before it is parsed, and to have the
 expected shape before anything is made of it. Whatever is wrong is a ``ValueError`` of one line
@@ -111,7 +111,7 @@ def parse_json(
 
 
 def validated(value: Any, schema: Any, where: str, *, at: str = "") -> Any:
-    """What a schema makes of a parsed JSON value.
+    """Validate a parsed JSON value against a schema.
 
     Args:
         value: What :func:`read_json` gave.

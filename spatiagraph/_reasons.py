@@ -1,4 +1,4 @@
-"""What went wrong in a library, in words that stand in a message of ours."""
+"""Messages of library errors, shortened to stand in ours."""
 
 import re
 

@@ -65,7 +65,7 @@ def full_name(cls: type) -> str:
 
 
 def is_savable(cls: type) -> bool:
-    """Whether a class may stand in a saved configuration, and is not a user's own."""
+    """Check that a class may stand in a saved configuration, and is not a user's own."""
     return _CLASSES.get(full_name(cls)) is cls
 
 

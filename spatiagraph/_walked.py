@@ -1,4 +1,4 @@
-"""What the process of :mod:`spatiagraph._walk` runs: it opens all that is in an HDF5 file.
+"""Child process of :mod:`spatiagraph._walk`: opens every object of an HDF5 file.
 
 A script of its own that imports nothing of the package, so that it starts at once.
 """

@@ -58,7 +58,8 @@ def colocalize(
     each pair with its cells, those expected if molecules were shuffled or displaced within the
     cell, and corrected p-values. The table may be longer than memory.
     """
-    from spatiagraph.cli.console import check_output_folder, print_table, say
+    from spatiagraph._files import check_output_folder
+    from spatiagraph.cli.console import print_table, say
     from spatiagraph.cli.early import check_slide_file
 
     if (cells is None) != (groups is None):
@@ -93,6 +94,11 @@ def colocalize(
     print_table(removed, "removed by each step")
     table = read_sorted_molecules(sorted_path)
     say(f"{len(table.gene):,} molecules of {len(table.genes)} genes in {table.num_cells:,} cells")
+    if obs is not None and not obs.index.isin(table.cell_ids).any():
+        raise ValueError(
+            f"Expected the cells of {cells} among those of the molecules, for --groups, got none: "
+            f"{[*obs.index[:2]]} there, {[*table.cell_ids[:2]]} here. Name them alike"
+        )
     found = find_gene_pairs(
         table,
         Colocalization(radius_um, copies, mode.value, seed=seed),

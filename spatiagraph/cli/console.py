@@ -1,7 +1,6 @@
 """Output of commands: lines, tables, and no chatter of libraries."""
 
 import logging
-import os
 import re
 import warnings
 from collections import Counter
@@ -12,6 +11,8 @@ import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from spatiagraph._files import check_output_folder
 
 
 def print_table(frame: pd.DataFrame, title: str = "") -> None:
@@ -59,19 +60,6 @@ def check_output_file(path: Path, suffix: str) -> None:
     if path.is_dir():
         raise ValueError(f"Expected an output file, {path} is a folder")
     check_output_folder(path.parent)
-
-
-def check_output_folder(path: Path) -> None:
-    """Refuse a folder that cannot be made or written to, before the work; nothing is made yet.
-
-    Raises:
-        OSError: It is a file or inside of one, or may not be written to.
-    """
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"Expected a folder to write to, {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"Expected a folder that can be written to, got {there}")
 
 
 def file_names(names: Sequence[str]) -> list[str]:

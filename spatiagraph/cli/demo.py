@@ -66,7 +66,8 @@ def demo(
         raise ValueError("Expected --transition or --no-generate, got both")
     if slide is not None:
         slide_options.check([slide], labels=labels, states=states)
-    from spatiagraph.cli.console import check_output_folder, print_table, quiet_libraries, say
+    from spatiagraph._files import check_output_folder
+    from spatiagraph.cli.console import print_table, quiet_libraries, say
 
     check_output_folder(out)
     quiet_libraries()

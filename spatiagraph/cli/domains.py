@@ -66,13 +66,8 @@ def domains(
     stable, a later peak is a hint.
     """
     import spatiagraph as sg
-    from spatiagraph.cli.console import (
-        check_output_file,
-        check_output_folder,
-        file_names,
-        print_table,
-        say,
-    )
+    from spatiagraph._files import check_output_folder
+    from spatiagraph.cli.console import check_output_file, file_names, print_table, say
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.inference.domains.write import check_key
     from spatiagraph.plot.domains import domain_curve as draw

@@ -89,7 +89,7 @@ def is_shortage(err: Exception) -> bool:
 
 
 def shortage(err: Exception) -> str:
-    """Message of an error that :func:`is_shortage`, with the memory that was asked for.
+    """Message of an error that :func:`is_shortage`, with the memory requested.
 
     Examples:
         >>> shortage(RuntimeError("can't allocate memory: you tried to allocate 96000000000 bytes"))

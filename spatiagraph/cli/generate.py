@@ -79,13 +79,8 @@ def generate(
     the control cells as .zarr. An interrupted command goes on where it stopped.
     """
     slide_options.check(slides, states=states)
-    from spatiagraph.cli.console import (
-        check_accelerator,
-        check_output_folder,
-        file_names,
-        quiet_libraries,
-        say,
-    )
+    from spatiagraph._files import check_output_folder
+    from spatiagraph.cli.console import check_accelerator, file_names, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import inference

@@ -37,9 +37,9 @@ def morphology(
     where it stopped.
     """
     slide_options.check(slides)
+    from spatiagraph._files import check_output_folder
     from spatiagraph.cli.console import (
         check_accelerator,
-        check_output_folder,
         file_names,
         print_table,
         quiet_libraries,

@@ -1,4 +1,4 @@
-"""Brightness of nuclei, as commands ask for it and find out."""
+"""Option for the brightness of nuclei, and its default by the image."""
 
 from collections.abc import Sequence
 from enum import StrEnum

@@ -47,7 +47,8 @@ def prepare(
     than memory; an interrupted command goes on where it stopped.
     """
     slide_options.check(slides)
-    from spatiagraph.cli.console import check_output_folder, say
+    from spatiagraph._files import check_output_folder
+    from spatiagraph.cli.console import say
     from spatiagraph.data.writing import check_target, write
 
     if cohort is None:
@@ -89,7 +90,7 @@ def prepare(
 
 
 def describe(slide: "Slide") -> dict[str, str]:
-    """Description of a slide, as a person would ask."""
+    """Summary of a slide for people."""
     import numpy as np
 
     from spatiagraph import keys

@@ -1,4 +1,4 @@
-"""Raw slides → cells. Knows files and AnnData; nothing here is learned."""
+"""Raw slides → cells: files and AnnData; nothing here is learned."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Checks at the door of a slide: each error names the rows at fault and the way out."""
+"""Validation of slides: each error names the rows at fault and the way out."""
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Random numbers of a counter in compiled loops: the same whichever thread or worker asks."""
+"""Counter-based random numbers in compiled loops, independent of threads and workers."""
 
 import numpy as np
 from numba import njit

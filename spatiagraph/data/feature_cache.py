@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from scipy.sparse import csr_matrix, issparse
 from torch import Tensor
 
-from spatiagraph._files import replaced_file
+from spatiagraph._files import check_output_folder, replaced_file
 from spatiagraph._reasons import reason
 
 log = logging.getLogger(__name__)
@@ -80,6 +79,7 @@ class FeatureCache:
         Raises:
             ValueError: If what was computed is no matrix of finite numbers, or has other rows; or
                 a folder has the name of the file.
+            OSError: If the folder can neither be made nor written to, before anything is computed.
             DiskFullError: If the folder takes no more.
         """
         file = self.path(key)
@@ -87,6 +87,7 @@ class FeatureCache:
             raise ValueError(f"Expected a file of features at {file}, found a folder: delete it")
         found = _read(file, key, num_rows) if file.is_file() else None
         if found is None:
+            check_output_folder(self.folder)
             found = _checked(compute(), num_rows)
             _write(file, key, found)
         return found
@@ -160,12 +161,9 @@ def _checked(values: Tensor | ArrayLike, num_rows: int | None) -> Tensor:
 
 
 def _write(file: Path, key: str, values: Tensor) -> None:
-    # a name of this thread: others may write the same file
-    own = file.with_name(f"{file.stem}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
     notes = {"key": key, "hash": cache_key(values)}
-    with replaced_file(own) as new:
+    with replaced_file(file, shared=True) as new:
         save_file({_NAME: values}, new, metadata=notes)
-    os.replace(own, file)
 
 
 def _read(file: Path, key: str, num_rows: int | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The genes a model knows, in order, and how the genes of a slide map onto them."""
+"""Gene panel of a model: its genes in order, and the map from the genes of a slide."""
 
 import json
 import warnings

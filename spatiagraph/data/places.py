@@ -36,7 +36,7 @@ def check_place(path: Path) -> None:
 
 
 def could_be_slide(folder: Path) -> bool:
-    """Check that a folder has a file that a reader knows a slide by, or may be a store."""
+    """Check that a folder holds a marker file of a known format, or may be a store."""
     if folder.suffix == ".zarr" or any((folder / mark).exists() for mark in _STORE):
         return True
     inside = folder / "outs" if (folder / "outs").is_dir() else folder

@@ -57,7 +57,7 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
                 f"sample_key={column!r} to read() for a list of slides, or one_section=True to "
                 "take them as one"
             )
-    seen = _by_ids(obs.index, pos) or _by_place(pos) or _by_lattices(pos)
+    seen = _by_ids(obs.index, pos) or _by_position(pos) or _by_lattices(pos)
     if seen:
         raise ValueError(
             f"Expected one section, got several that lie over each other: {seen}. Name the section "
@@ -108,7 +108,7 @@ def _by_ids(ids: pd.Index, pos: NDArray[np.float64]) -> str | None:
     return None
 
 
-def _by_place(pos: NDArray[np.float64]) -> str | None:
+def _by_position(pos: NDArray[np.float64]) -> str | None:
     shared = float(pd.DataFrame(pos).duplicated(keep=False).mean()) if len(pos) else 0.0
     return f"{shared:.0%} of the cells share their place with another" if shared > _MIXED else None
 

@@ -37,7 +37,7 @@ _MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
 
 
 class Slide:
-    """A section of tissue: what was counted in each cell, where it lies, and what it looks like.
+    """A section of tissue: counts, positions and image of its cells.
 
     The slide keeps a shallow copy of ``adata``: arrays are shared, tables and dictionaries are its
     own. Results written to ``slide.adata`` (``obsm``, ``obs``, ``obsp``, ``uns``) therefore do not

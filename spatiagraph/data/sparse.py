@@ -1,4 +1,4 @@
-r"""Compressed sparse matrices at the door: compiled code follows their indices without looking.
+r"""Validation of compressed sparse matrices, whose indices compiled code follows unchecked.
 
 An index outside of the matrix, or a pointer that falls, is a read or write outside of its memory.
 So every matrix is looked at in full once, when it enters: two passes over its indices, which for

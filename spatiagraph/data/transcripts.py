@@ -76,7 +76,7 @@ def filter_transcripts(
         unassigned: Cell ids that mean "in no cell".
 
     Raises:
-        ValueError: If a column is missing.
+        ValueError: If a column is missing, or ``is_gene`` has values beside true and false.
 
     Examples:
         >>> table = pd.DataFrame({"gene": ["A", "Blank-1", "A"], "cell_id": ["c", "c", "-1"]})
@@ -97,7 +97,7 @@ def filter_transcripts(
     control = is_control(gene_names, control_prefixes)
     good = ~np.append(control, True)[gene]  # a missing name is -1, the last entry
     if "is_gene" in transcripts:
-        good &= transcripts["is_gene"].to_numpy(bool)
+        good &= as_flags(transcripts["is_gene"]).to_numpy()
     keep = _keep(keep, good, cell, removed, "control")
     keep = _keep(keep, (cell >= 0) | (not require_cell), cell, removed, "unassigned")
 
@@ -111,6 +111,25 @@ def filter_transcripts(
     keep = _keep(keep, good, cell, removed, "min_genes")
     report = pd.DataFrame(list(removed.values()), list(removed), ["molecules", "cells"])
     return FilteredTranscripts(transcripts[keep], report)
+
+
+def as_flags(values: pd.Series, of: str = "") -> pd.Series:
+    """Column of true and false as bool, whatever its dtype.
+
+    Args:
+        values: The column.
+        of: Of what, for the message.
+
+    Raises:
+        ValueError: A value is missing, or neither true, false, 0 nor 1.
+    """
+    wrong = np.flatnonzero(~values.isin([False, True]))  # 0 and 1 are equal to them
+    if len(wrong):
+        raise ValueError(
+            f"Expected true or false in column {values.name!r}{of}, got {values.iloc[wrong[0]]} "
+            f"in row {values.index[wrong[0]]}. Write the table again"
+        )
+    return values.astype(bool)
 
 
 def counts_from_transcripts(

@@ -1,4 +1,4 @@
-"""Features of images, by whatever the user trusts: measured, or of a network that is at hand."""
+"""Feature extractors of images: measured statistics, or an installed network."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

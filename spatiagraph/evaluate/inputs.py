@@ -1,4 +1,4 @@
-"""Embeddings, expression and labels at the door of the protocols."""
+"""Validation of the embeddings, expression and labels of protocols."""
 
 from collections.abc import Collection, Mapping
 from typing import TypeVar

@@ -84,5 +84,5 @@ def join_slides(
 
 
 def plain_edges(edge_index: Tensor) -> Tensor:
-    """Edges as an ordinary tensor ``[2, E]``, without what an ``EdgeIndex`` knows about them."""
+    """Edges as an ordinary tensor ``[2, E]``, without the metadata of an ``EdgeIndex``."""
     return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index

@@ -1,4 +1,4 @@
-"""Positions at the door of the graph package: checked, as float64, section by section."""
+"""Validation of positions: finite, as float64, section by section."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

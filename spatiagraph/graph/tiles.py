@@ -106,7 +106,7 @@ def tissue_tiles(tissue: Tensor, tile_size: int) -> list[Tensor]:
 
 
 class LevelEdges(NamedTuple):
-    """Groups of one level, as far as a tile must know them.
+    """Memberships of one level, for the groups that a tile touches.
 
     Attributes:
         own: Group that each member hears from, ``[n]``; -1 for none.

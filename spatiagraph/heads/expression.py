@@ -1,4 +1,4 @@
-"""Expression head: embedding → the counts one expects to see."""
+"""Expression head: embedding → expected counts."""
 
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ class ExpressionHead(Configurable):
     def initialize(
         self, x: Tensor, z: Tensor | None = None, gene_mask: Tensor | None = None
     ) -> None:
-        r"""Start from the mean profile of a sample of cells, or from what their embeddings tell.
+        r"""Start from the mean profile of a sample of cells, or a regression on their embeddings.
 
         With embeddings, from ridge regression on them of log shares: with the mean profile
         :math:`\mathbf{m}` and the counts :math:`n_i` of a cell,

@@ -33,7 +33,7 @@ def model_name(adata: AnnData) -> str:
 
 
 def is_embedded(adata: AnnData) -> bool:
-    """Whether a slide has the embeddings of a model."""
+    """Check that a slide has the embeddings of a model."""
     name = our_notes(adata).get("name")
     return isinstance(name, str) and all(
         keys.embedding_key(name, level) in adata.obsm for level in level_names(adata) or ("cell",)

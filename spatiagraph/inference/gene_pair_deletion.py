@@ -160,7 +160,7 @@ def perturb_gene_pairs(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Take every pair of genes from two neighbours, one from each, and see how sure the model is.
+    """Delete every pair of genes from two neighbours, one from each, and score the two again.
 
     Negative effects mean that the model is less sure without both genes that the cells are
     neighbours. It is a question to the model, not to the tissue.

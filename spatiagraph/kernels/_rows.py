@@ -55,7 +55,7 @@ def backward_targets(
     q, q_step, k, k_step, v, v_step, g, g_step, out, lse, grad_lse, stats, grad_q, grad_q_step,
     grad_bias, ptr, row, max_degree, channels, bias, scale, drop_below, keep, low, high, chunks,
 ):  # fmt: skip
-    """Gradients of queries and bias; ``stats [M, 2 H]`` is what sources must know of a target."""
+    """Gradients of queries and bias; ``stats [M, 2 H]`` of each target is reused by the sources."""
     for chunk in prange(chunks):
         _target_rows(
             _bound(ptr, chunk, chunks), _bound(ptr, chunk + 1, chunks),

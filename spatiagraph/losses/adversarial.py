@@ -1,4 +1,4 @@
-"""Losses that teach the tokens of a cell what they must *not* know."""
+"""Adversarial losses: information that the tokens of a cell must *not* carry."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from spatiagraph.nn.gradient_reversal import GradientReversal
 
 
 class LabelAdversary(nn.Module):
-    r"""Tell each label from the tokens of the *other* labels, and have the tokens prevent it.
+    r"""Adversary that predicts each label from the tokens of the *other* labels.
 
     Each label of a cell (type, disease, ...) has a token of its own. For label :math:`j`, a
     linear classifier reads the mean of the other tokens through a
@@ -69,7 +69,7 @@ class LabelAdversary(nn.Module):
 
 
 class SourceAdversary(nn.Module):
-    r"""Tell the data set (slide, donor) of a cell from its embedding, and have that prevented.
+    r"""Adversary that predicts the data set (slide, donor) of a cell from its embedding.
 
     A three-layer classifier behind a
     :class:`~spatiagraph.nn.gradient_reversal.GradientReversal`, with cross-entropy, as in

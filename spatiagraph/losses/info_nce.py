@@ -1,4 +1,4 @@
-"""Agreement of two views of the same cells against others: all of the batch, or chosen ones."""
+"""InfoNCE: agreement of two views of the same cells against negatives, of the batch or chosen."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Reconstruction of the patches of a crop that the encoder did not see."""
+"""Reconstruction loss of the masked patches of a crop."""
 
 import math
 

@@ -138,7 +138,7 @@ class SlideModel(PretrainedModel, abstract=True):
     def prepare(
         self, slide: Slide, *, device: str | torch.device = "cpu", learn: bool = False
     ) -> TissueData:
-        """A slide as the recipe makes it, with what frozen parts of the model make of it once.
+        """Graph of a slide by the recipe, with the features of frozen parts of the model.
 
         Args:
             slide: The slide.

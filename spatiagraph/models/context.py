@@ -187,7 +187,7 @@ class ContextModel(HierarchicalModel):
     def initialize(
         self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
     ) -> None:
-        """Start genes from principal components, and decoders from what those tell of the counts.
+        """Start genes from principal components, and decoders from a regression on them.
 
         Args:
             slides: Where the components come from.

@@ -123,7 +123,7 @@ class GeneTokenEncoder(Configurable):
 
     @torch.no_grad()
     def set_gene_table(self, table: Tensor) -> None:
-        """Take what genes are from somewhere else, such as a protein language model.
+        """Set external gene embeddings, such as those of a protein language model.
 
         Args:
             table: One row per gene, ``[G, E]``; wider rows than ``channels`` are average-pooled.

@@ -1,4 +1,4 @@
-"""A layer that is not there on the way forward and turns the gradient round on the way back."""
+"""Gradient reversal: the identity forward, the negated gradient backward."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One level of groups above the cells: how they are pooled, see each other, and are handed down."""
+"""One level of groups above the cells: pooling, convolution among groups, and top-down update."""
 
 import torch
 from torch import Tensor, nn

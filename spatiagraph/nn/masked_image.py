@@ -107,7 +107,7 @@ class MaskedImageEncoder(TimmEncoder):
             token = self.window(_log_window(window_um, num_cells))
             prefix = torch.cat([prefix, token], 1)
         if _checked_ratio(mask_ratio) > 0:
-            visible = _draw(num_cells, num_patches, mask_ratio, image.device, generator)
+            visible = _sample_visible(num_cells, num_patches, mask_ratio, image.device, generator)
             patches = patches.gather(1, visible.unsqueeze(-1).expand(-1, -1, self.channels))
         else:
             visible = torch.arange(num_patches, device=image.device).expand(num_cells, -1)
@@ -239,7 +239,7 @@ def _log_window(window_um: Tensor | None, num_cells: int) -> Tensor:
     return window_um.log().view(-1, 1, 1)
 
 
-def _draw(
+def _sample_visible(
     num_cells: int,
     num_patches: int,
     mask_ratio: float,

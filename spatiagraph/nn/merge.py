@@ -38,7 +38,7 @@ class TokenMerge(NamedTuple):
         return segment_mean(x.flatten(0, 1)[order], ptr).view(*self.size.shape, -1)
 
     def unmerge(self, y: Tensor) -> Tensor:
-        """Give every token what the merged one has.
+        """Copy each merged token to the tokens that it was merged from.
 
         Args:
             y: Merged tokens, ``[B, M, C]``.

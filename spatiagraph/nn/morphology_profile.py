@@ -1,4 +1,4 @@
-"""A small network that sees what a nucleus measures, so that losses can be taken of it."""
+"""Small network that predicts the morphology of a nucleus, for losses on it."""
 
 from typing import Self
 

@@ -14,7 +14,7 @@ from spatiagraph.nn.token_transformer import TokenTransformerLayer
 
 
 class NicheGeneEncoder(Configurable):
-    """MLP of genes, a transformer on what it makes, and an MLP of each token.
+    """MLP of genes, a transformer on its tokens, and an MLP of each token.
 
     The trainable gene encoder of `ST-Align <https://arxiv.org/abs/2411.16793>`_: genes pass a
     bottleneck, come back as ``T`` tokens of :math:`W = G / T` features and see each other. The

@@ -1,4 +1,4 @@
-r"""SE(2) transformer: cells of a sub-slice in context, positions felt through distances alone.
+r"""SE(2) transformer: cells of a sub-slice in context, positions only as distances.
 
 Shape letters: ``N`` nodes of all sub-slices of a batch, ``B`` sub-slices, ``L`` nodes of the
 longest, ``E`` pairs of known distance, ``H`` heads, ``D`` channels.

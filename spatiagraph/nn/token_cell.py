@@ -1,4 +1,4 @@
-"""Cell encoder on tokens: genes and image patches of a cell see each other before they are pooled.
+"""Token cell encoder: joint attention over genes and image patches, then pooling.
 
 Shape letters: ``N`` cells, ``G`` genes, ``L`` gene tokens, ``T`` cell tokens, ``S`` image tokens,
 ``d`` channels of genes, ``I`` of images, ``D`` of the embedding.
@@ -23,7 +23,7 @@ Tokenizer = Literal["counts", "bins"]
 
 
 class CellStreams(NamedTuple):
-    """All a cell encoder knows of each cell.
+    """Token streams of each cell, and which of its modalities are present.
 
     Attributes:
         cell: Cell embedding, ``[N, D]``.

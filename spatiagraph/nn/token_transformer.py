@@ -1,4 +1,4 @@
-"""Transformer on short token streams of each cell: every token sees every other one.
+"""Transformer with full attention on short token streams of each cell.
 
 Shape letters: ``N`` cells, ``T`` tokens, ``D`` channels.
 """

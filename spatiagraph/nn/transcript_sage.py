@@ -1,4 +1,4 @@
-"""GraphSAGE on single molecules: what a gene is, from the genes found next to it."""
+"""GraphSAGE on molecules: gene embeddings from the genes of neighbouring molecules."""
 
 from torch import Tensor, nn
 from torch.nn.functional import relu

@@ -33,7 +33,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_weights(tensors: Mapping[str, Tensor], model: nn.Module, path: Path) -> None:
-    """See that tensors are the weights of a model: names, shapes, kinds and finite values.
+    """Check that tensors are the weights of a model: names, shapes, kinds and finite values.
 
     Args:
         tensors: The tensors by name.

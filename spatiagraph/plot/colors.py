@@ -1,4 +1,4 @@
-"""Colours that people with any colour vision can tell apart."""
+"""Colour palettes for any colour vision."""
 
 from collections.abc import Mapping
 
@@ -35,7 +35,7 @@ _MAX_INTEGER_CATEGORIES = 32
 
 
 def is_categorical(values: pd.Series) -> bool:
-    """Tell names or groups from amounts; up to 32 integers are groups."""
+    """Check that values are names or groups, not amounts; up to 32 integers are groups."""
     if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(values.dtype):
         return True
     if pd.api.types.is_integer_dtype(values.dtype):

@@ -87,7 +87,7 @@ def distinct_hits(
     row_of[items[items >= 0]] = np.flatnonzero(items >= 0)
     obs = pd.DataFrame({keys.SLIDE_ID: "", X_UM: slide.pos[:, 0], Y_UM: slide.pos[:, 1]})
 
-    def ask(k: int, among: NDArray[np.bool_]) -> pd.DataFrame:
+    def search(k: int, among: NDArray[np.bool_]) -> pd.DataFrame:
         where = np.zeros(index.num_items, dtype=bool)
         where[items[among]] = True
         hits = index.search_like([items[query]], k, where=where, include_query=True)
@@ -98,7 +98,7 @@ def distinct_hits(
     inner = inner_cells(slide.pos, apart_um / 2)
     if inner[query] and (free & inner).any():
         free &= inner  # what is shown around a hit is tissue
-    table = hits_apart(ask, obs, num, free, apart_um=apart_um)
+    table = hits_apart(search, obs, num, free, apart_um=apart_um)
     found = table["row"].to_numpy(np.int64) if len(table) else np.empty(0, np.int64)
     distance = table["distance"].to_numpy(np.float64) if len(table) else np.empty(0)
     return Hits(found, distance, np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1))

@@ -1,4 +1,4 @@
-"""A map of the cells to move about in: what lies under the pointer, coloured by what one chooses.
+"""Interactive map of the cells: pan, zoom, hover, and colour by a column.
 
 Drawn by Bokeh on a canvas. The drop-down is plain HTML with twenty lines of JavaScript in place of
 a Bokeh widget: those need ``eval``, which the page forbids, and a third more code in every page.

@@ -1,4 +1,4 @@
-"""The look of a report, and what its drop-downs and sliders do."""
+"""Style sheet and scripts of a report."""
 
 CSS = """
 :root { color-scheme: light; --ink: #1d2733; --soft: #5b6875; --line: #dde3ea; --tint: #f5f7fa;

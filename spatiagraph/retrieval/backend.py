@@ -55,7 +55,7 @@ def new_index(kind: Kind, channels: int, metric: Metric, num_items: int, seed: i
 
 
 def train_rows(index: Any, num_items: int, seed: int) -> NDArray[np.int64]:
-    """Items whose vectors the index must see before any is added; none for most kinds."""
+    """Training items of the index, before any is added; none for most kinds."""
     if index.is_trained:
         return np.empty(0, dtype=np.int64)
     size = min(num_items, _TRAIN_PER_LIST * index.nlist)

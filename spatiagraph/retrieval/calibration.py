@@ -1,4 +1,4 @@
-"""Calibration: what embeddings of one slide have in common is taken away."""
+"""Calibration: embeddings of each slide are centred and scaled."""
 
 from collections.abc import Sequence
 from typing import Any, Self

@@ -71,13 +71,13 @@ def find_hits(
             f"{' and '.join(asked)}, got none"
         )
 
-    def ask(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
+    def search(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
         return _search(index, query, number, among)
 
     if max_distance is None:
-        max_distance = usual_distance(ask, meets)
+        max_distance = usual_distance(search, meets)
     hits = hits_apart(
-        ask,
+        search,
         index.obs,
         k,
         allowed,

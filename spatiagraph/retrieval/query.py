@@ -65,7 +65,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Query:
-    """Cells of one or more slides whose like is looked for.
+    """Query of a search: cells of one or more slides.
 
     Attributes:
         name: What they are called.

@@ -162,10 +162,12 @@ class ItemSearch:
         if apart_um > 0:
             allowed &= ~near_to(self.obs, self.obs.iloc[groups[0]], apart_um)
 
-        def ask(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
+        def search_among(number: int, among: NDArray[np.bool_]) -> pd.DataFrame:
             return self.search_like(groups[0], number, where=among, include_query=True)
 
-        return hits_apart(ask, self.obs, k, allowed, apart_um=apart_um, max_distance=max_distance)
+        return hits_apart(
+            search_among, self.obs, k, allowed, apart_um=apart_um, max_distance=max_distance
+        )
 
     @typed
     def search(

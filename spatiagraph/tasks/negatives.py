@@ -1,4 +1,4 @@
-"""Negatives of a contrast: which other spots of a batch each spot is told from."""
+"""Negatives of a contrastive loss: other spots of the batch, for each spot."""
 
 import warnings
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class ClusterNegatives:
     """All spots of the same slide and of other clusters in the batch, in both directions."""
 
     def draw(self, cluster: Tensor, slide: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Pairs of spots to tell apart, ``[N, N]`` bool."""
+        """Negative pairs of spots, ``[N, N]`` bool."""
         return (cluster != cluster[:, None]) & (slide == slide[:, None])
 
     def loss(self, query: Tensor, positive: Tensor, drawn: Tensor, temperature: float) -> Tensor:

@@ -174,7 +174,7 @@ class SpatialFormerPretraining(ObjectiveTask[SpatialFormerView], pretrains=Spati
         self.fade = 1.0
 
     def at_step(self, step: int, num_steps: int) -> None:
-        """Let what fades be as strong as it is at a step."""
+        """Set the weights that decay over training to those of a step."""
         self.fade = self.uncertainty.fade(step, num_steps)
 
     def view(self, batch: Data, streams: Streams) -> SpatialFormerView:

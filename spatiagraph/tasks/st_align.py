@@ -44,7 +44,7 @@ class STAlignWeights:
 
 
 class ScaleView:
-    """One scale of a batch: its tokens and what they are projected to, when they are looked at.
+    """One scale of a batch: its tokens, and their projections on first access.
 
     Args:
         scale: Encoders of the scale.

@@ -151,7 +151,7 @@ class RankMeter:
         return None if self.gram is None else _rank_of_gram(self.gram)
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Discard the embeddings so far."""
         self.gram = None
 
     def close(self) -> None:

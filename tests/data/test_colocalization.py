@@ -335,7 +335,7 @@ def _some_molecules():
     [
         ("qv", "high", "numbers in column 'qv' of odd.parquet"),
         ("x", True, "numbers in column 'x_um' of odd.parquet"),
-        ("is_gene", "False", "true or false in every row of column 'is_gene' of odd.parquet"),
+        ("is_gene", "False", "true or false in column 'is_gene' of odd.parquet"),
         ("is_gene", [None, True, True] * 40, "true or false .* of odd.parquet"),
         ("gene", "A\nB", r"genes of one line in odd.parquet, got 'A\\nB'"),
     ],

@@ -137,13 +137,21 @@ def test_a_key_is_the_same_in_another_process():
     assert done.stdout.strip() == cache_key("resnet18", weights, 100.0)
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    compute = Counted()
+    with pytest.raises(NotADirectoryError, match=r"a folder to write to, .*file is a file"):
+        FeatureCache(tmp_path / "file" / "features").get("a", compute)
+    assert compute.times == 0
+
+
 def test_threads_of_a_process_write_one_entry_side_by_side(cache):
     def read(number):
         return torch.equal(cache.get(f"entry{number // 4}", lambda: VALUES), VALUES)
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(read, range(160)))
-    assert not [path for path in cache.folder.iterdir() if "." in path.stem]
+    assert not [path for path in cache.folder.iterdir() if path.name.startswith(".")]
 
 
 def test_a_folder_and_numbers_of_8_bits_are_refused(cache):

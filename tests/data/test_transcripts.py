@@ -134,3 +134,18 @@ def test_xenium_molecules_add_up_to_its_published_counts(real_data):
     assert_array_equal(counts.toarray()[rows][:, columns[columns >= 0]], expected)
     away = np.hypot(*(centroids[rows] - cells.obsm["spatial"]).T)
     assert np.median(away) < 3.0
+
+
+def test_flags_of_any_dtype_are_read_and_gaps_refused():
+    table = cell("a", 30, 10)
+    flags = np.arange(30) % 2 == 0
+    expected = filter_transcripts(table.assign(is_gene=flags), min_counts=1, min_genes=1)[0]
+    assert len(expected) == 15
+    for values in (flags.astype(int), flags.astype(object), pd.array(flags, "boolean")):
+        kept = filter_transcripts(table.assign(is_gene=values), min_counts=1, min_genes=1)[0]
+        assert kept.index.equals(expected.index)
+        gap = pd.Series(values)
+        gap = (gap.astype("Int64") if values.dtype.kind == "i" else gap).copy()
+        gap[3] = None if gap.dtype == object else pd.NA
+        with pytest.raises(ValueError, match="true or false in column 'is_gene', got .* in row 3"):
+            filter_transcripts(table.assign(is_gene=gap))

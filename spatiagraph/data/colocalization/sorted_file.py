@@ -27,7 +27,7 @@ from spatiagraph.data.read.tables import (
     table_columns,
     unreadable,
 )
-from spatiagraph.data.transcripts import CONTROL_PREFIXES, UNASSIGNED, is_control
+from spatiagraph.data.transcripts import CONTROL_PREFIXES, UNASSIGNED, as_flags, is_control
 
 _BATCH = 1 << 20  # rows that are read at a time
 _BUCKET = 1 << 22  # rows that are sorted at a time
@@ -77,7 +77,7 @@ def sort_molecules(
             f"{path.name}, got none: lower min_counts and min_genes, or min_qv"
         )
     with replaced_file(out) as new, TemporaryDirectory(dir=new.parent, prefix=".sorting") as folder:
-        parts = _deal(table, keep, bucket, Path(folder))
+        parts = _split_by_bucket(table, keep, bucket, Path(folder))
         _merge(parts, new)
     return removed
 
@@ -164,11 +164,9 @@ class _Table:
                 numbers = [c for c in ("x_um", "y_um", "z_um", "qv") if c in frame]
                 check_numbers(frame, numbers, self.path.name)
                 for flag in ("is_gene", "is_control"):
-                    if flag in frame and frame[flag].dtype.kind not in ("b", "u", "i"):
-                        raise ValueError(
-                            f"Expected true or false in every row of column {flag!r} of "
-                            f"{self.path.name}, got {frame[flag].dtype}"
-                        )
+                    if flag in frame:
+                        values = frame[flag].set_axis(range(first, first + len(frame)))
+                        frame[flag] = as_flags(values, f" of {self.path.name}").to_numpy()
                 pos = frame[[c for c in ("x_um", "y_um", "z_um") if c in frame]].to_numpy(float)
                 wrong = np.flatnonzero(~np.isfinite(pos).all(1))
                 if len(wrong) or frame["gene"].isna().any():
@@ -297,7 +295,7 @@ def _count(
     return keep, bucket, report
 
 
-def _deal(
+def _split_by_bucket(
     table: _Table, keep: NDArray[np.bool_], bucket: NDArray[np.int64], folder: Path
 ) -> list[Path]:
     """Write the rows of kept cells to the file of their bucket."""

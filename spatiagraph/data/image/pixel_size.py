@@ -29,7 +29,7 @@ class NgffAxis(Schema, extra="ignore"):
 
 
 class NgffTransformation(Schema, extra="ignore"):
-    """Step from pixels to a place."""
+    """Transformation from pixels to coordinates."""
 
     type: str
     scale: list[float] | None = None

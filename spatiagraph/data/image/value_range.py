@@ -38,7 +38,9 @@ def value_range_of(
             raise ValueError(
                 f"Expected 'value_range' as (low, high) or [{channels}, 2], got {given}"
             )
-        return _told_apart(np.broadcast_to(asked, (channels, 2)).copy(), "'value_range'", name)
+        return _as_float32_range(
+            np.broadcast_to(asked, (channels, 2)).copy(), "'value_range'", name
+        )
     if levels[0].dtype == np.bool_:
         return np.tile([0.0, 1.0], (channels, 1))
     is_byte = levels[0].dtype == np.uint8
@@ -54,10 +56,10 @@ def value_range_of(
     high = np.where(high > low, high, pixels.max(axis=0))  # fewer than 0.1 % of the pixels glow
     above = low + np.maximum(1, 1e-6 * np.abs(low))  # of a channel that is the same everywhere
     found = np.stack([low, np.where(high > low, high, above)], axis=1)
-    return _told_apart(found, "pixel values", name)
+    return _as_float32_range(found, "pixel values", name)
 
 
-def _told_apart(found: np.ndarray, what: str, name: str) -> np.ndarray:
+def _as_float32_range(found: np.ndarray, what: str, name: str) -> np.ndarray:
     """A range whose ends the 32 bits of crops can hold, and hold apart.
 
     Raises:

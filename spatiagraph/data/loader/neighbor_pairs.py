@@ -46,7 +46,7 @@ class NeighborPairs(NamedTuple):
 
 
 class PairSource:
-    """All pairs of neighbours of a slide, each with pairs of others.
+    """All pairs of neighbours of a slide, each with negative pairs.
 
     A cell with ``d`` neighbours gets ``d`` uniform others, all different. Where a slide has fewer,
     it gets these, and as many pairs of neighbours are left out. A cell without neighbours is in no
@@ -90,7 +90,7 @@ class PairSource:
         return len(self.query)
 
     def draw(self, items: NDArray[np.int64], epoch: int = 0) -> NeighborPairs:
-        """Some pairs of neighbours, and for each the others that go with it.
+        """Sample pairs of neighbours, and the negatives of each.
 
         Args:
             items: Numbers of pairs of neighbours, ``[n]``.
@@ -102,7 +102,7 @@ class PairSource:
         inner, outer = self.ring_um
         for which in self.kinds:
             given = (self.ptr, self.neighbor, self.pos, query, place, which)
-            found.append(_others(*given, inner, outer, key, *self._bins))
+            found.append(_negative_pairs(*given, inner, outer, key, *self._bins))
         second = np.stack(found, axis=1)
         kept = (second >= 0).all(axis=1)
         second = second[kept].ravel()
@@ -307,7 +307,7 @@ def _block(
 
 
 @njit(cache=True, nogil=True)
-def _others(
+def _negative_pairs(
     ptr: np.ndarray,
     adjacent: np.ndarray,
     pos: np.ndarray,

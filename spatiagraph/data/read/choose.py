@@ -15,7 +15,7 @@ from spatiagraph.data.scale import libraries, same_places
 
 
 def choose(adata: AnnData, options: Options) -> tuple[AnnData, list[str]]:
-    """The values and places that the user asked for, where readers look for them.
+    """Values and coordinates that the options select, in the slots that readers use.
 
     Args:
         adata: Cells, in memory; not changed.

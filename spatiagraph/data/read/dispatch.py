@@ -1,4 +1,4 @@
-"""One door for all files: look at what is there, hand it to its reader, check the slide."""
+"""Dispatch of files to their readers by content, and validation of the slide."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

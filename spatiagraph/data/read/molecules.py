@@ -12,7 +12,7 @@ from spatiagraph import keys
 from spatiagraph._reasons import reason
 from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.tables import check_numbers, numbers, read_table, table_columns
-from spatiagraph.data.transcripts import UNASSIGNED, is_control
+from spatiagraph.data.transcripts import UNASSIGNED, as_flags, is_control
 
 MIN_QV = 20
 """Phred-scaled quality from which 10x counts a molecule."""
@@ -91,28 +91,13 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
             if not pd.api.types.is_numeric_dtype(table[column]):  # numbers as text
                 table[column] = numbers(table, [column], path.name)[:, 0]
         elif columns[column] in _FLAGS:
-            table[column] = _flags(table[column], path.name)
+            table[column] = as_flags(table[column], f" of {path.name}")
     table = table.rename(columns=dict(columns)).reset_index(drop=True)
     table["gene"] = gene_names(table["gene"], path.name)
     if "cell_id" in table:
         ids = as_text(table["cell_id"])
         table["cell_id"] = ids.mask(ids.isin(UNASSIGNED))
     return table
-
-
-def _flags(values: pd.Series, name: str) -> pd.Series:
-    """A column of yes and no of the file ``name``, as bool.
-
-    Raises:
-        ValueError: A value is missing, or neither true, false, 0 nor 1.
-    """
-    wrong = np.flatnonzero(~values.isin([False, True]))  # 0 and 1 are equal to them
-    if len(wrong):
-        raise ValueError(
-            f"Expected true or false in column {values.name!r} of {name}, got "
-            f"{values.iloc[wrong[0]]} in row {wrong[0]}. Write the table again"
-        )
-    return values.astype(bool)
 
 
 def read_any_molecules(path: Path) -> pd.DataFrame:
@@ -217,7 +202,7 @@ def polygon_centroids(outlines: pd.DataFrame) -> pd.DataFrame:
 def _of_controls(molecules: pd.DataFrame) -> pd.Series:
     """Which molecules are those of control features, bool per row."""
     if "is_gene" in molecules:
-        return ~molecules["is_gene"].astype(bool)
+        return ~as_flags(molecules["is_gene"])
     genes = molecules["gene"].astype("category")
     control = is_control(genes.cat.categories)
     return pd.Series(np.append(control, False)[genes.cat.codes], index=molecules.index)

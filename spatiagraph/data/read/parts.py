@@ -94,7 +94,7 @@ class Parts:
 
 
 def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
-    """Notes of an earlier ``read`` of the slide, if its coordinates are asked for."""
+    """Notes of an earlier ``read`` of the slide, if its coordinates are selected."""
     asked = options.spatial_key == keys.SPATIAL and options.x_key is None
     return our_notes(adata, "read") if asked else {}
 

@@ -1,4 +1,4 @@
-"""A flow that generates images of cells from what is known of them.
+"""Flow-matching generator of images of cells, conditioned on embeddings and transitions.
 
 As a pipeline of diffusers it is :class:`~spatiagraph.models.CellImagePipeline`.
 """

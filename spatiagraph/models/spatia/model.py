@@ -222,7 +222,7 @@ class Spatia(HierarchicalModel):
     def initialize(
         self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
     ) -> None:
-        """Start the profile from principal components, and the decoder from what those tell.
+        """Start the profile from principal components, and the decoder from a regression on them.
 
         Args:
             slides: Where the components come from.

@@ -142,7 +142,7 @@ class SpatialFormer(SlideModel):
 
     @torch.no_grad()
     def set_gene_table(self, table: Tensor) -> None:
-        """Take what genes are from somewhere else, on top of what the model learns of them.
+        """Set external gene embeddings, which are added to the learned ones.
 
         Rows are scaled to the mean length of those of the token table, so that neither drowns the
         other; genes whose row is zero have none.
@@ -219,7 +219,7 @@ class SpatialFormer(SlideModel):
         )
 
     def inputs(self, batch: Data) -> tuple[Any, ...]:
-        """The cells of a batch, each alone."""
+        """Sequences of the cells of a batch, one cell each."""
         return (self.sequences(batch, torch.arange(batch.num_nodes, device=batch.core.device)),)
 
     def sequences(self, batch: Data, first: Tensor, second: Tensor | None = None) -> CellSequences:

@@ -1,4 +1,4 @@
-"""SToFM: cells on their own, then in sub-slices that also see virtual cells of the whole slide."""
+"""SToFM: a cell encoder, and an SE(2) transformer on sub-slices with virtual cells."""
 
 import json
 from collections.abc import Sequence

@@ -71,7 +71,7 @@ class SubSlices(Rule):
         return sub_slices(pos, self.max_cells, mode="grid" if self.partition == "grid" else "kd")
 
     def context(self, pos: Tensor, part: Tensor) -> list[Tensor]:
-        """Rows of the cells that each sub-slice sees beside its own, those nearest to any of them.
+        """Rows of the context cells of each sub-slice: those nearest to any of its own.
 
         Args:
             pos: Cell centres, ``[N, 2]``.
@@ -113,7 +113,7 @@ class Virtual(NamedTuple):
 
 @dataclass(frozen=True)
 class VirtualCells(Rule):
-    r"""Virtual cells: means of clusters of all cells of a slide, which every sub-slice sees.
+    r"""Virtual cells: means of clusters of all cells of a slide, nodes of every sub-slice.
 
     Clusters are of positions and vectors side by side,
     :math:`[\sqrt{\alpha}\,\mathbf{P}/\mathrm{rms}(\mathbf{P}),

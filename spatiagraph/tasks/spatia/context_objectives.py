@@ -13,7 +13,7 @@ from spatiagraph.tasks.spatia.view import SpatiaView
 
 
 class Expression(Objective[SpatiaView]):
-    """Counts that the model did not see, from the embedding of the cell in context.
+    """Masked counts, from the embedding of the cell in context.
 
     Genes that were hidden, and all genes of cells that were hidden from their surroundings, from
     what those surroundings say of them. Not in the paper; what trains the gates to let context in.

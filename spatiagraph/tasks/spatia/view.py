@@ -1,4 +1,4 @@
-"""View of SPATIA's objectives: cells that see less than was measured, alone and in context."""
+"""View of SPATIA's objectives: masked cells, on their own and in context."""
 
 from functools import cached_property
 
@@ -33,7 +33,7 @@ class SpatiaView:
 
     @cached_property
     def streams(self) -> CellStreams | None:
-        """Streams of cells that see less than was measured; ``None`` on cached embeddings."""
+        """Token streams of masked cells; ``None`` on cached embeddings."""
         batch, model, hide = self.batch, self.model, self.corruption
         if batch.get("z") is not None:
             return None
@@ -69,7 +69,7 @@ class SpatiaView:
 
     @cached_property
     def hidden_genes(self) -> Tensor:
-        """Measured genes of each cell whose counts the model did not see, ``[N, G]``.
+        """Measured genes of each cell whose counts are masked, ``[N, G]``.
 
         All of a cell whose genes were dropped, and none of cells that were encoded before.
         """
