@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SlidesOfFiles(Sequence["Slide"]):
-    """Slides of files, read anew whenever they are asked for: one is in memory at a time.
+    """Slides of files, read anew on every access: one is in memory at a time.
 
     Args:
         paths: The files or folders.
