@@ -36,6 +36,7 @@ from spatiagraph.models import ImageGenerator
 from spatiagraph.training import fit_generator
 
 WINDOW_UM, SIZE_PX = 14.0, 16
+CROP = Crop(WINDOW_UM, SIZE_PX)
 NUM_CELLS, NUM_PLACES, NUM_IMAGES = 30, 4, 2  # cells to move, places of each, images in each
 
 
@@ -76,14 +77,14 @@ def main() -> None:
     sg.fit(model, [slide], max_epochs=3 * args.epochs, tile_size=256, **how)
     obs = sg.embed(model, slide, progress=False).obs
 
-    whole = inside_image(slide, WINDOW_UM)
+    whole = inside_image(slide, CROP)
     held_out = spatial_blocks(slide.pos, num_folds=3, seed=args.seed) == 0
     pairs = pairs_of_cells([slide], {slide.slide_id: np.flatnonzero(whole & ~held_out)})
     generator = ImageGenerator.for_slides(
         [slide],
         context=["X_context", "X_context_niche"],
         path=LinearPath("noise"),
-        crop=Crop(WINDOW_UM, SIZE_PX),
+        crop=CROP,
         seed=args.seed,
     )
     generator.initialize([slide], pairs)
@@ -117,7 +118,7 @@ def main() -> None:
             expected = model.head.expected(torch.from_numpy(context["X_context"]))
         expression[where] = expected.numpy()
 
-    crops = [read_crops(slide, rows, WINDOW_UM, SIZE_PX).numpy() for rows in alike]
+    crops = [read_crops(slide, rows, CROP).numpy() for rows in alike]
     real = [np.nanmean(area(x)) for x in crops]
     change = profile(slide, alike[1]) - profile(slide, alike[0])
     table = pd.DataFrame(columns=["area", "spread", "of real change", "genes", "spread of genes"])

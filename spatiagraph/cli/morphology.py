@@ -49,6 +49,7 @@ def morphology(
     quiet_libraries()
     from spatiagraph._tables import write_csv
     from spatiagraph.data import measure_nuclei, read_nuclei
+    from spatiagraph.data.recipe import Crop
     from spatiagraph.training import fit_morphology
 
     check_accelerator(accelerator)
@@ -58,11 +59,9 @@ def morphology(
         say(repr(section))
     foreground = nuclei_of(sections, nuclei)
     names = file_names([section.slide_id for section in sections])
-    features = {}
+    features, crop = {}, Crop(window_um, size_px)
     for section, name in zip(sections, names, strict=True):
-        table = measure_nuclei(
-            section, foreground=foreground, window_um=window_um, size_px=size_px, progress=True
-        )
+        table = measure_nuclei(section, crop, foreground=foreground, progress=True)
         valid = int(table.notna().all(axis=1).sum())
         path = out / f"{name}.csv"
         write_csv(table, path, index=True)
@@ -71,8 +70,7 @@ def morphology(
     crops = read_nuclei(
         sections,
         features,
-        window_um=window_um,
-        size_px=size_px,
+        crop=crop,
         max_cells=max_cells,
         seed=seed,
         progress=True,

@@ -66,6 +66,13 @@ class SlideOptions:
         list[Path] | None,
         _option("Image of the slide; with several slides, one for each in their order."),
     ] = None
+    outlines: Annotated[
+        list[Path] | None,
+        _option(
+            "Outlines of the cells: GeoJSON, or a table of corners; with several slides, one for "
+            "each."
+        ),
+    ] = None
     no_image: Annotated[
         bool, _option("Leave out the image that comes with the slide.", "--no-image")
     ] = False
@@ -162,11 +169,14 @@ class SlideOptions:
 
         if self.image and self.no_image:
             raise ValueError("Expected --image or --no-image, got both")
-        for option, given in (("--image", self.image), ("--slide-id", self.slide_id)):
+        for option, given in (
+            ("--image", self.image),
+            ("--slide-id", self.slide_id),
+            ("--outlines", self.outlines),
+        ):
             if given and len(given) != len(paths):
                 raise ValueError(
-                    f"Expected {'an' if option == '--image' else 'a'} {option} for each of "
-                    f"{len(paths)} slides, got {len(given)}"
+                    f"Expected one {option} for each of {len(paths)} slides, got {len(given)}"
                 )
         for path in paths:
             own = {"sample_key": self.sample_key, "x_key": self.x_key, "y_key": self.y_key}
@@ -196,7 +206,11 @@ class SlideOptions:
         if self.sample and self.sample_key is None:
             raise ValueError("Expected --sample-key with --sample: the column that names sections")
         names: Sequence[str | None] = self.slide_id or [None for _ in paths]
-        each = list(zip(paths, images, names, strict=True))
+        outlines: Sequence[Path | None] = self.outlines or [None for _ in paths]
+        each = [
+            (path, {"image": image, "slide_id": name, "outlines": corners})
+            for path, image, name, corners in zip(paths, images, names, outlines, strict=True)
+        ]
         options: dict[str, Any] = {
             "mpp": self.mpp,
             "pitch_um": self.pitch_um,
@@ -219,9 +233,9 @@ class SlideOptions:
             "transcripts": molecules,
         }
         if self.sample_key is None:
-            return [read(path, image=i, slide_id=name, **options) for path, i, name in each]
+            return [read(path, **own, **options) for path, own in each]
         options |= {"sample_key": self.sample_key}
-        found = [read(path, image=i, slide_id=name, **options) for path, i, name in each]
+        found = [read(path, **own, **options) for path, own in each]
         return self._wanted([slide for sections in found for slide in sections])
 
     def _wanted(self, slides: "list[Slide]") -> "list[Slide]":

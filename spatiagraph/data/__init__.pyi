@@ -11,7 +11,9 @@ from . import joining as joining
 from . import labels as labels
 from . import loader as loader
 from . import markers as markers
+from . import masked as masked
 from . import morphology as morphology
+from . import outlines as outlines
 from . import panel as panel
 from . import places as places
 from . import preview as preview
@@ -51,6 +53,7 @@ from .morphology import MORPHOLOGY as MORPHOLOGY
 from .morphology import measure_morphology as measure_morphology
 from .morphology import measure_nuclei as measure_nuclei
 from .morphology import read_nuclei as read_nuclei
+from .outlines import Outlines as Outlines
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide

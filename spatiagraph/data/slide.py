@@ -19,12 +19,14 @@ from spatiagraph.data.checks import (
     check_not_empty,
     check_positions,
     check_values,
+    name_rows,
     nearest,
 )
 from spatiagraph.data.counts import other_counts, shallow_copy
 from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.notes import our_notes
+from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.scale import declared_scale, libraries, unknown_scale
 from spatiagraph.data.sections import check_one_section
 from spatiagraph.data.sparse import as_csr, check_slots
@@ -50,6 +52,7 @@ class Slide:
         image: Picture of the section, addressed in µm.
         transcripts: Molecules: columns ``x_um``, ``y_um``, ``gene`` and, where known,
             ``cell_id`` (an ``obs_names`` entry, or missing), ``z_um``, ``qv``.
+        outlines: Outline of each cell, in the order of ``adata``.
         slide_id: Name of the section, unique in a cohort; by default what the AnnData calls it,
             or ``"slide"``.
         donor: The person or animal it comes from; splits by donor need it.
@@ -77,6 +80,7 @@ class Slide:
         image: SlideImage | None = None,
         transcripts: pd.DataFrame | None = None,
         *,
+        outlines: Outlines | None = None,
         slide_id: str | None = None,
         donor: str | None = None,
         expression: Expression = "counts",
@@ -99,6 +103,7 @@ class Slide:
         self.adata = adata if adata.isbacked else shallow_copy(adata)
         self.image = image
         self.transcripts = transcripts
+        self.outlines = outlines
         self.slide_id = slide_id
         self.donor = donor
         self.expression: Expression = expression
@@ -150,13 +155,14 @@ class Slide:
         return gene_ids(self.adata.var)
 
     def __getitem__(self, rows: ArrayLike | slice) -> "Slide":
-        """Some of the cells, with the same image, and the molecules of those cells.
+        """Some of the cells, with the same image, and the molecules and outlines of those cells.
 
         Args:
             rows: Row numbers, cell ids, a slice, or a boolean mask ``[N]``.
         """
         index = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
         adata = self.adata[index]
+        place = self.adata.obs_names.get_indexer(adata.obs_names)
         molecules = self.transcripts
         if molecules is not None and "cell_id" in molecules:
             molecules = molecules[molecules["cell_id"].isin(adata.obs_names)]
@@ -164,6 +170,7 @@ class Slide:
             adata.to_memory() if adata.isbacked else adata,
             self.image,
             molecules,
+            outlines=None if self.outlines is None else self.outlines.select(place),
             slide_id=self.slide_id,
             donor=self.donor,
             expression=self.expression,
@@ -188,6 +195,8 @@ class Slide:
             parts.append(f"image {self.image.num_channels} ch at {self.image.mpp:.3g} µm/px")
         if self.transcripts is not None:
             parts.append(f"{len(self.transcripts):,} molecules")
+        if self.outlines is not None:
+            parts.append(f"{int(self.outlines.known.sum()):,} outlines")
         if self.donor is not None:
             parts.append(f"donor {self.donor!r}")
         return f"Slide({self.slide_id!r}: {', '.join(parts)})"
@@ -215,6 +224,8 @@ class Slide:
             check_image(self.image, self.pos, names)
         if self.transcripts is not None:
             _check_molecules(self.transcripts)
+        if self.outlines is not None:
+            _check_outlines(self.outlines, self.pos, names, self.slide_id)
 
 
 def expression_matrix(adata: AnnData) -> csr_matrix:
@@ -303,6 +314,24 @@ def _check_declared(adata: AnnData, pos: NDArray[np.float64]) -> None:
         f"Expected positions in µm, but by {found.source} a unit of them is {found.mpp:.4g} µm. "
         "spatiagraph.read(adata) converts them; or pass assume_um=True if they are µm by now"
     )
+
+
+def _check_outlines(
+    outlines: Outlines, pos: NDArray[np.float64], names: pd.Index, slide_id: str
+) -> None:
+    """Each cell has its own outline, and lies in it."""
+    if len(outlines) != len(pos):
+        raise ValueError(
+            f"Expected an outline for each of {len(pos)} cells of slide {slide_id!r}, got "
+            f"{len(outlines)}"
+        )
+    apart = np.flatnonzero(~outlines.around(pos))
+    if len(apart):
+        raise ValueError(
+            f"Expected cells of slide {slide_id!r} inside of their outlines, got "
+            f"{len(apart)} of {int(outlines.known.sum())} elsewhere: {name_rows(names, apart)}. "
+            "Are outlines in µm (else outlines_mpp=…), and of this region? Or drop these outlines"
+        )
 
 
 def _check_molecules(transcripts: pd.DataFrame) -> None:

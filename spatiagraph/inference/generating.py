@@ -82,7 +82,7 @@ def generate(
     model.to(device)
     check_channels(model.image_channels, [slide])
     rows = _chosen(model, slide, transition, cells, model.context if context is None else ())
-    control = read_crops(slide, rows, model.window_um, model.size_px)
+    control = read_crops(slide, rows, model.crop)
     given = None if context is None else _given(model, context, len(rows))
     number = None if transition is None else model.number_of(transition)
     condition = model.known(slide, rows, given)

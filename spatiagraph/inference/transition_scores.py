@@ -170,7 +170,7 @@ def score_transitions(
             images[side][group.index] = made.images[:, 0]
             images["control"][group.index] = made.control
         images["target"][group.index] = read_crops(
-            slide, group["target_row"].to_numpy(), generator.window_um, generator.size_px
+            slide, group["target_row"].to_numpy(), generator.crop
         )
     table = score_generation(
         images["generated"],

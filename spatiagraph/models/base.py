@@ -13,7 +13,6 @@ from torch_geometric.data import Data
 
 from spatiagraph._savable import extension
 from spatiagraph.data.convert import TissueData
-from spatiagraph.data.crops import CropSource
 from spatiagraph.data.feature_cache import FeatureCache
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.panel import GenePanel
@@ -354,8 +353,7 @@ class HierarchicalModel(SlideModel, abstract=True):
                 continue
             generator = torch.Generator().manual_seed(seed)
             rows = torch.randperm(slide.num_cells, generator=generator)[:num_cells].sort().values
-            source = CropSource(slide, slide.pos, crop.windows_um(slide), crop.size_px)
-            crops, inside = source.select(rows).read()
+            crops, inside = crop.source(slide, slide.pos).select(rows).read()
             found.append(crops[inside])
         return torch.cat(found)
 

@@ -68,8 +68,7 @@ def fit_generator(
     batches = PairLoader(
         slides,
         pairs,
-        window_um=generator.window_um,
-        size_px=generator.size_px,
+        crop=generator.crop,
         transitions=[transition.tag for transition in generator.transitions],
         known=generator.known,
         batch_size=batch_size,

@@ -214,8 +214,7 @@ def _fill_in(
     learned = None
     if conditioner.delta_morphology.size(1):
         at: dict[str, Any] = {
-            "window_um": generator.window_um,
-            "size_px": generator.size_px,
+            "crop": generator.crop,
             "progress": run.progress,
         }
         features = {
@@ -237,7 +236,7 @@ def _split(
     split: dict[str, dict[str, NDArray[np.bool_]]] = {"pairs": {}, "held_out": {}}
     for slide in slides:
         test = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed) == 0
-        whole = inside_image(slide, generator.window_um) & embedded(slide, generator.context)
+        whole = inside_image(slide, generator.crop) & embedded(slide, generator.context)
         split["pairs"][slide.slide_id] = whole & ~test
         split["held_out"][slide.slide_id] = whole & test
     return split

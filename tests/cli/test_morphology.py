@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from spatiagraph.data import MORPHOLOGY, make_tissue, measure_nuclei, write
+from spatiagraph.data.recipe import Crop
 from spatiagraph.nn import MorphologyProfile
 
 QUICK = ["--size-px", 16, "--epochs", 2, "--max-cells", 100, "--accelerator", "cpu"]
@@ -34,7 +35,7 @@ def test_every_cell_has_its_row_and_the_network_can_be_read(made, slide):
 
     out, said = made
     table = pd.read_csv(out / "left_half.csv", index_col=0, dtype={0: str})
-    expected = measure_nuclei(read(slide), size_px=16)
+    expected = measure_nuclei(read(slide), Crop(size_px=16))
     assert table.index.tolist() == expected.index.tolist()
     np.testing.assert_allclose(table[list(MORPHOLOGY)], expected)
     network = MorphologyProfile.from_pretrained(out / "network" / "model")

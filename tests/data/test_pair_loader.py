@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from spatiagraph.data import PairLoader, make_tissue, pairs_of_cells
 from spatiagraph.data.loader import read_crops
+from spatiagraph.data.recipe import Crop
 from spatiagraph.nn import Condition
 
 SLIDES = [
@@ -20,7 +21,8 @@ PAIRS = pd.DataFrame(
         "confidence": [0.1, 0.2, 0.3, 0.4, 0.5],
     }
 )
-CROPS = {"window_um": 10.0, "size_px": 8}
+CROP = Crop(10.0, 8)
+CROPS = {"crop": CROP}
 
 
 def known(slide, rows):
@@ -35,10 +37,10 @@ def loader(pairs=PAIRS, **options) -> PairLoader:
 
 def test_a_batch_holds_both_images_and_what_is_known_of_the_control():
     batch = loader().batch([2, 0])
-    assert_close(batch.image[0], read_crops(SLIDES[1], np.array([3]), 10.0, 8)[0])
-    assert_close(batch.target_image[0], read_crops(SLIDES[1], np.array([30]), 10.0, 8)[0])
-    assert_close(batch.image[1], read_crops(SLIDES[0], np.array([1]), 10.0, 8)[0])
-    assert_close(batch.target_image[1], read_crops(SLIDES[0], np.array([50]), 10.0, 8)[0])
+    assert_close(batch.image[0], read_crops(SLIDES[1], np.array([3]), CROP)[0])
+    assert_close(batch.target_image[0], read_crops(SLIDES[1], np.array([30]), CROP)[0])
+    assert_close(batch.image[1], read_crops(SLIDES[0], np.array([1]), CROP)[0])
+    assert_close(batch.target_image[1], read_crops(SLIDES[0], np.array([50]), CROP)[0])
     assert_close(batch.confidence, torch.tensor([0.3, 0.1]))
     assert batch.condition.transition.tolist() == [0, 0]
     assert_close(batch.condition.context[0], torch.from_numpy(SLIDES[1].pos[3]).float())
@@ -69,7 +71,7 @@ def test_cells_can_be_their_own_targets():
     [
         ({"slide": "s7"}, {}, r"given slides, got \['s7'\]"),
         ({"transition": "sideways"}, {}, r"\['up', 'down'\], got \['sideways'\]"),
-        ({}, {"window_um": 1e4}, "lower window_um"),
+        ({}, {"crop": Crop(1e4, 8)}, "lower window_um"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, options, message):

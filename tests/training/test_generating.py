@@ -47,7 +47,7 @@ def mean_area(images) -> float:
 
 
 def area_of(slide, cells) -> float:
-    return mean_area(read_crops(slide, np.flatnonzero(cells), WINDOW_UM, SIZE_PX))
+    return mean_area(read_crops(slide, np.flatnonzero(cells), CROP))
 
 
 def trained(slide, pairs, *, max_epochs, **options) -> tuple[ImageGenerator, pd.DataFrame]:
@@ -99,9 +99,9 @@ def test_where_the_niche_decides_the_morphology_its_embedding_tells():
     held_out = in_test_half(slide)
     cells = np.flatnonzero(held_out)[:120]
     mpp = WINDOW_UM / SIZE_PX
-    truth = measure_morphology(
-        read_crops(slide, cells, WINDOW_UM, SIZE_PX), mpp=mpp, component="center"
-    )["area_um2"].to_numpy()
+    truth = measure_morphology(read_crops(slide, cells, CROP), mpp=mpp, component="center")[
+        "area_um2"
+    ].to_numpy()
     correlation = {}
     for context in (("X_cell",), ("X_cell", "X_niche")):
         pairs = pairs_of_cells([slide], {slide.slide_id: np.flatnonzero(~held_out)})

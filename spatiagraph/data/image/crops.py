@@ -31,6 +31,18 @@ def window_corners(center: np.ndarray, side: np.ndarray) -> np.ndarray:
     return np.ceil(center - side[:, None] / 2 - 0.5 - 1e-6).astype(np.int64)
 
 
+def snapped_windows(center: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row and column of windows, ``[n, 2]``, and their sides, ``[n]``, as they are read.
+
+    Args:
+        center: Row and column of the cells in pixels of the level, ``[n, 2]``.
+        side: Sides of the windows in pixels of the level, ``[n]``.
+    """
+    whole = np.round(side)
+    side = np.where(np.isclose(side, whole, rtol=0, atol=1e-6), whole, side)  # 63.9999… is 64
+    return window_corners(center, side), side
+
+
 def add_crops(
     out: np.ndarray,
     index: np.ndarray,
@@ -51,9 +63,7 @@ def add_crops(
         side: Sides of the windows in pixels of the level, ``[n]``.
         progress: Whether to show a progress bar.
     """
-    whole = np.round(side)
-    side = np.where(np.isclose(side, whole, rtol=0, atol=1e-6), whole, side)  # 63.9999… is 64
-    corner = window_corners(center, side)
+    corner, side = snapped_windows(center, side)
     value_range = value_range.astype(np.float32)
     blocks = list(_blocks(corner, np.ceil(side).astype(np.int64), level))
     for cells, rows, columns in track(

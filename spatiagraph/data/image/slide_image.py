@@ -3,7 +3,7 @@
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from spatiagraph._typed import typed
-from spatiagraph.data.image.crops import add_crops
+from spatiagraph.data.image.crops import add_crops, snapped_windows
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
 from spatiagraph.data.image.resample import area_weights
@@ -243,6 +243,55 @@ class SlideImage:
         Raises:
             ValueError: If a window is not positive or smaller than a pixel, or data is damaged.
         """
+        pos, window = self._checked(pos, window_um, size_px)
+        mask = self.covers(pos)
+        out = np.zeros((len(pos), self.num_channels, size_px, size_px), dtype=np.float32)
+        for i, rows, center, side in self._by_level(pos, window, size_px):
+            rows, center, side = rows[mask[rows]], center[mask[rows]], side[mask[rows]]
+            if len(rows):
+                level = self._levels[i]
+                add_crops(out, rows, level, self.value_range, center, side, progress)
+        return out, mask
+
+    def windows(self, pos: np.ndarray, window_um: float | np.ndarray, size_px: int) -> np.ndarray:
+        """Exact place of the windows that :meth:`crops` reads, snapped to whole pixels.
+
+        Args:
+            pos: Cell centres in µm, ``[N, 2]`` as (x, y).
+            window_um: Side of the window in µm, one for all or ``[N]``.
+            size_px: Side of the crops in pixels.
+
+        Returns:
+            x and y of the outer corner of each crop's first pixel and its side, in µm, ``[N, 3]``.
+
+        Raises:
+            ValueError: If a window is not positive or smaller than a pixel.
+        """
+        pos, window = self._checked(pos, window_um, size_px)
+        out = np.empty((len(pos), 3))
+        for i, rows, center, side in self._by_level(pos, window, size_px):
+            mpp = self.mpp * self._downsample[i]
+            corner, side = snapped_windows(center, side)
+            out[rows] = np.c_[corner[:, ::-1] * mpp + self.origin_um, side * mpp]
+        return out
+
+    def _by_level(
+        self, pos: np.ndarray, window: np.ndarray, size_px: int
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Windows of each level: its number, rows, centres (row, column) and sides in pixels."""
+        # a level is fine enough if its pixels are no larger than those of the crop
+        finest = self.mpp * self._downsample  # [L]
+        chosen = np.searchsorted(finest, window / size_px * (1 + 1e-6), side="right") - 1
+        chosen = np.maximum(chosen, 0)
+        for i in range(len(finest)):
+            rows = np.flatnonzero(chosen == i)
+            center = (pos[rows, ::-1] - self.origin_um[::-1]) / finest[i]  # row, column
+            yield i, rows, center, window[rows] / finest[i]
+
+    def _checked(
+        self, pos: np.ndarray, window_um: float | np.ndarray, size_px: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and the window of each."""
         pos = _positions(pos)
         window = np.asarray(window_um, dtype=np.float64)
         if window.ndim and window.shape != (len(pos),):
@@ -259,20 +308,7 @@ class SlideImage:
                 f"Expected windows of at least one pixel ({self.mpp:g} µm), got "
                 f"{window[wrong[0]]:g} for cell {wrong[0]}; 'window_um' is in µm"
             )
-        mask = self.covers(pos)
-        out = np.zeros((len(pos), self.num_channels, size_px, size_px), dtype=np.float32)
-        # a level is fine enough if its pixels are no larger than those of the crop
-        finest = self.mpp * self._downsample  # [L]
-        chosen = np.searchsorted(finest, window / size_px * (1 + 1e-6), side="right") - 1
-        chosen = np.maximum(chosen, 0)
-        for i, level in enumerate(self._levels):
-            rows = np.flatnonzero(mask & (chosen == i))
-            if len(rows):
-                center = (pos[rows, ::-1] - self.origin_um[::-1]) / finest[i]  # row, column
-                add_crops(
-                    out, rows, level, self.value_range, center, window[rows] / finest[i], progress
-                )
-        return out, mask
+        return pos, window
 
     def thumbnail(self, max_px: int = 1024) -> tuple[np.ndarray, tuple[float, float, float, float]]:
         """The whole image, small enough to plot.

@@ -14,6 +14,7 @@ from spatiagraph.data.checks import name_rows
 from spatiagraph.data.condition import Condition
 from spatiagraph.data.crops import CropSource, image_of
 from spatiagraph.data.loader.sampling import EpochSampler, Numbers
+from spatiagraph.data.recipe.crops import Crop
 from spatiagraph.data.slide import Slide, check_unique_ids
 
 Known = Callable[[Slide, NDArray[np.int64]], Condition]
@@ -44,8 +45,7 @@ class PairLoader(DataLoader[PairBatch]):
     Args:
         slides: Cohort with images.
         pairs: Result of :func:`~spatiagraph.pairing.pair_states` or of :func:`pairs_of_cells`.
-        window_um: Side of the crops in µm.
-        size_px: Side of the crops in pixels, :math:`S`.
+        crop: Windows around the cells.
         transitions: Tags, in order; none where pairs have no transition.
         known: Looks up the condition of control cells, but for the transition.
         batch_size: Pairs of a batch, at most.
@@ -63,8 +63,7 @@ class PairLoader(DataLoader[PairBatch]):
         slides: Sequence[Slide],
         pairs: pd.DataFrame,
         *,
-        window_um: float,
-        size_px: int,
+        crop: Crop,
         transitions: Sequence[str] = (),
         known: Known | None = None,
         batch_size: int = 64,
@@ -73,9 +72,8 @@ class PairLoader(DataLoader[PairBatch]):
         progress: bool = False,
     ):
         check_unique_ids(slides)
-        self.window_um, self.size_px = window_um, size_px
         self.slides = [slide for slide in slides if (pairs["slide"] == slide.slide_id).any()]
-        self.sources = [CropSource(slide, slide.pos, window_um, size_px) for slide in self.slides]
+        self.sources = [crop.source(slide, slide.pos) for slide in self.slides]
         codes = pd.Index([slide.slide_id for slide in self.slides]).get_indexer(
             pd.Index(pairs["slide"])
         )
@@ -143,18 +141,20 @@ class PairLoader(DataLoader[PairBatch]):
             raise _outside(self.slides[slide], outside)
 
 
-def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
+def inside_image(slide: Slide, crop: Crop) -> NDArray[np.bool_]:
     """Cells whose whole window lies on the image, ``[N]``: the rim of an image looks like a cell.
 
     Args:
         slide: The slide.
-        window_um: Side of the window in µm.
+        crop: Windows around the cells.
 
     Raises:
         ValueError: There is no image, or it is smaller than a window.
     """
+    window_um = crop.windows_um(slide)
     x0, y0, x1, y1 = image_of(slide, window_um).extent_um
-    low, high = slide.pos - window_um / 2, slide.pos + window_um / 2
+    half = np.broadcast_to(window_um, slide.num_cells)[:, None] / 2
+    low, high = slide.pos - half, slide.pos + half
     inside = (low >= (x0, y0)) & (high <= (x1, y1))  # [N, 2]
     return inside[:, 0] & inside[:, 1]
 
@@ -162,8 +162,7 @@ def inside_image(slide: Slide, window_um: float) -> NDArray[np.bool_]:
 def read_crops(
     slide: Slide,
     rows: NDArray[np.int64],
-    window_um: float,
-    size_px: int,
+    crop: Crop,
     progress: bool = False,
 ) -> Tensor:
     """Crops around some cells, ``[B, C, S, S]`` in [0, 1].
@@ -171,15 +170,13 @@ def read_crops(
     Args:
         slide: The slide.
         rows: Rows of the cells, ``[B]``.
-        window_um: Side of the crops in µm.
-        size_px: Side of the crops in pixels, :math:`S`.
+        crop: Windows around the cells, of :math:`S` pixels.
         progress: Show a progress bar.
 
     Raises:
         ValueError: There is no image, it is smaller than a crop, or a cell lies outside of it.
     """
-    source = CropSource(slide, slide.pos[rows], window_um, size_px)
-    crops, inside = source.read(progress=progress)
+    crops, inside = crop.source(slide, slide.pos).read(rows, progress=progress)
     if not bool(inside.all()):
         raise _outside(slide, rows[~inside.numpy()])
     return crops

@@ -11,16 +11,17 @@ from rich.progress import track
 from torch import Tensor
 
 from spatiagraph.data.loader.pairs import inside_image, read_crops
+from spatiagraph.data.masked import MaskedCrops
 from spatiagraph.data.morphology.measure import MORPHOLOGY, measure_morphology
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.slide import Slide
 
 
 def measure_nuclei(
     slide: Slide,
+    crop: Crop = Crop(),
     *,
-    window_um: float = 13.6,
-    size_px: int = 32,
-    foreground: Literal["bright", "dark"] = "bright",
+    foreground: Literal["bright", "dark", "mask"] = "bright",
     among: NDArray[np.bool_] | None = None,
     chunk_size: int = 4096,
     progress: bool = False,
@@ -29,9 +30,10 @@ def measure_nuclei(
 
     Args:
         slide: A slide with an image.
-        window_um: Side of the window in µm.
-        size_px: Side of the window in pixels as it is measured.
-        foreground: Whether nuclei are ``"bright"`` (DAPI) or ``"dark"`` (H&E).
+        crop: Windows around the cells.
+        foreground: Whether nuclei are ``"bright"`` (DAPI) or ``"dark"`` (H&E), to be found anew;
+            or ``"mask"``: what lies inside of the slide's outlines, of nuclei or of whole cells,
+            whatever stain the image shows.
         among: Cells to measure, ``[N]``; all when not given.
         chunk_size: Crops in memory at a time; changes no result.
         progress: Show a progress bar.
@@ -39,12 +41,20 @@ def measure_nuclei(
     Returns:
         A row per cell, named as in ``obs``, of :data:`~spatiagraph.data.MORPHOLOGY` as
         :func:`~spatiagraph.data.measure_morphology` has it. A row is NaN where there is nothing to
-        measure, where the window reaches beyond the image and for cells that are not selected.
+        measure, where the window reaches beyond the image or an outline beyond its window, and for
+        cells that are not selected.
 
     Raises:
-        ValueError: There is no image, or it is smaller than a window.
+        ValueError: There is no image, or it is smaller than a window, or there are no outlines
+            with ``"mask"``.
     """
-    inside = inside_image(slide, window_um)
+    inside = inside_image(slide, crop)
+    window_um = np.broadcast_to(crop.windows_um(slide), slide.num_cells)
+    own = None
+    if foreground == "mask":
+        own = MaskedCrops(slide, window_um, crop.size_px, "cell")
+        half = own.outlines.half_sides_um(slide.pos)  # NaN, and thus left out, without an outline
+        inside = inside & (half <= window_um / 2 + own.image.mpp)
     rows = np.flatnonzero(inside if among is None else inside & among)
     table = np.full((slide.num_cells, len(MORPHOLOGY)), np.nan)
     for start in track(
@@ -55,9 +65,10 @@ def measure_nuclei(
     ):
         part = rows[start : start + chunk_size]
         table[part] = measure_morphology(
-            read_crops(slide, part, window_um, size_px),
-            mpp=window_um / size_px,
+            read_crops(slide, part, crop),
+            mpp=window_um[part] / crop.size_px,
             foreground=foreground,
+            masks=None if own is None else own.inside(part),
             component="center",
         ).to_numpy()
     return pd.DataFrame(table, slide.adata.obs_names, list(MORPHOLOGY))
@@ -66,9 +77,8 @@ def measure_nuclei(
 def read_nuclei(
     slides: Sequence[Slide],
     features: Mapping[str, pd.DataFrame],
+    crop: Crop = Crop(),
     *,
-    window_um: float = 13.6,
-    size_px: int = 32,
     max_cells: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -77,9 +87,8 @@ def read_nuclei(
 
     Args:
         slides: Cohort with images of as many channels each.
-        features: Slide id → :func:`measure_nuclei` of it, in the same window.
-        window_um: Side of the window in µm.
-        size_px: Side of the crops in pixels, :math:`S`.
+        features: Slide id → :func:`measure_nuclei` of it, in the same windows.
+        crop: Windows around the cells, of :math:`S` pixels.
         max_cells: So many of all slides, drawn at random; all when not given.
         seed: Of the draw.
         progress: Show a progress bar.
@@ -102,6 +111,6 @@ def read_nuclei(
     crops, tables = [], []
     for slide, start, end in zip(slides, [0, *ends[:-1]], ends, strict=True):
         rows = np.sort(chosen[(chosen >= start) & (chosen < end)]) - start
-        crops.append(read_crops(slide, rows, window_um, size_px, progress))
+        crops.append(read_crops(slide, rows, crop, progress))
         tables.append(features[slide.slide_id].iloc[rows])
     return torch.cat(crops), pd.concat(tables)

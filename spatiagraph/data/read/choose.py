@@ -81,6 +81,7 @@ def split_parts(parts: Parts, sample_key: str) -> Iterator[tuple[str, Parts]]:
                 adata,
                 parts.image,
                 molecules,
+                outlines_file=parts.outlines_file,
                 known_um=parts.known_um,
                 notes=dict(parts.notes),
                 warnings=parts.warnings if number == 0 else [],

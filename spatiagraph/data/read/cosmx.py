@@ -11,6 +11,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import split_controls
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.molecules import (
     COSMX,
     as_text,
@@ -113,6 +114,7 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
+        outlines_file=_outlines(folder, mpp) if options.outlines is True else None,
         known_um=options.mpp is None,
         notes={
             "format": "cosmx",
@@ -122,6 +124,11 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
             "controls": controls,
         },
     )
+
+
+def _outlines(folder: Path, mpp: float) -> OutlinesFile | None:
+    found = find_table(folder, "*polygons")
+    return None if found is None else OutlinesFile(found, mpp)
 
 
 def _scale(folder: Path, options: Options) -> tuple[float, str]:

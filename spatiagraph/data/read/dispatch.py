@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import pandas as pd
 from anndata import AnnData
 
 from spatiagraph._typed import typed
@@ -11,6 +12,7 @@ from spatiagraph.data.cohort.layout import is_cohort
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.places import KINDS, unknown_folder
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.features import COFACTOR, Kind, Transform
 from spatiagraph.data.read.h5ad import from_anndata, read_file
@@ -65,6 +67,8 @@ def read(
     table: str | None = None,
     image_mpp: float | None = None,
     transcripts: PathLike | bool = True,
+    outlines: PathLike | bool | None = None,
+    outlines_mpp: float | None = None,
     crop_um: tuple[float, float, float, float] | Literal["image"] | None = None,
 ) -> Slide | list[Slide]:
     """Read a slide, in µm, or with ``sample_key`` the slides of one file.
@@ -115,6 +119,10 @@ def read(
             image's own metadata.
         transcripts: Molecule table (columns of Xenium, or x, y, gene) to go with an ``.h5ad``;
             ``False`` leaves out the one of a folder.
+        outlines: Outlines of the cells: ``True`` for those of a Xenium, MERSCOPE or CosMx folder,
+            or a file of one's own: GeoJSON, or a table of corners with ``cell_id``, ``x`` and
+            ``y``. By default those of a slide that was written with them.
+        outlines_mpp: µm per unit of the coordinates of a file of one's own; 1 if not given.
         crop_um: Part of the slide to keep, ``(x0, y0, x1, y1)`` in µm: its cells and molecules;
             ``"image"`` for what an image of a part of the slide shows.
 
@@ -153,6 +161,8 @@ def read(
         pitch_um=pitch_um,
         spatial_key=spatial_key,
         transcripts=transcripts,
+        outlines=outlines,
+        outlines_mpp=outlines_mpp,
         assume_um=assume_um,
         x_key=x_key,
         y_key=y_key,
@@ -167,6 +177,7 @@ def read(
     name, whole = _open(path, options)
     source = None if isinstance(path, AnnData) else Path(path)
     slides = []
+    corners: dict[OutlinesFile, pd.DataFrame] = {}
     for section, parts in _sections(whole, options, sample_key, source):
         if given is not None:
             parts.image = given
@@ -179,6 +190,9 @@ def read(
         parts.notes["path"] = name if source is None else source.name
         if crop_um is not None:
             crop(parts, crop_um)
+        parts.outlines_file = file = _outlines(parts, options, name)
+        if file is not None and file not in corners:
+            corners[file] = file.read()
         known = parts.slide_id or name
         if section is not None:
             known, parts.notes["sample_key"] = section, sample_key
@@ -193,9 +207,30 @@ def read(
                 assume_um=assume_um,
                 pitch_um=pitch_um,
                 one_section=one_section,
+                corners=None if file is None else corners[file],
             )
         )
     return slides[0] if sample_key is None else slides
+
+
+def _outlines(parts: Parts, options: Options, name: str) -> OutlinesFile | None:
+    """The file of outlines that is wanted.
+
+    Raises:
+        ValueError: There is none, or a scale is given for none of one's own.
+    """
+    asked = options.outlines
+    if asked is None or isinstance(asked, bool):
+        if options.outlines_mpp is not None:
+            raise ValueError(
+                "Expected a file of outlines for outlines_mpp, got none: pass it as outlines=…"
+            )
+        if asked is True and parts.outlines_file is None:
+            raise ValueError(
+                f"Expected outlines of cells with {name}, found none: pass their file as outlines=…"
+            )
+        return None if asked is False else parts.outlines_file
+    return OutlinesFile(Path(asked), options.outlines_mpp or 1.0)
 
 
 def _sections(

@@ -13,6 +13,7 @@ from spatiagraph import keys
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.molecules import read_any_molecules
 from spatiagraph.data.read.parts import (
     Options,
@@ -126,6 +127,18 @@ def _reopen(
         )
     parts = Parts(adata, image, molecules, warnings=heard)
     recall(parts, notes)
+    if "outlines_file" in notes and options.outlines in (None, True):
+        noted = Path(str(notes["outlines_file"]))
+        mpp = positive_number(notes, "outlines_mpp", f"uns[{keys.UNS!r}]['read'] of {name}") or 1.0
+        if not noted.exists():
+            heard.append(f"The outlines of the slide are no longer at {noted}: pass outlines=…")
+        elif source is None or not is_beside(noted, source):
+            heard.append(
+                f"The outlines of the slide, {noted}, are not used: they do not lie beside "
+                f"{name}. Pass outlines=… (--outlines) to use them"
+            )
+        else:
+            parts.outlines_file = OutlinesFile(noted, mpp)
     return parts
 
 

@@ -13,6 +13,7 @@ from spatiagraph._reasons import reason
 from spatiagraph.data.checks import check_names
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import split_controls
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.molecules import (
     MERSCOPE,
     as_text,
@@ -129,10 +130,12 @@ def load_merscope(folder: Path, options: Options) -> Parts:
             f"cells of {counts.name} cannot be placed"
         )
     image, name = _image(folder, options)
+    file = find_outlines(folder) if options.outlines is True else None
     return Parts(
         adata,
         image,
         molecules if options.transcripts is not False else None,
+        outlines_file=None if file is None else OutlinesFile(file),
         known_um=True,
         notes={"format": "merscope", "counts": source, "controls": controls, "image": name},
     )

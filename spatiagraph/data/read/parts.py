@@ -15,6 +15,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import as_positions
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.notes import our_notes
+from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
@@ -23,7 +24,12 @@ from spatiagraph.data.writable import make_values_writable
 
 PathLike = str | os.PathLike[str]
 
-_SCALES = {"mpp": "µm per unit", "pitch_um": "µm", "image_mpp": "µm per pixel"}
+_SCALES = {
+    "mpp": "µm per unit",
+    "pitch_um": "µm",
+    "image_mpp": "µm per pixel",
+    "outlines_mpp": "µm per unit",
+}
 
 
 @dataclass
@@ -41,6 +47,8 @@ class Options:
     pitch_um: float | None = None
     spatial_key: str = keys.SPATIAL
     transcripts: PathLike | bool = True
+    outlines: PathLike | bool | None = None
+    outlines_mpp: float | None = None
     assume_um: bool = False
     x_key: str | None = None
     y_key: str | None = None
@@ -74,6 +82,7 @@ class Parts:
         adata: Cells with ``obsm["spatial"]`` in µm.
         image: The image, if any.
         transcripts: Molecules, if any.
+        outlines_file: Where outlines of its cells are, if the folder or notes name a file.
         known_um: The scale comes from the maker's metadata, so that it need not be guessed at.
         notes: How the slide was put together; kept in ``uns["spatiagraph"]["read"]``.
         warnings: What the user should hear of once the slide has passed its checks.
@@ -85,6 +94,7 @@ class Parts:
     adata: AnnData
     image: SlideImage | None = None
     transcripts: pd.DataFrame | None = None
+    outlines_file: OutlinesFile | None = None
     known_um: bool = False
     notes: dict[str, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -102,7 +112,7 @@ def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
 def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
     """Take name, donor and kind of values from notes; such a slide is in µm."""
     parts.known_um = True
-    parts.notes = {k: v for k, v in notes.items() if not str(k).startswith("image_")}
+    parts.notes = {k: v for k, v in notes.items() if not str(k).startswith(("image_", "outlines_"))}
     parts.slide_id = str(notes["slide_id"]) if "slide_id" in notes else None
     parts.donor = str(notes["donor"]) if "donor" in notes else None
     is_normalized = str(notes.get("expression")) == "normalized"
@@ -276,6 +286,7 @@ def build(
     assume_um: bool,
     pitch_um: float | None,
     one_section: bool = False,
+    corners: pd.DataFrame | None = None,
 ) -> Slide:
     """Check the pieces and make the slide.
 
@@ -296,10 +307,15 @@ def build(
             )
             adata = adata[full].copy()
     adata.uns[keys.UNS] = {**our_notes(adata), "read": parts.notes}  # it is in µm now
+    outlines = None
+    if corners is not None:
+        outlines, line = place_outlines(corners, adata.obs_names, adata.obsm[keys.SPATIAL])
+        parts.warnings += [] if line is None else [line]
     slide = Slide(
         adata,
         parts.image,
         parts.transcripts,
+        outlines=outlines,
         slide_id=slide_id,
         donor=donor,
         expression=expression,
@@ -314,6 +330,8 @@ def build(
     notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}
     if parts.image is not None:
         notes |= _image_notes(parts.image)
+    if parts.outlines_file is not None and outlines is not None:
+        notes |= parts.outlines_file.notes()
     notes = {k: v for k, v in notes.items() if v is not None}
     slide.adata.uns[keys.UNS] = {**slide.adata.uns[keys.UNS], "read": notes}
     return slide

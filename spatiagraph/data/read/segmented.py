@@ -1,15 +1,13 @@
 """Cells that Space Ranger 4 segmented on Visium HD: counts per cell, outlines as GeoJSON."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph._json import read_json
-from spatiagraph._reasons import reason
+from spatiagraph.data.read.corners import geojson_corners
 from spatiagraph.data.read.molecules import polygon_centroids
 from spatiagraph.data.read.tables import listed
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
@@ -18,7 +16,6 @@ CELL_MATRICES = ("filtered_feature_cell_matrix", "raw_feature_cell_matrix")
 """Names of the matrices of cells, as :func:`~spatiagraph.data.read.tenx.find_matrix` wants them."""
 
 _OUTLINES = "*cell_segmentations.geojson"
-_MAX_BYTES = 8 * 2**30  # outlines of a million cells
 
 
 def find_cells(folder: Path) -> Path | None:
@@ -48,7 +45,7 @@ def read_segmented(folder: Path, matrix: Path) -> tuple[AnnData, str, list[str]]
             "binned_outputs"
         )
     path = min(found, key=lambda p: len(p.name))  # annotated copies have longer names
-    corners = _corners(path)
+    corners = geojson_corners(path).rename(columns={"x_um": "vertex_x", "y_um": "vertex_y"})
     adata, _ = read_matrix(matrix)
     cell = np.array([_number(name) for name in adata.obs_names])
     centre = polygon_centroids(corners).rename(index=int)
@@ -74,37 +71,3 @@ def _number(barcode: str) -> int:
     """``cellid_000000007-1`` is cell 7."""
     digits = barcode.rpartition("_")[2].partition("-")[0]
     return int(digits) if digits.isdecimal() else -1
-
-
-def _corners(path: Path) -> pd.DataFrame:
-    """Corners of the outlines: ``cell_id``, ``vertex_x``, ``vertex_y``, in pixels."""
-    found = read_json(path, max_bytes=_MAX_BYTES)
-    features = found.get("features") if isinstance(found, dict) else None
-    if not isinstance(features, list) or not features:
-        raise ValueError(f"Expected a FeatureCollection of outlines in {path.name}, got none")
-    ids: list[int] = []
-    rings: list[np.ndarray] = []
-    for row, feature in enumerate(features):
-        try:
-            ids.append(int(feature["properties"]["cell_id"]))
-            rings.append(_ring(feature["geometry"]))
-        except (KeyError, TypeError, ValueError) as err:
-            raise ValueError(
-                f"Expected a cell_id and a polygon for each outline in {path.name}, got another "
-                f"thing in feature {row}: {reason(err)}"
-            ) from err
-    xy = np.concatenate(rings)
-    cell = np.repeat(ids, [len(ring) for ring in rings])
-    return pd.DataFrame({"cell_id": cell, "vertex_x": xy[:, 0], "vertex_y": xy[:, 1]})
-
-
-def _ring(geometry: dict[str, Any]) -> np.ndarray:
-    """Outline of a cell, ``[V, 2]``; of several parts the one with most corners."""
-    kind, parts = geometry["type"], geometry["coordinates"]
-    if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"a {kind}")
-    outlines = [parts[0]] if kind == "Polygon" else [part[0] for part in parts]
-    ring = np.asarray(max(outlines, key=len), dtype=np.float64)
-    if ring.ndim != 2 or ring.shape[1] < 2 or len(ring) < 3 or not np.isfinite(ring).all():
-        raise ValueError(f"corners of shape {list(ring.shape)}")
-    return ring[:, :2]

@@ -8,6 +8,7 @@ from anndata import AnnData
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.controls import CONTROL_COUNTS
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.molecules import (
     as_text,
     count_molecules,
@@ -63,6 +64,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     table = find_table(folder, "transcripts")
     matrix = find_matrix(folder, ("cell_feature_matrix",))
     cells = find_table(folder, "cells")
+    outlines = find_table(folder, "cell_boundaries")
     molecules = None
     if table is not None and (options.transcripts is not False or None in (matrix, cells)):
         molecules = read_molecules(table)
@@ -71,7 +73,6 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     elif molecules is not None:
         adata, controls = count_molecules(molecules), num_controls(molecules)
         source = f"{table.name}, qv ≥ 20" if table else ""
-        outlines = find_table(folder, "cell_boundaries")
         if outlines is not None:
             _place_by_outlines(adata, outlines)
     else:
@@ -84,6 +85,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
         adata,
         _image(folder, options),
         molecules if options.transcripts is not False else None,
+        outlines_file=OutlinesFile(outlines) if outlines and options.outlines is True else None,
         known_um=True,
         notes={"format": "xenium", "counts": source, "controls": controls},
     )

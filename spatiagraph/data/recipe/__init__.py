@@ -1,7 +1,7 @@
 """Recipes: how a slide becomes graph, levels, crops, features and tokens; saved with a model."""
 
 from spatiagraph.data.convert.tissue_data import CELL
-from spatiagraph.data.recipe.crops import Crop
+from spatiagraph.data.recipe.crops import AdaptiveCrop, Crop
 from spatiagraph.data.recipe.features import Feature
 from spatiagraph.data.recipe.graphs import KNN, Delaunay, GraphRule, InGroups, Radius
 from spatiagraph.data.recipe.levels import (
@@ -21,6 +21,7 @@ from spatiagraph.data.recipe.tokens import Ranks, TokenRule
 __all__ = [
     "CELL",
     "KNN",
+    "AdaptiveCrop",
     "Annotated",
     "Boxes",
     "Circles",

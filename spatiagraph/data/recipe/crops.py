@@ -1,7 +1,7 @@
 """Crops of a recipe: windows around cells, or around the groups of a level."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows
 from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.crops import CropSource
+from spatiagraph.data.masked import MaskedCrops, outlines_of
+from spatiagraph.data.outlines import Mask
 from spatiagraph.data.recipe.rule import Rule, obs_column, positive
 from spatiagraph.data.reflected import ReflectedCrops
 from spatiagraph.data.slide import Slide
@@ -28,9 +30,11 @@ class Crop(Rule):
         name: Attribute of the crops in a batch, for a second crop of the same cells or groups.
         reflect: Mirror the image where a window leaves it, and say so: see
             :class:`~spatiagraph.data.reflected.ReflectedCrops`. Black otherwise.
+        mask: Along the outlines of cells, ``"cell"`` blackens all but the cell and
+            ``"neighbors"`` its neighbours: see :class:`~spatiagraph.data.masked.MaskedCrops`.
 
     Raises:
-        ValueError: If a size is not positive, or a level is to have windows from ``obs``.
+        ValueError: If a size is not positive, or a level is to have windows from ``obs``, or masks.
     """
 
     window_um: float | None = 13.6
@@ -39,6 +43,7 @@ class Crop(Rule):
     window_key: str | None = None
     name: str | None = None
     reflect: bool = False
+    mask: Mask | None = None
 
     def __post_init__(self) -> None:
         positive(self, "size_px", integer=True)
@@ -50,6 +55,12 @@ class Crop(Rule):
             raise ValueError(
                 f"Expected 'window_key' with crops of cells, got it with crops of {self.of!r}"
             )
+        if self.mask is not None:
+            if self.mask not in get_args(Mask):
+                raise ValueError(f"Expected 'mask' in {get_args(Mask)} or None, got {self.mask!r}")
+            if self.of != CELL or self.reflect:
+                other = "reflect=True" if self.reflect else f"crops of {self.of!r}"
+                raise ValueError(f"Expected 'mask' with plain crops of cells, got it with {other}")
 
     @property
     def key(self) -> str:
@@ -57,6 +68,11 @@ class Crop(Rule):
         if self.name is not None:
             return self.name
         return "image" if self.of == CELL else f"{self.of}_image"
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether all windows are of one size."""
+        return self.window_key is None
 
     def windows_um(self, slide: Slide) -> float | NDArray[np.float64]:
         """Side of the windows in µm: one for all, or ``[N]``.
@@ -98,7 +114,7 @@ class Crop(Rule):
             >>> Crop(100.0).native_px(2.75)
             36
         """
-        if self.window_um is None:
+        if self.window_um is None or not self.same_for_all:
             raise ValueError("Expected one 'window_um' of all cells, got one of each")
         return int(self.window_um / mpp * (1 + 1e-9))
 
@@ -110,10 +126,61 @@ class Crop(Rule):
             centres: Where to crop, in µm, ``[n, 2]``.
 
         Raises:
-            ValueError: If there is no image, or it is smaller than a window.
+            ValueError: If there is no image or it is smaller than a window, or there are no
+                outlines where they are needed.
         """
         kind = ReflectedCrops if self.reflect else CropSource
         try:
+            if self.mask is not None:
+                return MaskedCrops(slide, self.windows_um(slide), self.size_px, self.mask)
             return kind(slide, centres, self.windows_um(slide), self.size_px)
         except ValueError as err:
             raise ValueError(f"In {self}: {err}") from err
+
+
+@dataclass(frozen=True)
+class AdaptiveCrop(Crop):
+    """Windows as large as their cells, all resized to one size, as published for SPATIA.
+
+    Half of a side is the largest distance from the centre of the cell to the four sides of the box
+    around its outline, and at least so many pixels of the image. Every cell then fills its crop,
+    and its size is told by ``window_um`` of the batch alone.
+
+    Attributes:
+        window_um: Side of the window in µm of cells that have no outline.
+        min_px: Least half side in pixels of the image.
+
+    Raises:
+        ValueError: If a size is not positive, or crops are not of cells.
+
+    `SPATIA <https://arxiv.org/abs/2507.04704>`_.
+    """
+
+    min_px: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "min_px")
+        if self.of != CELL or self.window_key is not None or self.window_um is None:
+            raise ValueError(
+                "Expected AdaptiveCrop of cells by their outlines, and window_um for those "
+                f"without, got {self}"
+            )
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether all windows are of one size."""
+        return False
+
+    def windows_um(self, slide: Slide) -> NDArray[np.float64]:
+        """Side of the windows in µm, ``[N]``.
+
+        Raises:
+            ValueError: If the slide has no outlines, or no image.
+        """
+        outlines = outlines_of(slide)
+        if slide.image is None:
+            raise ValueError(f"Expected an image with slide {slide.slide_id!r}, got none")
+        half = np.maximum(outlines.half_sides_um(slide.pos), self.min_px * slide.image.mpp)
+        assert self.window_um is not None  # it was asked for
+        return np.where(outlines.known, 2 * half, self.window_um)

@@ -80,10 +80,11 @@ class ImageGenerator(PretrainedModel):
         states_key: str | None = None,
     ):
         super().__init__()
-        if crop.of != CELL or crop.window_um is None or crop.window_key is not None:
+        if crop.of != CELL or crop.window_um is None or not crop.same_for_all:
             raise ValueError(f"Expected a 'crop' of cells with one window for all, got {crop}")
         if crop.size_px % unet.stride:
             raise ValueError(f"Expected 'size_px' divisible by {unet.stride}, got {crop.size_px}")
+        self.crop = crop
         self.size_px, self.window_um = crop.size_px, crop.window_um
         self.image_channels = unet.image_channels
         self.context = dict(context or {})

@@ -5,8 +5,10 @@ import pytest
 
 from spatiagraph.data import make_tissue, measure_morphology, measure_nuclei, read_nuclei
 from spatiagraph.data.loader import inside_image, read_crops
+from spatiagraph.data.recipe import Crop
 
-WINDOW = {"window_um": 13.6, "size_px": 16}
+WINDOW = {"crop": Crop(13.6, 16)}
+WIDE = Crop(70, 32)
 
 
 @pytest.fixture(scope="module")
@@ -15,12 +17,12 @@ def tissue():
 
 
 def test_rows_are_those_of_the_crops_and_nan_beyond_the_image(tissue):
-    table = measure_nuclei(tissue, window_um=70, size_px=32, chunk_size=64)
+    table = measure_nuclei(tissue, WIDE, chunk_size=64)
     assert table.index.equals(tissue.adata.obs_names)
-    inside = inside_image(tissue, 70)
+    inside = inside_image(tissue, WIDE)
     assert 0 < (~inside).sum() < len(inside)
     assert table[~inside].isna().all(axis=None)
-    crops = read_crops(tissue, np.flatnonzero(inside), 70, 32)
+    crops = read_crops(tissue, np.flatnonzero(inside), WIDE)
     expected = measure_morphology(crops, mpp=70 / 32, component="center")
     np.testing.assert_array_equal(table[inside], expected)
 
