@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from spatiagraph.data import GenePanel, make_tissue
+from spatiagraph.data import GenePanel, Outlines, make_tissue
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.recipe import (
     KNN,
+    AdaptiveCrop,
     Annotated,
     Circles,
     Crop,
@@ -241,10 +243,20 @@ def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
     assert Spatia.from_pretrained(tmp_path / "model").num_parameters == model.num_parameters
 
 
-def test_window_sizes_are_told_where_crops_are_zoomed():
+def boxes(slide, half):
+    """Squares around the cells as outlines."""
+    corner = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    xy = slide.pos[:, None] + half[:, None, None] * corner
+    return Outlines(xy.reshape(-1, 2), 4 * np.arange(len(half) + 1))
+
+
+@pytest.mark.parametrize("crop", [Crop(window_key="window_um"), AdaptiveCrop()])
+def test_window_sizes_are_told_where_crops_are_zoomed(crop):
     slide = make_tissue(100, num_genes=30, image="dapi", seed=0)
-    slide.adata.obs["window_um"] = 10.0 + torch.arange(100).numpy() / 10
-    model = spatia(slide, crops=(Crop(window_key="window_um"),))
+    half = 5.0 + torch.arange(100).numpy() / 20
+    slide.adata.obs["window_um"] = 2 * half
+    slide.outlines = boxes(slide, half)
+    model = spatia(slide, crops=(crop,))
     batch = whole(model, slide)
     with torch.no_grad():
         got = encoded(model, batch)

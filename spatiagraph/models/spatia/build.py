@@ -164,7 +164,7 @@ def crop_encoder(
         )
     return MaskedImageEncoder(
         size.image,
-        read_window=crop.window_key is not None,
+        read_window=not crop.same_for_all,
         in_channels=image_channels,
         img_size=crop.size_px,
         **options,

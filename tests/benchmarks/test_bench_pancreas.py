@@ -1,0 +1,221 @@
+"""Cells of one region of a pancreas in another state, by what was learned in another region.
+
+``pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py`` prints the tables; ``EPOCHS``
+changes how long is trained, and ``GALLERY=folder`` draws cells. An hour on one core.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.spatial import cKDTree
+from sklearn.cluster import KMeans
+from torch import nn
+from torch.nn import functional as F
+
+import spatiagraph as sg
+from spatiagraph.data import GenePanel, SlideImage, measure_nuclei, read_nuclei
+from spatiagraph.data.loader import inside_image, read_crops
+from spatiagraph.data.normalization import log_normalize
+from spatiagraph.data.recipe import Crop
+from spatiagraph.flow import Sampling
+from spatiagraph.inference import score_transitions
+from spatiagraph.models import ImageGenerator
+from spatiagraph.models.generator import GeneratorSize
+from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
+from spatiagraph.training import Run, fit_generator, fit_morphology
+
+pytestmark = pytest.mark.benchmark
+
+CROP = Crop(13.6, 32)  # at the resolution of the image
+REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
+MARKERS = {
+    "T cell": ["CD3D", "CD3E", "TRAC", "CD2", "CD247", "IL7R"],
+    "macrophage": ["CD163", "CD68", "CD14", "MRC1", "MPEG1", "MS4A6A"],
+    "fibroblast": ["PDGFRA", "FBN1", "DPT", "VCAN", "PCOLCE", "THBS2"],
+    "epithelium": ["EPCAM", "KRT7", "EHF", "CFTR", "TM4SF4", "MET"],
+    "endothelium": ["PECAM1", "VWF", "CLEC14A", "ECSCR", "EGFL7", "RAMP2"],
+}
+TRANSITIONS = [
+    ("T cell", "macrophage", "T cell to macrophage"),
+    ("fibroblast", "T cell", "fibroblast to T cell"),
+    ("epithelium", "fibroblast", "epithelium to fibroblast"),
+    ("endothelium", "epithelium", "endothelium to epithelium"),
+]
+EPOCHS = int(os.environ.get("EPOCHS", "5"))
+RUNS = [  # name, levels of embeddings that are conditioned on, niches to pair within, epochs
+    ("cell, niche", 2, "niche", EPOCHS),
+    ("cell", 1, "niche", EPOCHS),
+    ("across niches", 2, None, EPOCHS),
+    ("cell, niche, tissue", 3, "niche", EPOCHS),
+    ("cell, niche, a quarter of the epochs", 2, "niche", max(EPOCHS // 4, 1)),
+]
+NETWORK = GeneratorSize(
+    channels=8, multipliers=(1, 2, 4), num_blocks=1, condition_channels=64, dropout=0.0
+)
+
+
+def region(folder: Path, name: str) -> sg.data.Slide:
+    """Cells of one region with its nuclear stain and outlines, and weak labels from markers."""
+    file = folder / name / "morphology_c4_0.425um.ome.tif"
+    slide = sg.read(
+        folder / "cells_top.h5ad",
+        image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0]),
+        outlines=folder / name / "cell_outlines.parquet",
+        crop_um="image",
+        drop_empty=True,
+        slide_id=name,
+    )
+    slide.adata.obs["state"] = weak_labels(slide)
+    return slide
+
+
+def weak_labels(slide: sg.data.Slide) -> pd.Categorical:
+    """State of the markers that a cell has most of, where it has two counts of them or more."""
+    genes = {symbol: i for i, symbol in enumerate(slide.symbols)}
+    sets = [[genes[g] for g in names] for names in MARKERS.values()]
+    values = log_normalize(slide.counts)
+    score = np.stack([np.asarray(values[:, s].mean(axis=1)).ravel() for s in sets], axis=1)
+    counts = np.stack([np.asarray(slide.counts[:, s].sum(axis=1)).ravel() for s in sets], axis=1)
+    order = np.sort(score, axis=1)
+    clear = (counts.max(axis=1) >= 2) & (order[:, -1] > 1.5 * order[:, -2])
+    return pd.Categorical.from_codes(np.where(clear, score.argmax(axis=1), -1), list(MARKERS))
+
+
+def add_niches(slides: list[sg.data.Slide], num: int = 4) -> None:
+    """Niches by the composition of the 20 nearest cells, found in the first slide."""
+    found = None
+    for slide in slides:
+        code = slide.adata.obs["state"].cat.codes.to_numpy()
+        near = cKDTree(slide.pos).query(slide.pos, k=20)[1]
+        share = np.stack([(code[near] == i).mean(axis=1) for i in range(len(MARKERS))], axis=1)
+        found = found or KMeans(num, n_init=10, random_state=0).fit(share)
+        slide.adata.obs["niche"] = pd.Categorical([f"niche{i}" for i in found.predict(share)])
+
+
+class StateFeatures(nn.Module):
+    """Small network that tells states apart, for distances: ``[B, 1, 32, 32]`` → ``[B, 64]``."""
+
+    def __init__(self, num_states: int):
+        super().__init__()
+        sides = [(1, 16), (16, 32), (32, 64)]
+        layers = [
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in sides
+        ]
+        self.layers, self.scale = nn.Sequential(*layers), nn.BatchNorm1d(64, affine=False)
+        self.classify = nn.Linear(64, num_states)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale(self.layers(x).mean((2, 3)))
+
+
+def state_features(slide: sg.data.Slide, epochs: int = 8) -> StateFeatures:
+    """Train it on one region."""
+    torch.manual_seed(0)
+    code = slide.adata.obs["state"].cat.codes.to_numpy()
+    rows = np.flatnonzero((code >= 0) & inside_image(slide, CROP))
+    images, labels = read_crops(slide, rows, CROP), torch.from_numpy(code[rows]).long()
+    network = StateFeatures(len(MARKERS))
+    weight = 1 / labels.bincount().float()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    for _ in range(epochs):
+        for part in torch.randperm(len(rows)).split(128):
+            loss = F.cross_entropy(network.classify(network(images[part])), labels[part], weight)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.eval()
+
+
+def test_cells_of_one_region_in_states_learned_in_another(real_data, capsys):
+    """States are weak labels from marker genes; no cell turns into another here.
+
+    Trained on the region of the tumour, scored on the region of the islets.
+    """
+    folder = real_data / "xenium_pancreas"
+    train, test = (region(folder, name) for name in REGIONS)
+    add_niches([train, test])
+    model = sg.models.ContextModel.for_slides([train], image=None, seed=0)
+    sg.fit(model, [train], max_epochs=10, progress=False)
+    for slide in (train, test):
+        sg.embed(model, slide, progress=False)
+    features = state_features(train)
+    whole = {slide.slide_id: inside_image(slide, CROP) for slide in (train, test)}
+    held_out = pair_states(
+        [test],
+        TRANSITIONS,
+        states_key="state",
+        niche_key="niche",
+        max_cells=None,
+        among=whole,
+    )
+    nuclei = {train.slide_id: measure_nuclei(train, CROP)}
+    profile = fit_morphology(
+        *read_nuclei([train], nuclei, CROP), run=Run(max_epochs=6, progress=False)
+    )
+    levels = ["X_context", "X_context_niche", "X_context_tissue"]
+    tables = {}
+    for name, num_levels, niche_key, epochs in RUNS:
+        pairs = pair_states(
+            [train],
+            TRANSITIONS,
+            states_key="state",
+            niche_key=niche_key,
+            max_cells=None,
+            among=whole,
+        )
+        generator = ImageGenerator.for_slides(
+            [train],
+            NETWORK,
+            context=levels[:num_levels],
+            transitions=TRANSITIONS,
+            states_key="state",
+            signatures=["genes", "morphology"],
+            crop=CROP,
+        )
+        panel = GenePanel.from_slides([train])
+        generator.initialize(
+            [train],
+            pairs,
+            delta_genes=gene_signature([train], pairs, panel=panel, donors=None),
+            delta_morphology=morphology_signature([train], nuclei, pairs, donors=None),
+        )
+        run = Run(max_epochs=epochs, average=0.99, progress=False)
+        fitted = fit_generator(generator, [train], pairs, profile=profile.model, run=run)
+        scores = score_transitions(
+            generator,
+            [test],
+            held_out,
+            sampling=Sampling(5, guidance=0.0),
+            extractors={"morphology": "morphology", "states": features},
+            progress=False,
+        )
+        tables[name] = scores.table
+        with capsys.disabled():
+            print(f"\n{name}: {len(pairs)} pairs, {len(scores.pairs)} scored", flush=True)
+            print(fitted.history.round(4).to_string())
+            print(scores.table.round(3).to_string(), flush=True)
+        if "GALLERY" in os.environ:
+            out = Path(os.environ["GALLERY"])
+            for tag, group in scores.pairs.groupby("transition"):
+                images = (x[group.index] for x in (scores.control, scores.generated, scores.target))
+                sg.plot.transition_gallery(
+                    *images, save=out / f"{name} {tag}.png".replace(" ", "_")
+                )
+    with capsys.disabled():
+        print(closed(tables).round(2).to_string())
+    ks = tables["cell, niche"]["ks"]
+    assert ks["generated", "all"] > ks["identity", "all"]
+
+
+def closed(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Share of the gap between the cells as they are and real targets that is closed."""
+    found = {}
+    for name, table in tables.items():
+        for score in ("ks", "kernel_states", "kernel_morphology", "frechet_states"):
+            made, same, real = (table[score][w] for w in ("generated", "identity", "random_target"))
+            found[name, score] = (made - same) / (real - same)
+    return pd.DataFrame(found).T
