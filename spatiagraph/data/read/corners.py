@@ -57,7 +57,7 @@ class OutlinesFile:
         return table
 
     def notes(self) -> dict[str, Any]:
-        """What is needed to have the same outlines again."""
+        """Notes by which the same outlines are found again."""
         return {"outlines_file": str(self.path.resolve()), "outlines_mpp": self.mpp}
 
 

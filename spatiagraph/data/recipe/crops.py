@@ -71,7 +71,7 @@ class Crop(Rule):
 
     @property
     def same_for_all(self) -> bool:
-        """Whether all windows are of one size."""
+        """True where all windows are of one size."""
         return self.window_key is None
 
     def windows_um(self, slide: Slide) -> float | NDArray[np.float64]:
@@ -169,7 +169,7 @@ class AdaptiveCrop(Crop):
 
     @property
     def same_for_all(self) -> bool:
-        """Whether all windows are of one size."""
+        """True where all windows are of one size."""
         return False
 
     def windows_um(self, slide: Slide) -> NDArray[np.float64]:
