@@ -5,6 +5,9 @@ from . import (
     condition_contrast as condition_contrast,
 )
 from . import (
+    elastic_similarity as elastic_similarity,
+)
+from . import (
     flow_matching as flow_matching,
 )
 from . import (
@@ -56,6 +59,9 @@ from .condition_contrast import (
 )
 from .condition_contrast import (
     wrong_transitions as wrong_transitions,
+)
+from .elastic_similarity import (
+    elastic_similarity_loss as elastic_similarity_loss,
 )
 from .flow_matching import (
     confidence_weights as confidence_weights,

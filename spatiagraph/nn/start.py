@@ -97,7 +97,7 @@ class ProfileStart(Configurable):
         return streams._replace(cell=cell)
 
     def decode(self, streams: CellStreams) -> Tensor:
-        """Gene tokens from the cell tokens alone, see :meth:`TokenCellEncoder.decode`."""
+        """Gene stream from the cell tokens alone, see :meth:`TokenCellEncoder.decode`."""
         return self.encoder.decode(streams)
 
 

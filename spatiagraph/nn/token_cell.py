@@ -152,10 +152,10 @@ class TokenCellEncoder(Configurable):
         )
 
     def decode(self, streams: CellStreams) -> Tensor:
-        """Gene tokens ``[N, L, d]`` from the cell tokens alone: which genes, but not how much.
+        """Gene stream ``[N, T + L, d]`` from the cell tokens alone: which genes, but not how much.
 
-        The bottleneck of SPATIA: the gene encoder gets the fused cell tokens of a first pass and
-        the identities of the genes, and the image is fused in again.
+        The bottleneck of SPATIA, a second pass: the gene encoder gets the fused cell tokens of the
+        first and the identities of the genes, and the image is fused in again.
         """
         sampled, first = streams.sampled, streams.gene_tokens
         if self.genes is None or sampled is None or first is None or streams.genes is None:
@@ -170,7 +170,7 @@ class TokenCellEncoder(Configurable):
             tokens, streams.image_tokens, streams.gene_present, streams.image_mask
         )
         assert genes is not None
-        return genes[:, first.num_cell_tokens :]
+        return genes
 
     def sample(
         self, x: Tensor, gene_mask: Tensor | None, generator: torch.Generator | None = None

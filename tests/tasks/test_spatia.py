@@ -19,7 +19,15 @@ from spatiagraph.tasks.streams import Streams
 SLIDE = make_tissue(200, num_genes=30, image="dapi", seed=0)
 SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
 HIDING = Corruption(hidden_ratio=0.4)
-ALL = SpatiaWeights(label_adversary=0.1, source_adversary=0.1)
+ALL = SpatiaWeights(
+    label_adversary=0.1,
+    source_adversary=0.1,
+    token_source_adversary=0.1,
+    cell_contrast=0.002,
+    elastic_similarity=0.05,
+)
+OFF = {"label_adversary", "source_adversary", "token_source_adversary", "cell_contrast"}
+OFF |= {"elastic_similarity"}  # by default
 NAMES = list(asdict(ALL))
 
 
@@ -219,7 +227,7 @@ def test_every_loss_alone_has_a_gradient_and_learns(name):
     batch = batch_of(only)
     first = only.loss(batch, generator())
     assert list(first.parts) == [name]
-    reversed_ones = ("label_adversary", "source_adversary")
+    reversed_ones = ("label_adversary", "source_adversary", "token_source_adversary")
     optimizer = torch.optim.Adam(only.parameters(), 3e-3)
     for _ in range(15):
         optimizer.zero_grad()
@@ -237,6 +245,37 @@ def test_the_same_generator_gives_the_same_loss():
     assert_close(once.loss(batch, generator()).loss, once.loss(batch, generator()).loss)
     other = once.loss(batch, torch.Generator().manual_seed(1)).loss
     assert not torch.isclose(other, once.loss(batch, generator()).loss)
+
+
+def test_the_published_adversary_reads_the_mean_label_token():
+    made = only("token_source_adversary")
+    (objective,) = [o for o in made.objectives if o.name == "token_source_adversary"]
+    seen = Seen(objective.adversary)
+    batch = half_core(made)
+    view = view_of(made, batch)
+    made.loss(batch, generator())
+    (h, source), _, _ = seen.calls[0]
+    tokens = view.streams.genes[:, 2:4]  # after the global one and that of the depth
+    assert_close(h, tokens.mean(1))
+    assert (source[~batch.core] == -1).all()
+    assert (source[batch.core] >= 0).all()
+
+
+def test_a_cell_is_found_again_by_its_second_pass():
+    """The contrast is that of the mean cell tokens of both passes, at temperature 0.5."""
+    made = only("cell_contrast", replace(HIDING, drop_genes=0.3))
+    batch = half_core(made)
+    view = view_of(made, batch)
+    rows = view.core_with_genes.nonzero().flatten()
+    assert 0 < len(rows) < batch.num_nodes // 2
+    first, second = (x[rows, :4].mean(1).double() for x in (view.streams.genes, view.second_pass))
+    a, b = (x / x.norm(dim=1, keepdim=True) for x in (first, second))
+    logits = (a @ b.T / 0.5).detach().numpy()
+    chance = np.exp(logits - logits.max())
+    own = np.diag(chance)
+    expected = -(np.log(own / chance.sum(0)) + np.log(own / chance.sum(1))).mean() / 2
+    found = made.loss(batch, generator()).parts["cell_contrast"]
+    assert float(found) == pytest.approx(expected, 1e-4)
 
 
 def test_unknown_labels_teach_nothing():
@@ -258,7 +297,7 @@ def test_what_is_not_there_is_left_out():
     genes = make_tissue(150, num_genes=30, image=None, seed=0)
     parts = set(_parts(task(SpatiaWeights(), labels=(), slide=genes), genes))
     left_out = {"masked_image", "cross_modal", "classification", "diversity"}
-    assert parts == set(NAMES) - left_out - {"label_adversary", "source_adversary"}
+    assert parts == set(NAMES) - left_out - OFF
     images = task(SpatiaWeights(), labels=(), genes=False)
     assert set(_parts(images, SLIDE)) == {
         "masked_image",

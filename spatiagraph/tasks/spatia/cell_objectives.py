@@ -7,6 +7,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from spatiagraph.losses.adversarial import LabelAdversary, SourceAdversary
+from spatiagraph.losses.elastic_similarity import elastic_similarity_loss
 from spatiagraph.losses.hierarchical import hierarchical_bce
 from spatiagraph.losses.info_nce import info_nce_loss
 from spatiagraph.losses.masked_image import masked_image_loss
@@ -38,10 +39,10 @@ class Bottleneck(Objective[SpatiaView]):
     name = "bottleneck"
 
     def forward(self, view: SpatiaView) -> Tensor | None:
-        streams = view.streams
-        if streams is None or _fused_genes(streams) is None or view.model.likelihood != "zinb":
+        fused = _fused_genes(view.streams)
+        if fused is None or view.second_pass is None or view.model.likelihood != "zinb":
             return None
-        return _count_loss(view, view.model.cell_encoder.decode(streams))
+        return _count_loss(view, view.second_pass[:, fused[1] :])
 
 
 class MaskedImage(Objective[SpatiaView]):
@@ -145,10 +146,64 @@ class SourceAdversaries(Objective[SpatiaView]):
         self.adversary = SourceAdversary(channels, num_sources)
 
     def forward(self, view: SpatiaView) -> Tensor | None:
-        if view.streams is None:
+        h = self.read(view)
+        if h is None:
             return None
         source = source_of_cells(view.batch).masked_fill(~view.core, -1)
-        return self.adversary(view.streams.cell, source)
+        return self.adversary(h, source)
+
+    def read(self, view: SpatiaView) -> Tensor | None:
+        """What the slide is to be hidden in, ``[N, D]``; ``None`` where the batch has none."""
+        return None if view.streams is None else view.streams.cell
+
+
+class TokenSourceAdversaries(SourceAdversaries):
+    """The slide should not be readable from the label tokens of a cell: their mean, as published.
+
+    Args:
+        weight: Factor of the term.
+        channels: Size of a token.
+        num_sources: Slides to tell apart.
+
+    Raises:
+        ValueError: If there are fewer than two slides.
+    """
+
+    name = "token_source_adversary"
+
+    def read(self, view: SpatiaView) -> Tensor | None:
+        """Mean label token, ``[N, d]``."""
+        tokens = _label_tokens(view)
+        return None if tokens is None else tokens.mean(1)
+
+
+class CellContrast(Objective[SpatiaView]):
+    """A cell should be the same in both passes, and another than all others.
+
+    The passes are the one that saw thinned counts and the one from its cell tokens alone; a cell is
+    the mean of its cell tokens.
+    """
+
+    name = "cell_contrast"
+
+    def forward(self, view: SpatiaView) -> Tensor | None:
+        fused, second = _fused_genes(view.streams), view.second_pass
+        if fused is None or second is None:
+            return None
+        genes, num = fused
+        first, again = genes[:, :num].mean(1), second[:, :num].mean(1)
+        return info_nce_loss(first, again, temperature=0.5, mask=view.core_with_genes)
+
+
+class ElasticSimilarity(Objective[SpatiaView]):
+    """Cells of a batch should be alike, or not at all."""
+
+    name = "elastic_similarity"
+
+    def forward(self, view: SpatiaView) -> Tensor | None:
+        if view.streams is None:
+            return None
+        return elastic_similarity_loss(view.z, mask=view.core)
 
 
 class CrossModal(Objective[SpatiaView]):

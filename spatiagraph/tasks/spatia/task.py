@@ -26,6 +26,11 @@ class SpatiaWeights:
         diversity: Tokens of one cell should differ.
         label_adversary: A label should not be readable from the tokens of the others.
         source_adversary: The data set should not be readable from a cell.
+        token_source_adversary: The data set should not be readable from the label tokens, as
+            published.
+        cell_contrast: A cell should be the same in both passes; published with 0.002, and off.
+        elastic_similarity: Cells of a batch should be alike or not at all; published with 0.05, and
+            off.
         cross_modal: Which image belongs to which genes.
         expression: Counts that were hidden, of genes or of whole cells, from the embedding in
             context.
@@ -41,6 +46,9 @@ class SpatiaWeights:
     diversity: float = 0.2
     label_adversary: float = 0.0
     source_adversary: float = 0.0
+    token_source_adversary: float = 0.0
+    cell_contrast: float = 0.0
+    elastic_similarity: float = 0.0
     cross_modal: float = 0.1
     expression: float = 1.0
     niche_profile: float = 0.5
@@ -66,7 +74,7 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
         model: The model to train.
         weights: Weight of each objective; the published ones when not given.
         corruption: How much is taken from the input.
-        num_sources: Slides to tell apart, for ``source_adversary``.
+        num_sources: Slides to tell apart, for the adversaries of the source.
         objectives: The terms, in place of those of ``weights``.
         seed: Seed of the heads that only training needs.
 
@@ -107,12 +115,12 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
 def spatia_objectives(
     model: Spatia, weights: SpatiaWeights, num_sources: int = 0
 ) -> list[Objective[SpatiaView]]:
-    """The twelve objectives of SPATIA, and the loss of learned poolings where there are any.
+    """The objectives of SPATIA, and the loss of learned poolings where there are any.
 
     Args:
         model: The model to train.
         weights: Weight of each.
-        num_sources: Slides to tell apart, for ``source_adversary``.
+        num_sources: Slides to tell apart, for the adversaries of the source.
 
     Raises:
         ValueError: If an adversary has nothing to tell apart.
@@ -126,6 +134,8 @@ def spatia_objectives(
         cells.Classification(weights.classification, below),
         cells.Diversity(weights.diversity),
         cells.CrossModal(weights.cross_modal),
+        cells.CellContrast(weights.cell_contrast),
+        cells.ElasticSimilarity(weights.elastic_similarity),
         context.Expression(weights.expression),
         context.NicheProfile(weights.niche_profile),
         context.MaskedCells(weights.masked_cells, channels),
@@ -144,4 +154,12 @@ def spatia_objectives(
         )
     if weights.source_adversary > 0:
         found.append(cells.SourceAdversaries(weights.source_adversary, channels, num_sources))
+    if weights.token_source_adversary > 0:
+        if genes is None or labels is None:
+            raise ValueError("Expected labels with genes to hide the slide from, got none")
+        found.append(
+            cells.TokenSourceAdversaries(
+                weights.token_source_adversary, genes.channels, num_sources
+            )
+        )
     return found

@@ -59,6 +59,17 @@ class SpatiaView:
         return model.cell_encoder.streams(shown, self.random["tokens"])
 
     @cached_property
+    def second_pass(self) -> Tensor | None:
+        """Gene stream of the cells from their own cell tokens, ``[N, T + L, d]``; the bottleneck.
+
+        ``None`` where no genes are read.
+        """
+        streams = self.streams
+        if streams is None or streams.gene_tokens is None:
+            return None
+        return self.model.cell_encoder.decode(streams)
+
+    @cached_property
     def _shown(self) -> tuple[Tensor, Tensor]:
         """Genes that may be seen, and those of them whose counts may not, ``[N, G]`` each."""
         hide, measured = self.corruption, self.measured
