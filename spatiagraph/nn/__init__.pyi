@@ -1,4 +1,5 @@
 from . import abfn as abfn
+from . import binned_genes as binned_genes
 from . import cell as cell
 from . import cell_graph as cell_graph
 from . import condition as condition
@@ -37,11 +38,13 @@ from . import top_down as top_down
 from . import transcript_sage as transcript_sage
 from . import transformer as transformer
 from . import unet as unet
+from . import value_bins as value_bins
 from . import vector_tokens as vector_tokens
 from .abfn import ABFN as ABFN
 from .abfn import AttentionMaps as AttentionMaps
 from .abfn import ProjectionHead as ProjectionHead
 from .abfn import TokenAttention as TokenAttention
+from .binned_genes import BinnedGeneEncoder as BinnedGeneEncoder
 from .cell import CellEncoder as CellEncoder
 from .cell_graph import CellGraph as CellGraph
 from .cell_graph import Cells as Cells
@@ -78,6 +81,7 @@ from .merge import TokenMerge as TokenMerge
 from .merge import TokenMergingProcessor as TokenMergingProcessor
 from .merge import match_tokens as match_tokens
 from .merge import set_token_merging as set_token_merging
+from .mixture_of_experts import MixtureOfExperts as MixtureOfExperts
 from .mode import evaluating as evaluating
 from .morphology_profile import MorphologyProfile as MorphologyProfile
 from .niche_genes import NicheGeneEncoder as NicheGeneEncoder
@@ -116,5 +120,6 @@ from .transcript_sage import TranscriptSAGE as TranscriptSAGE
 from .transformer import GraphTransformer as GraphTransformer
 from .transformer import GraphTransformerLayer as GraphTransformerLayer
 from .unet import VelocityUNet as VelocityUNet
+from .value_bins import quantile_bins as quantile_bins
 from .vector_tokens import ConvTokenizer as ConvTokenizer
 from .vector_tokens import VectorTokenizer as VectorTokenizer

@@ -145,6 +145,15 @@ class GeneTokenEncoder(Configurable):
         pooled = nn.functional.adaptive_avg_pool1d(table.float(), self.channels)
         self.identity.weight.copy_(pooled)
 
+    def label_tokens(self, stream: Tensor, num_labels: int) -> Tensor:
+        """Token that each label is read from, its own, ``[N, K, D]``.
+
+        Args:
+            stream: Gene stream, ``[N, T + L, D]``.
+            num_labels: Number of labels, :math:`K`.
+        """
+        return stream[:, 2 : 2 + num_labels]
+
     def normalize(self, counts: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Values as the network reads them, ``[N, L]``; ``hidden`` ones count for nothing."""
         counts = counts.to(self.identity.weight.dtype)

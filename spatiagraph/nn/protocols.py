@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.cell_graph import Cells
+from spatiagraph.nn.gene_tokens import GeneTokens
 from spatiagraph.nn.image import ImageTokens
 
 
@@ -79,6 +80,32 @@ class ImageTokenEncoding(Protocol):
         generator: torch.Generator | None = None,
     ) -> ImageTokens:
         """Encode crops ``[N, C, H, W]`` in [0, 1] as tokens ``[N, 1 + V, D]``."""
+        ...
+
+
+@runtime_checkable
+class GeneTokenEncoding(Protocol):
+    """Genes of each cell and their values → tokens, those of the cell first."""
+
+    num_genes: int
+    channels: int
+    num_cell_tokens: int
+
+    def __call__(
+        self,
+        gene_ids: Tensor,
+        counts: Tensor | None = None,
+        depth: Tensor | None = None,
+        pad: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        *,
+        cell_tokens: Tensor | None = None,
+    ) -> GeneTokens:
+        """Encode genes ``[N, L]`` as tokens ``[N, T + L, D]``."""
+        ...
+
+    def label_tokens(self, stream: Tensor, num_labels: int) -> Tensor:
+        """Token that each label is read from, ``[N, K, D]``."""
         ...
 
 

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.nn.binned_genes import BinnedGeneEncoder
 from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image_statistics import ImageStatistics
 from spatiagraph.nn.protocols import ImageTokenEncoding
-from spatiagraph.nn.token_cell import CellStreams, TokenCellEncoder, in_chunks
+from spatiagraph.nn.token_cell import CellStreams, HideValues, TokenCellEncoder, in_chunks
 
 
 class ProfileStart(Configurable):
@@ -58,7 +59,7 @@ class ProfileStart(Configurable):
         return self.encoder.channels
 
     @property
-    def genes(self) -> GeneTokenEncoder | None:
+    def genes(self) -> GeneTokenEncoder | BinnedGeneEncoder | None:
         """Encoder of gene tokens, if genes are read."""
         return self.encoder.genes
 
@@ -76,16 +77,23 @@ class ProfileStart(Configurable):
         num_cells = self.encoder.num_cells(cells)
         return in_chunks(lambda some: self.streams(some).cell, cells, num_cells, chunk_size)
 
-    def streams(self, cells: Cells, generator: torch.Generator | None = None) -> CellStreams:
+    def streams(
+        self,
+        cells: Cells,
+        generator: torch.Generator | None = None,
+        *,
+        hide: HideValues | None = None,
+    ) -> CellStreams:
         """Streams of the encoder, with the embedding started.
 
         Args:
             cells: Measurements.
             generator: Of the draw of genes and of patches.
+            hide: As for the encoder.
         """
         if cells.depth is None and cells.x is not None:
             cells = cells._replace(depth=cells.x.sum(1))
-        streams = self.encoder.streams(cells, generator)
+        streams = self.encoder.streams(cells, generator, hide=hide)
         cell = self.gate * streams.cell
         if self.profile is not None and cells.x is not None:
             profile = self.profile(cells.x, cells.counted, cells.depth)

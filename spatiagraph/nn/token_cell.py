@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from spatiagraph.nn.binned_genes import BinnedGeneEncoder
 from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.fusion import scatter_present
@@ -18,8 +19,11 @@ from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
 from spatiagraph.nn.image import ImageTokens
 from spatiagraph.nn.protocols import ImageTokenEncoding
 from spatiagraph.nn.token_fusion import TokenFusion
+from spatiagraph.nn.value_bins import quantile_bins
 
 Tokenizer = Literal["counts", "bins"]
+HideValues = Callable[[SampledGenes], tuple[Tensor, Tensor]]
+"""Of which sampled genes the bin is hidden, and of which but the name is known, ``[N, L]`` each."""
 
 
 class CellStreams(NamedTuple):
@@ -63,8 +67,9 @@ class TokenCellEncoder(Configurable):
         num_tokens: Genes of each cell that become tokens; ``None`` for all measured ones. In
             training a random draw, in ``eval()`` always the same.
         tokenizer: ``"counts"``, zeros included, or ``"bins"``: expressed genes alone, each as the
-            quantile bin of its count in the cell (51 of them, as in scGPT), for a gene encoder
-            built with ``normalization="none"``.
+            quantile bin of its count in the cell (51 of them, as in scGPT), for a
+            :class:`~spatiagraph.nn.BinnedGeneEncoder`, or a gene encoder of counts built with
+            ``normalization="none"``.
 
     Shapes:
         - **cells**: :class:`Cells`; their ``depth`` is the sum of ``x`` when not given
@@ -73,17 +78,17 @@ class TokenCellEncoder(Configurable):
 
     Raises:
         ValueError: If there is no encoder at all, an image encoder without fusion, or the
-            tokenizer is unknown.
+            tokenizer is unknown or not that of the gene encoder.
     """
 
-    genes: GeneTokenEncoder | None
+    genes: GeneTokenEncoder | BinnedGeneEncoder | None
     image: ImageTokenEncoding | None
     order: Tensor
 
     def __init__(
         self,
         channels: int,
-        genes: GeneTokenEncoder | None = None,
+        genes: GeneTokenEncoder | BinnedGeneEncoder | None = None,
         image: ImageTokenEncoding | None = None,
         fusion: TokenFusion | None = None,
         *,
@@ -97,6 +102,8 @@ class TokenCellEncoder(Configurable):
             raise ValueError("Expected a 'fusion' to go with the image encoder, got None")
         if tokenizer not in ("counts", "bins"):
             raise ValueError(f"Expected 'tokenizer' counts or bins, got {tokenizer!r}")
+        if isinstance(genes, BinnedGeneEncoder) and tokenizer != "bins":
+            raise ValueError("Expected tokenizer='bins' with a BinnedGeneEncoder, got 'counts'")
         self.channels = channels
         self.genes = genes
         self.image = image
@@ -119,12 +126,21 @@ class TokenCellEncoder(Configurable):
         """True if the image encoder reads the size of the window of each crop."""
         return self.image is not None and self.image.reads_window
 
-    def streams(self, cells: Cells, generator: torch.Generator | None = None) -> CellStreams:
+    def streams(
+        self,
+        cells: Cells,
+        generator: torch.Generator | None = None,
+        *,
+        hide: HideValues | None = None,
+    ) -> CellStreams:
         """Everything about each cell.
 
         Args:
             cells: Measurements.
             generator: Of the draw of genes and of patches.
+            hide: Function of the sampled genes that says of which the bin is hidden, and of which
+                but the name is known, ``[N, L]`` each: for objectives of a
+                :class:`~spatiagraph.nn.BinnedGeneEncoder`.
         """
         self.num_cells(cells)
         sampled = gene_tokens = image_tokens = None
@@ -135,13 +151,15 @@ class TokenCellEncoder(Configurable):
             hidden = cells.value_mask
             shown = x if hidden is None else x.masked_fill(hidden, 0)
             sampled = self.sample(shown, cells.gene_mask, generator)
-            gene_tokens = self.genes(
-                sampled.ids,
-                self._values(shown, sampled),
-                depth,
-                pad=sampled.pad,
-                value_mask=None if hidden is None else hidden.gather(1, sampled.ids),
-            )
+            values = self.values(sampled)
+            masked = None if hidden is None else hidden.gather(1, sampled.ids)
+            if hide is not None and isinstance(self.genes, BinnedGeneEncoder):
+                masked, named = hide(sampled)
+                gene_tokens = self.genes(
+                    sampled.ids, values, None, sampled.pad, masked, named=named
+                )
+            else:
+                gene_tokens = self.genes(sampled.ids, values, depth, sampled.pad, masked)
         if self.image is not None and image is not None:
             image_tokens = _tokens_of_present(
                 self.image, image, cells.image_mask, cells.window_um, generator
@@ -192,15 +210,19 @@ class TokenCellEncoder(Configurable):
             generator=generator,
         )
 
-    def _values(self, x: Tensor, sampled: SampledGenes) -> Tensor:
+    def values(self, sampled: SampledGenes) -> Tensor:
+        """Values of sampled genes as the gene encoder reads them: counts, or bins, ``[N, L]``."""
         if self.tokenizer == "counts":
             return sampled.values
-        from scipy.sparse import csr_matrix
+        scale = None
+        if isinstance(self.genes, BinnedGeneEncoder):
+            scale = self.genes.gene_scale[sampled.ids]
+        return quantile_bins(sampled.values, self.num_bins, scale=scale, pad=sampled.pad)
 
-        from spatiagraph.data.tokens import bin_tokens
-
-        bins = bin_tokens(csr_matrix(sampled.values.detach().cpu().numpy()))
-        return torch.from_numpy(bins.toarray()).to(x)
+    @property
+    def num_bins(self) -> int:
+        """Number of bins, that of zeros included."""
+        return self.genes.num_bins if isinstance(self.genes, BinnedGeneEncoder) else 51
 
     def _fuse(
         self,

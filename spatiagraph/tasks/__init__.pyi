@@ -27,6 +27,8 @@ from .negatives import PairedNegatives as PairedNegatives
 from .negatives import paired_negatives as paired_negatives
 from .objective import Objective as Objective
 from .objective import ObjectiveTask as ObjectiveTask
+from .spatia import BinnedPretraining as BinnedPretraining
+from .spatia import BinnedWeights as BinnedWeights
 from .spatia import Corruption as Corruption
 from .spatia import SpatiaPretraining as SpatiaPretraining
 from .spatia import SpatiaView as SpatiaView

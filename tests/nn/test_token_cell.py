@@ -161,7 +161,7 @@ def test_the_bottleneck_knows_counts_from_cell_tokens_alone(cells):
     model = encoder().eval()
     streams = model.streams(Cells(x, image))
     asked = model.decode(streams)
-    assert asked.shape == (6, G, D)
+    assert asked.shape == (6, 2 + LABELS + G, D)
     other = streams._replace(sampled=streams.sampled._replace(values=x.roll(1, 0)))
     assert_close(model.decode(other), asked)  # counts are not read again
     cells_swapped = streams._replace(genes=streams.genes.roll(1, 0))

@@ -9,6 +9,7 @@ from spatiagraph.data.recipe import Crop, Grid, InGroups, Recipe
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.models.spatia.heads import SpatiaHeads
 from spatiagraph.models.spatia.size import BASE, SpatiaSize
+from spatiagraph.nn.binned_genes import BinnedGeneEncoder
 from spatiagraph.nn.cross_attention import CrossAttention
 from spatiagraph.nn.encoding import EdgeEncoding, PositionEncoding
 from spatiagraph.nn.gene_tokens import GeneTokenEncoder
@@ -61,7 +62,7 @@ def spatia_parts(
     recipe: Recipe | GenePanel,
     size: SpatiaSize = BASE,
     *,
-    genes: GeneTokenEncoder | bool = True,
+    genes: GeneTokenEncoder | BinnedGeneEncoder | bool = True,
     image: ImageTokenEncoding | None = None,
     fusion: TokenFusion | None = None,
     image_channels: int = 1,
@@ -75,7 +76,8 @@ def spatia_parts(
         recipe: How a slide becomes a graph; with crops of cells images are read, and with crops of
             a level its groups look at theirs. A panel stands for :func:`spatia_recipe` of it.
         size: Widths and depths.
-        genes: Encoder of gene tokens; ``True`` for that of the size, ``False`` to read no genes.
+        genes: Encoder of gene tokens; ``True`` for that of the size, ``False`` to read no genes. A
+            :class:`~spatiagraph.nn.BinnedGeneEncoder` is the binned branch.
         image: Encoder of crops, in place of that of the size.
         fusion: Fusion of both, in place of the published one.
         image_channels: Channels of the images: 1 for DAPI, 3 for H&E.
@@ -116,7 +118,7 @@ def spatia_parts(
             size.gene_channels if gene_tokens is None else gene_tokens.channels,
             image.channels,
             size.channels,
-            num_cell_tokens=2 + num_labels,
+            num_cell_tokens=gene_tokens.num_cell_tokens if gene_tokens else 2 + num_labels,
             heads=size.heads,
             dropout=size.dropout,
         )
@@ -126,6 +128,7 @@ def spatia_parts(
         image if crop is not None else None,
         fusion,
         num_tokens=size.num_tokens,
+        tokenizer="bins" if isinstance(genes, BinnedGeneEncoder) else "counts",
     )
     if start:
         profile = GeneEncoder(num_genes, size.channels, normalize_depth=counts, fixed_basis=True)

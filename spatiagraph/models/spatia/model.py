@@ -23,6 +23,7 @@ from spatiagraph.models.spatia.build import spatia_parts, spatia_recipe
 from spatiagraph.models.spatia.heads import SpatiaHeads
 from spatiagraph.models.spatia.saved import from_flags
 from spatiagraph.models.spatia.size import SIZES, SpatiaSize
+from spatiagraph.nn.binned_genes import BinnedGeneEncoder
 from spatiagraph.nn.masked_image import MaskedImageEncoder
 from spatiagraph.nn.renaming import renamed
 from spatiagraph.nn.start import ProfileStart
@@ -231,6 +232,9 @@ class Spatia(HierarchicalModel):
         """
         x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
         start, z = self.cell_encoder, None
+        if isinstance(start.genes, BinnedGeneEncoder):
+            each = [sample_of_cells(self.panel, [slide], max_cells, seed) for slide in slides]
+            start.genes.set_gene_scale((values, seen) for values, seen, _ in each)
         if isinstance(start, ProfileStart):
             if start.profile is not None:
                 start.profile.initialize(x, mask, depth, seed=seed)

@@ -237,8 +237,10 @@ def _label_tokens(view: SpatiaView) -> Tensor | None:
     """Tokens of the labels, ``[N, K, d]``; ``None`` without labels or genes."""
     if not len(view.model.heads.classifiers) or "labels" not in view.batch:
         return None
-    fused = _fused_genes(view.streams)
-    return None if fused is None else fused[0][:, 2 : fused[1]]
+    fused, genes = _fused_genes(view.streams), view.model.cell_encoder.genes
+    if fused is None or genes is None:
+        return None
+    return genes.label_tokens(fused[0], len(view.model.heads.classifiers))
 
 
 def _labels(view: SpatiaView) -> Tensor:

@@ -47,16 +47,21 @@ class SpatiaView:
                 x = thin(x, hide.thin_rate, generator=self.random["thin"])
                 depth = depth * (1 - hide.thin_rate)
         if x is not None and image is not None:
-            assert given.image_mask is not None  # comes with the image
-            chance = torch.rand(len(x), generator=self.random["modality"], device=x.device)
-            image_mask = given.image_mask & (chance >= hide.drop_image)
-            gene_present = (chance < 1 - hide.drop_genes) | ~given.image_mask
+            gene_present, image_mask = self._kept_modalities(given)
         elif image is not None:
             image_mask = given.image_mask
         shown = Cells(
             x, image, visible, depth, gene_present, image_mask, given.window_um, value_mask=unvalued
         )
         return model.cell_encoder.streams(shown, self.random["tokens"])
+
+    def _kept_modalities(self, given: Cells) -> tuple[Tensor, Tensor]:
+        """Cells that keep their genes, and those that keep their image, ``[N]`` each."""
+        assert given.image_mask is not None  # comes with the image
+        num, device = len(given.image_mask), given.image_mask.device
+        chance = torch.rand(num, generator=self.random["modality"], device=device)
+        image_mask = given.image_mask & (chance >= self.corruption.drop_image)
+        return (chance < 1 - self.corruption.drop_genes) | ~given.image_mask, image_mask
 
     @cached_property
     def second_pass(self) -> Tensor | None:
