@@ -120,7 +120,7 @@ class BinnedGeneEncoder(Configurable):
         self.gene_scale.copy_(scale.to(self.gene_scale))
 
     def embed_genes(self, gene_ids: Tensor) -> Tensor:
-        """What genes are, without a value, ``[..., D]``."""
+        """Embed genes without a value, ``[..., D]``."""
         return self.norm(self.identity(gene_ids))
 
     def label_tokens(self, stream: Tensor, num_labels: int) -> Tensor:
