@@ -153,7 +153,7 @@ class SourceAdversaries(Objective[SpatiaView]):
         return self.adversary(h, source)
 
     def read(self, view: SpatiaView) -> Tensor | None:
-        """What the slide is to be hidden in, ``[N, D]``; ``None`` where the batch has none."""
+        """Vectors that are to hide the slide, ``[N, D]``; ``None`` where there are none."""
         return None if view.streams is None else view.streams.cell
 
 
