@@ -45,13 +45,13 @@ TRANSITIONS = [
     ("epithelium", "fibroblast", "epithelium to fibroblast"),
     ("endothelium", "epithelium", "endothelium to epithelium"),
 ]
-EPOCHS = int(os.environ.get("EPOCHS", "5"))
+EPOCHS = int(os.environ.get("EPOCHS", "3"))
 RUNS = [  # name, levels of embeddings that are conditioned on, niches to pair within, epochs
     ("cell, niche", 2, "niche", EPOCHS),
     ("cell", 1, "niche", EPOCHS),
+    ("cell, niche, a third of the epochs", 2, "niche", max(EPOCHS // 3, 1)),
     ("across niches", 2, None, EPOCHS),
     ("cell, niche, tissue", 3, "niche", EPOCHS),
-    ("cell, niche, a quarter of the epochs", 2, "niche", max(EPOCHS // 4, 1)),
 ]
 NETWORK = GeneratorSize(
     channels=8, multipliers=(1, 2, 4), num_blocks=1, condition_channels=64, dropout=0.0
@@ -189,6 +189,7 @@ def test_cells_of_one_region_in_states_learned_in_another(real_data, capsys):
             generator,
             [test],
             held_out,
+            max_pairs=550,
             sampling=Sampling(5, guidance=0.0),
             extractors={"morphology": "morphology", "states": features},
             progress=False,

@@ -110,6 +110,85 @@ def test_the_network_of_morphology_is_left_as_it_is():
     assert model.unet.net.conv_out.weight.grad.abs().max() > 0
 
 
+def exact_velocity(model: ImageGenerator, batch: PairBatch) -> None:
+    """Let a generator know the way of each pair of a batch."""
+    way = 2 * (batch.target_image - batch.image)
+    model.unet.forward = lambda x, t, z, keep=None: way.clone()
+
+
+def test_a_generator_that_arrives_has_the_morphology_of_the_targets():
+    """SPATIA fact 30: both sides are shown to the network in [0, 1], where it was trained."""
+    model, look, batch = generator(context={"X": 4}, transitions=STATES), Look(), pairs(24)
+    exact_velocity(model, batch)
+    seen: list[torch.Tensor] = []
+    look.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
+    task = ImageFlow(model, look, **PLAIN, morphology_weight=1.0)
+    assert_close(float(loss_of(task, batch).parts["morphology"]), 0.0, atol=1e-6, rtol=0)
+    ends, targets = seen
+    assert_close(ends, batch.target_image, atol=1e-5, rtol=0)
+    assert torch.equal(targets, batch.target_image)
+
+
+def recorded(model: ImageGenerator) -> list[Condition]:
+    """Conditions that a generator embeds from now on."""
+    seen: list[Condition] = []
+    embed = model.embed
+    model.embed = lambda condition: seen.append(condition) or embed(condition)  # type: ignore
+    return seen
+
+
+def test_the_wrong_condition_differs_in_its_transition_alone():
+    """SPATIA fact 37: of every pair, and anew in each step."""
+    model, batch = generator(context={"X": 4}, transitions=STATES), pairs(24)
+    seen = recorded(model)
+    for seed in range(5):
+        loss_of(ImageFlow(model), batch, seed)
+    rights, wrongs = seen[::2], seen[1::2]
+    for right, wrong in zip(rights, wrongs, strict=True):
+        assert torch.equal(right.transition, batch.condition.transition)
+        assert (wrong.transition != right.transition).all()
+        assert torch.equal(wrong.context, right.context)
+    drawn = torch.stack([wrong.transition for wrong in wrongs])
+    assert (drawn.min(0).values != drawn.max(0).values).any()  # of two others both come up
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.5, 1.0])
+def test_pairs_without_a_condition_are_not_contrasted(dropped):
+    """Both errors of such a pair are the same, which would count as a margin that is not held."""
+    model, batch = generator(context={"X": 4}, transitions=STATES), pairs(24)
+    keeps: list[torch.Tensor] = []
+    unet = model.unet.forward
+    model.unet.forward = lambda x, t, z, keep: keeps.append(keep) or unet(x, t, z, keep)
+    task = ImageFlow(model, drop_probability=dropped)
+    errors: list[torch.Tensor] = []
+    forward = model.forward
+    model.forward = lambda x, *rest: errors.append(forward(x, *rest)) or errors[-1]  # type: ignore
+    found = loss_of(task, batch).parts["contrast"]
+    keep = keeps[0]
+    assert torch.equal(keeps[0], keeps[1])
+    assert int(keep.sum()) == {0.0: 24, 1.0: 0}.get(dropped, int(keep.sum()))
+    if not keep.any():
+        assert found == 0
+        return
+    image, target = mirrored_as_in(task, batch)
+    way = 2 * (target - image)
+    right, wrong = (((v - way) ** 2).flatten(1).mean(1)[keep].detach() for v in errors)
+    expected = (right - wrong + 0.1 * right.mean()).clamp(min=0).mean()
+    assert expected > 0
+    assert_close(found, expected)
+
+
+def mirrored_as_in(task: ImageFlow, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images as the first draws of a step mirror them."""
+    random = torch.Generator().manual_seed(0)
+    image, target = batch.image, batch.target_image
+    for axis in (2, 3):
+        drawn = torch.rand(len(image), generator=random) < task.flip_probability
+        drawn = drawn.view(-1, 1, 1, 1)
+        image, target = (torch.where(drawn, x.flip(axis), x) for x in (image, target))
+    return image, target
+
+
 def test_groups_too_small_to_compare_cost_nothing():
     model = generator(context={"X": 4}, transitions=STATES)
     task = ImageFlow(model, Look(), **PLAIN, morphology_weight=1.0)

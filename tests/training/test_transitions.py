@@ -4,12 +4,14 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import score_generation
 from spatiagraph.flow import Sampling
 from spatiagraph.inference import generate, score_transitions
 from spatiagraph.models import ImageGenerator
@@ -231,3 +233,29 @@ def test_a_task_must_be_that_of_the_generator(fitted):
         fit_generator(other, **given)
     with pytest.raises(ValueError, match="'profile' beside the task"):
         fit_generator(model, **given, profile=fitted.morphology.model)
+
+
+def test_the_wrong_condition_is_scored_on_images_of_another_transition(fitted):
+    """SPATIA fact 41: the table beside the same scores of images that are made here."""
+    pairs = fitted.held_out.groupby("transition").head(8).reset_index(drop=True)
+    scores = score_transitions(fitted.generator, [SLIDE], pairs, **ONE_STEP)
+    tags = [tag for _, _, tag in STATES]
+    sides = {"generated": np.empty_like(scores.control), "wrong": np.empty_like(scores.control)}
+    for tag, group in pairs.groupby("transition"):
+        (other,) = set(tags) - {tag}
+        for side, transition in (("generated", tag), ("wrong", other)):
+            rows = group["control_row"].to_numpy()
+            made = generate(fitted.generator, SLIDE, transition=transition, cells=rows, **ONE_STEP)
+            sides[side][group.index] = made.images[:, 0]
+    assert np.abs(sides["generated"] - sides["wrong"]).max() > 0
+    np.testing.assert_array_equal(scores.generated, sides["generated"])
+    again = score_generation(
+        sides["generated"],
+        scores.target,
+        scores.control,
+        pairs["transition"].tolist(),
+        wrong=sides["wrong"],
+        mpp=CROP.window_um / CROP.size_px,
+        component="center",
+    )
+    pd.testing.assert_frame_equal(scores.table, again)
