@@ -2,6 +2,9 @@ from . import (
     baselines as baselines,
 )
 from . import (
+    biomarker as biomarker,
+)
+from . import (
     cluster_sweep as cluster_sweep,
 )
 from . import (
@@ -61,6 +64,8 @@ from .baselines import (
 from .baselines import (
     pca as pca,
 )
+from .biomarker import BagTraining as BagTraining
+from .biomarker import score_biomarker as score_biomarker
 from .cluster_sweep import score_clusters as score_clusters
 from .clustering import cluster_domains as cluster_domains
 from .clustering import score_domains as score_domains

@@ -159,7 +159,9 @@ class TokenCellEncoder(Configurable):
                     sampled.ids, values, None, sampled.pad, masked, named=named
                 )
             else:
-                gene_tokens = self.genes(sampled.ids, values, depth, sampled.pad, masked)
+                gene_tokens = self.genes(
+                    sampled.ids, values, depth, pad=sampled.pad, value_mask=masked
+                )
         if self.image is not None and image is not None:
             image_tokens = _tokens_of_present(
                 self.image, image, cells.image_mask, cells.window_um, generator
