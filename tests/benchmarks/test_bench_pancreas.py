@@ -28,7 +28,7 @@ from spatiagraph.models.generator import GeneratorSize
 from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
 from spatiagraph.training import Run, fit_generator, fit_morphology
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
 
 CROP = Crop(13.6, 32)  # at the resolution of the image
 REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
