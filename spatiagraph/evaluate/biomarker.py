@@ -114,9 +114,9 @@ def score_biomarker(
             splits = StratifiedKFold(num_folds, shuffle=True, random_state=seed + repeat)
             folds = list(splits.split(truth, truth))
             for name, z in arrays.items():
-                bags = _Bags(z[rows], bag, truth)
+                bags = _Bags(z[rows].astype(np.float64), bag, truth)
                 chance = {kind: np.empty(len(truth)) for kind in ("attention", "mean")}
-                seen = {kind: [] for kind in chance}
+                seen: dict[str, list[float]] = {kind: [] for kind in chance}
                 for number, (train, test) in enumerate(folds):
                     own = seed + 100 * repeat + number
                     guesses = {
