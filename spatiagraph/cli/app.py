@@ -30,6 +30,7 @@ from spatiagraph.cli.ending import (
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.generate import generate
+from spatiagraph.cli.merge import merge
 from spatiagraph.cli.morphology import morphology
 from spatiagraph.cli.options import SlideOptions
 from spatiagraph.cli.prepare import prepare
@@ -184,6 +185,7 @@ for command in (
     prepare,
     fit,
     embed,
+    merge,
     domains,
     search,
     generate,

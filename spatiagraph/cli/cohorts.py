@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, overload
 from spatiagraph.cli.options import SlideOptions
 
 if TYPE_CHECKING:
-    from spatiagraph.data.cohort import Cohort
     from spatiagraph.data.recipe import Recipe
     from spatiagraph.data.slide import Slide
 
@@ -54,9 +53,14 @@ class SlidesOfFiles(Sequence["Slide"]):
 
 
 def make_cohort(
-    out: Path, slides: SlidesOfFiles, model: str | None, num_genes: int, tile_size: int | None
-) -> "Cohort":
-    """Write a cohort of slides for a model.
+    out: Path,
+    slides: SlidesOfFiles,
+    model: str | None,
+    num_genes: int,
+    tile_size: int | None,
+    shard: str | None = None,
+) -> str:
+    """Write a cohort of slides for a model, or a part of one; a line that says what was written.
 
     Args:
         out: Folder to write.
@@ -65,9 +69,10 @@ def make_cohort(
             :class:`~spatiagraph.models.ContextModel` of their most variable genes when not given.
         num_genes: So many of them.
         tile_size: Core cells of a tile; that of the model when not given.
+        shard: Part of the slides to write; all of them when not given.
     """
     from spatiagraph.cli.embed import load_model
-    from spatiagraph.data.cohort import Cohort
+    from spatiagraph.data.cohort import Cohort, create_shard
     from spatiagraph.models.base import SlideModel
     from spatiagraph.models.context import default_recipe
 
@@ -79,11 +84,15 @@ def make_cohort(
     else:
         image = all(slide.image is not None for slide in slides)
         recipe = default_recipe(slides, num_genes=num_genes, image=image)
-    return Cohort.create(
-        out,
-        slides,
-        recipe,
-        tile_size=size if tile_size is None else tile_size,
-        num_hops=num_hops,
-        progress=True,
+    tiles: dict[str, Any] = {
+        "tile_size": size if tile_size is None else tile_size,
+        "num_hops": num_hops,
+        "progress": True,
+    }
+    if shard is None:
+        return f"{Cohort.create(out, slides, recipe, **tiles)!r} written to {out}"
+    written = create_shard(out, slides, recipe, shard=shard, **tiles)
+    return (
+        f"{len(written)} of {len(slides)} slides written; once all shards are, spatiagraph merge "
+        f"{out}"
     )

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
 @with_slide_options
 def embed(
     model: Annotated[str, typer.Argument(help="Folder of a run or model, or a Hub id.")],
-    slide: Annotated[Path, typer.Argument(help="Slide to embed.")],
-    out: Annotated[Path, typer.Option(help="The .h5ad file to write.")],
+    slide: Annotated[Path, typer.Argument(help="Slide to embed, or a cohort.zarr of slides.")],
     slide_options: SlideOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .h5ad file to write; a cohort keeps its embeddings itself."),
+    ] = None,
     tile_size: Annotated[
-        int, typer.Option(help="Cells at a time: changes memory, not the result.", min=1)
-    ] = 8192,
+        int | None,
+        typer.Option(help="Cells at a time: changes memory, not the result; 8192.", min=1),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="cohort: part of its tiles, 0/3 for the first of three; then `merge`."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Write embeddings of every cell, its niche and its region to an .h5ad file.
@@ -28,8 +36,18 @@ def embed(
     `spatia` in place of `context` if that is the model.
     """
     from spatiagraph.cli.early import check_model
+    from spatiagraph.data.cohort.layout import is_cohort
 
     check_model(model)
+    if is_cohort(slide):
+        if out is not None:
+            raise ValueError("Expected no --out with a cohort, which keeps its embeddings itself")
+        embed_cohort(model, slide, tile_size, shard, device)
+        return
+    if shard is not None:
+        raise ValueError(f"Expected a cohort with --shard {shard}, got a slide: leave it out")
+    if out is None:
+        raise ValueError("Expected --out, the .h5ad file to write, got none")
     slide_options.check([slide])
     from spatiagraph import inference
     from spatiagraph.cli.console import check_output_file, say
@@ -45,6 +63,24 @@ def embed(
     adata = inference.embed(loaded, section, tile_size=tile_size, device=device)
     write(section, out)
     say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
+
+
+def embed_cohort(
+    model: str, path: Path, tile_size: int | None, shard: str | None, device: str
+) -> None:
+    """Embed all slides of a cohort, or a part of their tiles."""
+    from spatiagraph import inference
+    from spatiagraph.cli.console import say
+    from spatiagraph.data.cohort import Cohort
+    from spatiagraph.training.devices import as_device
+
+    as_device(device)
+    cohort, loaded = Cohort(path), load_model(model)
+    inference.embed(loaded, cohort, tile_size=tile_size, shard=shard, device=device)
+    if shard is not None:
+        say(f"shard {shard} is done; once all are, spatiagraph merge {path}")
+        return
+    say(f"{cohort.num_cells:,} cells of {len(cohort)} slides; written into {path}")
 
 
 def load_model(folder_or_hub_id: str | Path) -> "SlideModel":

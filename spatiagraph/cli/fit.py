@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,9 @@ class Preset(StrEnum):
 def fit(
     slides: Annotated[
         list[Path],
-        typer.Argument(help="Slides: .h5ad files, .zarr (SpatialData) or vendors' folders."),
+        typer.Argument(
+            help="Slides: .h5ad files, .zarr (SpatialData) or vendors' folders; or one cohort.zarr."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     slide_options: SlideOptions,
@@ -97,14 +99,19 @@ def fit(
     The folder of the run holds the model, a table of losses and what was run on what. After an
     interruption the same command goes on where it stopped, with the same result.
     """
-    slide_options.check(slides)
-    for column in classify or ():
-        slide_options.check(slides, classify=column)
+    from spatiagraph.data.cohort.layout import is_cohort
+
+    stored = len(slides) == 1 and is_cohort(slides[0])
+    if not stored:
+        slide_options.check(slides)
+        for column in classify or ():
+            slide_options.check(slides, classify=column)
     from spatiagraph.cli.console import check_accelerator, quiet_libraries, say
 
     quiet_libraries()
     from spatiagraph import training
     from spatiagraph.cli.models import import_modules, options_for
+    from spatiagraph.data.cohort import Cohort
     from spatiagraph.models import model_class
     from spatiagraph.training.health import progress_of
 
@@ -124,9 +131,14 @@ def fit(
         seed=seed,
     )
     check_accelerator(accelerator)
-    sections = slide_options.read_all(slides, molecules=family.reads_molecules)
-    for slide in sections:
-        say(repr(slide))
+    sections: Any
+    if stored:
+        sections = Cohort(slides[0])
+        say(repr(sections))
+    else:
+        sections = slide_options.read_all(slides, molecules=family.reads_molecules)
+        for slide in sections:
+            say(repr(slide))
     built = family.from_options(sections, **given)
     try:
         run = training.Run(

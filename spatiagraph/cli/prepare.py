@@ -39,6 +39,10 @@ def prepare(
         int | None,
         typer.Option(help="--cohort: cells of a tile, which is a mini-batch; 4096.", min=1),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="--cohort: part of the slides, 0/3 for the first third; then `merge`."),
+    ] = None,
 ) -> None:
     """Check a slide, say what is in it, and write it so that it opens without options.
 
@@ -52,7 +56,7 @@ def prepare(
     from spatiagraph.data.writing import check_target, write
 
     if cohort is None:
-        given = {"--model": model, "--genes": genes, "--tile-size": tile_size}
+        given = {"--model": model, "--genes": genes, "--tile-size": tile_size, "--shard": shard}
         if odd := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"Expected --cohort with {', '.join(odd)}, got none")
         if len(slides) > 1:
@@ -63,6 +67,7 @@ def prepare(
         from spatiagraph.cli.cohorts import SlidesOfFiles, make_cohort
         from spatiagraph.cli.early import check_model
         from spatiagraph.data.cohort.layout import cohort_place
+        from spatiagraph.data.cohort.shards import as_shard
 
         if out is not None:
             raise ValueError("Expected --out or --cohort, got both")
@@ -73,8 +78,9 @@ def prepare(
         cohort_place(cohort)
         check_output_folder(cohort.parent)
         files = SlidesOfFiles(slides, slide_options)
-        made = make_cohort(cohort, files, model, genes or 1000, tile_size)
-        say(f"{made!r} written to {cohort}")
+        if shard is not None:
+            as_shard(shard)
+        say(make_cohort(cohort, files, model, genes or 1000, tile_size, shard))
         return
     (slide,) = slides
     if out is not None:

@@ -34,7 +34,10 @@ def _asking(help: str, *names: str) -> typer.models.OptionInfo:
 @with_slide_options
 def search(
     slides: Annotated[
-        list[Path], typer.Argument(help="Files that `spatiagraph embed` wrote, of one model.")
+        list[Path],
+        typer.Argument(
+            help="Files that `spatiagraph embed` wrote, of one model; or one cohort.zarr."
+        ),
     ],
     slide_options: SlideOptions,
     cell: Annotated[
@@ -115,11 +118,16 @@ def search(
         raise ValueError("Expected what to look for: --cell, --region, --niche or --query")
     if query is None and (model or modality or query_image):
         raise ValueError("Expected --query with --model, --modality and --query-image, got none")
-    slide_options.check(slides)
+    from spatiagraph.data.cohort.layout import is_cohort
+
+    stored = len(slides) == 1 and is_cohort(slides[0])
+    if not stored:
+        slide_options.check(slides)
     from spatiagraph import keys
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model
+    from spatiagraph.data.cohort import Cohort
     from spatiagraph.data.read import read
     from spatiagraph.inference import QuerySlide, search_slides
     from spatiagraph.report.hits import check_color, hit_gallery
@@ -131,7 +139,7 @@ def search(
             wanted = ", ".join(_PICTURES)
             raise ValueError(f"Expected a gallery that ends in {wanted}, got {gallery.name}")
         check_output_file(gallery, gallery.suffix)
-    sections = slide_options.read_all(slides)
+    sections: Any = Cohort(slides[0]) if stored else slide_options.read_all(slides)
     if color is not None:
         check_color(sections, color)
     asking = None
@@ -144,7 +152,13 @@ def search(
     searched_with = sections if asking is None else [asking.slide]
     found = search_slides(
         sections,
-        selection([s.adata.obs for s in searched_with], cell, region, niche, slide),
+        selection(
+            [] if niche is None else [s.adata.obs for s in searched_with],
+            cell,
+            region,
+            niche,
+            slide,
+        ),
         k,
         query=asking,
         level=level,

@@ -72,7 +72,20 @@ def check_level(adata: AnnData, level: str | None) -> str:
     Raises:
         ValueError: The slide was not embedded at that level.
     """
-    known = ("cell", *level_names(adata))
+    return choose_level(level_names(adata), level)
+
+
+def choose_level(names: Sequence[str], level: str | None) -> str:
+    """Level to compare cells at: the first above cells when none is given.
+
+    Args:
+        names: Levels above cells that slides were embedded at, from cells upwards.
+        level: ``"cell"``, the name of a level, or ``None``.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    known = ("cell", *names)
     if level is None:
         return known[min(1, len(known) - 1)]
     if level not in known:

@@ -1,6 +1,6 @@
 """``embed``: embeddings of every cell, niche and region of a slide, tile by tile."""
 
-from collections.abc import Sequence
+from typing import Any, overload
 
 import anndata
 import numpy as np
@@ -8,35 +8,52 @@ import torch
 from numpy.typing import NDArray
 
 from spatiagraph._typed import typed
+from spatiagraph.data.cohort import Cohort, CohortPart
 from spatiagraph.data.convert import TissueData, write_embeddings
 from spatiagraph.data.slide import Slide
-from spatiagraph.graph.hierarchy import region_of
+from spatiagraph.inference.cohorts import embed_cohort
+from spatiagraph.inference.levels import embed_tile
 from spatiagraph.keys import UNS, embedding_key, group_key
 from spatiagraph.models.base import SlideModel
-from spatiagraph.nn.cell_graph import Cells, Embeddings
-from spatiagraph.nn.top_down import rows_or_zero
 from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import over_tiles
 from spatiagraph.training.record import run_record, weights_hash
 
+TILE_SIZE = 8192
+"""Core cells of a tile, where nothing is said."""
 
-@typed
+
+@overload
+def embed(model: SlideModel, slide: Cohort, **options: Any) -> Cohort: ...
+
+
+@overload
+def embed(model: SlideModel, slide: Slide, **options: Any) -> anndata.AnnData: ...
+
+
+@typed  # type: ignore[misc]  # the two above take the options that are listed here
 def embed(
     model: SlideModel,
-    slide: Slide,
+    slide: Slide | Cohort,
     *,
-    tile_size: int = 8192,
+    tile_size: int | None = None,
+    shard: str | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
-) -> anndata.AnnData:
-    """Embed a slide and write the result to its AnnData.
+) -> anndata.AnnData | Cohort:
+    """Embed a slide and write the result to its AnnData, or all slides of a cohort.
 
-    Tiles carry the context they need, so the result is that of the whole slide at once.
+    Tiles carry the context they need, so the result is that of the whole slide at once. Those of a
+    cohort are written beside it as they are embedded, and go into its slides; a call that was
+    interrupted goes on after the last tile.
 
     Args:
         model: A trained model.
-        slide: The slide; genes are aligned to the model's panel.
-        tile_size: Core cells of a tile, at most: the memory it takes, not the result.
+        slide: The slide; genes are aligned to the model's panel. Or a cohort of its recipe.
+        tile_size: Core cells of a tile, at most, 8192 when not given: the memory it takes, not the
+            result. That of a cohort is its own.
+        shard: Part of the tiles of a cohort to embed, such as ``"0/3"``: other processes embed the
+            others, and :func:`~spatiagraph.data.cohort.merge_cohort` moves them all in.
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
 
@@ -46,11 +63,22 @@ def embed(
         name that the model gives an embedding,
         ``obs["{name}_{level}"]`` where cells share groups, ``obsp["spatial_connectivities"]``,
         ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``; and what else the model notes, see
-        :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`.
+        :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`. Of a cohort, the cohort:
+        ``cohort["s0"].adata`` has the same, ``anndata.read_zarr(cohort.cells("s0"))`` the ``obsm``.
 
     Raises:
-        ValueError: If the slide does not fit the model's panel or is too small for its graph.
+        ValueError: If the slide does not fit the model's panel or is too small for its graph, or
+            the cohort is of another recipe.
     """
+    if isinstance(slide, Cohort):
+        if tile_size not in (None, slide.tile_size):
+            raise ValueError(
+                f"Expected tile_size={slide.tile_size} of the cohort, got {tile_size}: leave it out"
+            )
+        return embed_cohort(model, slide, shard=shard, device=device, progress=progress)
+    if shard is not None:
+        raise ValueError(f"Expected a cohort with shard={shard!r}, got a slide: leave it out")
+    tile_size = TILE_SIZE if tile_size is None else tile_size
     data = model.prepare(slide, device=as_device(device))
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
     record = run_record(model, [slide], weights_hash=weights_hash(model))
@@ -68,61 +96,25 @@ def embed(
 
 def embed_data(
     model: SlideModel,
-    data: TissueData,
+    data: TissueData | CohortPart,
     *,
-    tile_size: int = 8192,
+    tile_size: int = TILE_SIZE,
     device: str | torch.device = "auto",
     progress: bool = False,
     read_genes: bool = True,
 ) -> dict[str, NDArray[np.float32]]:
-    """Embeddings of a prepared slide: level → ``[N, D]``, one row per cell.
+    """Embeddings of a prepared slide, or one of a cohort: level → ``[N, D]``, one row per cell.
 
     A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
     ``read_genes=False`` the genes of all cells are missing.
     """
 
     def embedded(tile: TissueData, device: torch.device) -> dict[str, torch.Tensor]:
-        batch = tile.to(device)
-        given = model.inputs(batch)
-        if not read_genes:
-            given = tuple(v._replace(x=None) if isinstance(v, Cells) else v for v in given)
-        return levels_of(model(*given), batch.core, model.recipe.level_names)
+        return embed_tile(model, tile, device, read_genes=read_genes)
 
-    tiles, num_cells = model.batches([data], tile_size), data.num_nodes
+    if isinstance(data, CohortPart):
+        tiles, num_cells = model.batches(data, data.tile_size), data.num_cells
+    else:
+        tiles, num_cells = model.batches([data], tile_size), int(data.num_nodes)
     found = over_tiles(model, tiles, embedded, num_cells, device=device, progress=progress)
     return {level: z.numpy() for level, z in found.items()}
-
-
-def levels_of(out: Embeddings, core: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Embeddings of the core cells and of their groups: level → ``[C, D]``.
-
-    A cell without a group has NaN at that level and those above.
-
-    Args:
-        out: Embeddings of a batch.
-        core: Cells that count, ``[N]``.
-        names: Names of the levels, from cells upwards.
-
-    Raises:
-        ValueError: If any is NaN or infinite: slides are finite, so the weights do not fit.
-    """
-    found = {"cell": _finite(out.cell[core])}
-    own = None
-    for name, level in zip(names, out.levels, strict=True):
-        own = level.own[core] if own is None else region_of(own, level.own)
-        found[name] = _take(level.h, own)
-    return {**found, **{name: _finite(value[core]) for name, value in out.named.items()}}
-
-
-def _take(z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return _finite(rows_or_zero(z, index)).masked_fill((index < 0).unsqueeze(1), torch.nan)
-
-
-def _finite(z: torch.Tensor) -> torch.Tensor:
-    bad = int((~z.isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"Expected finite embeddings, the model gave NaN or infinity for {bad} of {len(z)} "
-            "cells of a finite slide: its weights are damaged, or made for another scale of values"
-        )
-    return z

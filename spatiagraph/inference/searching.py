@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from spatiagraph import keys
+from spatiagraph.data.cohort import Cohort
+from spatiagraph.data.cohort.embedded import embedding_notes
 from spatiagraph.data.slide import Slide
-from spatiagraph.inference.embedded import check_level, level_width_um, one_model_name
+from spatiagraph.inference.embedded import (
+    check_level,
+    choose_level,
+    level_width_um,
+    one_model_name,
+)
 from spatiagraph.inference.querying import Modality, embed_query
 from spatiagraph.models.base import SlideModel
 from spatiagraph.retrieval.filters import Filter
@@ -58,7 +66,7 @@ class SlideSearch:
 
 
 def search_slides(
-    slides: Sequence[Slide],
+    slides: Sequence[Slide] | Cohort,
     selection: Selection,
     k: int = 10,
     *,
@@ -77,7 +85,8 @@ def search_slides(
     are not.
 
     Args:
-        slides: Slides that one model has embedded.
+        slides: Slides that one model has embedded; or a cohort, of which embeddings and the table
+            of cells are read and counts are not.
         selection: Cells to search with, of ``slides`` or of ``query``.
         k: Most hits.
         query: A slide to search with that is not searched.
@@ -102,10 +111,15 @@ def search_slides(
         >>> found.query.name, len(found.hits)
         ('cell7 of slide', 3)
     """
-    name = one_model_name(slides)
-    level = check_level(slides[0].adata, level)
+    if isinstance(slides, Cohort):
+        about = _about_cohort(slides, level)
+        searched: Any = slides
+    else:
+        about = _about(slides, level)
+        searched = {slide.slide_id: slide.adata for slide in slides}
+    name, level = about.name, about.level
     index = NicheIndex.from_slides(
-        {slide.slide_id: slide.adata for slide in slides},
+        searched,
         keys.embedding_key(name, level),
         calibrate="slide" if calibrate else None,
     )
@@ -116,8 +130,7 @@ def search_slides(
         asked = _query_of(query, selection, index, level)
     group = keys.group_key(name, level)
     if apart_um is None:
-        shared = any(group in slide.adata.obs for slide in slides)
-        apart_um = 0.0 if shared else max(level_width_um(slide, level) for slide in slides)
+        apart_um = 0.0 if group in index.obs else about.width_um
     hits = find_hits(
         index,
         asked,
@@ -129,6 +142,28 @@ def search_slides(
         max_distance=max_distance,
     )
     return SlideSearch(asked, hits, index, level, apart_um)
+
+
+class _About(NamedTuple):
+    """What slides were embedded with, the level to compare and how wide its groups are."""
+
+    name: str
+    level: str
+    width_um: float
+
+
+def _about(slides: Sequence[Slide], level: str | None) -> _About:
+    name = one_model_name(slides)
+    level = check_level(slides[0].adata, level)
+    return _About(name, level, max(level_width_um(slide, level) for slide in slides))
+
+
+def _about_cohort(cohort: Cohort, level: str | None) -> _About:
+    """The same of a cohort, of which notes alone are read."""
+    notes = embedding_notes(cohort.part())
+    level = choose_level(notes.levels, level)
+    widths = [min(w.values()) if level == "cell" else w[level] for w in notes.widths_um]
+    return _About(notes.name, level, max(widths))
 
 
 def _query_of(query: QuerySlide, selection: Selection, index: NicheIndex, level: str) -> Query:

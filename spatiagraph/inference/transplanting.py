@@ -13,7 +13,7 @@ from spatiagraph.data.convert import TissueData, batched
 from spatiagraph.data.loader import cut_tile, fill_tile
 from spatiagraph.data.selection import rows_of
 from spatiagraph.data.slide import Slide
-from spatiagraph.inference.embedding import levels_of
+from spatiagraph.inference.levels import levels_of
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.training.devices import as_device

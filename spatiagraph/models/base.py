@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from spatiagraph._savable import extension
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.feature_cache import FeatureCache
-from spatiagraph.data.loader import TileLoader
+from spatiagraph.data.loader import Prepared, TileLoader
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
@@ -149,6 +149,12 @@ class SlideModel(PretrainedModel, abstract=True):
         """
         return self.recipe(slide)
 
+    @property
+    def prepares_by_recipe(self) -> bool:
+        """True if the recipe alone makes of slides all that the model reads and notes."""
+        own = type(self)
+        return own.prepare is SlideModel.prepare and own.notes is SlideModel.notes
+
     def notes(self, data: TissueData) -> SlideNotes:
         """Notes that ``embed`` writes beside embeddings: none, of most models.
 
@@ -159,7 +165,7 @@ class SlideModel(PretrainedModel, abstract=True):
 
     def batches(
         self,
-        slides: Sequence[TissueData],
+        slides: Prepared,
         tile_size: int | None = None,
         *,
         shuffle: bool = False,
@@ -169,8 +175,8 @@ class SlideModel(PretrainedModel, abstract=True):
         """Mini-batches of prepared slides, each with the context that its core cells need.
 
         Args:
-            slides: Whole slides, as the recipe makes them; cells that are not ``core`` are context
-                alone, such as those that a run is validated on.
+            slides: Whole slides, as the recipe makes them, or their tiles, such as a cohort; cells
+                that are not ``core`` are context alone, such as those that a run is validated on.
             tile_size: Core cells of a batch, at most; the model's own when not given.
             shuffle: New order in every epoch, for training.
             seed: Seed of the order.

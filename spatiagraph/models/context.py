@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 
 from spatiagraph.data.agreement import one_channel_number, one_expression, spot_pitch_um
+from spatiagraph.data.cohort import Cohort
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide
@@ -104,7 +105,6 @@ class ContextModel(HierarchicalModel):
         Raises:
             ValueError: If the slides do not go together, or an image is requested that none has.
         """
-        slides = list(slides)
         counts = one_expression(slides) == "counts"
         use_image = _use_image(slides, recipe, image)
         if recipe is None:
@@ -166,7 +166,7 @@ class ContextModel(HierarchicalModel):
         """Model that fits some slides, by the options of the command line.
 
         Args:
-            slides: The slides to be trained on.
+            slides: The slides to be trained on; of a cohort, its recipe says all but the channels.
             channels: Size of every embedding, :math:`D`.
             num_genes: Most variable genes to read; all of them when ``None``.
             window_um: Side of the crop around a cell.
@@ -174,6 +174,8 @@ class ContextModel(HierarchicalModel):
             niche_size: A niche is a cell and this many nearest others.
             seed: Seed of the starting weights.
         """
+        if isinstance(slides, Cohort):
+            return cls.for_slides(slides, slides.recipe, channels=channels, seed=seed)
         rules: dict[str, Any] = {
             "graph": KNN(num_neighbors),
             "levels": (Neighborhoods(niche_size), Parts(256)),

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 import spatiagraph
 from spatiagraph._typed import typed
+from spatiagraph.data.cohort import Cohort
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.calibration import CalibratedBlocks, SlideCalibration, slide_of
 from spatiagraph.retrieval.searching import ItemSearch
 from spatiagraph.retrieval.slides import concatenate_slides
 from spatiagraph.retrieval.storage import IndexConfig, Stored, read_folder, write_folder
+from spatiagraph.retrieval.stored import concatenate_cohort
 from spatiagraph.retrieval.vectors import Metric, blocks, check_vectors, prepare
 
 if TYPE_CHECKING:
@@ -137,13 +139,17 @@ class NicheIndex(ItemSearch):
 
     @classmethod
     def from_slides(
-        cls, slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str, **arguments: Any
+        cls,
+        slides: "Mapping[str, AnnData] | Sequence[AnnData] | Cohort",
+        key: str,
+        **arguments: Any,
     ) -> Self:
         """Index the cells of several slides; those without an embedding (all NaN) are left out.
 
         Args:
             slides: AnnData of each slide, by name; or a list, named by their
-                ``obs["slide_id"]``.
+                ``obs["slide_id"]``. Or a cohort, whose embeddings are read block by block, its
+                cells in the order of the store; inverted lists above 100 000 items.
             key: Slot of the embedding in ``obsm``.
             **arguments: Passed to :meth:`build`.
 
@@ -155,7 +161,12 @@ class NicheIndex(ItemSearch):
             ValueError: If a slide lacks the embedding, two slides have one name, or they were
                 embedded with different models.
         """
-        table = concatenate_slides(slides, key)
+        if isinstance(slides, Cohort):
+            table = concatenate_cohort(slides, key)
+            if len(table.obs) > backend.FLAT_UP_TO:  # links between all items are memory
+                arguments.setdefault("kind", "ivf")
+        else:
+            table = concatenate_slides(slides, key)
         return cls.build(table.embeddings, table.obs, model=table.model, key=key, **arguments)
 
     def append(

@@ -1,7 +1,7 @@
 """Slides into one table of embeddings: which cell, which slide, where, and of which model."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,12 @@ class SlideItems(NamedTuple):
     """Embeddings of several slides.
 
     Attributes:
-        embeddings: ``[N, D]``.
+        embeddings: ``[N, D]``, in memory or on the disk.
         obs: All columns of the slides, ``slide_id``, ``x_um`` and ``y_um``.
         model: Hash of the weights that made them, where the slides say.
     """
 
-    embeddings: NDArray[np.float32]
+    embeddings: Any
     obs: pd.DataFrame
     model: str | None
 

@@ -1,6 +1,6 @@
 """Values of the cells of a slide, tile by tile; ``encode_cells``: cells before any context."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from spatiagraph.training.devices import as_device
 _CELL_INPUTS = ("x", "depth", "image", "image_mask", "window_um")
 
 
-@torch.no_grad()
 def over_tiles(
     model: SlideModel,
     tiles: Iterable[TissueData],
@@ -40,15 +39,34 @@ def over_tiles(
     Returns:
         Name → ``[N, D]`` float32, on the CPU.
     """
-    device = as_device(device)
     result: dict[str, Tensor] = {}
-    with evaluating(model.to(device)):
-        for tile in tqdm(tiles, desc=desc, unit="tile", disable=not progress):
-            for name, value in values(tile, device).items():
-                if name not in result:
-                    result[name] = torch.empty(num_cells, value.size(1))
-                result[name][tile.cell_index[tile.core]] = value.float().cpu()
+    bar = tqdm(tiles, desc=desc, unit="tile", disable=not progress)
+    for rows, found in each_tile(model, bar, values, device=device):
+        for name, value in found.items():
+            if name not in result:
+                result[name] = torch.empty(num_cells, value.size(1))
+            result[name][rows] = value
     return result
+
+
+@torch.no_grad()
+def each_tile(
+    model: SlideModel,
+    tiles: Iterable[TissueData],
+    values: Callable[[TissueData, torch.device], Mapping[str, Tensor]],
+    *,
+    device: str | torch.device = "auto",
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Rows of the core cells of each tile in its slide, ``[C]``, and values of theirs by name.
+
+    Arguments as of :func:`over_tiles`.
+    """
+    device = as_device(device)
+    with evaluating(model.to(device)):
+        for tile in tiles:
+            found = values(tile, device)
+            rows = tile.cell_index[tile.core].cpu()
+            yield rows, {name: value.float().cpu() for name, value in found.items()}
 
 
 def encode_cells(

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from spatiagraph.data.cohort import Cohort, CohortPart
 from spatiagraph.data.convert import TissueData
-from spatiagraph.data.loader import NicheBatches
+from spatiagraph.data.loader import NicheBatches, Prepared, whole_slides
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import HierarchicalModel, SlideModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.catalog import pretraining
+from spatiagraph.training.cohorts import check_whole, part_for
 from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
@@ -30,10 +32,10 @@ TILES = 8
 
 def fit(
     model: SlideModel,
-    slides: Slide | Sequence[Slide],
+    slides: Slide | Sequence[Slide] | CohortPart,
     *,
     task: Task | None = None,
-    validation: Slide | Sequence[Slide] | float | None = None,
+    validation: Slide | Sequence[Slide] | CohortPart | float | None = None,
     tile_size: int | None = None,
     batches: NicheBatches | None = None,
     cache_cells: bool = False,
@@ -44,7 +46,9 @@ def fit(
 
     Args:
         model: The model.
-        slides: A slide, or some whose ids differ.
+        slides: A slide, or some whose ids differ; or a :class:`~spatiagraph.Cohort` of the model's
+            recipe, or a part of one, whose tiles are read one after the other. The result is that
+            of its slides in memory.
         task: Objective; that which pre-trains the model when not given.
         validation: Slides, or a share of each slide in blocks of tissue, to score the model on
             before training and after every epoch as ``val_loss``, and never to train on. Cells
@@ -53,6 +57,7 @@ def fit(
         tile_size: Core cells of a mini-batch, at most. When not given, an eighth of all cells, so
             that a small slide gives many steps as well, within ``model.least_tile`` and
             ``model.tile_size``: tiles carry all the context of their cells, whatever their size.
+            That of a cohort is its own.
         batches: How slides become mini-batches, such as
             :class:`~spatiagraph.data.loader.NicheBatches`; ``model.batches`` when not given: tiles
             with all the context of their cells.
@@ -71,15 +76,13 @@ def fit(
     if not isinstance(model, SlideModel):
         raise TypeError(f"Expected 'model' as SlideModel, got {type(model).__name__} {model!r:.60}")
     run = run.filled(lr=model.lr, weight_decay=model.weight_decay)
-    slides = [slides] if isinstance(slides, Slide) else list(slides)
-    for slide in slides:
-        if not isinstance(slide, Slide):
-            raise TypeError(f"Expected slides, got {type(slide).__name__} {slide!r:.60}")
-    ids = [slide.slide_id for slide in slides]
-    repeated = sorted({name for name in ids if ids.count(name) > 1})
-    if repeated or not ids:
-        raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
-    held_out = as_validation(validation, slides)
+    slides = _checked(model, slides)
+    ids = [slide.slide_id for slide in slides] if isinstance(slides, list) else slides.slide_ids
+    held_out = as_validation(validation, ids)
+    if cache_cells:
+        check_whole(slides, "cache_cells=True")
+    if batches is not None:
+        check_whole(slides, "batches=…")
     check_patience(run, held_out is not None)
     task = pretraining(model, seed=run.seed) if task is None else task
     if cache_cells and not task.takes_cached_cells:
@@ -103,8 +106,12 @@ def fit(
     if run.out is not None:
         check_folder(Path(run.out), record, run.resume)  # before hours of preparing slides
     device = as_device("cpu" if run.accelerator == "cpu" else "auto")
-    prepared = [model.prepare(slide, device=device, learn=True) for slide in slides]
-    checked: list[TissueData] = []
+    prepared: Prepared = (
+        slides
+        if isinstance(slides, CohortPart)
+        else [model.prepare(slide, device=device, learn=True) for slide in slides]
+    )
+    checked: Prepared | None = None
     if held_out is not None:
         prepared, checked = held_out.split(model, slides, prepared, run.seed, device)
     frozen: Iterable[nn.Parameter] = ()
@@ -113,7 +120,7 @@ def fit(
             raise ValueError(
                 f"Expected a model with a cell encoder, {type(model).__name__} has none"
             )
-        for data in (*prepared, *checked):
+        for data in (*whole_slides(prepared, "fit"), *whole_slides(checked or (), "fit")):
             _cache_cells(model, data, run)
         frozen = model.cell_encoder.parameters()
     workers: dict[str, Any] = {"seed": run.seed, "num_workers": run.num_workers}
@@ -122,8 +129,8 @@ def fit(
             task,
             model.batches(prepared, tile_size, shuffle=True, **workers)
             if batches is None
-            else batches(prepared, model.recipe, tile_size, **workers),
-            validation=model.batches(checked, tile_size, **workers) if checked else None,
+            else batches(whole_slides(prepared, "fit"), model.recipe, tile_size, **workers),
+            validation=None if checked is None else model.batches(checked, tile_size, **workers),
             record=record,
             movement=Movement(model, next(iter(model.batches(prepared, tile_size)))),
             num_steps=model.num_steps,
@@ -131,8 +138,27 @@ def fit(
         )
 
 
-def _tile_size(model: SlideModel, slides: Sequence[Slide]) -> int:
+def _checked(
+    model: SlideModel, slides: Slide | Sequence[Slide] | CohortPart
+) -> list[Slide] | CohortPart:
+    """Slides whose ids differ, or a cohort that fits the model."""
+    if isinstance(slides, Cohort | CohortPart):
+        return part_for(model, slides)
+    found = [slides] if isinstance(slides, Slide) else list(slides)
+    for slide in found:
+        if not isinstance(slide, Slide):
+            raise TypeError(f"Expected slides, got {type(slide).__name__} {slide!r:.60}")
+    ids = [slide.slide_id for slide in found]
+    repeated = sorted({name for name in ids if ids.count(name) > 1})
+    if repeated or not ids:
+        raise ValueError(f"Expected slides with different ids, got {repeated or 'no slide'}")
+    return found
+
+
+def _tile_size(model: SlideModel, slides: Sequence[Slide] | CohortPart) -> int:
     """Core cells of a tile: the slides give many, unless tiles would become very small."""
+    if isinstance(slides, CohortPart):
+        return slides.tile_size
     num_cells = sum(slide.num_cells for slide in slides)
     return min(model.tile_size, max(model.least_tile, -(-num_cells // TILES)))
 

@@ -49,7 +49,8 @@ class TaskModule(LightningModule):
         window = self.trainer.accumulate_grad_batches  # its batches share a step, but no masks
         self.task.at_step(self.trainer.global_step, self.num_steps)
         step = self.trainer.global_step * window + batch_idx % window
-        return self._loss(batch, step + self.global_rank * 2**40)
+        # masks belong to the batch, whichever process takes it
+        return self._loss(batch, step * self.trainer.world_size + self.global_rank)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One batch of validation, with the same masks in every epoch and every process."""

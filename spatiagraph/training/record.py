@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import spatiagraph
 from spatiagraph._config import to_config
+from spatiagraph.data.cohort import CohortPart
+from spatiagraph.data.cohort.layout import SlideEntry
 from spatiagraph.data.content import content_hash
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
@@ -19,6 +21,7 @@ from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.objective import ObjectiveTask
 
 _LENGTH = 16  # digits of a hash
+_DESCRIBED = ("content_hash", "num_cells", "num_genes", "panel_coverage")
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -38,22 +41,34 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
-def run_record(model: SlideModel, slides: Sequence[Slide], **arguments: Any) -> dict[str, Any]:
+def run_record(
+    model: SlideModel, slides: Sequence[Slide] | CohortPart, **arguments: Any
+) -> dict[str, Any]:
     """Version, model, arguments, and coverage and content hash of each slide, as plain values."""
+    if isinstance(slides, CohortPart):
+        described = {entry.slide_id: _stored(entry) for entry in slides.entries}
+    else:
+        described = {slide.slide_id: _described(model, slide) for slide in slides}
     return {
         **model_record(model),
         "num_genes": len(model.panel),
-        "slides": {
-            slide.slide_id: {
-                "content_hash": content_hash(slide),
-                "num_cells": slide.num_cells,
-                "num_genes": slide.num_genes,
-                "panel_coverage": model.panel.align(slide).coverage,
-            }
-            for slide in slides
-        },
+        "slides": described,
         **arguments,
     }
+
+
+def _described(model: SlideModel, slide: Slide) -> dict[str, Any]:
+    return {
+        "content_hash": content_hash(slide),
+        "num_cells": slide.num_cells,
+        "num_genes": slide.num_genes,
+        "panel_coverage": model.panel.align(slide).coverage,
+    }
+
+
+def _stored(entry: SlideEntry) -> dict[str, Any]:
+    """The same of a slide of a cohort, which knew it when it was written."""
+    return {key: getattr(entry, key) for key in _DESCRIBED}
 
 
 def model_record(model: Configurable) -> dict[str, Any]:

@@ -24,11 +24,12 @@ from spatiagraph._files import full_disk_named
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.tasks.base import Task
 from spatiagraph.training.averaging import WarmAverage
-from spatiagraph.training.checkpoints import LAST, CheckpointFiles
+from spatiagraph.training.checkpoints import LAST, CheckpointFiles, newest_checkpoint
 from spatiagraph.training.folder import HISTORY, MODEL, check_folder, claim, release
 from spatiagraph.training.module import TaskModule
 from spatiagraph.training.movement import Movement
 from spatiagraph.training.progress import EpochProgress, History
+from spatiagraph.training.resuming import EpochOfOrder
 from spatiagraph.training.run import NUM_STEPS, Run, run_of
 from spatiagraph.training.stopping import BestWeights
 
@@ -111,9 +112,13 @@ def train(
     max_epochs = run.epochs(-(-len(batches) // run.accumulate_grad_batches), num_steps)
     with _torch_settings_kept(), _quiet(run.progress):
         # the average is validated: weights are kept before it makes room again
-        callbacks = [history, *best, *_averages(run), *_progress(run), *_checkpoints(folder)]
+        callbacks = [history, EpochOfOrder(batches), *best, *_averages(run), *_progress(run)]
+        callbacks += _checkpoints(folder)
         trainer = _trainer(run, max_epochs, folder, record, callbacks)
-        checkpoint = None if folder is None else claim(folder, record)  # all arguments are good
+        checkpoint = None
+        if folder is not None:  # all arguments are good
+            first = trainer.is_global_zero  # the others only look
+            checkpoint = claim(folder, record) if first else newest_checkpoint(folder, record)
         start = time.perf_counter()
         with _kept_in(folder):
             _run(trainer, module, batches, validation, checkpoint)

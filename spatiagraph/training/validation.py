@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatiagraph.data.cohort import Cohort, CohortPart
 from spatiagraph.data.content import content_hash
 from spatiagraph.data.convert import TissueData
+from spatiagraph.data.loader import Prepared, whole_slides
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
+from spatiagraph.training.cohorts import part_for
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""
@@ -29,6 +32,7 @@ class Validation:
         share: Share of the training slides, in blocks of tissue. Cells within reach of a block
             (the hops of the model over the cell graph, the window of an image) are not trained on
             either; levels above the cells still group both, so slides of their own are stricter.
+        cohort: Slides of their own, of a cohort.
 
     Raises:
         ValueError: The share is out of range, or no slide is given.
@@ -36,9 +40,10 @@ class Validation:
 
     slides: tuple[Slide, ...] = ()
     share: float = 0.0
+    cohort: CohortPart | None = None
 
     def __post_init__(self) -> None:
-        if not self.slides and not 0 < self.share < 1:
+        if not self.slides and self.cohort is None and not 0 < self.share < 1:
             raise ValueError(
                 "Expected 'validation' as slides, or as a share of the tissue between 0 and 1, got "
                 f"{self.share}"
@@ -47,22 +52,24 @@ class Validation:
     @property
     def record(self) -> Any:
         """The share, or the content of the slides, as plain values."""
+        if self.cohort is not None:
+            return {entry.slide_id: entry.content_hash for entry in self.cohort.entries}
         return {s.slide_id: content_hash(s) for s in self.slides} or self.share
 
     def split(
         self,
         model: SlideModel,
-        slides: Sequence[Slide],
-        prepared: Sequence[TissueData],
+        slides: Sequence[Slide] | CohortPart,
+        prepared: Prepared,
         seed: int,
         device: torch.device,
-    ) -> tuple[list[TissueData], list[TissueData]]:
+    ) -> tuple[Prepared, Prepared]:
         """Slides to train on and to validate on; their ``core`` marks the cells that count.
 
         Args:
             model: Knows its reach.
             slides: Training slides.
-            prepared: The same, as it prepares them.
+            prepared: The same, as it prepares them; those of a cohort are its tiles.
             seed: Seed of the choice of blocks.
             device: Where frozen parts of the model run.
 
@@ -71,22 +78,39 @@ class Validation:
         """
         if self.slides:
             held_out = [model.prepare(s, device=device, learn=True) for s in self.slides]
-            return list(prepared), held_out
-        sides = [
-            _blocks(data, self.share, model.num_hops, _window_um(model, slide), seed)
-            for slide, data in zip(slides, prepared, strict=True)
-        ]
+            return prepared, held_out
+        if self.cohort is not None:
+            return prepared, part_for(model, self.cohort)
+        if isinstance(slides, CohortPart):
+            return self._parts(model, slides, seed)
+        sides = []
+        for slide, data in zip(slides, whole_slides(prepared, "validation"), strict=True):
+            margin_um = 0.0 if slide.image is None else _window_um(model, slide)
+            masks = _blocks(data, self.share, model.num_hops, margin_um, seed)
+            sides.append([_with_core(data, core) for core in masks])
         return [train for train, _ in sides], [held_out for _, held_out in sides]
+
+    def _parts(
+        self, model: SlideModel, part: CohortPart, seed: int
+    ) -> tuple[CohortPart, CohortPart]:
+        """The same of a cohort, of which one slide at a time is in memory."""
+        sides: list[tuple[Tensor, Tensor]] = []
+        for at, entry in enumerate(part.entries):
+            slide = part.read(at)
+            margin_um = _window_um(model, slide) if entry.has_image else 0.0
+            data = model.recipe(slide)
+            sides.append(_blocks(data, self.share, model.num_hops, margin_um, seed))
+        return part.only([train for train, _ in sides]), part.only([held for _, held in sides])
 
 
 def as_validation(
-    validation: Slide | Sequence[Slide] | float | None, slides: Sequence[Slide]
+    validation: Slide | Sequence[Slide] | CohortPart | float | None, ids: Sequence[str]
 ) -> Validation | None:
     """The validation set that was given.
 
     Args:
-        validation: Slides, or a share of the tissue in blocks.
-        slides: Training slides.
+        validation: Slides, some of a cohort, or a share of the tissue in blocks.
+        ids: Names of the training slides.
 
     Raises:
         ValueError: It is neither, or a slide is in both.
@@ -95,23 +119,29 @@ def as_validation(
         return None
     if isinstance(validation, int | float):
         return Validation(share=validation)
-    own = (validation,) if isinstance(validation, Slide) else tuple(validation)
-    ids = [slide.slide_id for slide in (*own, *slides)]
-    shared = sorted({slide.slide_id for slide in own if ids.count(slide.slide_id) > 1})
-    if not own:
+    if isinstance(validation, Cohort):
+        validation = validation.part()
+    stored = validation if isinstance(validation, CohortPart) else None
+    own: tuple[Slide, ...] = ()
+    if not isinstance(validation, CohortPart):
+        own = (validation,) if isinstance(validation, Slide) else tuple(validation)
+    names = [slide.slide_id for slide in own] if stored is None else stored.slide_ids
+    every = [*names, *ids]
+    shared = sorted({name for name in names if every.count(name) > 1})
+    if not names:
         raise ValueError("Expected slides to validate on, got none: leave 'validation' out")
     if shared:
         raise ValueError(
             f"Expected slides to validate on that differ from each other and from those to train "
             f"on, got {shared} again: give a share such as validation=0.2 for blocks of a slide"
         )
-    return Validation(own)
+    return Validation(own, cohort=stored)
 
 
 def _blocks(
     data: TissueData, share: float, num_hops: int, margin_um: float, seed: int
-) -> tuple[TissueData, TissueData]:
-    """A slide whose core cells are to be trained on, and the same with those held out."""
+) -> tuple[Tensor, Tensor]:
+    """Cells of a slide that are to be trained on, and those that are held out, ``[N]`` bool."""
     num_blocks = GRID[0] * GRID[1]
     pos = data.pos.numpy()
     block = spatial_blocks(pos, num_folds=num_blocks, seed=seed, grid=GRID)
@@ -126,18 +156,19 @@ def _blocks(
             "a smaller share, larger slides, or slides of their own"
         )
     check_no_leak(kept.numpy(), held_out.numpy(), pos=pos, margin_um=margin_um)
-    sides = []
-    for core in (kept, held_out):
-        side = copy.copy(data)
-        side.core = core
-        sides.append(side)
-    return sides[0], sides[1]
+    return kept, held_out
+
+
+def _with_core(data: TissueData, core: Tensor) -> TissueData:
+    side = copy.copy(data)
+    side.core = core
+    return side
 
 
 def _window_um(model: SlideModel, slide: Slide) -> float:
     """Diagonal of the largest window around a cell: windows of nearer cells may share pixels."""
     crop = model.recipe.crop()
-    if crop is None or slide.image is None:
+    if crop is None:
         return 0.0
     return float(np.max(crop.windows_um(slide))) * 2**0.5
 

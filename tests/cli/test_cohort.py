@@ -88,3 +88,55 @@ def test_what_is_no_cohort_is_no_doctor_s_business(run, tmp_path):
     done = run("doctor", tmp_path / "none.zarr")
     assert done.exit_code == 1
     assert "Expected a cohort at" in done.stderr
+
+
+def test_fit_and_embed_take_a_cohort(run, files, tmp_path):
+    store = tmp_path / "c.zarr"
+    line = ("prepare", *files, "--cohort", store, "--genes", 15, "--tile-size", 128)
+    assert run(*line).exit_code == 0
+    line = ("fit", store, "--out", tmp_path / "run", "--epochs", 1, "--channels", 8)
+    done = run(*line)
+    assert done.exit_code == 0, done.output
+    done = run("embed", tmp_path / "run", store)
+    assert done.exit_code == 0, done.output
+    assert "600 cells of 2 slides" in done.stdout
+    trained = sg.models.ContextModel.from_pretrained(tmp_path / "run" / "model")
+    whole = sg.embed(trained, sg.read(files[1]), tile_size=128, progress=False)
+    found = Cohort(store)["s1"].adata.obsm["X_context"]
+    np.testing.assert_array_equal(found, whole.obsm["X_context"])
+    for words, message in (
+        (("embed", tmp_path / "run", store, "--out", "a.h5ad"), "no --out with a cohort"),
+        (("embed", tmp_path / "run", files[0]), "Expected --out, the .h5ad file"),
+        (("embed", tmp_path / "run", store, "--tile-size", 64), "--tile-size 128 of the cohort"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 1
+        assert message in done.stderr
+
+
+def test_shards_of_the_command_line(run, files, tmp_path):
+    slides = [sg.read(path) for path in files]
+    sg.models.ContextModel.for_slides(slides, channels=8).save_pretrained(tmp_path / "model")
+    store = tmp_path / "c.zarr"
+    line = ("prepare", *files, "--cohort", store, "--model", tmp_path / "model", "--shard")
+    done = run(*line, "1/2")
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 slides written; once all shards are, spatiagraph merge" in done.stdout
+    done = run("merge", store)
+    assert done.exit_code == 1
+    assert "run --shard 0/2" in done.stderr
+    assert run(*line, "0/2").exit_code == 0
+    done = run("merge", store)
+    assert "Cohort(2 slides, 600 cells" in done.stdout
+    for shard in ("0/2", "1/2"):
+        done = run("embed", tmp_path / "model", store, "--shard", shard)
+        assert done.exit_code == 0, done.output
+    assert run("merge", store).exit_code == 0
+    assert Cohort(store)["s1"].adata.obsm["X_context"].shape == (300, 8)
+    for words, message in (
+        ((*line, "2/2"), "Expected a shard from 0/2 to 1/2"),
+        (("embed", tmp_path / "model", files[0], "--shard", "0/2", "--out", "a.h5ad"), "a slide"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 1
+        assert message in done.stderr

@@ -31,6 +31,7 @@ REFUSED = {
         ("no states", "{work}/slide.h5ad --transition a:b --out {tmp}/out", ["--states"]),
     ],
     "doctor": [
+        ("no cohort", "{tmp}/folder", ["a cohort", "folder"]),
         ("no cells", "--cells 0", ["--cells"]),
         ("no genes", "--cells 1000 --genes 0", ["--genes"]),
         ("no number", "--cells many", ["--cells"]),
@@ -109,6 +110,11 @@ REFUSED = {
             "{work}/run {work}/slide.h5ad --out {tmp}/a.h5ad --device gpu",
             ["'gpu'", "cpu, cuda"],
         ),
+    ],
+    "merge": [
+        ("no such cohort", "{tmp}/no.zarr", ["no.zarr", "there is nothing"]),
+        ("a folder of another kind", "{tmp}/folder", [".zarr", "'folder'"]),
+        ("a slide", "{work}/slide.h5ad", [".zarr", "'slide.h5ad'"]),
     ],
     "generate": [
         (

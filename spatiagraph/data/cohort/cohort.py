@@ -9,24 +9,29 @@ from typing import Self, overload
 
 from torch import Tensor
 
-import spatiagraph
 from spatiagraph._files import flush_folder
 from spatiagraph._typed import typed
+from spatiagraph.data.cohort.creating import (
+    begun,
+    check_new,
+    checked_tiling,
+    create_cohort,
+    manifest_of,
+    staging_folder,
+)
 from spatiagraph.data.cohort.layout import (
     CELLS,
     SLIDES,
-    VERSION,
-    Manifest,
     SlideEntry,
     SlideFiles,
     cohort_place,
     read_files,
     read_manifest,
-    write_group,
     write_manifest,
 )
 from spatiagraph.data.cohort.lock import only_writer
-from spatiagraph.data.cohort.reading import read_slide, row_and_tile
+from spatiagraph.data.cohort.part import CohortPart
+from spatiagraph.data.cohort.reading import StoredSlide
 from spatiagraph.data.cohort.sources import SlideSource, each_slide
 from spatiagraph.data.cohort.tiles import StoredTiles, TileStore
 from spatiagraph.data.cohort.verifying import damaged_files
@@ -107,29 +112,8 @@ class Cohort(Sequence[Slide]):
             DiskFullError: The disk takes no more; the same call goes on once there is space.
             BusyError: Another process is writing to it.
         """
-        place = cohort_place(path)
-        tiling = _tiling(recipe, tile_size, num_hops)
-        with only_writer(place):
-            if place.exists() and any(place.iterdir()):
-                return cls._same(place, slides, tiling)
-            staging = _staging(place, tiling)
-            entries: list[SlideEntry] = []
-            with _begun(staging):
-                for slide in each_slide(slides):
-                    _check_new(slide, entries)
-                    entries.append(write_slide(staging / SLIDES, slide, tiling, progress=progress))
-                    del slide  # before the next is read
-                if not entries:
-                    raise ValueError("Expected slides to make a cohort of, got none")
-            kept = {entry.folder for entry in entries}
-            for left in (staging / SLIDES).iterdir():  # of a call with other slides
-                if left.is_dir() and left.name not in kept:
-                    shutil.rmtree(left)
-            write_manifest(staging, _manifest(tiling, entries))
-            flush_folder(staging)
-            if place.exists():
-                place.rmdir()
-            os.replace(staging, place)
+        tiling = checked_tiling(recipe, tile_size, num_hops)
+        create_cohort(path, slides, tiling, progress=progress)
         return cls(path)
 
     @typed
@@ -146,7 +130,7 @@ class Cohort(Sequence[Slide]):
         """
         with self._writing() as staging:
             for slide in each_slide(slides):
-                _check_new(slide, self.entries)
+                check_new(slide, self.entries)
                 entry = self._moved_in(staging, slide, progress)
                 self._write([*self.entries, entry])
 
@@ -222,52 +206,46 @@ class Cohort(Sequence[Slide]):
         entry = self.entries[self._at(slide)]
         return TileStore(self.folder(slide), entry.slide_id, entry.source_hash, entry.num_tiles)
 
-    def tiles(
-        self,
-        tile_size: int,
-        num_hops: int,
-        *,
-        slides: Sequence[str | int] | None = None,
-        cores: Sequence[Tensor] | None = None,
-    ) -> StoredTiles:
-        """Tiles of the cohort, as loaders ask for them.
+    def tiles(self, tile_size: int, num_hops: int) -> StoredTiles:
+        """Tiles of all slides, see :meth:`CohortPart.tiles`.
 
         Args:
             tile_size: That of the cohort.
             num_hops: Hops of the model, at most those of the cohort.
-            slides: Some of the slides, by name or number.
-            cores: For each of these the cells that count, ``[N]`` bool by their row in the slide
-                that was given.
 
         Raises:
             ValueError: The cohort holds no tiles of that size, or with so much context.
         """
-        if tile_size != self.tile_size:
+        return self.part().tiles(tile_size, num_hops)
+
+    def part(
+        self, slides: Sequence[str | int] | None = None, *, cores: Sequence[Tensor] | None = None
+    ) -> CohortPart:
+        """Some of the slides, or some of the cells of them, to train or validate on.
+
+        Args:
+            slides: Names or numbers of slides; all of them when not given.
+            cores: For each of these the cells that count, ``[N]`` bool by their row in the slide
+                that was given.
+
+        Raises:
+            ValueError: There is no such slide, or there is not one mask for each.
+        """
+        chosen = list(range(len(self))) if slides is None else [self._at(s) for s in slides]
+        entries = tuple(self.entries[at] for at in chosen)
+        if cores is not None and [len(core) for core in cores] != [e.num_cells for e in entries]:
             raise ValueError(
-                f"Expected tile_size={self.tile_size} of the cohort {str(self.path)!r}, got "
-                f"{tile_size}: leave it out, or create a cohort with tile_size={tile_size}"
+                f"Expected a mask of the cells of each of {len(entries)} slides, got masks of "
+                f"{[len(core) for core in cores]} for {[e.num_cells for e in entries]} cells"
             )
-        if num_hops > self.num_hops:
-            raise ValueError(
-                f"Expected a model of at most {self.num_hops} hops over the cell graph, as the "
-                f"tiles of {str(self.path)!r} hold, got one of {num_hops}: create a cohort with "
-                f"num_hops={num_hops}"
-            )
-        chosen = range(len(self)) if slides is None else [self._at(slide) for slide in slides]
-        counting = None
-        if cores is not None:
-            counting = []
-            for at, core in zip(chosen, cores, strict=True):
-                row, tile = row_and_tile(self.folder(at), self.entries[at])
-                of_row = tile.new_empty(len(row))
-                of_row[row] = tile
-                counting.append((core, of_row))
-        return StoredTiles(
-            [self.store(at) for at in chosen],
+        return CohortPart(
+            self.path,
             self.recipe,
-            num_hops,
-            whole=num_hops == self.num_hops,
-            cores=counting,
+            self.tile_size,
+            self.num_hops,
+            entries,
+            tuple(self.store(at) for at in chosen),
+            None if cores is None else tuple(cores),
         )
 
     def files(self, slide: str | int) -> SlideFiles:
@@ -303,15 +281,15 @@ class Cohort(Sequence[Slide]):
     def __getitem__(self, index: slice) -> list[Slide]: ...
 
     def __getitem__(self, index: int | str | slice) -> Slide | list[Slide]:
-        """A slide as it was given, without its image, read whole.
+        """A slide as it was given, without its image, in memory once something of it is needed.
 
         Raises:
-            ValueError: A file of it is damaged, or there is no such slide.
+            ValueError: There is no such slide, or the list of its files is damaged.
         """
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         at = self._at(index)
-        return read_slide(self.folder(at), self.entries[at], self.files(at))
+        return StoredSlide(self.folder(at), self.entries[at], self.files(at))
 
     def __iter__(self) -> Iterator[Slide]:
         for at in range(len(self)):
@@ -343,43 +321,14 @@ class Cohort(Sequence[Slide]):
     def _tiling(self) -> Tiling:
         return Tiling(self.recipe, self.tile_size, self.num_hops)
 
-    @classmethod
-    def _same(cls, place: Path, slides: Iterable[SlideSource], tiling: Tiling) -> Self:
-        """The cohort that is there, if it is that which is to be made."""
-        try:
-            found = cls(place)
-        except ValueError as err:
-            raise FileExistsError(
-                f"Expected a new folder, {str(place)!r} holds something else: {err}"
-            ) from err
-        if found._manifest.settings != _manifest(tiling, []).settings:
-            raise FileExistsError(
-                f"Expected a new folder, {str(place)!r} is a cohort of another recipe or with "
-                "other tiles: delete it, or write elsewhere"
-            )
-        number = 0
-        for number, slide in enumerate(each_slide(slides), 1):
-            listed = found.entries[number - 1] if number <= len(found) else None
-            if listed is None or listed.source_hash != source_hash(slide):
-                raise FileExistsError(
-                    f"Expected a new folder, {str(place)!r} is a cohort of other slides (at "
-                    f"{slide.slide_id!r}): add them with append, or change one with replace"
-                )
-        if number != len(found):
-            raise FileExistsError(
-                f"Expected a new folder, {str(place)!r} is a cohort of {len(found)} slides, not of "
-                f"these {number}: delete it, or write elsewhere"
-            )
-        return found
-
     @contextmanager
     def _writing(self) -> Iterator[Path]:
         """Staging folder beside the cohort, which nobody else writes to now."""
         place = cohort_place(self.path)
         with only_writer(place):
             self._manifest = read_manifest(self.path)  # others may have written since
-            staging = _staging(place, self._tiling)
-            with _begun(staging):
+            staging = staging_folder(place, self._tiling)
+            with begun(staging):
                 yield staging
             shutil.rmtree(staging)
 
@@ -393,61 +342,6 @@ class Cohort(Sequence[Slide]):
         return entry
 
     def _write(self, entries: list[SlideEntry]) -> None:
-        manifest = _manifest(self._tiling, entries)
+        manifest = manifest_of(self._tiling, entries)
         write_manifest(self.path, manifest)
         self._manifest = manifest
-
-
-def _tiling(recipe: Recipe, tile_size: int, num_hops: int) -> Tiling:
-    if tile_size < 1 or num_hops < 0:
-        raise ValueError(
-            f"Expected 'tile_size' of at least 1 and 'num_hops' of at least 0, got {tile_size} and "
-            f"{num_hops}"
-        )
-    return Tiling(recipe, tile_size, num_hops)
-
-
-def _manifest(tiling: Tiling, entries: list[SlideEntry]) -> Manifest:
-    return Manifest(
-        format=VERSION,
-        spatiagraph=spatiagraph.__version__,
-        recipe=tiling.recipe.to_dict(),
-        tile_size=tiling.tile_size,
-        num_hops=tiling.num_hops,
-        slides=entries,
-    )
-
-
-def _staging(place: Path, tiling: Tiling) -> Path:
-    """Folder beside the cohort where slides become whole; what is of another recipe is removed."""
-    staging = place.with_name(f".{place.stem}.new{place.suffix}")
-    if staging.exists():
-        try:
-            settings = read_manifest(staging).settings
-        except ValueError:
-            settings = {}
-        if settings != _manifest(tiling, []).settings:
-            shutil.rmtree(staging)
-    (staging / SLIDES).mkdir(parents=True, exist_ok=True)
-    write_group(staging / SLIDES, {})
-    write_manifest(staging, _manifest(tiling, []))
-    return staging
-
-
-@contextmanager
-def _begun(staging: Path) -> Iterator[None]:
-    """Keep what was begun for the next call, if it is anything."""
-    try:
-        yield
-    except BaseException:  # also on Ctrl-C
-        if not any((staging / SLIDES).glob("*/*")):
-            shutil.rmtree(staging)
-        raise
-
-
-def _check_new(slide: Slide, entries: Sequence[SlideEntry]) -> None:
-    if any(entry.slide_id == slide.slide_id for entry in entries):
-        raise ValueError(
-            f"Expected a different slide_id for each slide of a cohort, got {slide.slide_id!r} "
-            "again: pass slide_id=… to read(), or change the one that is there with replace"
-        )

@@ -229,9 +229,13 @@ def write_files(folder: Path, found: SlideFiles) -> None:
 
 def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
     """Write the metadata of a Zarr group."""
-    group = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
-    with replaced_file(folder / ROOT) as new:
-        new.write_text(json.dumps(group, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_plain(folder / ROOT, {"attributes": attributes, "zarr_format": 3, "node_type": "group"})
+
+
+def write_plain(path: Path, value: Any) -> None:
+    """Write plain values as JSON, the old file staying until the new one is complete."""
+    with replaced_file(path) as new:
+        new.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def hash_of(value: Any) -> str:

@@ -12,18 +12,19 @@ class BusyError(OSError):
 
 
 @contextmanager
-def only_writer(place: Path) -> Iterator[None]:
+def only_writer(place: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a place.
 
     Args:
         place: A folder, there or not; the lock is a hidden file beside it.
+        wait: Wait until others have written, for what takes a moment only.
 
     Raises:
         BusyError: Another process writes to it now.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     file = place.with_name(f".{place.stem}.lock")
-    descriptor = _locked(file, place)
+    descriptor = _locked(file, place, wait)
     try:
         yield
     finally:
@@ -31,12 +32,12 @@ def only_writer(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(file: Path, place: Path) -> int:
+def _locked(file: Path, place: Path, wait: bool) -> int:
     """Descriptor of the file, locked, and still the file of that name."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor)
+            _lock(descriptor, wait)
         except OSError as err:
             os.close(descriptor)
             raise BusyError(
@@ -48,12 +49,12 @@ def _locked(file: Path, place: Path) -> int:
         os.close(descriptor)  # its owner has removed it in between
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, wait: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import anndata
@@ -18,17 +19,42 @@ from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 
 
-def read_slide(folder: Path, entry: SlideEntry, files: SlideFiles) -> Slide:
-    """A slide of a cohort, without its image.
+class StoredSlide(Slide):
+    """A slide of a cohort as it was given, without its image: read once something of it is needed.
 
     Args:
         folder: Its folder.
         entry: What the manifest says of it.
         files: List of its files.
-
-    Raises:
-        ValueError: A file is missing or damaged; it is named.
     """
+
+    def __init__(self, folder: Path, entry: SlideEntry, files: SlideFiles):
+        self.image = self.transcripts = None
+        self.slide_id, self.donor, self.expression = entry.slide_id, entry.donor, entry.expression
+        self._stored = (folder, entry, files)
+
+    @cached_property
+    def adata(self) -> anndata.AnnData:
+        """Cells, in memory from now on.
+
+        Raises:
+            ValueError: A file is missing or damaged; it is named.
+        """
+        return _cells(*self._stored)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells (or spots), ``N``."""
+        return self._stored[1].num_cells
+
+    @property
+    def num_genes(self) -> int:
+        """Number of measured genes, ``G``."""
+        return self._stored[1].num_genes
+
+
+def _cells(folder: Path, entry: SlideEntry, files: SlideFiles) -> anndata.AnnData:
+    """Cells of a slide in the order in which they were given, once its files are known as whole."""
     for path in damaged_files(folder, files, lambda name: not is_of_tiles(name)):
         raise ValueError(
             f"Expected {str(path)!r} as it was written, found it missing or damaged: restore it, "
@@ -57,13 +83,7 @@ def read_slide(folder: Path, entry: SlideEntry, files: SlideFiles) -> Slide:
     if not files.results:
         for slot in (keys.DISTANCES, keys.CONNECTIVITIES):
             del adata.obsp[slot]
-    return Slide(
-        adata,
-        slide_id=entry.slide_id,
-        donor=entry.donor,
-        expression=entry.expression,
-        check=False,
-    )
+    return adata
 
 
 def row_and_tile(folder: Path, entry: SlideEntry) -> tuple[Tensor, Tensor]:

@@ -22,9 +22,15 @@ from spatiagraph.data.loader.pairs import (
     read_crops,
 )
 from spatiagraph.data.loader.region_sampler import RegionSampler
-from spatiagraph.data.loader.sampling import EpochSampler
+from spatiagraph.data.loader.sampling import EpochSampler, epoch_order
 from spatiagraph.data.loader.strata import StrataLoader, StrataSampler
-from spatiagraph.data.loader.tiles import TileDataset, TileLoader, TileSource
+from spatiagraph.data.loader.tiles import (
+    Prepared,
+    TileDataset,
+    TileLoader,
+    TileSource,
+    whole_slides,
+)
 
 __all__ = [
     "EpochSampler",
@@ -35,6 +41,7 @@ __all__ = [
     "PairBatch",
     "PairLoader",
     "PairSource",
+    "Prepared",
     "RegionDataset",
     "RegionSampler",
     "StrataLoader",
@@ -44,11 +51,13 @@ __all__ = [
     "TileSource",
     "class_weights",
     "cut_tile",
+    "epoch_order",
     "fill_tile",
     "in_hilbert_order",
     "inside_image",
     "pairs_of_cells",
     "read_crops",
     "rows_of",
+    "whole_slides",
     "whole_tile",
 ]

@@ -1,6 +1,6 @@
 """Orders of mini-batches that depend on seed and epoch alone, so that runs can resume."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -52,10 +52,8 @@ class SeededSampler(Sampler[Item]):
     def __iter__(self) -> Iterator[Item]:
         if _num_processes() == 1:
             yield from self.items()
-            return
-        items = list(self.items())
-        for i in range(distributed.get_rank(), len(self) * _num_processes(), _num_processes()):
-            yield items[i % len(items)]
+        else:
+            yield from of_process(list(self.items()), distributed.get_rank(), _num_processes())
 
     def items(self) -> Iterator[Item]:
         """Items of the epoch, of all processes together."""
@@ -67,7 +65,7 @@ class SeededSampler(Sampler[Item]):
         To be made at the first item: a resumed trainer sets the epoch after it made the
         iterator.
         """
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return _generator(self.seed, self.epoch)
 
 
 class EpochSampler(SeededSampler[int]):
@@ -83,7 +81,56 @@ class EpochSampler(SeededSampler[int]):
         self.num_items = num_items
 
     def items(self) -> Iterator[int]:
-        yield from torch.randperm(self.num_items, generator=self.generator()).tolist()
+        yield from epoch_order(self.num_items, self.seed, self.epoch)
+
+
+def epoch_order(
+    num_items: int, seed: int, epoch: int, *, rank: int = 0, world_size: int = 1
+) -> list[int]:
+    """Items of an epoch in their order, those of one of the processes that train together.
+
+    Batch ``b`` of rank ``r`` is number ``b * world_size + r`` of the order of all, so a step of two
+    processes sees what a step of one process sees that makes steps of two batches.
+
+    Args:
+        num_items: Number of items, such as the tiles of a cohort.
+        seed: Seed of all epochs.
+        epoch: Number of the epoch.
+        rank: Number of the process.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: There is no such process.
+
+    Examples:
+        >>> epoch_order(5, seed=0, epoch=1)
+        [0, 4, 2, 3, 1]
+        >>> [epoch_order(5, 0, 1, rank=rank, world_size=2) for rank in range(2)]
+        [[0, 2, 1], [4, 3, 0]]
+    """
+    order = torch.randperm(num_items, generator=_generator(seed, epoch)).tolist()
+    return of_process(order, rank, world_size)
+
+
+def of_process(items: Sequence[Item], rank: int, world_size: int) -> list[Item]:
+    """Every ``world_size``-th item; the last may be of the beginning, so that all have as many.
+
+    Args:
+        items: Items of all processes, in order.
+        rank: Number of the process.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: There is no such process.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"Expected a rank from 0 to {world_size - 1}, got {rank}")
+    each = -(-len(items) // world_size)
+    return [items[i % len(items)] for i in range(rank, each * world_size, world_size)]
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 
 def _num_processes() -> int:

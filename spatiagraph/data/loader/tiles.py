@@ -1,7 +1,7 @@
 """Tiles of neighbouring cells with the context they need."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -34,6 +34,28 @@ class TileSource(Protocol):
         Raises:
             ValueError: If there are none of that size, or with that much context.
         """
+
+
+Prepared: TypeAlias = "Sequence[TissueData] | TileSource"
+"""Slides as models learn from them: whole in memory, or as tiles of their own."""
+
+
+def whole_slides(slides: Prepared, reader: str) -> Sequence[TissueData]:
+    """Slides in memory.
+
+    Args:
+        slides: Slides, or what holds their tiles.
+        reader: Name of what needs them whole.
+
+    Raises:
+        ValueError: They are tiles.
+    """
+    if isinstance(slides, TileSource):
+        raise ValueError(
+            f"Expected whole slides, from which {reader} makes batches of its own, got a cohort, "
+            "which holds tiles: pass slides, such as those of list(cohort)"
+        )
+    return slides
 
 
 class TileDataset(Dataset[TissueData]):
@@ -75,7 +97,7 @@ class TileLoader(DataLoader[TissueData]):
 
     Args:
         slides: Whole slides, as :func:`~spatiagraph.data.to_data` makes them; or what holds their
-            tiles, such as :class:`~spatiagraph.data.cohort.StoredSlides`.
+            tiles, such as :class:`~spatiagraph.data.Cohort`.
         tile_size: Core cells of a tile, at most.
         num_hops: Hops of the model over the cell graph.
         shuffle: New order in every epoch; in order of the slides otherwise.
@@ -91,7 +113,7 @@ class TileLoader(DataLoader[TissueData]):
 
     def __init__(
         self,
-        slides: Sequence[TissueData] | TileSource,
+        slides: Prepared,
         tile_size: int = 4096,
         num_hops: int = 1,
         *,

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.convert.counts import as_scipy
-from spatiagraph.data.loader import NeighborPairLoader, TileLoader
+from spatiagraph.data.loader import NeighborPairLoader, Prepared, TileLoader, whole_slides
 from spatiagraph.data.loader.neighbor_pairs import Negatives
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
@@ -193,7 +193,7 @@ class SpatialFormer(SlideModel):
 
     def batches(
         self,
-        slides: Sequence[TissueData],
+        slides: Prepared,
         tile_size: int | None = None,
         *,
         shuffle: bool = False,
@@ -204,6 +204,7 @@ class SpatialFormer(SlideModel):
 
         An epoch has two pairs for each cell, one of neighbours; ``tile_size`` counts pairs.
         """
+        slides = whole_slides(slides, type(self).__name__)
         size = self.tile_size if tile_size is None else tile_size
         if not all("colocalized" in data for data in slides):
             return TileLoader(slides, min(size, _AT_ONCE), 0, num_workers=num_workers)

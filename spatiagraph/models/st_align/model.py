@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from spatiagraph.data.agreement import one_channel_number, one_expression
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.convert.counts import as_scipy
-from spatiagraph.data.loader import StrataLoader
+from spatiagraph.data.loader import Prepared, StrataLoader, whole_slides
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel, cell_graph, sample_of_cells
@@ -200,7 +200,7 @@ class STAlign(SlideModel):
 
     def batches(
         self,
-        slides: Sequence[TissueData],
+        slides: Prepared,
         tile_size: int | None = None,
         *,
         shuffle: bool = False,
@@ -208,6 +208,7 @@ class STAlign(SlideModel):
         num_workers: int = 0,
     ) -> DataLoader[TissueData]:
         """Mini-batches as of any model; of slides with clusters, some of each from all over."""
+        slides = whole_slides(slides, type(self).__name__)
         options: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "num_workers": num_workers}
         if not all("cluster" in data for data in slides):
             return super().batches(slides, tile_size, **options)

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from spatiagraph._config import to_config
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.feature_cache import cache_key
+from spatiagraph.data.loader import Prepared, whole_slides
 from spatiagraph.data.recipe import CELL, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel, SlideNotes, gene_mask
@@ -151,13 +152,14 @@ class SToFM(SlideModel):
 
     def batches(
         self,
-        slides: Sequence[TissueData],
+        slides: Prepared,
         tile_size: int | None = None,
         *,
         shuffle: bool = False,
         seed: int = 0,
         num_workers: int = 0,
     ) -> DataLoader[TissueData]:
+        slides = whole_slides(slides, type(self).__name__)
         size = self.tile_size if tile_size is None else tile_size
         return SubSliceLoader(
             slides, self.slices, size, shuffle=shuffle, seed=seed, num_workers=num_workers
