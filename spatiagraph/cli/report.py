@@ -9,7 +9,10 @@ from spatiagraph.cli.options import Labels, Unlabelled, seed_option
 
 
 def report(
-    slide: Annotated[Path, typer.Argument(help="File that `spatiagraph embed` wrote.")],
+    slide: Annotated[
+        Path,
+        typer.Argument(help="File that `spatiagraph embed` wrote, or an embedded cohort.zarr."),
+    ],
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run that trained the model.")
     ] = None,
@@ -25,10 +28,16 @@ def report(
 
     Domains over the image, a map of the cells to move about in, scores
     beside baselines where there are labels, niches that are alike, how training went, the genes
-    that were measured.
+    that were measured. Of a cohort, maps of all slides, their domains and what each measures.
     """
     from spatiagraph.cli.early import check_run_folder, check_slide_file
+    from spatiagraph.data.cohort.layout import is_cohort
 
+    if is_cohort(slide):
+        if run is not None or labels is not None or unlabelled:
+            raise ValueError("Expected --domains, --seed and --out with a cohort, got others")
+        write_cohort(slide, 7 if domains is None else domains, out, seed)
+        return
     check_slide_file(slide, {"--labels": labels})
     if run is not None:
         check_run_folder(run)
@@ -52,3 +61,20 @@ def report(
     if done.scores is not None:
         print_table(done.scores)
     say(f"report written to {done.path}")
+
+
+def write_cohort(path: Path, num_domains: int, out: Path, seed: int) -> None:
+    """Write the page of a cohort.
+
+    Args:
+        path: The cohort.
+        num_domains: Number of domains.
+        out: The file.
+        seed: Seed of the clustering.
+    """
+    from spatiagraph.cli.console import check_output_file, say
+    from spatiagraph.data.cohort import Cohort
+    from spatiagraph.report import report_cohort
+
+    check_output_file(out, ".html")
+    say(f"report written to {report_cohort(Cohort(path), out, num_domains=num_domains, seed=seed)}")

@@ -1,4 +1,5 @@
 from . import attending as attending
+from . import cohort_domains as cohort_domains
 from . import domains as domains
 from . import donors as donors
 from . import embedded as embedded

@@ -22,6 +22,9 @@ from . import (
 from . import (
     maps as maps,
 )
+from . import (
+    raster as raster,
+)
 from .colors import PALETTE as PALETTE
 from .colors import category_colors as category_colors
 from .curves import (
@@ -53,3 +56,5 @@ from .groups import (
 )
 from .levels import hierarchy as hierarchy
 from .maps import spatial as spatial
+from .raster import raster_map as raster_map
+from .raster import rasterize as rasterize

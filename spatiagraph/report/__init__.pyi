@@ -1,4 +1,7 @@
 from . import (
+    cohort_report as cohort_report,
+)
+from . import (
     compose as compose,
 )
 from . import (
@@ -32,6 +35,7 @@ from . import slide_report as slide_report
 from . import (
     style as style,
 )
+from .cohort_report import report_cohort as report_cohort
 from .compose import slide_page as slide_page
 from .generation import Generation as Generation
 from .generation import as_generations as as_generations

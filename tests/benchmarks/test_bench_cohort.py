@@ -53,6 +53,15 @@ def embed():
     sg.embed(model(), sg.Cohort(store), progress=False)
 
 
+def index():
+    cohort = sg.Cohort(store)
+    sg.NicheIndex.from_slides(cohort, "X_context_niche").save(Path(case["folder"]) / "index")
+
+
+def report():
+    sg.report.report_cohort(sg.Cohort(store), Path(case["folder"]) / "report.html")
+
+
 def crops():
     slide = sg.make_tissue(cells, num_genes=30, image="he", seed=0)
     recipe = sg.data.Recipe(
@@ -115,7 +124,7 @@ def size_of(path: Path) -> int:
 
 
 def test_a_cohort_from_counts_to_embeddings(folder, capsys):
-    for step in ("create", "epoch", "embed"):
+    for step in ("create", "epoch", "embed", "index", "report"):
         found = measured(STEP, step=step, cells=CELLS, folder=str(folder))
         with capsys.disabled():
             print(f"\n{CELLS:,} cells, {step}: {found['seconds']:.0f} s, {found['peak_gb']:.2f} GB")

@@ -104,7 +104,14 @@ def test_fit_and_embed_take_a_cohort(run, files, tmp_path):
     whole = sg.embed(trained, sg.read(files[1]), tile_size=128, progress=False)
     found = Cohort(store)["s1"].adata.obsm["X_context"]
     np.testing.assert_array_equal(found, whole.obsm["X_context"])
+    done = run("search", store, "--cell", Cohort(store)["s0"].adata.obs_names[3], "--slide", "s0")
+    assert done.exit_code == 0, done.output
+    assert "Most like" in done.stdout
+    done = run("report", store, "--domains", 3, "--out", tmp_path / "r.html")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "r.html").read_text().count("<img") == 2
     for words, message in (
+        (("report", store, "--labels", "niche", "--out", tmp_path / "r.html"), "got others"),
         (("embed", tmp_path / "run", store, "--out", "a.h5ad"), "no --out with a cohort"),
         (("embed", tmp_path / "run", files[0]), "Expected --out, the .h5ad file"),
         (("embed", tmp_path / "run", store, "--tile-size", 64), "--tile-size 128 of the cohort"),
