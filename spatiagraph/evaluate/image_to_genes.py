@@ -17,6 +17,7 @@ from spatiagraph.evaluate.genes import standardized_variance
 from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds
 from spatiagraph.evaluate.prediction import depth_terms, mean_and_std, prediction_scores
 
+Strength: TypeAlias = Literal["groups", "hest"]
 GeneSet: TypeAlias = Literal["var250", "mean250", "hvg50", "all"]
 
 TRAIN_MEAN = "train_mean"
@@ -68,6 +69,7 @@ def score_image_to_genes(
     genes: GeneSet | ArrayLike = "var250",
     target: float | None = 1e6,
     num_components: int | None = None,
+    strength: Strength = "groups",
     expression: Expression = "counts",
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -76,7 +78,8 @@ def score_image_to_genes(
     The protocol of `"HEST-1k" <https://arxiv.org/abs/2406.16192>`_ with ridge regression: features
     are standardised over training cells, reduced to ``num_components`` principal components of
     them on request, and regressed on the logarithm of expression. One strength of 15 between 1 and
-    1e7 serves all genes: the one of least error when each group of training cells is left out.
+    1e7 serves all genes: the one of least error when each group of training cells is left out; or,
+    on request, the :math:`100 / (F G)` of HEST, for :math:`F` features and :math:`G` genes.
 
     A spot's total count follows from how many cells it holds, so images do predict it, and every
     gene follows it. ``pearson_given_depth`` is what is left when measured and predicted values
@@ -97,6 +100,7 @@ def score_image_to_genes(
         target: Depth that cells are brought to, 1e6 for counts per million; ``None`` for the
             median of all cells.
         num_components: Principal components to keep of wider features; 256 in HEST.
+        strength: Of the ridge: ``"groups"``, chosen on groups left out, or ``"hest"``.
         expression: Which of the two ``counts`` holds.
         progress: Show a bar.
 
@@ -106,8 +110,11 @@ def score_image_to_genes(
         ``num_genes``, ``num_cells``, ``num_folds``.
 
     Raises:
-        ValueError: Shapes do not fit, names clash, or there are too few folds or groups.
+        ValueError: Shapes do not fit, names clash, the strength is unknown, or there are too few
+            folds or groups.
     """
+    if strength not in get_args(Strength):
+        raise ValueError(f"Expected 'strength' in {get_args(Strength)}, got {strength!r}")
     x = as_expression(counts)
     arrays = as_embeddings(features, x.shape[0]) if features else {}
     if taken := sorted({*arrays} & {TRAIN_MEAN, DEPTH_ORACLE}):
@@ -117,7 +124,8 @@ def score_image_to_genes(
     if group.shape != fold.shape:
         raise ValueError(f"Expected a group for each of {len(fold)} cells, got {group.shape}")
     numbers = np.unique(fold[fold >= 0])
-    _check_groups(fold, group, numbers)
+    if strength == "groups":
+        _check_groups(fold, group, numbers)
     depth = depth_terms(x)
     inputs: dict[str, NDArray | None] = {**arrays, TRAIN_MEAN: None, DEPTH_ORACLE: depth}
     log = log_normalize(x, target, expression=expression)
@@ -136,7 +144,11 @@ def score_image_to_genes(
                     guess = np.broadcast_to(y.mean(axis=0), truth.shape)
                 else:
                     a, b = _prepare(z[train], z[test], num_components)
-                    guess = grouped_ridge(a, y, group[train], b)
+                    guess = (
+                        grouped_ridge(a, y, group[train], b)
+                        if strength == "groups"
+                        else hest_ridge(a, y, b)
+                    )
                 runs[name].append(prediction_scores(truth, guess, depth[test]))
                 bar.update()
     sizes = {"num_genes": num_genes, "num_cells": int((fold >= 0).sum()), "num_folds": len(numbers)}
@@ -168,6 +180,23 @@ def grouped_ridge(
         error += [((guess - y[~inside]) ** 2).sum() for guess in paths]
     best = int(error.argmin())
     return _ridge_path(features, y, test_features, _ALPHAS[best : best + 1])[0]
+
+
+def hest_ridge(
+    features: NDArray[np.floating], y: NDArray[np.floating], test_features: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Ridge of the strength that HEST-Bench sets, 100 over features times genes, and an intercept.
+
+    Args:
+        features: Of the training cells, ``[n, F]``; standardised here.
+        y: What to predict, ``[n, G]``.
+        test_features: ``[m, F]``.
+
+    Returns:
+        Predictions for the test cells, ``[m, G]``.
+    """
+    alpha = 100.0 / (features.shape[1] * y.shape[1])
+    return _ridge_path(features, y, test_features, np.array([alpha]))[0]
 
 
 def _ridge_path(

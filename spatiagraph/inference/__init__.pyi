@@ -10,6 +10,7 @@ from . import generating as generating
 from . import imputing as imputing
 from . import neighbor_scores as neighbor_scores
 from . import preview as preview
+from . import projecting as projecting
 from . import querying as querying
 from . import searching as searching
 from . import transition_scores as transition_scores
@@ -30,6 +31,7 @@ from .generating import generate as generate
 from .imputing import impute as impute
 from .neighbor_scores import score_neighbors as score_neighbors
 from .preview import preview_transitions as preview_transitions
+from .projecting import project_modalities as project_modalities
 from .querying import embed_query as embed_query
 from .searching import QuerySlide as QuerySlide
 from .searching import SlideSearch as SlideSearch

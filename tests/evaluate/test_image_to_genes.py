@@ -177,3 +177,22 @@ def test_histology_predicts_genes_as_published(real_data):
         got = table.loc["color_texture", "pearson_given_depth"]
         assert got == pytest.approx(given_depth, abs=0.01)
         assert table.loc["depth_oracle", "pearson_mean"] == pytest.approx(oracle, abs=3e-3)
+
+
+def test_the_strength_of_hest_is_a_hundred_over_features_and_genes():
+    """Beside scikit-learn, on standardised features and principal components of them."""
+    z, counts, fold = tissue()
+    rng = np.random.default_rng(0)
+    wide = np.c_[z, rng.normal(size=(len(z), 7))]
+    table = score_image_to_genes({"z": wide}, counts, fold % 2, genes="all", strength="hest")
+    log = log_normalize(counts, 1e6).toarray()
+    scores = []
+    for number in (0, 1):
+        train, test = fold % 2 != number, fold % 2 == number
+        scaler = StandardScaler().fit(wide[train])
+        ridge = Ridge(alpha=100 / (12 * 30)).fit(scaler.transform(wide[train]), log[train])
+        scores.append(gene_pearson(log[test], ridge.predict(scaler.transform(wide[test]))).mean())
+    assert table.loc["z", "pearson_mean"] == pytest.approx(np.mean(scores), abs=1e-9)
+    assert table.loc["train_mean", "num_folds"] == 2  # needs no third group
+    with pytest.raises(ValueError, match="'strength' in"):
+        score_image_to_genes({"z": z}, counts, fold, strength="strong")
