@@ -210,12 +210,14 @@ class _Builder:
         )
 
     def _check_range(self, name: str, value: Any, at: str) -> None:
-        """What the names of our arguments say: no size is negative, no length is zero."""
+        """Refuse values by the names of our arguments: negative sizes, lengths of zero."""
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if name.endswith(("_um", "_px")) and number <= 0:
                 raise self._error("Expected a length above 0", at, number)
+            if name in ("channels", "heads", "max_len") and number <= 0:
+                raise self._error("Expected a size above 0", at, number)
             if name.endswith("dropout") and not 0 <= number <= 1:
                 raise self._error("Expected a share between 0 and 1", at, number)
             if isinstance(number, int) and number < 0:

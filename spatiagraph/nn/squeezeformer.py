@@ -205,7 +205,7 @@ class BiasedAttention(Configurable):
         scale: AttentionScale = "head_dim",
     ):
         super().__init__()
-        if channels % heads:
+        if min(channels, heads) < 1 or channels % heads:
             raise ValueError(f"Expected 'heads' to divide {channels} channels, got {heads}")
         self.heads, self.dropout = heads, dropout
         self.scale = (channels if scale == "model_dim" else channels // heads) ** -0.5

@@ -48,7 +48,7 @@ class GraphTransformerLayer(Configurable):
         init_scale: float = 1.0,
     ):
         super().__init__()
-        if channels % heads:
+        if min(channels, heads) < 1 or channels % heads:
             raise ValueError(f"Expected 'heads' to divide {channels} channels, got {heads}")
         hidden = int(channels * mlp_ratio)
         self.channels = channels

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 
 import spatiagraph
 from spatiagraph.data import make_tissue, write
+from spatiagraph.inference.preview import preview_transitions
 
 
 def test_version_is_the_package_s(run):
@@ -109,9 +110,9 @@ def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
 
 def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path):
     out = tmp_path / "demo"
-    done = run("demo", "--cells", 300, "--epochs", 2, "--out", out)
+    done = run("demo", "--cells", 1000, "--epochs", 2, "--out", out)
     assert done.exit_code == 0, done.output
-    for name in ("spatiagraph", "pca30", "pca30_nbr15"):
+    for name in ("spatiagraph", "pca30", "pca30_nbr15", "random_target"):
         assert name in done.stdout
     for file in ("report.html", "embeddings.h5ad", "index/index.faiss", "run/model/config.json"):
         assert (out / file).is_file()
@@ -120,16 +121,10 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
     for number, phase in enumerate(("train a small", "embed", "find domains", "generate"), start=1):
         assert f"[{number}/4] {phase}" in done.stdout
     assert "report: 100%" in done.stderr
-
-
-def test_demo_shows_cells_in_another_state(run, tmp_path):
-    done = run("demo", "--cells", 1000, "--epochs", 1, "--out", tmp_path)
-    assert done.exit_code == 0, done.output
-    assert "random_target" in done.stdout
-    # the report was there before the last phase began
+    # the report was there before the last phase began, and has its images afterwards
     assert done.stdout.index("report.html") < done.stdout.index("[4/4] generate")
-    assert (tmp_path / "generator" / "model" / "model.safetensors").is_file()
-    assert "Generation: larger nuclei" in (tmp_path / "report.html").read_text()
+    assert (out / "generator" / "model" / "model.safetensors").is_file()
+    assert "Generation: larger nuclei" in (out / "report.html").read_text()
 
 
 def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tmp_path):
@@ -144,16 +139,21 @@ def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tm
     assert sizes.index.tolist() == ["state1", "state2", "state3", "state4"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [({}, "there is no image"), ({"image": "dapi"}, "1,000 cells, this is 300")],
-)
-def test_demo_says_why_it_shows_no_other_states(run, tmp_path, arguments, reason):
-    pytest.importorskip("spatialdata")
-    write(make_tissue(300, num_genes=40, seed=0, **arguments), tmp_path / "slide.zarr")
-    done = run("demo", tmp_path / "slide.zarr", "--epochs", 1, "--out", tmp_path / "demo")
+def test_demo_without_labels_and_image_prints_no_score_and_why_there_are_no_other_states(
+    run, tmp_path
+):
+    slide = run.tissue(tmp_path / "a.h5ad")
+    done = run("demo", slide, "--epochs", 1, "--out", tmp_path / "demo")
     assert done.exit_code == 0, done.output
-    assert reason in done.stdout
+    assert "there is no image" in done.stdout
+    assert "ARI" not in done.stdout
+    assert (tmp_path / "demo" / "report.html").is_file()
+
+
+def test_states_of_few_cells_are_not_learned():
+    slide = make_tissue(300, num_genes=40, seed=0, image="dapi")
+    with pytest.raises(ValueError, match="they need 1,000 cells, this is 300"):
+        preview_transitions(slide)
 
 
 def test_demo_ends_with_the_report_when_nothing_is_to_be_generated(run, tmp_path):
@@ -177,14 +177,6 @@ def test_threads_of_commands_sleep_while_they_wait():
         environment = kept if given == "PASSIVE" else {**kept, "OMP_WAIT_POLICY": given}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
         assert done.stdout.decode().splitlines()[-1] == given, done.stderr
-
-
-def test_demo_on_a_slide_without_labels_prints_no_score(run, tmp_path):
-    slide = run.tissue(tmp_path / "a.h5ad")
-    done = run("demo", slide, "--epochs", 1, "--out", tmp_path / "demo")
-    assert done.exit_code == 0, done.output
-    assert "ARI" not in done.stdout
-    assert (tmp_path / "demo" / "report.html").is_file()
 
 
 def test_doctor_tests_the_kernels_and_says_how_to_get_what_is_missing(run):

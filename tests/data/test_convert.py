@@ -273,6 +273,8 @@ def test_recipes_of_flags_open_as_rules():
         (lambda: {"levels": (KNN(8),)}, "'levels' of LevelRule rules, got KNN"),
         (lambda: {"levels": (Grid(0),)}, "'size_um' of Grid as a number above 0, got 0"),
         (lambda: {"graph": KNN(2.5)}, "'k' of KNN as a whole number above 0, got 2.5"),
+        (lambda: {"graph": KNN(10**9)}, "'k' of KNN of at most 100,000, got 1,000,000,000"),
+        (lambda: {"levels": (Neighborhoods(10**9),)}, "'k' of Neighborhoods of at most 100,000"),
         (lambda: {"levels": (Grid(), Grid(9.0, "niche"))}, "different names, got niche, niche"),
         (lambda: {"levels": (Grid(), Parts(), Parts())}, "a 'name' for level 3"),
         (lambda: {"graph": InGroups()}, "do not overlap"),

@@ -1,5 +1,7 @@
 """SpatialFormer: sizes, tokens, embeddings, saving, and that it learns what can be learned."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,6 +171,27 @@ def test_saved_models_are_as_they_were(slide, model, tmp_path):
     config.write_text(config.read_text().replace(f'"{slide.symbols[0]}"', '"OTHER"'))
     with pytest.raises(ValueError, match="was changed"):
         SlideModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("max_len", 0, r"a size above 0 as 'model\.args\.max_len' of .*config\.json', got 0"),
+        ("max_len", 12, r"'max_len' of 13 tokens or more, got 12"),
+        ("channels", 0, r"a size above 0 as 'model\.args\.channels' of .*config\.json', got 0"),
+        ("heads", 0, r"a size above 0 as 'model\.args\.heads'"),
+    ],
+)
+def test_sizes_that_only_a_slide_would_refuse_are_refused_when_a_model_is_opened(
+    model, tmp_path, argument, value, message
+):
+    file = model.save_pretrained(tmp_path) / "config.json"
+    config = json.loads(file.read_text())
+    del config["hash"]
+    config["model"]["args"][argument] = value
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"^Expected {message}"):
+        SlideModel.from_pretrained(tmp_path)
 
 
 def test_metadata_are_tokens_of_the_model_or_of_each_cell(slide, model):

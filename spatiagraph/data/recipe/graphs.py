@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch_geometric import EdgeIndex
 
-from spatiagraph.data.recipe.rule import Members, Rule, at_least, positive
+from spatiagraph.data.recipe.rule import MOST_NEIGHBORS, Members, Rule, at_least, positive
 from spatiagraph.graph.build import delaunay_graph, group_graph, knn_graph, radius_graph
 
 
@@ -31,7 +31,7 @@ class KNN(GraphRule):
     k: int = 8
 
     def __post_init__(self) -> None:
-        positive(self, "k", integer=True)
+        positive(self, "k", integer=True, most=MOST_NEIGHBORS)
 
     def __call__(self, members: Members) -> EdgeIndex:
         at_least(self, self.k + 1, members)

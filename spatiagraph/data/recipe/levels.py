@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spatiagraph.data.recipe.rule import Members, Rule, at_least, obs_column, positive
+from spatiagraph.data.recipe.rule import (
+    MOST_NEIGHBORS,
+    Members,
+    Rule,
+    at_least,
+    obs_column,
+    positive,
+)
 from spatiagraph.graph.hierarchy import grid_niches, kd_parts, label_niches, neighborhood_niches
 
 
@@ -53,7 +60,7 @@ class Neighborhoods(LevelRule):
     overlaps = True
 
     def __post_init__(self) -> None:
-        positive(self, "k", integer=True)
+        positive(self, "k", integer=True, most=MOST_NEIGHBORS)
         if self.max_ratio is not None:
             positive(self, "max_ratio")
 

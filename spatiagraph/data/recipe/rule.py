@@ -1,5 +1,6 @@
 """Rules: the small exchangeable objects a recipe is made of."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ class Groups(NamedTuple):
     own: Tensor
     members: EdgeIndex
     pos: Tensor
+
+
+MOST_NEIGHBORS = 100_000
+"""Largest number of neighbours of a cell: more is no neighbourhood, and its edges fit nowhere."""
 
 
 class Members(NamedTuple):
@@ -70,13 +75,14 @@ class Rule:
         return asdict(self)
 
 
-def positive(rule: Rule, *names: str, integer: bool = False) -> None:
+def positive(rule: Rule, *names: str, integer: bool = False, most: float = math.inf) -> None:
     """Refuse arguments of a rule that are not positive numbers.
 
     Args:
         rule: The rule.
         *names: Its attributes to look at.
         integer: Whether they are counts.
+        most: Largest value that can be meant.
 
     Raises:
         ValueError: Naming the rule and the argument.
@@ -84,10 +90,14 @@ def positive(rule: Rule, *names: str, integer: bool = False) -> None:
     for name in names:
         value = getattr(rule, name)
         numeric = isinstance(value, int if integer else int | float) and not isinstance(value, bool)
-        if not (numeric and 0 < value < float("inf")):
+        if not (numeric and 0 < value < math.inf):
             kind = "a whole number" if integer else "a number"
             raise ValueError(
                 f"Expected {name!r} of {type(rule).__name__} as {kind} above 0, got {value!r}"
+            )
+        if value > most:
+            raise ValueError(
+                f"Expected {name!r} of {type(rule).__name__} of at most {most:,}, got {value:,}"
             )
 
 

@@ -56,7 +56,8 @@ class SpatialFormer(SlideModel):
             :class:`~spatiagraph.data.loader.PairSource`.
 
     Raises:
-        ValueError: If the recipe has no vocabulary or no tokens, or metadata are no tokens of it.
+        ValueError: If the recipe has no vocabulary or no tokens, metadata are no tokens of it, or
+            ``max_len`` has no room for two cells.
     """
 
     name = "spatialformer"
@@ -88,6 +89,9 @@ class SpatialFormer(SlideModel):
                 "Expected a recipe of a GeneVocabulary with ranked tokens and no levels: "
                 "spatialformer_recipe makes one"
             )
+        least = 2 * len(FIELDS) + 5  # metadata and marks of a pair, and a gene of each cell
+        if max_len < least:
+            raise ValueError(f"Expected 'max_len' of {least} tokens or more, got {max_len}")
         self.recipe, self.vocabulary = recipe, vocabulary
         self.max_len, self.negatives, self.columns = max_len, negatives, dict(columns or {})
         given = {"condition": "Healthy", "tissue": "Lung", "species": "Human", "assay": "Xenium"}
