@@ -230,12 +230,7 @@ def raw():
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
-def test_a_file_is_filtered_and_sorted_in_parts_as_it_is_as_a_whole(
-    raw, tmp_path, suffix, monkeypatch
-):
-    from spatiagraph.data.colocalization import sorted_file
-
-    monkeypatch.setattr(sorted_file, "_BATCH", 100)
+def test_a_file_is_filtered_and_sorted_in_parts_as_it_is_as_a_whole(raw, tmp_path, suffix):
     path, out = tmp_path / f"raw{suffix}", tmp_path / "sorted.parquet"
     theirs = raw.rename(columns={"x_um": "x_location", "y_um": "y_location",
                                  "gene": "feature_name"})  # fmt: skip
@@ -244,7 +239,7 @@ def test_a_file_is_filtered_and_sorted_in_parts_as_it_is_as_a_whole(
         theirs.to_parquet(path)
     else:
         theirs.to_csv(path, index=False)
-    removed = sort_molecules(path, out, bucket_size=300)
+    removed = sort_molecules(path, out, bucket_size=300, batch_size=100)
     kept, expected = filter_transcripts(raw)
     pd.testing.assert_frame_equal(removed, expected)
     assert (expected["molecules"] > 0).all()

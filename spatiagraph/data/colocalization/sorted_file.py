@@ -43,6 +43,7 @@ def sort_molecules(
     min_genes: int = 10,
     control_prefixes: Sequence[str] = CONTROL_PREFIXES,
     bucket_size: int = _BUCKET,
+    batch_size: int = _BATCH,
 ) -> pd.DataFrame:
     """Filter a molecule table and write it sorted by cell, without ever holding it.
 
@@ -59,6 +60,7 @@ def sort_molecules(
         min_genes: Least number of different genes of a cell.
         control_prefixes: How names of control features begin, in any case.
         bucket_size: Molecules that are sorted at a time: bounds memory, not the result.
+        batch_size: Molecules that are read at a time, likewise.
 
     Returns:
         Molecules and cells that each step removed, as ``filter_transcripts`` reports them.
@@ -69,7 +71,7 @@ def sort_molecules(
         DiskFullError: If there is no space for it.
     """
     columns = _columns(path)
-    table = _Table(path, columns, min_qv, tuple(control_prefixes))
+    table = _Table(path, columns, min_qv, tuple(control_prefixes), batch_size)
     keep, bucket, removed = _count(table, min_counts, min_genes, bucket_size)
     if not keep.any():
         raise ValueError(
@@ -149,8 +151,16 @@ def _genes(path: Path) -> list[str]:
 class _Table:
     """A molecule table that is read in batches, with a number for each cell and gene seen."""
 
-    def __init__(self, path: Path, columns: dict[str, str], min_qv: float, prefixes: Sequence[str]):
+    def __init__(
+        self,
+        path: Path,
+        columns: dict[str, str],
+        min_qv: float,
+        prefixes: Sequence[str],
+        batch_size: int,
+    ):
         self.path, self.columns, self.min_qv, self.prefixes = path, columns, min_qv, prefixes
+        self.batch_size = batch_size
         self.cells: dict[str, int] = {}
         self.genes: dict[str, int] = {}
         self.control: list[bool] = []
@@ -207,13 +217,13 @@ class _Table:
         names = list(self.columns)
         if self.path.suffix == ".parquet":
             with pq.ParquetFile(self.path) as file:
-                yield from file.iter_batches(_BATCH, columns=names)
+                yield from file.iter_batches(self.batch_size, columns=names)
             return
         text = {n: pa.string() for n in names if self.columns[n] in ("cell_id", "gene")}
         options = pc.ConvertOptions(include_columns=names, column_types=text)
         with pa.input_stream(str(self.path)) as stream:
             yield from pc.open_csv(
-                stream, pc.ReadOptions(block_size=_BATCH * 32), convert_options=options
+                stream, pc.ReadOptions(block_size=self.batch_size * 32), convert_options=options
             )
 
     def _note_gene(self, name: str) -> None:
