@@ -31,6 +31,7 @@ def call(text: str, folder: Path) -> Slide | list[Slide]:
         arguments["image"] = folder / arguments["image"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Dropped .* cells")
+        warnings.filterwarnings("ignore", message=".* channels of the image of .* show")
         warnings.filterwarnings("ignore", message="Intensities of .* proteins are negative")
         return sg.read(folder / ast.literal_eval(node.args[0]), **arguments)
 

@@ -105,6 +105,13 @@ class SlideOptions:
     spatial_key: Annotated[str, _option("Slot of obsm that holds the coordinates.")] = "spatial"
     x_key: Annotated[str | None, _option("Column of obs with x, instead of --spatial-key.")] = None
     y_key: Annotated[str | None, _option("Column of obs with y.")] = None
+    swap_xy: Annotated[
+        bool, _option("Take the first coordinate for y and the second for x.", "--swap-xy")
+    ] = False
+    markers: Annotated[
+        list[str] | None,
+        _option("Feature to keep, or column of a table that is a protein; repeatable."),
+    ] = None
     counts_layer: Annotated[
         str | None, _option("Layer that holds the counts, if not 'counts' or X; 'raw' for .raw.")
     ] = None
@@ -224,6 +231,8 @@ class SlideOptions:
             "spatial_key": self.spatial_key,
             "x_key": self.x_key,
             "y_key": self.y_key,
+            "swap_xy": self.swap_xy,
+            "markers": self.markers or None,
             "counts_layer": self.counts_layer,
             "kind": self.kind.value,
             "transform": None if self.transform is None else self.transform.value,

@@ -1,6 +1,7 @@
 """Validation of slides: each error names the rows at fault and the way out."""
 
 import difflib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
@@ -8,10 +9,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+from spatiagraph.data.axes import x_before_y
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.image.tissue import tissue_share
 
 MAX_OUTSIDE = 0.05
 """Share of cells that may lie outside of the image: segmentation puts some centres on its rim."""
+_FEWEST_PLACED = 50  # cells that tell whether they lie on tissue
+_SAMPLED = 5_000
+_ON, _OFF = 0.8, 0.4  # share of cells on tissue that is plausible, and one that is not
 _LISTED = 50  # names in a message; a slide has a million cells
 FAR_UM = 1e9
 """A kilometre: coordinates beyond are damage, and their squares could overflow."""
@@ -93,12 +99,22 @@ def as_positions(values: ArrayLike, where: str) -> NDArray[np.float64]:
 
     Args:
         values: ``[N, 2]`` in any form, a table included.
-        where: Where they are from, for the message.
+        where: Where they are from, for the message. Columns of a table that are called y and x,
+            or row and column, are turned around; a third of equal values is left out.
 
     Raises:
         ValueError: They are no real numbers.
     """
+    if isinstance(values, pd.DataFrame):
+        values = values.to_numpy()[:, x_before_y(values.columns.tolist())]
     array = np.asarray(values)
+    if (
+        array.ndim == 2
+        and array.shape[1] == 3
+        and len(array)
+        and (array[:, 2] == array[0, 2]).all()
+    ):
+        array = array[:, :2]  # one plane
     if array.dtype.kind == "O":  # a table with whole and fractional numbers, or with text
         try:
             return np.array(array, dtype=np.float64)
@@ -202,7 +218,7 @@ def check_not_empty(values: csr_matrix, names: pd.Index) -> None:
 
 
 def check_image(image: SlideImage, pos: NDArray[np.float64], names: pd.Index) -> None:
-    """Refuse an image that does not cover the cells.
+    """Refuse an image that does not cover the cells, or only with x and y swapped.
 
     Args:
         image: The slide's image.
@@ -210,19 +226,50 @@ def check_image(image: SlideImage, pos: NDArray[np.float64], names: pd.Index) ->
         names: Cell ids, ``[N]``.
 
     Raises:
-        ValueError: More than 5 % of the cells lie outside; gives both extents in µm.
+        ValueError: More than 5 % of the cells lie outside, or most lie beside the tissue and would
+            lie on it with x and y swapped; gives both extents in µm.
     """
+    swapped = pos[:, ::-1]
     rows = np.flatnonzero(~np.asarray(image.covers(pos), dtype=bool))
+    fits_swapped = np.mean(~np.asarray(image.covers(swapped), dtype=bool)) <= MAX_OUTSIDE
     if len(rows) <= MAX_OUTSIDE * len(pos):
+        if fits_swapped:
+            _check_not_swapped(image, pos)
         return
     x0, y0, x1, y1 = image.extent_um
     low, high = pos.min(axis=0), pos.max(axis=0)
+    mend = (
+        "With x and y swapped they lie on it: pass swap_xy=True to read(), or check "
+        if fits_swapped
+        else "Check "
+    )
     raise ValueError(
         f"Expected an image that covers the cells, got {len(rows)} of {len(pos)} cells "
         f"({len(rows) / len(pos):.0%}) outside: {name_rows(names, rows)}. The image spans "
         f"x {x0:.4g} to {x1:.4g}, y {y0:.4g} to {y1:.4g} µm (mpp={image.mpp:.4g}), the cells "
-        f"x {low[0]:.4g} to {high[0]:.4g}, y {low[1]:.4g} to {high[1]:.4g} µm. Check mpp, "
+        f"x {low[0]:.4g} to {high[0]:.4g}, y {low[1]:.4g} to {high[1]:.4g} µm. {mend}mpp, "
         "image_mpp and origin_um, and that the image belongs to this slide"
+    )
+
+
+def _check_not_swapped(image: SlideImage, pos: NDArray[np.float64]) -> None:
+    """Refuse cells beside the tissue that would lie on it with x and y swapped."""
+    if len(pos) < _FEWEST_PLACED:
+        return
+    sample = pos[:: max(1, len(pos) // _SAMPLED)]
+    there = tissue_share(image, sample)
+    if not there < _OFF:  # nor NaN
+        return
+    swapped = tissue_share(image, sample[:, ::-1])
+    if swapped > _ON:
+        raise ValueError(
+            f"Expected cells on the tissue that the image shows, got {there:.0%} of them on it and "
+            f"{swapped:.0%} with x and y swapped. Pass swap_xy=True to read(), or image=False"
+        )
+    warnings.warn(
+        f"{there:.0%} of the cells lie on what looks like tissue in the image. Check that it is "
+        "that of this slide, its scale and its place: image_mpp=…, origin_um=…",
+        stacklevel=6,
     )
 
 

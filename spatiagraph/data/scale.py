@@ -4,7 +4,6 @@ Positions alone cannot tell 200 µm from 200 pixels, so the words of the file co
 columns of ``obs`` that wear one, the bins of Stereo-seq, scale factors of Space Ranger.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from spatiagraph._json import shortened
+from spatiagraph.data.axes import UNITS, AxisPair, axis_pairs, same_places, tokens
 from spatiagraph.data.units import (
     CELL_SPACING_UM,
     KNOWN_PITCHES_UM,
@@ -30,19 +30,13 @@ VISIUM_PITCH_UM = 100.0
 """Centre-to-centre distance of Visium spots."""
 
 _DNB_BINS = (20.0, 50.0, 100.0, 200.0)  # whose numbers are known pitches in µm too
+_ALL_DNB_BINS = (1.0, 5.0, 10.0, *_DNB_BINS, 150.0, 500.0)
 _UNIT_KEYS = ("spatial_units", "spatial_unit", "coordinate_units", "coordinate_unit", "units")
 _PIXEL_KEYS = (
     "microns_per_pixel", "micron_per_pixel", "um_per_pixel", "um_per_px", "pixel_size_um",
     "pixel_size", "mpp",
 )  # fmt: skip
-_UNITS = {
-    "px": ("px", "pxl", "pixel", "pixels", "fullres"),
-    "um": ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"),
-    "mm": ("mm",),
-}
-_TO_UM = {"um": 1.0, "mm": 1000.0}
-_AXES = ({"x", "col", "column"}, {"y", "row"})
-_TOKEN = re.compile(r"[A-Z]+(?![a-zµμ])|[A-Z]?[a-zµμ]+|\d+")
+_TO_UM = {"um": 1.0, "mm": 1e3, "nm": 1e-3, "cm": 1e4}
 _SPOT_RATIO = (1.3, 2.1)  # Visium: pitch 100 µm over a spot of 55 or 65 µm
 
 
@@ -52,22 +46,12 @@ class Scale(NamedTuple):
     Attributes:
         mpp: µm per unit; ``None`` if the file says that they are no µm, and not what they are.
         source: Where the file says it.
+        is_sure: The file says how large its bins are, and so they are: no pitch is to be guessed.
     """
 
     mpp: float | None
     source: str
-
-
-class _Columns(NamedTuple):
-    """Two columns of ``obs`` that are coordinates in a unit."""
-
-    x: str
-    y: str
-    unit: str
-    values: NDArray[np.float64]  # [N, 2]
-
-    def __str__(self) -> str:
-        return f"obs[{self.x!r}] and obs[{self.y!r}]"
+    is_sure: bool = False
 
 
 def declared_scale(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
@@ -94,7 +78,7 @@ def declared_scale(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
         >>> bins = AnnData(obs=pd.DataFrame(index=[f"b{i}" for i in range(100)]))
         >>> bins.uns = {"bin_size": 50, "resolution": 500}
         >>> declared_scale(bins, pos)
-        Scale(mpp=0.5, source="uns['bin_size']")
+        Scale(mpp=0.5, source="uns['bin_size']", is_sure=True)
     """
     rules: tuple[Callable[[AnnData, NDArray[np.float64]], Scale | None], ...]
     rules = (_named_unit, _named_columns, _stereo_seq, _scale_factors, _pixel_size)
@@ -118,9 +102,9 @@ def unknown_scale(found: Scale) -> str:
 
 def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
     """Columns of ``obs`` called x and y that hold the coordinates the other way around."""
-    for pair in _pairs(adata.obs):
-        is_xy = {t for name in (pair.x, pair.y) for t in _tokens(name)} & {"x", "y"}
-        if is_xy and same_places(pair.values[:, ::-1], pos) and not same_places(pair.values, pos):
+    for pair, values in _numeric_pairs(adata.obs):
+        is_xy = {t[0] for t in tokens(pair.x) + tokens(pair.y)} >= {"x", "y"}
+        if is_xy and same_places(values[:, ::-1], pos) and not same_places(values, pos):
             return str(pair)
     return None
 
@@ -192,39 +176,50 @@ def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     for key in _UNIT_KEYS:
         if not isinstance(text := adata.uns.get(key), str):
             continue
-        word = (_tokens(text) or [""])[0]
+        word = (tokens(text) or [""])[0]
         source = f"uns[{key!r}]"
-        if word in _UNITS["px"]:
+        if word in UNITS["px"]:
             mpp = _size_in(adata)
             return Scale(None, source) if mpp is None else Scale(mpp[0], f"{source} and {mpp[1]}")
-        unit = next((u for u in _TO_UM if word in _UNITS[u]), None)
+        unit = next((u for u in _TO_UM if word in UNITS[u]), None)
         if unit is not None:
             return Scale(_TO_UM[unit], source)
+        if key != _UNIT_KEYS[-1]:  # "units" alone may be those of the values
+            raise ValueError(
+                f"Expected µm, mm, nm, cm or pixels in {source}, got {text!r}. Pass mpp=… (µm per "
+                "unit of the coordinates)"
+            )
     return None
 
 
 def _named_columns(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
-    pairs = _pairs(adata.obs)
-    same = [p for p in pairs if same_places(p.values, pos) or same_places(p.values[:, ::-1], pos)]
+    pairs = _numeric_pairs(adata.obs)
+    same = [p for p, v in pairs if same_places(v, pos) or same_places(v[:, ::-1], pos)]
     for pair in same:
         if pair.unit in _TO_UM:
             return Scale(_TO_UM[pair.unit], str(pair))
-    if not same:
+    is_px = next((pair for pair in same if pair.unit == "px"), None)
+    beside = "" if is_px is None else f"{is_px} beside "
+    others = [(p, _slope(pos, v)) for p, v in pairs if p not in same]
+    for pair, slope in others:
+        if pair.unit in _TO_UM and slope is not None:
+            return Scale(slope * _TO_UM[pair.unit], f"{beside}{pair}")
+    for pair, slope in others:
+        if pair.is_um_by_maker and slope is not None:
+            if is_px is None:
+                return _either(pos, slope, str(pair))
+            return Scale(slope, f"{beside}{pair}")
+    if is_px is None:
         return None
-    pixels = same[0]
-    for pair in pairs:
-        slope = _slope(pixels.values, pair.values) if pair.unit in _TO_UM else None
-        if slope is not None:
-            return Scale(slope * _TO_UM[pair.unit], f"{pixels} beside {pair}")
     size = _size_in(adata)
-    return Scale(None, str(pixels)) if size is None else Scale(size[0], f"{pixels} and {size[1]}")
+    return Scale(None, str(is_px)) if size is None else Scale(size[0], f"{is_px} and {size[1]}")
 
 
 def _stereo_seq(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     size, dnb_nm = _number(adata.uns.get("bin_size")), _number(adata.uns.get("resolution"))
     kind = str(adata.uns.get("bin_type", ""))
     if not (kind.endswith(("bin", "bins")) or (size is not None and dnb_nm is not None)):
-        return None
+        return None if size is None else _bins_of_unknown_maker(size, pos)
     unit = DNB_UM if dnb_nm is None else dnb_nm / 1000
     if "cell" in kind:  # spots of the chip are counted in whole numbers
         whole = bool((pos == np.rint(pos)).all())
@@ -234,8 +229,28 @@ def _stereo_seq(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
         return Scale(None, "uns['bin_type']")
     for pitch, mpp in ((size, unit), (size * unit, 1.0), (1.0, size * unit)):
         if is_close(grid.pitch, pitch):
-            return Scale(mpp, "uns['bin_size']")
+            return Scale(mpp, "uns['bin_size']", is_sure=True)
     return Scale(None, "uns['bin_size']")
+
+
+def _bins_of_unknown_maker(size: float, pos: NDArray[np.float64]) -> Scale | None:
+    """Bins whose size is that of Stereo-seq in spots, as far as a number can tell.
+
+    Raises:
+        ValueError: They could be so many µm as well.
+    """
+    grid = lattice(pos)
+    if size not in _ALL_DNB_BINS or grid is None or not is_close(grid.pitch, size):
+        return None
+    if (pos % 1).any():
+        return None
+    if any(is_close(size, pitch) for pitch in KNOWN_PITCHES_UM["square"]):
+        raise ValueError(
+            f"Expected to know the unit of the coordinates, but uns['bin_size'] is {size:g} and so "
+            f"far they lie apart. Pass mpp={DNB_UM:g} if these are bins of Stereo-seq, whose spots "
+            f"lie {DNB_UM:g} µm apart, or mpp=1 if they are µm"
+        )
+    return Scale(DNB_UM, "uns['bin_size']", is_sure=True)
 
 
 def _scale_factors(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
@@ -306,37 +321,13 @@ def _number(value: object) -> float | None:
     return float(number) if np.isfinite(number) and number > 0 else None
 
 
-def _pairs(obs: pd.DataFrame) -> list[_Columns]:
-    """Columns that wear a unit and an axis, x beside y."""
-    names: dict[tuple[str, ...], dict[int, str]] = {}
-    units: dict[tuple[str, ...], str] = {}
-    for name in map(str, obs.columns):
-        tokens = _tokens(name)
-        unit = next((u for u, words in _UNITS.items() if set(tokens) & set(words)), None)
-        axis = next((a for a, words in enumerate(_AXES) if set(tokens) & words), None)
-        if name in ("imagecol", "imagerow"):
-            unit, axis, tokens = "px", ("imagecol", "imagerow").index(name), ["image"]
-        if unit is None or axis is None or not pd.api.types.is_numeric_dtype(obs[name]):
-            continue
-        rest = tuple(t for t in tokens if t not in _AXES[0] | _AXES[1])
-        names.setdefault(rest, {})[axis] = name
-        units[rest] = unit
+def _numeric_pairs(obs: pd.DataFrame) -> list[tuple[AxisPair, NDArray[np.float64]]]:
+    """Columns that are coordinates by their names and numbers by their values, ``[N, 2]``."""
     return [
-        _Columns(xy[0], xy[1], units[rest], obs[[xy[0], xy[1]]].to_numpy(np.float64))
-        for rest, xy in names.items()
-        if len(xy) == 2
+        (pair, pair.values(obs))
+        for pair in axis_pairs(obs.columns)
+        if all(pd.api.types.is_numeric_dtype(obs[c]) for c in (pair.x, pair.y))
     ]
-
-
-def _tokens(name: str) -> list[str]:
-    """Words of a name, small: ``CenterX_global_px`` has center, x, global and px."""
-    return [t.lower() for t in _TOKEN.findall(name)]
-
-
-def same_places(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Check that two tables of coordinates, ``[N, 2]``, agree to what a file rounds off."""
-    extent = max(float(np.ptp(b, axis=0).max()), 1e-12) if len(b) else 1.0
-    return bool(np.allclose(a, b, rtol=1e-6, atol=1e-5 * extent))
 
 
 def _slope(pixels: NDArray[np.float64], um: NDArray[np.float64]) -> float | None:

@@ -15,11 +15,19 @@ _NAME = re.compile(
     r"|orig[ _.]?ident)([ _.]?(id|ids|name|names|number|no|num|nr|index|key))?$",
     re.IGNORECASE,
 )
+_LIKE_A_NAME = re.compile(
+    r"(^|[ _.])(library|sample|section|slice|slide|batch|puck|specimen|dataset|data[ _.]?set|run"
+    r"|experiment|exp|well|chip|array|tissue|region|area|cohort|study|condition|treatment|genotype"
+    r"|strain|time[ _.]?point|stage|age|sex)"
+    r"([ _.]?(id|ids|name|names|label|number|no|num|nr|index|key))?$",
+    re.IGNORECASE,
+)
 _NEIGHBORS = 16
 _SAMPLED = 20_000  # cells that are looked at
 _GAP = np.deg2rad(170)  # a straight border leaves half a circle without cells of the other side
 _FEW = 20  # cells, whose neighbours are on all sides of each section by chance
 _MIXED = 0.05  # share of the cells of a section among those of another
+_ALL_MIXED = 0.5  # mean share over sections; areas of one section meet at their borders alone
 _OWN = 0.35  # share of own neighbours of a cell, where many sections lie over each other
 _SPOTS = 3_000  # spots in which lattices are looked for
 _LATTICES = 8  # that are looked for
@@ -31,7 +39,11 @@ _WHOLE = 0.7  # share of the bonds of a spot that lead to another; tissue has fe
 
 def section_columns(obs: pd.DataFrame) -> list[str]:
     """Columns that are called like sections and have several values."""
-    named = [str(c) for c in obs if isinstance(c, str) and _NAME.match(c)]
+    return _several(obs, _NAME)
+
+
+def _several(obs: pd.DataFrame, name: re.Pattern[str]) -> list[str]:
+    named = [str(c) for c in obs if isinstance(c, str) and name.search(c)]
     return [c for c in named if 1 < obs[c].nunique() <= max(1, len(obs) // 3)]
 
 
@@ -46,10 +58,13 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
         ValueError: Cells of one section lie among those of another, by a column of ``obs`` or the
             ends of the ids; many cells share their place; or spots form several lattices.
     """
-    for column in section_columns(obs) if len(obs) >= _FEW else ():
+    sure = section_columns(obs)
+    maybe = [c for c in _several(obs, _LIKE_A_NAME) if len(obs) >= _FEW * obs[c].nunique()]
+    for column in dict.fromkeys([*sure, *maybe]) if len(obs) >= _FEW else ():
         code, names = pd.factorize(obs[column])
-        mixed = _mixed(pos, code)
-        if mixed > _MIXED:
+        share = _mixed_shares(pos, code)
+        mixed = float(share.max(initial=0.0))
+        if mixed > _MIXED and (column in sure or share.mean() > _ALL_MIXED):
             listed = ", ".join(map(repr, names[:5].tolist())) + (", …" if len(names) > 5 else "")
             raise ValueError(
                 f"Expected one section, got {len(names)} in obs[{column!r}] ({listed}) that lie "
@@ -68,10 +83,15 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
 
 def _mixed(pos: NDArray[np.float64], code: NDArray[np.int64]) -> float:
     """Largest share of a section's cells that lie among those of others."""
+    return float(_mixed_shares(pos, code).max(initial=0.0))
+
+
+def _mixed_shares(pos: NDArray[np.float64], code: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each section's cells that lie among those of others, ``[S]``."""
     rows = np.arange(len(pos))[:: max(1, len(pos) // _SAMPLED)]
     rows = rows[code[rows] >= 0]
     if len(pos) < 3 or not len(rows):
-        return 0.0
+        return np.zeros(0)
     near = cKDTree(pos).query(pos[rows], k=min(_NEIGHBORS + 1, len(pos)))[1][:, 1:]  # [R, K]
     theirs, own = code[near], code[rows]
     other = (theirs != own[:, None]) & (theirs >= 0)
@@ -87,8 +107,7 @@ def _mixed(pos: NDArray[np.float64], code: NDArray[np.int64]) -> float:
     among = (of_most.sum(1) >= 3) & (gap < _GAP)
     table = pd.DataFrame({"own": own, "among": among, "alike": 1 - other.mean(axis=1)})
     found = table.groupby("own").agg({"among": "mean", "alike": "mean"})
-    share = np.where(found["alike"] < _OWN, 1 - found["alike"], found["among"])
-    return float(share.max())
+    return np.where(found["alike"] < _OWN, 1 - found["alike"], found["among"])
 
 
 def _by_ids(ids: pd.Index, pos: NDArray[np.float64]) -> str | None:

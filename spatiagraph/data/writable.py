@@ -153,6 +153,9 @@ def _writable_table(table: pd.DataFrame, where: str, said: list[str]) -> pd.Data
             f"Expected different columns in {where}, got several called "
             f"{', '.join(repr(str(c)) for c in twice)}. Rename or drop them"
         )
+    if isinstance(table.columns, pd.MultiIndex):
+        table = table.set_axis([_joined(name) for name in table.columns], axis=1)
+    table = _named_rows(table, where, said)
     changed = {
         name: new
         for name in table
@@ -164,6 +167,22 @@ def _writable_table(table: pd.DataFrame, where: str, said: list[str]) -> pd.Data
     for name, values in changed.items():
         table[name] = values
     return table
+
+
+def _named_rows(table: pd.DataFrame, where: str, said: list[str]) -> pd.DataFrame:
+    """The table with text or numbers as names of its rows."""
+    if isinstance(table.index, pd.MultiIndex):
+        said.append(f"names of rows of {where} ({table.index.nlevels} levels) as text")
+        return table.set_axis([_joined(name) for name in table.index])
+    is_number = isinstance(table.index.dtype, np.dtype) and table.index.dtype.kind in "iuf"
+    if is_number or all(isinstance(name, str) for name in table.index):
+        return table
+    return table.set_axis([_text(name) for name in table.index])
+
+
+def _joined(name: tuple[object, ...]) -> str:
+    """A name of several levels as one."""
+    return ", ".join(map(_text, name))
 
 
 def _writable_column(values: pd.Series, where: str, said: list[str]) -> pd.Series | None:

@@ -104,7 +104,7 @@ def test_an_image_that_cannot_be_decoded_is_refused(run, tmp_path):
 
 def test_an_image_beside_the_cells_is_refused(run, tmp_path):
     slide, image = run.tissue(tmp_path / "a.h5ad"), tmp_path / "he.png"
-    Image.new("RGB", (400, 400)).save(image)
+    Image.new("RGB", (400, 400), "purple").save(image)
     arguments = ["--image", image, "--image-mpp", 1, "--out", tmp_path / "run"]
     place = ["--origin-um", 5000, 5000]
     run.refused(run("fit", slide, *arguments, *place), "image", "cell")

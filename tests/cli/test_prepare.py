@@ -38,7 +38,7 @@ def test_a_vendor_s_folder_is_described_and_opens_again_with_the_same_content(
     for text in words:
         assert text in done.stdout
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Dropped")
+        warnings.filterwarnings("ignore", message="Dropped|.* channels of the image")
         first = read(folder, **arguments)
     again = read(out)
     assert again.slide_id == first.slide_id

@@ -213,6 +213,7 @@ def hamamatsu(path):
     tags = [
         (256, 4, 1, 96), (257, 4, 1, 96), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 2),
         (273, 4, 1, 12), (277, 3, 1, 3), (278, 4, 1, 96), (279, 4, 1, len(pixels)),
+        (65420, 4, 1, 1),
     ]  # fmt: skip
     start = 12 + len(pixels)
     body = b"".join(struct.pack("<HHII", *tag) for tag in tags)
@@ -290,8 +291,8 @@ def test_an_h5ad_opens_no_image_but_those_beside_it(tmp_path):
     inside, elsewhere = tmp_path / "inside", tmp_path / "elsewhere"
     for folder in (inside, inside / "images", elsewhere):
         folder.mkdir()
-    tifffile.imwrite(elsewhere / "a.tif", np.zeros((400, 400, 3), np.uint8))
-    tifffile.imwrite(inside / "images" / "a.tif", np.zeros((400, 400, 3), np.uint8))
+    tifffile.imwrite(elsewhere / "a.tif", np.full((400, 400, 3), 9, np.uint8))
+    tifffile.imwrite(inside / "images" / "a.tif", np.full((400, 400, 3), 9, np.uint8))
     slide = make_tissue(60, num_genes=20, seed=0)
     write(slide, inside / "cells.h5ad")
     beside = read(inside / "cells.h5ad", image=inside / "images" / "a.tif", image_mpp=1.5)

@@ -200,13 +200,31 @@ def slide_of_file(path, name):
 IDS = [f"ENSG{i:011d}" for i in range(3)]
 
 
-@pytest.mark.parametrize("column", ["feature_name", "gene_symbols", "gene_name", "Gene Symbol"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("feature_name", "gene_symbols", "gene_name", "Gene Symbol"),
+        *("GeneName", "symbols", "hgnc", "gene_symbols_unique"),
+    ],
+)
 @pytest.mark.parametrize("version", ["", ".7"])
 def test_symbols_are_found_beside_ensembl_ids(column, version):
     slide = slide_of(ONES, [i + version for i in IDS], **{column: ["ACTB", "KRT8", "CD4"]})
     assert slide.symbols == ["ACTB", "KRT8", "CD4"]
     panel = GenePanel.from_slides([slide_of(ONES, ["ACTB", "KRT8", "CD4"]), slide], min_cells=1)
     assert len(panel) == 3
+
+
+@pytest.mark.parametrize("name", ["GRCh38_ACTB", "hg19______ACTB", " ACTB ", "human_ACTB"])
+def test_genomes_and_blanks_around_a_symbol_are_no_part_of_it(name):
+    assert slide_of(ONES, [name, "KRT8", "CD4"]).symbols == ["ACTB", "KRT8", "CD4"]
+    slide = slide_of(ONES, IDS, feature_name=[name, "KRT8", "CD4"])
+    assert slide.symbols == ["ACTB", "KRT8", "CD4"]
+
+
+def test_other_columns_of_genes_are_no_symbols():
+    slide = slide_of(ONES, IDS, genome=["a", "b", "c"], description=["one gene", "b c", "d e"])
+    assert slide.symbols == IDS
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, "", "nan", "None", "NA"])

@@ -96,7 +96,9 @@ def write_spaceranger(folder, form="h5", positions="tissue_positions.csv", facto
         spots.to_csv(spatial / positions, index=False, header="list" not in positions)
     factors = {"tissue_lowres_scalef": 0.1, "tissue_hires_scalef": 0.2} | (factors or {})
     (spatial / "scalefactors_json.json").write_text(json.dumps(factors))
-    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(spatial / "tissue_hires_image.png")
+    Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (300, 300, 3))).save(
+        spatial / "tissue_hires_image.png"
+    )
     return spots
 
 
@@ -136,7 +138,10 @@ def write_xenium(folder, matrix=True, suffix="parquet", image=True):
         at.insert(0, "cell_id", adata.obs_names)
         at[::-1].to_parquet(folder / "cells.parquet")
     if image:
-        tifffile.imwrite(folder / "morphology_mip.ome.tif", np.zeros((500, 500), np.uint16))
+        tifffile.imwrite(
+            folder / "morphology_mip.ome.tif",
+            np.resize(np.arange(200, dtype=np.uint16), (500, 500)),
+        )
     return adata
 
 
@@ -206,14 +211,17 @@ def test_image_scale_comes_from_the_argument_then_the_file_then_mpp(
     adata = cells(scale=1 / kwargs.get("mpp", 1.0))
     adata.uns.update(uns)
     adata.write_h5ad(tmp_path / "a.h5ad")
-    Image.fromarray(np.zeros((500, 500), np.uint8)).save(tmp_path / "i.png")
+    Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (500, 500))).save(tmp_path / "i.png")
     slide = read(tmp_path / "a.h5ad", image=tmp_path / "i.png", **kwargs)
     assert slide.image.mpp == pytest.approx(mpp)
     assert slide.image.origin_um == origin
 
 
 def scanpy_layout(pixels=100):
-    images = {"hires": np.zeros((pixels * 2, pixels * 2, 3)), "lowres": np.zeros((pixels,) * 2)}
+    images = {
+        "hires": np.full((pixels * 2, pixels * 2, 3), 0.5),
+        "lowres": np.full((pixels,) * 2, 0.5),
+    }
     factors = {
         "tissue_hires_scalef": 0.1,
         "tissue_lowres_scalef": 0.05,
@@ -235,7 +243,9 @@ def test_the_finest_image_inside_of_the_file_is_used(tmp_path):
 
 def test_a_hires_or_lowres_file_has_the_scale_of_its_factor(tmp_path):
     spots_h5ad(tmp_path / "a.h5ad", scanpy_layout())
-    Image.fromarray(np.zeros((100, 100), np.uint8)).save(tmp_path / "tissue_lowres_image.png")
+    Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (100, 100))).save(
+        tmp_path / "tissue_lowres_image.png"
+    )
     slide = read(tmp_path / "a.h5ad", mpp=1 / 1.38, image=tmp_path / "tissue_lowres_image.png")
     assert slide.image.mpp == pytest.approx(20 / 1.38)
 
@@ -388,8 +398,8 @@ def test_bad_files_are_refused_in_one_clear_line(tmp_path, write, message):
 def test_bad_arguments_are_refused(tmp_path, monkeypatch, kwargs, error, message):
     monkeypatch.chdir(tmp_path)
     cells().write_h5ad("a.h5ad")
-    Image.fromarray(np.zeros((50, 50), np.uint8)).save("i.png")
-    tifffile.imwrite("bare.tif", np.zeros((500, 500), np.uint8))
+    Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (50, 50))).save("i.png")
+    tifffile.imwrite("bare.tif", np.resize(np.arange(200, dtype=np.uint8), (500, 500)))
     (tmp_path / "broken.png").write_bytes((tmp_path / "i.png").read_bytes()[:60])
     with pytest.raises(error, match=message):
         read("a.h5ad", **kwargs)
@@ -752,7 +762,7 @@ def store(tmp_path):
         if turned:
             quarter = Affine([[0, -4, 0], [4, 0, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
         image = Image2DModel.parse(
-            np.zeros((4, 80, 80), np.uint8),
+            np.resize(np.arange(200, dtype=np.uint8), (4, 80, 80)),
             dims=("c", "y", "x"),
             c_coords=list("rgba"),
             scale_factors=[2],
@@ -772,6 +782,68 @@ def store(tmp_path):
         return tmp_path / "s.zarr"
 
     return write
+
+
+@pytest.fixture
+def two_regions(tmp_path):
+    """A store whose table annotates the shapes of two sections, each with an image of its own."""
+    spatialdata = pytest.importorskip("spatialdata")
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    parts, shapes, images = [], {}, {}
+    for number, name in enumerate(("left", "right")):
+        adata = cells()
+        pos = adata.obsm.pop("spatial") + 30 * number
+        adata.obs_names = [f"{name}-{i}" for i in range(adata.n_obs)]
+        adata.obs["region"], adata.obs["id"] = name, np.arange(adata.n_obs)
+        adata.obs["patient"] = f"P{number}"
+        parts.append(adata)
+        place = {name: Identity()}  # a coordinate system for each section
+        shapes[name] = ShapesModel.parse(
+            pos, geometry=0, radius=3.0, index=adata.obs["id"].to_numpy(), transformations=place
+        )
+        pixels = np.resize(np.arange(200, dtype=np.uint8) + 50 * number, (1, 99 + number, 99))
+        images[f"{name}_dapi"] = Image2DModel.parse(
+            pixels, dims=("c", "y", "x"), transformations={name: Scale([4.0, 4.0], ("x", "y"))}
+        )
+    table = anndata.concat(parts)
+    table.obs["region"] = table.obs["region"].astype("category")
+    table = TableModel.parse(
+        table, region=["left", "right"], region_key="region", instance_key="id"
+    )
+    sdata = spatialdata.SpatialData(images=images, shapes=shapes, tables={"table": table})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(tmp_path / "two.zarr")
+    return tmp_path / "two.zarr"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"), [("region", ["left", "right"]), ("patient", ["P0", "P1"])]
+)
+def test_regions_of_a_spatialdata_table_are_read_one_by_one(two_regions, tmp_path, key, names):
+    with pytest.raises(ValueError, match="2 regions: 'left', 'right'. Pass sample_key='region'"):
+        read(two_regions)
+    slides = read(two_regions, sample_key=key)
+    assert [slide.slide_id for slide in slides] == names
+    for number, slide in enumerate(slides):
+        np.testing.assert_allclose(slide.pos, cells().obsm["spatial"] + 30 * number)
+        assert slide.image.shape == (99 + number, 99, 1)
+        assert slide.adata.uns["spatialdata_attrs"]["region"] == ("left", "right")[number]
+        again = read(write(slide, tmp_path / f"{number}.h5ad"))
+        np.testing.assert_allclose(again.pos, slide.pos)
+
+
+def test_regions_that_a_column_does_not_tell_apart_are_refused(two_regions):
+    spatialdata = pytest.importorskip("spatialdata")
+    sdata = spatialdata.read_zarr(two_regions)
+    sdata.tables["table"].obs["all"] = "one"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(two_regions.parent / "one.zarr")
+    with pytest.raises(ValueError, match="one element of the store for section 'one'"):
+        read(two_regions.parent / "one.zarr", sample_key="all")
 
 
 @pytest.mark.parametrize("with_obsm", [True, False])
@@ -857,6 +929,7 @@ def test_a_zarr_that_is_no_spatialdata_is_refused(tmp_path):
 # Real slides ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* channels of the image of .* show next to nothing")
 @pytest.mark.parametrize(
     ("name", "kwargs", "shape"),
     [
@@ -929,6 +1002,7 @@ def test_spatialdata_store_of_molecules_is_counted(real_data):
     assert (slide.num_cells, slide.num_genes) == (15, 130)  # and 5 controls
 
 
+@pytest.mark.filterwarnings("ignore:.* channels of the image of .* show next to nothing")
 def test_spaceranger_folder_reads_like_spatialdata_io(real_data):
     spatialdata_io = pytest.importorskip("spatialdata_io")
     folder = real_data / "vendor_folders/visium_spaceranger_1.0.0"
@@ -973,7 +1047,7 @@ def test_normalised_values_stay_normalised_when_read_again(tmp_path):
 
 def test_an_image_that_moved_away_is_named_in_a_warning(tmp_path):
     cells().write_h5ad(tmp_path / "raw.h5ad")
-    Image.new("RGB", (500, 500)).save(tmp_path / "he.png")
+    Image.new("RGB", (500, 500), "purple").save(tmp_path / "he.png")
     slide = read(tmp_path / "raw.h5ad", image=tmp_path / "he.png", image_mpp=0.5)
     slide.adata.write_h5ad(tmp_path / "results.h5ad")
     (tmp_path / "he.png").unlink()
@@ -1253,3 +1327,38 @@ def test_options_that_nothing_would_read_are_refused(tmp_path, options, message)
     cells().write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match=message):
         read(tmp_path / "a.h5ad", **options)
+
+
+# Files by their content ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.H5AD", "a.h5", "a.hdf5"])
+def test_an_anndata_opens_whatever_its_file_is_called(tmp_path, name):
+    cells().write_h5ad(tmp_path / name)
+    np.testing.assert_array_equal(read(tmp_path / name).pos, cells().obsm["spatial"])
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_an_anndata_in_a_zarr_store_opens(tmp_path):
+    cells().write_zarr(tmp_path / "a.zarr")
+    slide = read(tmp_path / "a.zarr")
+    assert slide.slide_id == "a"
+    np.testing.assert_array_equal(slide.counts.toarray(), cells().X.toarray())
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("a.h5ad.gz", "gunzip"),
+        ("a.zarr.zip", "unpack it, and pass what is in it"),
+        ("a.rds", "zellkonverter"),
+        ("a.cellbin.gef", "stereopy"),
+        ("a.loom", "read_loom"),
+        ("a.xlsx", "Save the sheet as .csv"),
+        ("a.svs", "An image is passed as image=…"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_with_the_way_on(tmp_path, name, way):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=f"got the file {name}.*{way}"):
+        read(tmp_path / name)

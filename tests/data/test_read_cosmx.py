@@ -82,7 +82,9 @@ def test_the_size_of_a_pixel_follows_from_the_fields_of_view(tmp_path, positions
 
 def test_a_stitched_image_goes_with_a_folder(tmp_path):
     folder = write_folder(tmp_path / "c")
-    Image.fromarray(np.zeros((60, 600), np.uint8)).save(tmp_path / "stitched.png")
+    Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (60, 600))).save(
+        tmp_path / "stitched.png"
+    )
     slide = read(folder, image=tmp_path / "stitched.png", image_mpp=1.0)
     assert slide.image.covers(slide.pos).all()
     with pytest.raises(FileNotFoundError, match="one for each field of view. Stitch them"):
@@ -239,3 +241,43 @@ def test_cells_in_px_and_in_mm_give_the_scale_without_a_table_of_fields(tmp_path
     table[["x_slide_mm", "y_slide_mm"]] = px[:, ::-1] * 0.18 / 1000 + 4
     table.to_csv(folder / "S1_metadata_file.csv", index=False)
     assert read(folder).adata.uns["spatiagraph"]["read"]["mpp"] == pytest.approx(0.18)
+
+
+def in_mm(folder):
+    """Metadata as it is exported with places on the slide in mm and none in pixels."""
+    path = folder / "S1_metadata_file.csv"
+    table = pd.read_csv(path).rename(
+        columns={"CenterX_global_px": "x_slide_mm", "CenterY_global_px": "y_slide_mm"}
+    )
+    table[["x_slide_mm", "y_slide_mm"]] *= MPP / 1000
+    table.to_csv(path, index=False)
+    return folder
+
+
+@pytest.mark.parametrize("positions", ["px", "none"])
+def test_cells_whose_places_are_in_mm_alone_are_placed(tmp_path, positions):
+    folder = in_mm(write_folder(tmp_path / "c", molecules=False))
+    if positions == "none":
+        (folder / "S1_fov_positions_file.csv").unlink()
+    slide = read(folder)
+    assert_allclose(slide.adata[CELLS].obsm["spatial"], CENTRES * MPP)
+    assert "mm of S1_metadata_file.csv" in slide.adata.uns["spatiagraph"]["read"]["mpp_from"]
+    with pytest.raises(ValueError, match="Expected no mpp with x_slide_mm, y_slide_mm"):
+        read(folder, mpp=0.12)
+
+
+def test_molecules_in_pixels_do_not_go_with_cells_in_mm(tmp_path):
+    folder = in_mm(write_folder(tmp_path / "c"))
+    with pytest.warns(UserWarning, match="S1_tx_file.csv is left out"):
+        assert read(folder).transcripts is None
+    assert read(folder, transcripts=False).num_cells == 4
+
+
+def test_places_in_mm_that_are_none_are_refused(tmp_path):
+    folder = in_mm(write_folder(tmp_path / "c", molecules=False))
+    path = folder / "S1_metadata_file.csv"
+    table = pd.read_csv(path)
+    table[["x_slide_mm", "y_slide_mm"]] *= 100
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"apart, but .* from mm of S1_metadata_file\.csv"):
+        read(folder)

@@ -174,3 +174,59 @@ def test_whole_numbers_on_a_square_lattice_are_doubted(tmp_path):
     with pytest.warns(UserWarning, match=r"Stereo-seq, pass mpp=0\.5"):
         width(adata, tmp_path)
     assert width(adata, tmp_path, pitch_um=50) == pytest.approx(950)
+
+
+@pytest.mark.parametrize(("unit", "um"), [("nanometers", 1e-3), ("millimeter", 1e3), ("cm", 1e4)])
+def test_units_by_any_name_are_converted(unit, um):
+    slide = sg.read(annotated(cells() / um, spatial_units=unit))
+    np.testing.assert_allclose(slide.pos, cells())
+
+
+def test_a_unit_that_is_none_is_named():
+    with pytest.raises(ValueError, match="got 'inch'. Pass mpp=…"):
+        sg.read(annotated(cells(), spatial_units="inch"))
+    sg.read(annotated(cells(), units="counts"))  # of the values
+
+
+@pytest.mark.parametrize("names", [("x_um", "y_um"), ("Centroid X µm", "Centroid Y µm")])
+def test_coordinates_beside_columns_in_um_are_brought_to_them(names):
+    obs = dict(zip(names, cells().T, strict=True))
+    np.testing.assert_allclose(sg.read(annotated(cells() / 0.2125, obs)).pos, cells())
+
+
+def test_coordinates_beside_columns_of_a_maker_are_asked_for_where_both_could_be_um():
+    obs = dict(zip(("x_centroid", "y_centroid"), cells().T, strict=True))
+    with pytest.raises(ValueError, match=r"x_centroid.*Pass mpp=0\.2125 if they are pixels, mpp=1"):
+        sg.read(annotated(cells() / 0.2125, obs))
+    np.testing.assert_allclose(sg.read(annotated(cells() / 0.05, obs)).pos, cells())
+    sg.read(annotated(cells(), obs))  # the same places
+
+
+def test_pixel_columns_called_otherwise_are_pixels():
+    pos = cells() / 0.65
+    obs = {"xcoord_px": pos[:, 0], "ycoord_px": pos[:, 1]}
+    with pytest.raises(ValueError, match="xcoord_px.*pixels of unknown size"):
+        sg.read(annotated(pos, obs))
+
+
+@pytest.mark.parametrize("bins", [1, 5, 150])
+def test_bins_whose_pitch_no_other_array_has_open_by_their_size(bins):
+    slide = sg.read(annotated(spots("square", bins), bin_size=bins, resolution=500))
+    assert np.ptp(slide.pos[:, 0]) == pytest.approx(19 * bins / 2)
+    slide = sg.read(annotated(spots("square", bins), bin_size=bins))  # no maker is named
+    assert np.ptp(slide.pos[:, 0]) == pytest.approx(19 * bins / 2)
+
+
+@pytest.mark.parametrize("bins", [20, 50, 100, 200])
+def test_bins_of_no_named_maker_are_asked_for_where_they_could_be_um(bins):
+    adata = annotated(spots("square", bins), bin_size=bins)
+    with pytest.raises(ValueError, match=r"mpp=0\.5 if these are bins of Stereo-seq.*mpp=1"):
+        sg.read(adata)
+    assert np.ptp(sg.read(adata, mpp=1).pos[:, 0]) == pytest.approx(19 * bins)
+
+
+def test_bins_of_visium_hd_in_um_stay_whatever_their_size_is_called():
+    for bins in (2, 8, 16):
+        assert np.ptp(sg.read(annotated(spots("square", bins), bin_size=bins)).pos[:, 0]) == (
+            pytest.approx(19 * bins)
+        )

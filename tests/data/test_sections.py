@@ -159,3 +159,18 @@ def test_sections_at_the_same_places_are_seen():
     pos = np.concatenate([spots(), spots()])
     with pytest.raises(ValueError, match="100% of the cells share their place"):
         check_one_section(table(pos), pos)
+
+
+@pytest.mark.parametrize("key", ["brain_section_label", "dataset", "region", "well", "time_point"])
+def test_columns_that_could_name_sections_do_where_all_cells_are_mixed(key):
+    pos = np.concatenate([cells(0), cells(1)])
+    with pytest.raises(ValueError, match=f"sample_key={key!r}"):
+        check_one_section(table(pos, **{key: np.repeat(["a", "b"], len(pos) // 2)}), pos)
+
+
+def test_areas_of_one_section_are_no_sections():
+    pos = cells()
+    inside = np.hypot(*(pos - pos.mean(0)).T) < 40
+    for key in ("region", "tissue", "dataset"):
+        check_one_section(table(pos, **{key: np.where(inside, "follicle", "around")}), pos)
+    check_one_section(table(pos, cell_type=np.resize(["a", "b"], len(pos))), pos)

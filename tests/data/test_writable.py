@@ -234,3 +234,24 @@ def test_what_becomes_text_is_told_when_a_slide_is_read(tmp_path):
     adata.obs["when"] = pd.to_datetime(["2020-01-01"] * 4)
     assert make_values_writable(adata) == ["obs['when'] (Timestamp) as text"]
     assert make_values_writable(adata) == []
+
+
+def test_names_of_several_levels_become_text(tmp_path):
+    adata = AnnData(np.ones((3, 2), np.float32))
+    levels = pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])
+    adata.uns["table"] = pd.DataFrame({"v": [1, 2]}, index=levels)
+    adata.uns["days"] = pd.DataFrame({"v": [1]}, index=pd.DatetimeIndex(["2020-01-02"]))
+    adata.uns["wide"] = pd.DataFrame([[1, 2]], columns=levels)
+    with pytest.warns(UserWarning, match="2 levels"):
+        write_h5ad(adata, tmp_path / "a.h5ad")
+    found = anndata.read_h5ad(tmp_path / "a.h5ad").uns
+    assert found["table"].index.tolist() == ["a, 1", "b, 2"]
+    assert found["days"].index.tolist() == ["2020-01-02 00:00:00"]
+    assert found["wide"].columns.tolist() == ["a, 1", "b, 2"]
+
+
+def test_an_anndata_in_notes_is_written_and_read(tmp_path):
+    adata = AnnData(np.ones((3, 2), np.float32), uns={"old": AnnData(np.zeros((2, 2)))})
+    adata.obsm["spatial"] = np.array([[0.0, 0], [9, 0], [0, 9]])
+    write_h5ad(adata, tmp_path / "a.h5ad")
+    assert read(tmp_path / "a.h5ad").adata.uns["old"].shape == (2, 2)

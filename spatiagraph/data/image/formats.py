@@ -9,6 +9,7 @@ import numpy as np
 
 from spatiagraph._files import check_file, check_store
 from spatiagraph._json import validated
+from spatiagraph.data.image.channel_names import ngff_channel_names
 from spatiagraph.data.image.level import (
     DAMAGED,
     LazyArray,
@@ -143,18 +144,24 @@ def _zarr_levels(path: Path, channels: Sequence[int] | None, axes: str | None) -
         if not arrays:
             return _zarr_levels(path / _only_image(node, path), channels, axes)
         letters, mpp = _zarr_axes(arrays[0].shape), None
-    return OpenImage([Level(a, axes or letters, str(path), channels) for a in arrays], mpp)
+    levels = [Level(a, axes or letters, str(path), channels) for a in arrays]
+    return OpenImage(levels, mpp, channel_names=ngff_channel_names(_attributes(node, path)))
 
 
 def _multiscales(group: Any, path: Path) -> list[Any]:
     """What a group says of the images it holds, empty if nothing."""
-    with decoding(path):
-        attributes = dict(group.attrs)
-    inner = attributes.get("ome", attributes)
+    inner = _attributes(group, path)
     found = inner.get("multiscales", []) if isinstance(inner, dict) else []
     if not isinstance(found, list) or not isinstance(inner, dict):
         raise ValueError(f"Expected 'multiscales' in {path} as a list, got {found!r:.80}")
     return found
+
+
+def _attributes(group: Any, path: Path) -> Any:
+    """What OME-Zarr says of a group."""
+    with decoding(path):
+        attributes = dict(group.attrs)
+    return attributes.get("ome", attributes)
 
 
 def _only_image(group: Any, path: Path) -> str:

@@ -113,11 +113,19 @@ class Level:
 
 
 class OpenImage(NamedTuple):
-    """Levels from fine to coarse, µm per pixel if the file says so, and what closes the file."""
+    """Image file that is open.
+
+    Attributes:
+        levels: From fine to coarse.
+        mpp: µm per pixel, if the file says so.
+        close: Closes the file.
+        channel_names: Names of all stored channels, in their order; empty if there are none.
+    """
 
     levels: list[Level]
     mpp: float | None
     close: Callable[[], object] = tuple  # nothing to close
+    channel_names: tuple[str, ...] = ()
 
 
 def undecodable(path: Path, err: Exception) -> ValueError:

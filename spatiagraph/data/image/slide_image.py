@@ -15,8 +15,9 @@ from spatiagraph.data.image.crops import add_crops, snapped_windows
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
 from spatiagraph.data.image.resample import area_weights
-from spatiagraph.data.image.value_range import value_range_of
+from spatiagraph.data.image.value_range import value_range_of, values_seen
 
+_FEWEST_VALUES = 4  # levels of grey: noise of a camera alone has as many
 _CHECKED = 2048  # pixels of each side that are decoded at a time
 
 
@@ -38,6 +39,9 @@ class SlideImage:
             percentiles of each channel. Kept as :attr:`value_range`.
         path: File of the image, for error messages.
         axes: Axes of the file, as given to :meth:`open`.
+
+    Attributes:
+        channel_names: Names of the channels, where the file has them; else empty.
 
     Raises:
         ValueError: If the levels are not one image, or ``mpp`` is not a positive number.
@@ -75,10 +79,11 @@ class SlideImage:
         self._opened = [as_level(a, name) for a in levels]
         self._reopen: Callable[[], list[Level]] | None = None
         self._process = os.getpid()
+        self.channel_names: tuple[str, ...] = ()
+        self._is_given = value_range is not None
         self._downsample = _downsampling(self._levels, name)
-        self.value_range = value_range_of(
-            self._levels, self.mpp * self._downsample, value_range, name
-        )
+        scales = self.mpp * self._downsample
+        self.value_range, self._seen = value_range_of(self._levels, scales, value_range, name)
 
     @classmethod
     @typed
@@ -133,6 +138,7 @@ class SlideImage:
             opened.close()
             raise
         weakref.finalize(image, opened.close)
+        image.channel_names = _kept(opened.channel_names, image.channels)
         image._reopen = partial(_opened_again, Path(path), channels, axes)
         return image
 
@@ -161,6 +167,11 @@ class SlideImage:
     def num_levels(self) -> int:
         """Number of resolutions stored."""
         return len(self._levels)
+
+    @property
+    def coarsest_size(self) -> int:
+        """Number of pixels of the coarsest level, which a thumbnail reads at most."""
+        return self._levels[-1].height * self._levels[-1].width
 
     @property
     def extent_um(self) -> tuple[float, float, float, float]:
@@ -201,6 +212,27 @@ class SlideImage:
                 rows = slice(top, min(top + step[0], level.height))
                 for left in range(0, level.width, step[1]):
                     level.read(rows, slice(left, min(left + step[1], level.width)))
+
+    def dark_channels(self) -> list[str]:
+        """Channels that show next to nothing, by name, with the values they hold.
+
+        Such are black or saturated everywhere, or hold the noise of a camera alone: a model trains
+        on them all the same. None are if :attr:`value_range` was given.
+        """
+        if self._is_given:
+            return []
+        found = values_seen(self._levels) if self._seen is None else self._seen  # [C, 2]
+        numbers = self.channels or range(self.num_channels)
+        names = self.channel_names or [f"channel {c}" for c in numbers]
+        top = np.iinfo(self.dtype).max if self.dtype.kind in "iu" else np.inf
+        fewest = _FEWEST_VALUES if self.dtype.kind in "iu" else 0
+        dark = [
+            f"{name} holds {low:g} alone" if low == high else f"{name} holds {low:g} to {high:g}"
+            for name, (low, high) in zip(names, found, strict=True)
+            if 0 < high - low < fewest or (low == high and low in (0, top))
+        ]
+        is_part = self._levels[0].is_color and len(dark) < self.num_channels  # a stain in one hue
+        return [] if is_part else dark
 
     def covers(self, pos: np.ndarray) -> np.ndarray:
         """Mask of positions that lie on the image.
@@ -359,6 +391,13 @@ def _positions(pos: np.ndarray) -> np.ndarray:
     if pos.ndim != 2 or pos.shape[1] != 2:
         raise ValueError(f"Expected 'pos' of shape [N, 2] in µm, got {pos.shape}")
     return pos
+
+
+def _kept(names: tuple[str, ...], channels: list[int] | None) -> tuple[str, ...]:
+    """Names of the channels that are kept."""
+    if channels is None or not names:
+        return names
+    return tuple(names[c] for c in channels if c < len(names))
 
 
 def _opened_again(path: Path, channels: Sequence[int] | None, axes: str | None) -> list[Level]:

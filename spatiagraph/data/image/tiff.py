@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spatiagraph.data.image.channel_names import tiff_channel_names
 from spatiagraph.data.image.directories import check_directories
 from spatiagraph.data.image.level import LazyArray, Level, OpenImage, decoding
 from spatiagraph.data.image.pixel_size import ome_number, ome_root, tiff_mpp
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big, of either byte order
 _ALPHA = (1, 2)  # codes of samples that say how opaque a pixel is
+_NDPI_TAG = (65420).to_bytes(2, "little")
 _UNNAMED = "IQ"  # what tifffile calls axes of which the file says nothing
 _PAGES = ("generic", "uniform", "shaped")  # kinds whose pages belong together by looks alone
 
@@ -28,6 +30,20 @@ def is_tiff(path: Path) -> bool:
     """Check that a file is a TIFF, whatever it is called."""
     with path.open("rb") as file:
         return file.read(4) in _MAGIC
+
+
+def _is_ndpi(path: Path) -> bool:
+    """Check that a TIFF is of Hamamatsu, whose tables of contents have a tag of their own."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        if len(head) < 12 or head[:4] != b"II*\0":
+            return False
+        place = int.from_bytes(head[4:], "little")  # of 64 bits there, of 32 elsewhere
+        if place + 2 > path.stat().st_size:
+            return False
+        file.seek(place)
+        entries = file.read(2 + 12 * int.from_bytes(file.read(2), "little"))
+    return any(entries[i : i + 2] == _NDPI_TAG for i in range(0, len(entries), 12))
 
 
 def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
@@ -49,7 +65,7 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
     import zarr
 
     with decoding(path):
-        tiff = tifffile.TiffFile(path)
+        tiff = tifffile.TiffFile(path, is_ndpi=_is_ndpi(path))
     try:
         check_directories(tiff, path)
         with decoding(path):
@@ -71,10 +87,11 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
             named = axes or _name_axes(letters, array.shape, path, warn=not levels)
             levels.append(Level(array, named, str(path), whole))
         mpp = tiff_mpp(tiff, main.keyframe, main.kind, path)
+        names = tiff_channel_names(tiff, path)
     except BaseException:  # also on Ctrl-C: nobody else can close what is not returned
         tiff.close()
         raise
-    return OpenImage(levels, mpp, tiff.close)
+    return OpenImage(levels, mpp, tiff.close, names)
 
 
 def _largest(found: "list[TiffPageSeries]", path: Path) -> "list[TiffPageSeries]":

@@ -7,11 +7,12 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph.data.checks import name_rows, nearest
+from spatiagraph.data.axes import same_places
+from spatiagraph.data.checks import as_positions, name_rows, nearest
 from spatiagraph.data.counts import choose_counts, is_counts, shallow_copy
 from spatiagraph.data.read.features import protein_features, type_features
 from spatiagraph.data.read.parts import Options, Parts, placed_only
-from spatiagraph.data.scale import libraries, same_places
+from spatiagraph.data.scale import libraries
 
 
 def choose(adata: AnnData, options: Options) -> tuple[AnnData, list[str]]:
@@ -32,6 +33,8 @@ def choose(adata: AnnData, options: Options) -> tuple[AnnData, list[str]]:
         adata = choose_counts(adata, options.counts_layer)
     elif options.kind == "genes":
         heard += _unread_counts(adata)
+    if options.markers is not None:
+        adata = _only(adata, list(options.markers))
     if options.kind == "protein":
         adata, warning = protein_features(adata, options.transform, options.cofactor)
         heard += [] if warning is None else [warning]
@@ -39,6 +42,13 @@ def choose(adata: AnnData, options: Options) -> tuple[AnnData, list[str]]:
         adata = type_features(adata, options.type_key)
     if options.x_key is not None or options.y_key is not None:
         adata.obsm[options.spatial_key] = _columns(adata, options)
+    if options.swap_xy:
+        if options.spatial_key not in adata.obsm:
+            raise ValueError(
+                f"Expected coordinates in obsm[{options.spatial_key!r}] for swap_xy=True, got none"
+            )
+        key = options.spatial_key
+        adata.obsm[key] = as_positions(adata.obsm[key], f"obsm[{key!r}]")[:, ::-1].copy()
     return placed_only(adata, options, options.spatial_key), heard
 
 
@@ -112,6 +122,17 @@ def sections_of(obs: pd.DataFrame, sample_key: str) -> tuple[np.ndarray, list[st
     return code, [str(name) for name in names]
 
 
+def _only(adata: AnnData, markers: list[str]) -> AnnData:
+    """The features that were asked for, in this order."""
+    names = adata.var_names.astype(str)
+    if lost := [name for name in markers if name not in names]:
+        raise ValueError(
+            f"Expected features {', '.join(map(repr, lost[:8]))} of markers among "
+            f"{adata.n_vars}, got none called so. {nearest(lost[0], names.tolist())}"
+        )
+    return adata[:, names.get_indexer(pd.Index(markers))].copy()
+
+
 def _unread_counts(adata: AnnData) -> list[str]:
     """A word on layers that are called raw and differ from the counts that are read."""
     if keys.COUNTS in adata.layers or adata.X is None or not is_counts(adata.X):
@@ -136,14 +157,14 @@ def _columns(adata: AnnData, options: Options) -> np.ndarray:
             f"Expected both x_key and y_key, got x_key={options.x_key!r}, y_key={options.y_key!r}"
         )
     columns = [str(c) for c in adata.obs.columns]
+    if options.x_key == options.y_key:
+        raise ValueError(f"Expected two columns, got {options.x_key!r} for both x_key and y_key")
     for key in (options.x_key, options.y_key):
         if key not in columns:
             raise ValueError(
                 f"Expected coordinates in obs[{key!r}], got none. {nearest(key, columns)}"
             )
-        if not pd.api.types.is_numeric_dtype(adata.obs[key]):
-            raise ValueError(f"Expected numbers in obs[{key!r}], got {adata.obs[key].dtype}")
-    pos = adata.obs[[options.x_key, options.y_key]].to_numpy(np.float64, na_value=np.nan)
+    pos = np.stack([_numbers(adata.obs[k], k) for k in (options.x_key, options.y_key)], axis=1)
     other = np.asarray(adata.obsm.get(keys.SPATIAL, np.empty((0, 2))))
     if other.shape == pos.shape and other.dtype.kind in "iuf":
         if same_places(other[:, ::-1], pos) and not same_places(other, pos):
@@ -154,3 +175,19 @@ def _columns(adata: AnnData, options: Options) -> np.ndarray:
                 f"obsm[{keys.SPATIAL!r}] if the columns are right"
             )
     return pos
+
+
+def _numbers(values: pd.Series, key: str) -> np.ndarray:
+    """A column as numbers, also of text or categories that are such, ``[N]``."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    if not pd.api.types.is_numeric_dtype(values):
+        found = pd.to_numeric(values, errors="coerce")
+        bad = np.flatnonzero(found.isna() & values.notna())
+        if len(bad):
+            raise ValueError(
+                f"Expected numbers in obs[{key!r}], got {values.iloc[bad[0]]!r} in "
+                f"{name_rows(values.index, bad[:1])}"
+            )
+        values = found
+    return values.to_numpy(np.float64, na_value=np.nan)

@@ -59,6 +59,7 @@ def is_cosmx(folder: Path) -> bool:
         for stem, mark in (
             (_COUNTS, "cell_ID"),
             (_CELLS, _CENTRE[0]),
+            (_CELLS, _SLIDE_MM[0]),
             (_MOLECULES, "target"),
         )
     )
@@ -88,14 +89,17 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
             "Expected one image of the section: CosMx has one for each field of view. Stitch them, "
             "flip the result upside down, and pass its file with image_mpp=… and origin_um=…"
         )
-    mpp, source = _scale(folder, options)
     counts, cells = find_table(folder, _COUNTS), find_table(folder, _CELLS)
     table = find_table(folder, _MOLECULES)
+    if counts is not None and cells is not None and _in_mm(cells):
+        return _from_mm(counts, cells, table, options)
+    mpp, source = _scale(folder, options)
     molecules = None
     if table is not None and (options.transcripts is not False or counts is None):
         molecules = _read_molecules(table, mpp)
     if counts is not None and cells is not None:
-        (adata, controls), of = _from_matrix(counts, cells, mpp, options.drop_unplaced), counts.name
+        adata, controls = _from_matrix(counts, cells, _CENTRE, mpp, options.drop_unplaced)
+        of = counts.name
     elif counts is None and cells is None and table is not None and molecules is not None:
         adata, controls, of = count_molecules(molecules), num_controls(molecules), table.name
     else:
@@ -129,6 +133,40 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
 def _outlines(folder: Path, mpp: float) -> OutlinesFile | None:
     found = find_table(folder, "*polygons")
     return None if found is None else OutlinesFile(found, mpp)
+
+
+def _in_mm(cells: Path) -> bool:
+    """Whether cells have places on the slide in mm, and none in pixels."""
+    have = table_columns(cells)
+    return set(_SLIDE_MM) <= set(have) and not set(_CENTRE) <= set(have)
+
+
+def _from_mm(counts: Path, cells: Path, molecules: Path | None, options: Options) -> Parts:
+    """Cells whose places are in mm alone; molecules are in pixels of another origin."""
+    if options.mpp is not None:
+        raise ValueError(
+            f"Expected no mpp with {', '.join(_SLIDE_MM)} of {cells.name}, which are mm, got "
+            f"mpp={options.mpp:g}: leave it out"
+        )
+    adata, controls = _from_matrix(counts, cells, _SLIDE_MM, 1000.0, options.drop_unplaced)
+    placed = np.isfinite(adata.obsm[keys.SPATIAL]).all(axis=1)
+    check_scale(1.0, f"mm of {cells.name}", pixels=adata.obsm[keys.SPATIAL][placed])
+    heard = []
+    if molecules is not None and options.transcripts is not False:
+        heard = [
+            f"{molecules.name} is left out: its molecules lie in pixels of the instrument, and the "
+            f"cells of {cells.name} in mm of the slide alone. transcripts=False says so"
+        ]
+    image: SlideImage | None = None
+    if not isinstance(options.image, bool | None):
+        image = open_image(options.image, options.image_mpp, options.origin_um)
+    notes = {
+        "format": "cosmx",
+        "counts": counts.name,
+        "mpp_from": f"mm of {cells.name}",
+        "controls": controls,
+    }
+    return Parts(adata, image, known_um=True, notes=notes, warnings=heard)
 
 
 def _scale(folder: Path, options: Options) -> tuple[float, str]:
@@ -241,7 +279,10 @@ def _read_molecules(path: Path, mpp: float) -> pd.DataFrame:
     return molecules
 
 
-def _from_matrix(counts: Path, cells: Path, mpp: float, drop_unplaced: bool) -> tuple[AnnData, int]:
+def _from_matrix(
+    counts: Path, cells: Path, centre: tuple[str, str], mpp: float, drop_unplaced: bool
+) -> tuple[AnnData, int]:
+    """Cells with their counts, at two columns of the metadata times ``mpp``."""
     ids, adata = read_counts(counts, ("fov", "cell_ID", "cell"))
     if missing := [c for c in ("fov", "cell_ID") if c not in ids]:
         raise ValueError(f"Expected columns fov, cell_ID in {counts.name}, got no {missing[0]}")
@@ -250,17 +291,17 @@ def _from_matrix(counts: Path, cells: Path, mpp: float, drop_unplaced: bool) -> 
     check_names(names, f"cells in {counts.name}", "Are two files joined in it?")
     adata = adata[inside].copy()
     adata.obs_names = names
-    table = read_table(cells, needed=("fov", "cell_ID", *_CENTRE))
+    table = read_table(cells, needed=("fov", "cell_ID", *centre))
     adata, table = place_cells(
         adata,
         table.set_index(_names(table).to_numpy()),
-        _CENTRE,
+        centre,
         cells.name,
         counts.name,
         drop_unplaced=drop_unplaced,
     )
     adata.obsm[keys.SPATIAL] *= mpp
-    adata.obs = table.drop(columns=[*_CENTRE, "cell_ID", "cell"], errors="ignore")
+    adata.obs = table.drop(columns=[*centre, "cell_ID", "cell"], errors="ignore")
     return split_controls(adata)
 
 

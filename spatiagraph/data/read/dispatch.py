@@ -1,6 +1,6 @@
 """Dispatch of files to their readers by content, and validation of the slide."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,12 +15,13 @@ from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
 from spatiagraph.data.read.features import COFACTOR, Kind, Transform
-from spatiagraph.data.read.h5ad import from_anndata, read_file
+from spatiagraph.data.read.h5ad import from_anndata, is_anndata, read_file
 from spatiagraph.data.read.merscope import is_merscope, load_merscope
 from spatiagraph.data.read.parts import Options, Parts, PathLike, build, crop
 from spatiagraph.data.read.plain import is_table, load_table
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
+from spatiagraph.data.read.structure import read_anndata
 from spatiagraph.data.read.xenium import is_xenium, load_xenium
 from spatiagraph.data.slide import Expression, Slide, default_slide_id
 
@@ -30,6 +31,21 @@ _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]],
     (is_merscope, load_merscope),
     (is_cosmx, load_cosmx),
 )
+
+
+_WAYS = {
+    (".zip", ".tar", ".tgz", ".tar.gz", ".7z"): "It is packed: unpack it, and pass what is in it",
+    (".gz", ".bz2", ".xz"): "It is packed: unpack it first, as by gunzip",
+    (".rds", ".rdata", ".rda", ".qs"): "It is of R: write an .h5ad from it, as by zellkonverter",
+    (".gef", ".gem", ".cellbin.gef"): "It is of Stereo-seq: write an .h5ad of it by stereopy",
+    (".loom",): "Write an .h5ad from it: anndata.io.read_loom(…).write_h5ad(…)",
+    (".xlsx", ".xls", ".ods"): "Save the sheet as .csv",
+    (
+        ".h5",
+    ): "If it is a matrix of counts, pass the folder that also holds the places of its cells",
+    (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".svs", ".ndpi"): "An image is passed as image=…",
+}
+"""How names end → what to do."""
 
 
 @overload
@@ -62,6 +78,8 @@ def read(
     spatial_key: str = "spatial",
     x_key: str | None = None,
     y_key: str | None = None,
+    swap_xy: bool = False,
+    markers: Sequence[str] | None = None,
     sample_key: str | None = None,
     one_section: bool = False,
     table: str | None = None,
@@ -76,7 +94,7 @@ def read(
     ========================= ==================================================================
     ``path``                  scale of the coordinates
     ========================= ==================================================================
-    ``.h5ad``                 what the file says, or ``mpp=``, or ``pitch_um=`` for spots; else µm
+    ``.h5ad``, its ``.zarr``  what the file says, or ``mpp=``, or ``pitch_um=`` for spots; else µm
     Space Ranger folder       ``microns_per_pixel``, else the 100 µm pitch of the spots
     Xenium, MERSCOPE folder   µm already
     CosMx folder              pixels; ``fov_positions_file.csv`` tells their size, or ``mpp=``
@@ -110,6 +128,9 @@ def read(
         spatial_key: Slot of ``obsm`` that holds the coordinates.
         x_key: Column of ``obs`` with x, instead of ``spatial_key``.
         y_key: Column of ``obs`` with y.
+        swap_xy: Take the first coordinate for y and the second for x.
+        markers: Features to keep, all by default; of a table with ``kind="protein"``, the columns
+            that are proteins.
         sample_key: Column of ``obs`` that names the section of each cell: a slide is made of each,
             called by its name, after ``slide_id`` if that is given.
         one_section: Take cells as one section even if they look like several over each other.
@@ -173,6 +194,9 @@ def read(
         type_key=type_key,
         table=table,
         drop_unplaced=drop_unplaced,
+        markers=markers,
+        swap_xy=swap_xy,
+        sample_key=sample_key,
     )
     name, whole = _open(path, options)
     source = None if isinstance(path, AnnData) else Path(path)
@@ -234,10 +258,16 @@ def _outlines(parts: Parts, options: Options, name: str) -> OutlinesFile | None:
 
 
 def _sections(
-    whole: AnnData | Parts, options: Options, sample_key: str | None, source: Path | None
+    whole: AnnData | Parts | list[tuple[str, Parts]],
+    options: Options,
+    sample_key: str | None,
+    source: Path | None,
 ) -> Iterator[tuple[str | None, Parts]]:
     """The section, or the sections of which each has its name."""
     sections: Iterable[tuple[str | None, AnnData]]
+    if isinstance(whole, list):
+        yield from whole
+        return
     if isinstance(whole, Parts):
         yield from [(None, whole)] if sample_key is None else split_parts(whole, sample_key)
         return
@@ -249,8 +279,10 @@ def _sections(
         yield name, parts
 
 
-def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Parts]:
-    """Name of a slide, and what a file or folder holds: a table to be placed, or the pieces."""
+def _open(
+    path: PathLike | AnnData, options: Options
+) -> tuple[str, AnnData | Parts | list[tuple[str, Parts]]]:
+    """Name of a slide, and what a file or folder holds: a table to be placed, pieces, sections."""
     if isinstance(path, AnnData):
         return default_slide_id(path), path.to_memory() if path.isbacked else path
     source = Path(path)
@@ -262,12 +294,11 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
                 f"Expected table={options.table!r} with a .zarr, got the file {source.name}: leave "
                 "it out"
             )
-        if source.suffix == ".h5ad":
+        if source.suffix.lower() == ".h5ad" or is_anndata(source):
             return source.stem, read_file(source)
         if is_table(source):
-            options.x_key, options.y_key = options.x_key or "x", options.y_key or "y"
             return source.name.split(".")[0], load_table(source, options)
-        raise ValueError(f"Expected {KINDS}, got the file {source.name}")
+        raise ValueError(f"Expected {KINDS}, got the file {source.name}{_way_from(source)}")
     folder = source / "outs" if (source / "outs").is_dir() else source
     name = folder.resolve().parent.name if folder.name == "outs" else folder.resolve().name
     if not isinstance(options.transcripts, bool):
@@ -280,6 +311,8 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
             f"Expected a slide, {source.name} is a cohort of slides: open it with "
             "spatiagraph.Cohort, and take a slide of it by its name"
         )
+    if is_anndata(source):
+        return source.resolve().stem, read_anndata(source)
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
     for is_vendor, load in _FOLDERS:
@@ -289,10 +322,16 @@ def _open(path: PathLike | AnnData, options: Options) -> tuple[str, AnnData | Pa
     raise ValueError(unknown_folder(folder))
 
 
+def _way_from(file: Path) -> str:
+    """What to do with a file of another kind, to be appended to a message."""
+    name = file.name.lower()
+    return next((f". {way}" for ends, way in _WAYS.items() if name.endswith(ends)), "")
+
+
 def _check_for_tables(folder: Path, options: Options) -> None:
     """Refuse what chooses parts of an AnnData where a vendor's folder has but one of each."""
     default = Options()
-    for name in ("counts_layer", "kind", "x_key", "y_key", "type_key", "table"):
+    for name in ("counts_layer", "kind", "x_key", "y_key", "type_key", "table", "swap_xy"):
         if (value := getattr(options, name)) != getattr(default, name):
             raise ValueError(
                 f"Expected {name}={value!r} with an .h5ad, a .zarr or an AnnData, got the folder "

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData, read_h5ad
+from h5py import is_hdf5
 
 from spatiagraph import keys
 from spatiagraph._reasons import reason
+from spatiagraph.data.axes import axis_pairs
 from spatiagraph.data.checks import as_positions, check_positions, check_real, nearest
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.read.corners import OutlinesFile
@@ -25,7 +27,7 @@ from spatiagraph.data.read.parts import (
     reopen_image,
 )
 from spatiagraph.data.read.structure import DAMAGED, check_structure, open_hdf5
-from spatiagraph.data.read.tables import finite_number, positive_number
+from spatiagraph.data.read.tables import finite_number, positive_number, read_json
 from spatiagraph.data.scale import doubts, libraries
 from spatiagraph.data.sparse import settle
 
@@ -73,6 +75,7 @@ def from_anndata(adata: AnnData, options: Options, source: Path | None = None) -
         adata,
         image,
         molecules,
+        known_um=scale is not None and scale.is_sure,
         notes={
             "format": "h5ad",
             "spatial_key": options.spatial_key,
@@ -187,6 +190,20 @@ def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImag
     return DeclaredImage(None, origin)
 
 
+def is_anndata(path: Path) -> bool:
+    """Check that a file of HDF5 or a store of Zarr says of itself that it is an AnnData."""
+    if path.is_file():
+        if path.suffix.lower() not in (".h5", ".hdf5", ".h5ad") or not is_hdf5(path):
+            return False
+        with open_hdf5(path, _MEND) as file:
+            return {"obs", "var"} <= set(file.names())
+    for mark in ("zarr.json", ".zattrs"):
+        if (path / mark).is_file():
+            found = read_json(path / mark)
+            return found.get("attributes", found).get("encoding-type") == "anndata"
+    return False
+
+
 def read_file(path: Path) -> AnnData:
     """Open an ``.h5ad`` file.
 
@@ -218,12 +235,12 @@ def read_file(path: Path) -> AnnData:
 
 def _positions(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
-        columns = [c for c in adata.obs if str(c).lower().startswith(("x", "y", "center"))]
-        hint = f". obs has {', '.join(map(repr, columns))}" if columns and not adata.obsm else ""
+        pairs = axis_pairs(adata.obs.columns)
+        ways = [f"spatial_key={k!r}" for k in list(adata.obsm)[:1] if "spatial" in k.lower()]
+        ways += [f"x_key={pair.x!r} and y_key={pair.y!r}" for pair in pairs[:2]]
         raise ValueError(
-            f"Expected coordinates in obsm[{key!r}], got none. "
-            f"{nearest(key, list(adata.obsm))}{hint}. Pass spatial_key=…, or x_key=… and y_key=… "
-            "for columns of obs"
+            f"Expected coordinates in obsm[{key!r}], got none. {nearest(key, list(adata.obsm))}. "
+            f"Pass {' or '.join(ways) or 'spatial_key=…, or x_key=… and y_key=… for obs'}"
         )
     pos = as_positions(adata.obsm[key], f"obsm[{key!r}]")
     check_positions(pos, adata.obs_names)

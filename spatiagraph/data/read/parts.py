@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,9 @@ class Options:
     type_key: str | None = None
     table: str | None = None
     drop_unplaced: bool = False
+    markers: Sequence[str] | None = None
+    swap_xy: bool = False
+    sample_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("genes", "protein", "types"):
@@ -167,7 +170,11 @@ def placed_only(adata: AnnData, options: Options, key: str = keys.SPATIAL) -> An
         return adata
     pos = as_positions(adata.obsm[key], f"obsm[{key!r}]")
     there = np.asarray(np.isfinite(pos).all(axis=1))
-    if there.all() or not there.any():
+    if not there.any():
+        raise ValueError(
+            f"Expected coordinates in obsm[{key!r}], got none for all of {len(there)} cells"
+        )
+    if there.all():
         return adata
     lost = adata.obs_names[~there]
     warnings.warn(
@@ -325,6 +332,12 @@ def build(
     )
     if texts := make_values_writable(slide.adata):
         parts.warnings.append(f"No file can hold, and is text from now on: {'; '.join(texts)}")
+    if parts.image is not None and (dark := parts.image.dark_channels()):
+        parts.warnings.append(
+            f"{len(dark)} of {parts.image.num_channels} channels of the image of {slide_id!r} show "
+            f"next to nothing: {', '.join(dark[:8])}. Leave them out by image=SlideImage.open(…, "
+            "channels=[…]), or confirm them by its value_range="
+        )
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)
     notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}

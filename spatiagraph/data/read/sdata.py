@@ -15,7 +15,7 @@ from spatiagraph._optional import require
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import as_positions, check_positions, nearest
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.choose import choose
+from spatiagraph.data.read.choose import choose, sections_of
 from spatiagraph.data.read.molecules import as_text, count_molecules, gene_names
 from spatiagraph.data.read.parts import (
     Options,
@@ -45,7 +45,7 @@ def is_spatialdata(folder: Path) -> bool:
     return folder.suffix == ".zarr" or any((folder / m).exists() for m in marks)
 
 
-def load_spatialdata(path: Path, options: Options) -> Parts:
+def load_spatialdata(path: Path, options: Options) -> Parts | list[tuple[str, Parts]]:
     """Read a SpatialData store.
 
     Coordinates are those of ``obsm["spatial"]`` of the table, or the centroids of the shapes it
@@ -57,10 +57,44 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         path: The store.
         options: Scale, image element and slot of the coordinates.
 
+    Returns:
+        The slide; where the table annotates several elements, the section of each by
+        ``sample_key``, with its name.
+
     Raises:
         ImportError: The extra ``[io]`` is not installed.
-        ValueError: It is no SpatialData store, or has neither table nor assigned molecules.
+        ValueError: It is no SpatialData store, has neither table nor assigned molecules, or has
+            several sections and no ``sample_key`` to tell them apart.
     """
+    sdata = _open_store(path)
+    wanted = options.transcripts is not False or not len(sdata.tables)
+    molecules, key = _molecules(sdata) if wanted else (None, None)
+    has_cells = molecules is not None and "cell_id" in molecules
+    if len(sdata.tables):
+        name = _chosen_table(list(sdata.tables), options.table)
+        adata = sdata.tables[name].copy()
+        settle(adata, f"table {name!r}")
+        if molecules is not None and has_cells:
+            molecules["cell_id"] = _name_cells(molecules["cell_id"], adata, key)
+        adata, heard = choose(adata, options)
+        if len(regions := _regions(adata)) > 1:
+            return _by_section(sdata, adata, name, molecules, heard, options)
+        element = sdata[regions[0]] if regions and regions[0] in sdata else None
+        adata = _placed(adata, element, name, options)
+        return _slide(sdata, adata, element, molecules, heard, options, path.name)
+    if molecules is None or not has_cells:
+        have = ", ".join(f"{kind} {name!r}" for kind, name, _ in sdata.gen_elements())
+        raise ValueError(
+            f"Expected a table of counts in {path.name}, or points with a gene and a cell for "
+            f"each molecule; got {have or 'an empty store'}"
+        )
+    molecules["cell_id"] = molecules["cell_id"].mask(molecules["cell_id"] == _BACKGROUND)
+    adata = count_molecules(molecules)
+    element = sdata.points[next(iter(sdata.points))]
+    return _slide(sdata, adata, element, molecules, [], options, path.name)
+
+
+def _open_store(path: Path) -> Any:
     spatialdata = require("spatialdata", extra="io", purpose="Reading a SpatialData .zarr")
     check_store(path)
     for place in sorted((path / "tables").glob("*/")):
@@ -68,32 +102,26 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
     with warnings.catch_warnings():  # about old formats, which are read all the same
         warnings.simplefilter("ignore")
         try:
-            sdata = spatialdata.read_zarr(path)
+            return spatialdata.read_zarr(path)
         except _BROKEN as err:
             raise ValueError(
                 f"Expected a SpatialData store, got {path.name}: {reason(err)}. The store is "
                 "damaged or incomplete: copy it again"
             ) from err
-    wanted = options.transcripts is not False or not len(sdata.tables)
-    molecules, key = _molecules(sdata) if wanted else (None, None)
-    has_cells = molecules is not None and "cell_id" in molecules
-    heard: list[str] = []
-    if len(sdata.tables):
-        adata, element, heard = _from_table(spatialdata, sdata, options)
-        if molecules is not None and has_cells:
-            molecules["cell_id"] = _name_cells(molecules["cell_id"], adata, key)
-    elif molecules is not None and has_cells:
-        molecules["cell_id"] = molecules["cell_id"].mask(molecules["cell_id"] == _BACKGROUND)
-        adata = count_molecules(molecules)
-        element = sdata.points[next(iter(sdata.points))]
-    else:
-        have = ", ".join(f"{kind} {name!r}" for kind, name, _ in sdata.gen_elements())
-        raise ValueError(
-            f"Expected a table of counts in {path.name}, or points with a gene and a cell for "
-            f"each molecule; got {have or 'an empty store'}"
-        )
+
+
+def _slide(
+    sdata: Any,
+    adata: AnnData,
+    element: Any,
+    molecules: pd.DataFrame | None,
+    heard: list[str],
+    options: Options,
+    file: str,
+) -> Parts:
+    """Pieces of a slide from cells that have a place in the units of an element."""
     adata = placed_only(adata, options)
-    pos = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}] of {path.name}")
+    pos = as_positions(adata.obsm[keys.SPATIAL], f"obsm[{keys.SPATIAL!r}] of {file}")
     check_positions(pos, adata.obs_names)
     previous = notes_of(adata, options)
     written = options.mpp is None and options.pitch_um is None and bool(previous)
@@ -108,6 +136,7 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
         adata,
         image,
         molecules if options.transcripts is not False else None,
+        known_um=scale is not None and scale.is_sure,
         notes={
             "format": "spatialdata",
             "mpp": mpp,
@@ -123,38 +152,72 @@ def load_spatialdata(path: Path, options: Options) -> Parts:
     return parts
 
 
-def _from_table(spatialdata: Any, sdata: Any, options: Options) -> tuple[AnnData, Any, list[str]]:
-    """Cells of the chosen table, placed in the units of the element they annotate."""
-    name = _chosen_table(list(sdata.tables), options.table)
-    adata = sdata.tables[name].copy()
-    settle(adata, f"table {name!r}")
-    adata, heard = choose(adata, options)
+def _regions(adata: AnnData) -> list[str]:
+    """Elements that the cells of a table are rows of."""
     attrs = adata.uns.get("spatialdata_attrs", {})
-    regions = np.atleast_1d(attrs.get("region", [])).tolist()
-    if len(regions) > 1:
+    return [str(name) for name in np.atleast_1d(attrs.get("region", []))]
+
+
+def _by_section(
+    sdata: Any,
+    adata: AnnData,
+    table: str,
+    molecules: pd.DataFrame | None,
+    heard: list[str],
+    options: Options,
+) -> list[tuple[str, Parts]]:
+    """The sections of a table that annotates several elements, each with the image it shares."""
+    regions, attrs = _regions(adata), adata.uns["spatialdata_attrs"]
+    column = str(attrs.get("region_key"))
+    if options.sample_key is None:
         raise ValueError(
             f"Expected a table of one section, got {len(regions)} regions: "
-            f"{', '.join(map(repr, regions[:8]))}. Write one store for each"
+            f"{', '.join(map(repr, regions[:8]))}. Pass sample_key={column!r} for a slide of each"
         )
-    element = sdata[regions[0]] if regions and regions[0] in sdata else None
+    code, names = sections_of(adata.obs, options.sample_key)
+    sections = []
+    for number, name in enumerate(names):
+        part = adata[code == number].copy()
+        own = part.obs[column].astype(str).unique().tolist() if column in part.obs else regions
+        if len(own) != 1 or own[0] not in sdata:
+            raise ValueError(
+                f"Expected one element of the store for section {name!r} of "
+                f"obs[{options.sample_key!r}], got {', '.join(map(repr, own[:8]))}. Pass "
+                f"sample_key={column!r}"
+            )
+        part.uns["spatialdata_attrs"] = {**attrs, "region": own[0]}
+        part = _placed(part, sdata[own[0]], table, options)
+        inside = None
+        if molecules is not None and "cell_id" in molecules:
+            inside = molecules[molecules["cell_id"].isin(part.obs_names)].copy()
+        said = heard if number == 0 else []
+        slide = _slide(sdata, part, sdata[own[0]], inside, list(said), options, table)
+        sections.append((name, slide))
+    return sections
+
+
+def _placed(adata: AnnData, element: Any, name: str, options: Options) -> AnnData:
+    """Cells of a table with places in the units of the element they annotate."""
     if options.spatial_key in adata.obsm:
         adata.obsm[keys.SPATIAL] = np.asarray(adata.obsm[options.spatial_key])
-    elif options.spatial_key != keys.SPATIAL or element is None:
+        return adata
+    if options.spatial_key != keys.SPATIAL or element is None:
         raise ValueError(
             f"Expected coordinates in obsm[{options.spatial_key!r}] of table {name!r}, got none. "
             f"{nearest(options.spatial_key, list(adata.obsm))}. Pass spatial_key=…"
         )
-    else:
-        system = next(iter(_systems(element)))
-        with warnings.catch_warnings():  # about the order of ids, which does not matter here
-            warnings.filterwarnings("ignore", message="The index of the dataframe is not monotonic")
-            centres = spatialdata.get_centroids(element, coordinate_system=system).compute()
-        inverse = np.linalg.inv(_affine(element, system))
-        xy = np.c_[centres[list(_AXES)].to_numpy(np.float64), np.ones(len(centres))]
-        placed = pd.DataFrame(xy @ inverse.T[:, :2], index=centres.index)
-        ids = adata.obs[attrs["instance_key"]]
-        adata.obsm[keys.SPATIAL] = _place_by_ids(placed, ids, regions[0])
-    return adata, element, heard
+    spatialdata = require("spatialdata", extra="io", purpose="Reading a SpatialData .zarr")
+    system = next(iter(_systems(element)))
+    with warnings.catch_warnings():  # about the order of ids, which does not matter here
+        warnings.filterwarnings("ignore", message="The index of the dataframe is not monotonic")
+        centres = spatialdata.get_centroids(element, coordinate_system=system).compute()
+    inverse = np.linalg.inv(_affine(element, system))
+    xy = np.c_[centres[list(_AXES)].to_numpy(np.float64), np.ones(len(centres))]
+    placed = pd.DataFrame(xy @ inverse.T[:, :2], index=centres.index)
+    attrs = adata.uns["spatialdata_attrs"]
+    ids = adata.obs[attrs["instance_key"]]
+    adata.obsm[keys.SPATIAL] = _place_by_ids(placed, ids, _regions(adata)[0])
+    return adata
 
 
 def _chosen_table(names: list[str], asked: str | None) -> str:
@@ -255,6 +318,9 @@ def _image(
                 f"{nearest(str(asked), names)}"
             )
         names = [str(asked)]
+    if element is not None and len(names) > 1:  # those of other sections lie elsewhere
+        beside = set(_systems(element))
+        names = [n for n in names if beside & set(_systems(sdata.images[n]))] or names
     placed = {name: _place(sdata.images[name], element, name) for name in names}
     name = min(placed, key=lambda n: placed[n][0])
     scale, corner = placed[name]
@@ -271,6 +337,7 @@ def _image(
         value_range=notes.get("image_value_range") if asked is None or asked is True else None,
         path=path,
     )
+    image.channel_names = tuple(str(c) for c in levels[0]["c"].values)
     return image, name
 
 

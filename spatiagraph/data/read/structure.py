@@ -48,7 +48,11 @@ def check_structure(root: Any, file: str) -> None:
     Raises:
         ValueError: Names the key, what was expected there, what is there, and what to do.
     """
-    top = Node(root, file, _MEND).as_group("", "anndata")
+    _anndata(Node(root, file, _MEND))
+
+
+def _anndata(node: "Node") -> None:
+    top = node.as_group("", "anndata")
     for name in top.names():
         if name not in _SLOTS and not name.startswith("raw."):
             raise top.wrong(f"only {', '.join(_SLOTS)}", f"also {name!r}")
@@ -536,6 +540,7 @@ _GROUPS: dict[str, Callable[[Node, Length], object]] = {
     "nullable-boolean": _nullable("b", "true and false"),
     "nullable-string-array": _nullable("TSU", "text"),
     "awkward-array": _awkward,
+    "anndata": lambda node, _: _anndata(node),
 }
 _DATASETS = {
     "": ("", "values"),

@@ -23,6 +23,7 @@ from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.places import listed as listed
+from spatiagraph.data.read.dialect import dialect_of
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
@@ -71,7 +72,8 @@ def table_columns(path: Path) -> list[str]:
 
 def _header(path: Path) -> list[str]:
     """Names of the columns of a csv file; the first may have none, as that of an index."""
-    row = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    sep = dialect_of(path).sep
+    row = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, sep=sep).iloc[0]
     return [name or f"Unnamed: {place}" for place, name in enumerate(row)]
 
 
@@ -110,8 +112,15 @@ def read_table(
             with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
                 return file.read(columns=chosen).replace_schema_metadata().to_pandas()
         markers = {c: [""] if c in text else _MISSING for c in have}
+        sep, decimal = dialect_of(path)
         return pd.read_csv(
-            path, usecols=chosen, low_memory=False, keep_default_na=False, na_values=markers
+            path,
+            usecols=chosen,
+            low_memory=False,
+            keep_default_na=False,
+            na_values=markers,
+            sep=sep,
+            decimal=decimal,
         )
     except DAMAGED as err:
         raise unreadable(path, err) from err
@@ -390,7 +399,8 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
-        with pd.read_csv(path, chunksize=rows, low_memory=False) as reader:
+        marks = dialect_of(path)._asdict()
+        with pd.read_csv(path, chunksize=rows, low_memory=False, **marks) as reader:
             yield from reader
     except DAMAGED as err:
         raise unreadable(path, err) from err
@@ -435,7 +445,9 @@ def _check_last_row(path: Path) -> None:
         return
     last = end.replace(b"\r", b"\n").rpartition(b"\n")[2]
     try:
-        wanted, got = (len(next(csv.reader([row.decode()]), [])) for row in (first, last))
+        sep = dialect_of(path).sep
+        rows = (csv.reader([row.decode()], delimiter=sep) for row in (first, last))
+        wanted, got = (len(next(row, [])) for row in rows)
     except csv.Error:  # a field of many bytes
         return
     if got < wanted:

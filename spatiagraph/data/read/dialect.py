@@ -1,0 +1,46 @@
+"""Dialects of text tables: the mark between fields, and that of decimals."""
+
+import csv
+import gzip
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_MARKS = (",", "\t", ";", "|")
+_LOOKED_AT = 2**16  # bytes of the first lines
+_COMMA, _POINT = re.compile(r"^-?\d+,\d+$"), re.compile(r"^-?\d+\.\d+$")
+
+
+class Dialect(NamedTuple):
+    """Marks of a text table.
+
+    Attributes:
+        sep: Between two fields.
+        decimal: Between whole numbers and fractions.
+    """
+
+    sep: str
+    decimal: str
+
+
+def dialect_of(path: Path) -> Dialect:
+    """Tell commas, semicolons, tabs and bars by the header, and decimal commas by the next rows.
+
+    Args:
+        path: A text file, possibly gzipped.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        begin = file.read(_LOOKED_AT).decode("utf-8-sig", errors="replace")
+    lines = [line for line in begin.splitlines() if line.strip()][:20]
+    if not lines:
+        return Dialect(",", ".")
+    bare = re.sub(r'"[^"]*"', "", lines[0])
+    sep = max(_MARKS, key=bare.count)  # the first of equals
+    if sep == ",":
+        return Dialect(",", ".")
+    try:
+        fields = [field.strip() for row in csv.reader(lines[1:], delimiter=sep) for field in row]
+    except csv.Error:
+        return Dialect(sep, ".")
+    has_comma, has_point = (any(map(mark.match, fields)) for mark in (_COMMA, _POINT))
+    return Dialect(sep, "," if has_comma and not has_point else ".")

@@ -1,0 +1,111 @@
+"""Tables with a row for each cell: proteins or types, however they are written."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import spatiagraph as sg
+from spatiagraph.data.read.dialect import dialect_of
+
+RNG = np.random.default_rng(0)
+POS = RNG.uniform(0, 1, (150, 2)) * (250, 200)
+VALUES = RNG.gamma(2, 3, (150, 3)).round(4)
+MARKERS = ["CD3", "HLA-DR", "Ki67"]
+
+
+def table(x="x", y="y", **more):
+    found = pd.DataFrame(VALUES, columns=MARKERS)
+    found.insert(0, y, POS[:, 1])
+    found.insert(0, x, POS[:, 0])
+    found.insert(0, "CellID", np.arange(150) + 1)
+    return found.assign(**more)
+
+
+def opened(path, **options):
+    """The slide of a table of proteins, which says what it takes for proteins."""
+    with pytest.warns(UserWarning, match="are taken for proteins"):
+        return sg.read(path, kind="protein", mpp=1, **options)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.csv.gz", "c.tsv", "c.txt", "c.parquet"])
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+def test_intensities_of_a_table_are_a_slide_however_its_fields_are_parted(tmp_path, name, sep):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        table().to_parquet(path)
+    else:
+        table().to_csv(path, sep=sep, index=False)
+    slide = opened(path)
+    assert slide.symbols == MARKERS
+    assert slide.adata.obs_names[:2].tolist() == ["1", "2"]
+    np.testing.assert_allclose(slide.pos, POS)
+    np.testing.assert_allclose(slide.counts.toarray(), np.arcsinh(VALUES / 5), rtol=1e-5)
+
+
+def test_decimal_commas_are_numbers(tmp_path):
+    table().to_csv(tmp_path / "c.csv", sep=";", decimal=",", index=False)
+    assert dialect_of(tmp_path / "c.csv") == (";", ",")
+    np.testing.assert_allclose(opened(tmp_path / "c.csv").pos, POS)
+
+
+def test_marks_in_quotes_part_no_fields(tmp_path):
+    (tmp_path / "c.csv").write_text('"a;b;c;d",x,y\n1,2,3\n')
+    assert dialect_of(tmp_path / "c.csv") == (",", ".")
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [("X_centroid", "Y_centroid"), ("Centroid X µm", "Centroid Y µm"), ("XLoc", "YLoc"),
+     ("centroid-1", "centroid-0"), ("CenterX_global_px", "CenterY_global_px")],
+)  # fmt: skip
+def test_places_are_found_by_what_programs_call_them(tmp_path, x, y):
+    table(x, y).to_csv(tmp_path / "c.csv", index=False)
+    np.testing.assert_allclose(opened(tmp_path / "c.csv").pos, POS)
+
+
+def test_several_places_are_asked_for(tmp_path):
+    table("Nucleus X", "Nucleus Y", **{"Cell X": 1.0, "Cell Y": 1.0}).to_csv(tmp_path / "c.csv")
+    with pytest.raises(ValueError, match=r"got 2: pass x_key='Nucleus X' with y_key='Nucleus Y'"):
+        sg.read(tmp_path / "c.csv", kind="protein")
+
+
+def test_what_is_no_protein_stays_a_column(tmp_path):
+    shapes = {"Area": 5.0, "MajorAxisLength": 4.0, "Eccentricity": 0.5, "ClusterID": 3}
+    table(**shapes, Phenotype="T").to_csv(tmp_path / "c.csv", index=False)
+    with pytest.warns(UserWarning, match=r"CD3, HLA-DR, Ki67 are taken.*Area, MajorAxisLength"):
+        slide = sg.read(tmp_path / "c.csv", kind="protein", mpp=1)
+    assert slide.symbols == MARKERS
+    assert {*shapes, "Phenotype"} <= set(slide.adata.obs)
+
+
+def test_proteins_that_are_named_are_taken(tmp_path):
+    table(Area=5.0).to_csv(tmp_path / "c.csv", index=False)
+    slide = sg.read(tmp_path / "c.csv", kind="protein", mpp=1, markers=["Ki67", "Area"])
+    assert slide.symbols == ["Ki67", "Area"]
+    with pytest.raises(ValueError, match=r"'CD4' in c\.csv.*Nearest: 'CD3'"):
+        sg.read(tmp_path / "c.csv", kind="protein", mpp=1, markers=["CD4"])
+
+
+def test_columns_without_a_unit_are_doubted(tmp_path):
+    table(kind=np.resize(["a", "b"], 150)).to_csv(tmp_path / "c.csv", index=False)
+    options = {"kind": "types", "type_key": "kind"}
+    with pytest.warns(UserWarning, match="x and y of c.csv name no unit.*mpp=1 to confirm"):
+        sg.read(tmp_path / "c.csv", **options)
+    sg.read(tmp_path / "c.csv", mpp=1, **options)
+
+
+def test_a_table_of_proteins_says_how_it_is_read(tmp_path):
+    table().to_csv(tmp_path / "c.csv")
+    with pytest.raises(ValueError, match="if intensities of proteins, kind='protein'"):
+        sg.read(tmp_path / "c.csv")
+
+
+def test_features_of_an_anndata_are_chosen_too(tmp_path):
+    table().to_csv(tmp_path / "c.csv", index=False)
+    adata = opened(tmp_path / "c.csv").adata
+    assert sg.read(adata, expression="normalized", markers=["Ki67", "CD3"]).symbols == [
+        "Ki67",
+        "CD3",
+    ]
+    with pytest.raises(ValueError, match=r"'CD8' of markers among 3.*Nearest: 'CD3'"):
+        sg.read(adata, expression="normalized", markers=["CD8"])
