@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spatiagraph.evaluate import score_biomarker
+from spatiagraph.evaluate import BagTraining, score_biomarker
 
 pytestmark = pytest.mark.benchmark
 
@@ -44,13 +44,15 @@ def test_groups_of_patients_are_told_by_their_niches(real_data, capsys):
         "composition of niches": share,
         "pairs of types in niches": np.c_[share, pairs[:, rows, columns]],
     }
-    table = score_biomarker(embeddings, patient, labels, num_folds=4, num_repeats=3)
+    quick = BagTraining(num_steps=60, max_niches=64, lr=3e-3)
+    table = score_biomarker(embeddings, patient, labels, num_repeats=3, training=quick)
     shuffled = np.random.default_rng(0).permutation(list(labels.values()))
     chance = score_biomarker(
         {"labels shuffled": share},
         patient,
         dict(zip(labels, shuffled, strict=True)),
         num_repeats=3,
+        training=quick,
     )
     with capsys.disabled():
         print("\n" + pd.concat([table, chance]).round(3).to_string())
