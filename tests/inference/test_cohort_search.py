@@ -1,6 +1,7 @@
 """Searches and imputation on a store are those of its slides in memory."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_an_index_of_a_cohort_reads_it_block_by_block(store, monkeypatch):
         index.model
         == sg.NicheIndex.from_slides({s.slide_id: s.adata for s in SLIDES}, "X_context_niche").model
     )
+
+
+def test_a_missing_chunk_of_embeddings_is_refused(store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "c.zarr")
+    cohort = Cohort(tmp_path / "c.zarr")
+    (shard,) = (cohort.cells("s1") / "obsm" / "X_context" / "c").rglob("*/0")
+    shard.unlink()
+    with pytest.raises(ValueError, match=r"X_context/c/0/0' as it was written, found it missing"):
+        sg.NicheIndex.from_slides(cohort, "X_context")
+    assert len(sg.NicheIndex.from_slides(cohort, "X_context_niche")) == 600
 
 
 def test_rows_of_several_arrays_are_those_of_one():

@@ -15,6 +15,7 @@ from spatiagraph._reasons import reason
 from spatiagraph.data.cohort.layout import CELLS, ROW, TILE, Results, SlideFiles
 from spatiagraph.data.cohort.part import CohortPart
 from spatiagraph.data.cohort.tiles import DAMAGED
+from spatiagraph.data.cohort.verifying import check_files
 from spatiagraph.data.convert.embeddings import WIDTHS
 
 
@@ -49,6 +50,8 @@ def embedded_slides(part: CohortPart, key: str) -> Iterator[EmbeddedSlide]:
     for at, entry in enumerate(part.entries):
         folder, files = part.stores[at].folder, part.files(at)
         result = _result(files, key, entry.slide_id)
+        read = ("obs", f"obsm/{key}", f"obsm/{keys.SPATIAL}")
+        check_files(folder, files, entry.slide_id, [f"{CELLS}/{part}/" for part in read])
         try:
             obs, pos, values = _read(folder / CELLS, key)
         except DAMAGED as err:

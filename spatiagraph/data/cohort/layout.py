@@ -135,7 +135,7 @@ def is_cohort(path: str | os.PathLike[str]) -> bool:
     try:
         attributes = read_json(root, max_bytes=_JSON_BYTES).get("attributes", {})
     except (ValueError, AttributeError):
-        return False
+        return (Path(path) / SLIDES).is_dir()  # damaged, which Cohort says
     return isinstance(attributes, dict) and "manifest" in (attributes.get(META) or {})
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from spatiagraph import keys
 from spatiagraph._reasons import reason
-from spatiagraph.data.cohort.layout import CELLS, ROW, TILE, SlideEntry, SlideFiles
+from spatiagraph.data.cohort.layout import CELLS, ROW, TILE, SlideEntry, SlideFiles, read_files
 from spatiagraph.data.cohort.tiles import DAMAGED
-from spatiagraph.data.cohort.verifying import damaged_files, is_of_tiles
+from spatiagraph.data.cohort.verifying import check_files
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 
@@ -55,11 +55,7 @@ class StoredSlide(Slide):
 
 def _cells(folder: Path, entry: SlideEntry, files: SlideFiles) -> anndata.AnnData:
     """Cells of a slide in the order in which they were given, once its files are known as whole."""
-    for path in damaged_files(folder, files, lambda name: not is_of_tiles(name)):
-        raise ValueError(
-            f"Expected {str(path)!r} as it was written, found it missing or damaged: restore it, "
-            f"or replace slide {entry.slide_id!r} of the cohort"
-        )
+    check_files(folder, files, entry.slide_id, [f"{CELLS}/"])
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
@@ -98,6 +94,9 @@ def row_and_tile(folder: Path, entry: SlideEntry) -> tuple[Tensor, Tensor]:
     """
     import zarr
 
+    listed = read_files(folder, entry.files_hash)
+    parts = [f"{CELLS}/obs/{name}/" for name in (ROW, TILE)]
+    check_files(folder, listed, entry.slide_id, parts)
     found = []
     for name in (ROW, TILE):
         place = folder / CELLS / "obs" / name

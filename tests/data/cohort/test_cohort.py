@@ -1,5 +1,7 @@
 """The store of many slides: its tiles are those of memory, its slides are AnnData."""
 
+import errno
+import os
 import shutil
 import warnings
 
@@ -12,8 +14,9 @@ from numpy.testing import assert_array_equal
 from torch_geometric import EdgeIndex
 
 import spatiagraph as sg
+from spatiagraph._files import DiskFullError
 from spatiagraph.data import GenePanel, LabelSet
-from spatiagraph.data.cohort import BusyError, Cohort
+from spatiagraph.data.cohort import BusyError, Cohort, is_cohort
 from spatiagraph.data.cohort.lock import only_writer
 from spatiagraph.data.content import content_hash
 from spatiagraph.data.loader import TileDataset, TileLoader
@@ -322,6 +325,42 @@ def test_damage_elsewhere_is_refused_by_name(store, tmp_path):
     root.write_text(root.read_text().replace('"tile_size": 100', '"tile_size": 200'))
     with pytest.raises(ValueError, match="as it was written, found it changed"):
         Cohort(place)
+    root.write_text("{")
+    assert is_cohort(place)  # so that commands say what is wrong with it
+    with pytest.raises(ValueError, match=r"JSON in .*zarr.json"):
+        Cohort(place)
+
+
+def test_a_missing_chunk_is_not_taken_for_zeros(store, tmp_path):
+    place = tmp_path / "c.zarr"
+    shutil.copytree(store.path, place)
+    cohort = Cohort(place)
+    cores = [torch.ones(300, dtype=torch.bool), torch.ones(200, dtype=torch.bool)]
+    (cohort.cells("s1") / "obs" / "cohort_tile" / "c" / "0").unlink()
+    with pytest.raises(ValueError, match=r"cohort_tile/c/0' as it was written, found it missing"):
+        cohort.part(cores=cores).tiles(100, 2)
+    with pytest.raises(ValueError, match="a mask of the cells of each of 2 slides, got masks of"):
+        cohort.part(cores=cores[:1])
+
+
+def test_a_full_disk_is_named_and_gone_on_from(store, tmp_path, monkeypatch):
+    from spatiagraph.data.cohort import writing
+
+    original = writing.write_tile
+
+    def full(folder, number, packed):
+        if number == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(folder, number, packed)
+
+    place = tmp_path / "c.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_tile", full)
+        with pytest.raises(DiskFullError, match="No space left"):
+            Cohort.create(place, SLIDES, RECIPE, tile_size=100, num_hops=2)
+    assert content(Cohort.create(place, SLIDES, RECIPE, tile_size=100, num_hops=2).path) == content(
+        store.path
+    )
 
 
 def test_what_is_no_cohort_is_refused(store, tmp_path):
