@@ -14,6 +14,8 @@ from spatiagraph.data.loader import inside_image
 from spatiagraph.data.masked import MaskedCrops
 from spatiagraph.data.read import read
 from spatiagraph.data.recipe import KNN, AdaptiveCrop, Crop, Recipe
+from spatiagraph.inference import generate
+from spatiagraph.models import ImageGenerator, Spatia
 
 MPP = 0.5
 CENTRES = np.array([[20.0, 15.0], [30.0, 15.0], [48.0, 30.0]])  # µm; the last without an outline
@@ -306,3 +308,20 @@ def test_areas_are_those_of_the_maker(real_data):
     assert known.mean() > 0.9
     theirs = found.adata.obs["cell_area_um2"][known]
     assert_allclose(found.outlines.areas_um2[known], theirs, rtol=5e-3)
+
+
+def test_slides_whose_images_differ_in_channels_are_refused_by_every_door():
+    """What adaptive crops of one slide hold cannot stand beside those of another."""
+    grey = slide()
+    colours = slide(np.full((80, 120, 3), 200, np.uint8))
+    colours.slide_id = "colours"
+    recipe = Recipe(GenePanel(["G1", "G2", "G3"]), KNN(1), (), (AdaptiveCrop(size_px=16),))
+    with pytest.raises(ValueError, match=r"channels"):
+        Spatia.for_slides([grey, colours], "tiny", recipe=recipe)
+    with pytest.raises(ValueError, match=r"channels"):
+        ImageGenerator.for_slides([grey, colours], crop=Crop(size_px=16, mask="cell"))
+    generator = ImageGenerator.for_slides([grey], crop=Crop(size_px=16, mask="cell"))
+    with pytest.raises(ValueError, match=r"images of 1 channels .* 3 in slide 'colours'"):
+        generate(generator, colours, cells=[0], progress=False)
+    with pytest.raises(ValueError, match="one window for all"):
+        ImageGenerator.for_slides([grey], crop=AdaptiveCrop(size_px=16))
