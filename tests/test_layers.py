@@ -29,6 +29,7 @@ SHARED = {
     "_optional",
     "_reasons",
     "_savable",
+    "_shipped",
     "_typed",
     "_tables",
     "_walk",

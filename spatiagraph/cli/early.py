@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from spatiagraph._shipped import shipped_models
 from spatiagraph._walk import check_hdf5
 from spatiagraph.data.places import check_place
 
@@ -47,7 +48,7 @@ def check_run_folder(folder: Path) -> None:
 
 
 def check_model(folder_or_hub_id: str) -> None:
-    """Refuse what is neither the folder of a model, nor of a run, nor an id of the Hub.
+    """Refuse what is no folder of a model or of a run, no model of the package, no id of the Hub.
 
     Raises:
         ValueError: There is no model.
@@ -58,10 +59,12 @@ def check_model(folder_or_hub_id: str) -> None:
             raise ValueError(
                 f"Expected the folder of a saved model, found no config.json in {str(folder)!r}"
             )
+    elif folder_or_hub_id in shipped_models():
+        return
     elif not re.fullmatch(r"(hf://)?[\w-][\w.-]*/[\w-][\w.-]*", folder_or_hub_id, re.ASCII):
         raise ValueError(
             f"Expected the folder of a saved model, found none at {folder_or_hub_id!r}; an id of "
-            'the hub is "owner/name"'
+            f'the hub is "owner/name"; with the package come {", ".join(shipped_models())}'
         )
 
 

@@ -53,6 +53,8 @@ class ExpressionHead(Configurable):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.log_theta = nn.Parameter(torch.zeros(num_genes))
+        self.strength: float | None = None
+        """Strength of the ridge regression it started from: how little the cells told of genes."""
 
     def forward(self, z: Tensor, library: Tensor, gene_mask: Tensor | None = None) -> Expression:
         logits = self.linear(z)  # [N, G]
@@ -110,6 +112,7 @@ class ExpressionHead(Configurable):
         prior = _PRIOR * depth.median().clamp(min=1.0)
         share = ((x + prior * mean) / (depth + prior) / mean).log()  # relative to the mean profile
         found = ridge(z, share * seen)
+        self.strength = found.strength
         self.linear.weight.copy_(found.weight)
         self.linear.bias.add_(found.bias)
         for _ in range(_ROUNDS):  # shares sum to one: a gene that is raised lowers the others

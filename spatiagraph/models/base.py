@@ -58,7 +58,7 @@ class SlideModel(PretrainedModel, abstract=True):
         least_tile: Core cells below which a mini-batch is not cut smaller, however small the slide.
         num_steps: Steps of the optimiser that train the model, where a run says nothing else.
         lr: Peak learning rate, likewise.
-        weight_decay: Decoupled weight decay of matrices, likewise.
+        weight_decay: Decoupled weight decay of matrices, likewise; a model may choose its own.
         num_hops: Hops over the cell graph that a cell embedding depends on.
         reads_molecules: Whether training reads the molecules of slides.
         cache: Folder in which :meth:`prepare` keeps what frozen parts of the model make of a
@@ -72,7 +72,7 @@ class SlideModel(PretrainedModel, abstract=True):
     least_tile: ClassVar[int] = 256
     num_steps: ClassVar[int] = 200
     lr: ClassVar[float] = 1e-3
-    weight_decay: ClassVar[float] = 0.01
+    weight_decay: float = 0.01
     reads_molecules: ClassVar[bool] = False
     known: ClassVar[dict[str, type["SlideModel"]]] = {}
     pretraining: ClassVar[Callable[..., "Task"] | None] = None
@@ -97,6 +97,14 @@ class SlideModel(PretrainedModel, abstract=True):
         Empty for a model that needs all it reads.
         """
         return frozenset()
+
+    @property
+    def anchored(self) -> Sequence[Tensor]:
+        """Matrices that weight decay pulls towards their start instead of towards zero.
+
+        Such as what a closed form found: none, of most models.
+        """
+        return ()
 
     @classmethod
     def from_options(cls, slides: Sequence[Slide], **options: Any) -> Self:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
+from torch import Tensor
 
 from spatiagraph.data.agreement import one_channel_number, one_expression, spot_pitch_um
 from spatiagraph.data.cohort import Cohort
@@ -30,6 +31,8 @@ from spatiagraph.nn.transformer import GraphTransformer
 
 CELL_WINDOW_UM = 13.6
 """Side of the crop around a cell: 64 px of Xenium."""
+DECAY = 20.0
+"""Weight decay for each unit of strength of the ridge regression that decoders start from."""
 
 
 class ContextModel(HierarchicalModel):
@@ -209,6 +212,9 @@ class ContextModel(HierarchicalModel):
             found = ridge(z, values)
             self.head.linear.weight.data.copy_(found.weight)
             self.head.linear.bias.data.copy_(found.bias)
+            self.head.strength = found.strength
+        if self.head.strength is not None:  # few cells, or noisy ones, are held to the start
+            self.weight_decay = DECAY * self.head.strength
         self.niche_head.load_state_dict(self.head.state_dict())  # a niche is the mean of its cells
 
     def expression_head(self) -> ExpressionHead:
@@ -218,6 +224,10 @@ class ContextModel(HierarchicalModel):
             ValueError: If it is a model of values.
         """
         return super().expression_head() if self.likelihood == "gaussian" else self.head
+
+    @property
+    def anchored(self) -> Sequence[Tensor]:
+        return self.head.linear.weight, self.niche_head.linear.weight
 
     @classmethod
     def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ import spatiagraph
 from spatiagraph._config import from_config, to_config
 from spatiagraph._files import replaced_file
 from spatiagraph._json import Schema, read_json, shortened, validated
+from spatiagraph._shipped import SHIPPED, shipped_models
 from spatiagraph._typed import typed
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.weights import check_weights, no_more_than, read_weights
@@ -77,7 +78,8 @@ class PretrainedModel(Configurable, abstract=True):
         memory is taken than its weights call for. Only ids of the hub are looked up on the network.
 
         Args:
-            directory_or_hub_id: A local folder, or the id of a Hugging Face repository
+            directory_or_hub_id: A local folder, the name of a model that comes with the package
+                (such as ``"context-mouse-brain"``), or the id of a Hugging Face repository
                 (``"owner/name"`` where there is no such folder, ``"hf://owner/name"`` in any case),
                 which is downloaded.
             custom: Classes outside spatiagraph that the model is made of, by full name.
@@ -142,6 +144,8 @@ def _local(directory_or_hub_id: str | os.PathLike[str]) -> Path:
     folder, name = Path(directory_or_hub_id), str(directory_or_hub_id)
     if folder.is_dir():
         return folder
+    if isinstance(directory_or_hub_id, str) and name in shipped_models():
+        return SHIPPED / name
     hub_id = name.removeprefix(HUB)
     owner = hub_id.partition("/")[0]
     if (
@@ -151,7 +155,8 @@ def _local(directory_or_hub_id: str | os.PathLike[str]) -> Path:
     ):
         raise ValueError(
             f"Expected the folder of a saved model, found none at {shortened(name, 200)}; an id of "
-            f'the hub is "owner/name", or "{HUB}owner/name" beside a folder of that owner'
+            f'the hub is "owner/name", or "{HUB}owner/name" beside a folder of that owner; with '
+            f"the package come {', '.join(shipped_models())}"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

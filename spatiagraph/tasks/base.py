@@ -1,7 +1,7 @@
 """The interface between a model and a training loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +42,11 @@ class Task(nn.Module, ABC):
     def embedder(self) -> nn.Module | None:
         """Module whose outputs are embeddings, for a run to watch; ``None`` for other models."""
         return self.model.embedder if isinstance(self.model, SlideModel) else None
+
+    @property
+    def anchored(self) -> Sequence[Tensor]:
+        """Parameters that weight decay pulls to where they start; see ``SlideModel.anchored``."""
+        return self.model.anchored if isinstance(self.model, SlideModel) else ()
 
     def __init_subclass__(cls, *, pretrains: type[SlideModel] | None = None, **kwargs: Any):
         """Make the task the one that ``fit`` trains a model with, unless it is given another.

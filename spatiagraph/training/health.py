@@ -87,11 +87,10 @@ def run_warnings(history: pd.DataFrame) -> list[str]:
             f"sum to {last['lr_sum']:.2g}, and no weight moves much farther than that (embeddings "
             f"moved by {last['moved']:.1%}). Give it more steps, smaller tiles or a higher rate"
         )
-    elif "moved" in last and last["cells"] < _LEAST_CELLS:
+    elif "moved" in last and last["cells"] < _LEAST_CELLS and "start_val_loss" not in last:
         found.append(
-            f"{last['cells']:.0f} cells are few to learn from: on a slide of 346 spots, the model "
-            "knew hidden genes better before training than after. Train on more slides, or use the "
-            "model as it starts"
+            f"{last['cells']:.0f} cells are few to learn from, and nothing was held out to tell "
+            "whether it helped. Train on more slides, or with validation=0.2"
         )
     if "start_val_loss" in last and not history["val_loss"].min() < last["start_val_loss"]:
         found.append(

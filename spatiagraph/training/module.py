@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from spatiagraph.tasks.base import Task
+from spatiagraph.training.optimizer import AdamWTowardStart
 from spatiagraph.training.schedule import CosineSchedule
 
 
@@ -19,7 +20,8 @@ class TaskModule(LightningModule):
     Args:
         task: What to learn.
         lr: Peak learning rate.
-        weight_decay: Decoupled weight decay of matrices; vectors have none.
+        weight_decay: Decoupled weight decay of matrices, towards zero or, of those that the task
+            has ``anchored``, towards their start; vectors have none.
         warmup: Share of the steps in which the rate rises.
         seed: Seed of all steps.
         schedule: Schedule in the place of this one, of the weight decay too.
@@ -72,11 +74,16 @@ class TaskModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay to a hundredth, updated per step."""
         trainable = [p for p in self.task.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.dim() > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+        anchored = {id(p) for p in self.task.anchored}
+        free = [p for p in trainable if id(p) not in anchored]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in free if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in free if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        if pulled := [p for p in trainable if id(p) in anchored]:
+            own = {"weight_decay": 0.0, "toward_start": True, "pull": self.weight_decay}
+            groups.append({"params": pulled, **own})
+        optimizer = AdamWTowardStart(groups, lr=self.lr)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         self.num_steps = total
         warm_up = max(1, int(self.warmup * total))
@@ -103,3 +110,6 @@ class TaskModule(LightningModule):
         step = self.trainer.global_step
         decay = self.schedule.weight_decay(step, total, self.weight_decay)
         optimizer.param_groups[0]["weight_decay"] = decay  # of matrices: vectors have none
+        for group in optimizer.param_groups:
+            if group.get("toward_start"):
+                group["pull"] = decay

@@ -41,8 +41,9 @@ class Run:
         min_steps: Steps before which ``patience`` stops nothing; passes go on until then where no
             number of them is given.
         lr: Peak learning rate; that of the model when ``None``.
-        weight_decay: Decoupled weight decay of matrices; that of the model when ``None``. Vectors,
-            gates and norms have none.
+        weight_decay: Decoupled weight decay of matrices, those that a model has ``anchored``
+            towards their start; that of the model when ``None``. Vectors, gates and norms have
+            none.
         schedule: How learning rate and weight decay go on, in place of a warm-up over a twentieth
             of the steps and a cosine to a hundredth of the rate.
         average: Decay of an exponential moving average of the weights, which is validated and which

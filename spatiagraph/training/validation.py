@@ -18,9 +18,14 @@ from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
 from spatiagraph.training.cohorts import part_for
+from spatiagraph.training.run import Run
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""
+FEW_CELLS = 500
+"""Cells below which a run validates unasked: of 346 spots a model learned genes by heart."""
+FEW_SHARE = 0.2
+"""Share that is held out then."""
 
 
 @dataclass(frozen=True)
@@ -138,25 +143,80 @@ def as_validation(
     return Validation(own, cohort=stored)
 
 
+def are_few(slides: Sequence[Slide] | CohortPart, run: Run) -> bool:
+    """Tell whether cells are so few that a run validates unasked; not if it is told its length.
+
+    Args:
+        slides: Training slides; a cohort is none.
+        run: How to train.
+    """
+    told = run.max_epochs is not None or run.max_steps is not None
+    if told or isinstance(slides, CohortPart):
+        return False
+    return sum(slide.num_cells for slide in slides) < FEW_CELLS
+
+
+def validation_of_few(
+    model: SlideModel,
+    slides: Sequence[Slide] | CohortPart,
+    prepared: Prepared,
+    seed: int,
+) -> Validation | None:
+    """Blocks of slides of few cells, to validate on unasked.
+
+    Args:
+        model: Knows its reach.
+        slides: Training slides.
+        prepared: The same, as it prepares them.
+        seed: Seed of the choice of blocks.
+
+    Returns:
+        ``None`` where they would leave less than half of the cells to train on.
+    """
+    if isinstance(slides, CohortPart):
+        return None
+    kept = 0
+    for slide, data in zip(slides, whole_slides(prepared, "validation"), strict=True):
+        held_out = _held_out(data, FEW_SHARE, seed)
+        margin_um = _window_um(model, slide) if slide.image is not None else 0.0
+        kept += int(_kept(data, held_out, model.num_hops, margin_um).sum())
+    num_cells = sum(slide.num_cells for slide in slides)
+    return Validation(share=FEW_SHARE) if 2 * kept >= num_cells else None
+
+
 def _blocks(
     data: TissueData, share: float, num_hops: int, margin_um: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Cells of a slide that are to be trained on, and those that are held out, ``[N]`` bool."""
-    num_blocks = GRID[0] * GRID[1]
+    held_out = _held_out(data, share, seed)
+    kept = _kept(data, held_out, num_hops, margin_um)
     pos = data.pos.numpy()
-    block = spatial_blocks(pos, num_folds=num_blocks, seed=seed, grid=GRID)
-    chosen = min(max(1, round(share * num_blocks)), num_blocks - 1)
-    held_out = torch.from_numpy(block < chosen)
-    kept = ~_reached(held_out, data.edge_index, num_hops)
-    kept &= torch.from_numpy(away_from(pos, held_out.numpy(), margin_um))
     if not bool(kept.any()):
         raise ValueError(
-            f"Expected cells to train on beyond the reach of the {chosen} blocks of tissue to "
-            f"validate on ({num_hops} hops, {margin_um:g} µm), got none of {len(pos)}: give "
-            "a smaller share, larger slides, or slides of their own"
+            f"Expected cells to train on beyond the reach of the {_num_blocks(share)} blocks of "
+            f"tissue to validate on ({num_hops} hops, {margin_um:g} µm), got none of {len(pos)}: "
+            "give a smaller share, larger slides, or slides of their own"
         )
     check_no_leak(kept.numpy(), held_out.numpy(), pos=pos, margin_um=margin_um)
     return kept, held_out
+
+
+def _num_blocks(share: float) -> int:
+    """Blocks that are held out, of those there are."""
+    num_blocks = GRID[0] * GRID[1]
+    return min(max(1, round(share * num_blocks)), num_blocks - 1)
+
+
+def _held_out(data: TissueData, share: float, seed: int) -> Tensor:
+    """Cells of the blocks that are held out, ``[N]``."""
+    block = spatial_blocks(data.pos.numpy(), num_folds=GRID[0] * GRID[1], seed=seed, grid=GRID)
+    return torch.from_numpy(block < _num_blocks(share))
+
+
+def _kept(data: TissueData, held_out: Tensor, num_hops: int, margin_um: float) -> Tensor:
+    """Cells beyond the reach of those that are held out, ``[N]``."""
+    kept = ~_reached(held_out, data.edge_index, num_hops)
+    return kept & torch.from_numpy(away_from(data.pos.numpy(), held_out.numpy(), margin_um))
 
 
 def _with_core(data: TissueData, core: Tensor) -> TissueData:

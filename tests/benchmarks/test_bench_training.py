@@ -128,6 +128,26 @@ def test_domains(real_data, name):
     print(f"\n{name}\n" + pd.Series(table).to_string(), flush=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"), [("her2st A1", 0), ("Xenium crop", 300), ("STARmap", 350)]
+)
+def test_decay(real_data, name, cells):
+    """What weight decay is worth where cells are few, and the strength that says so beforehand."""
+    slide = read(real_data, name)
+    if cells:
+        rows = np.flatnonzero(slide.pos[:, 0] <= np.sort(slide.pos[:, 0])[cells - 1])
+        slide = sg.Slide(slide.adata[rows].copy(), slide_id=name, assume_um=True)
+    train, test = block_of(slide)
+    found = {}
+    for decay in (2.0, 9.0, 20.0):
+        model = ContextModel.for_slides([train])
+        score = MaskedCounts(model, train, test)
+        found["strength"], found["start"] = model.head.strength, score.of_model(model)
+        sg.fit(model, train, weight_decay=decay, validation=None, **QUIET)
+        found[f"at {decay:g}"] = score.of_model(model)
+    print(f"\n{name}\n" + pd.Series(found).round(2).to_string(), flush=True)
+
+
 ABLATION = {
     "as it is": {},
     "steps: one tile of 4,096": {"tile_size": 4096, "max_epochs": 30},

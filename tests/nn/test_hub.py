@@ -1,11 +1,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 from torch.testing import assert_close
 
-from spatiagraph.data import make_tissue
+from spatiagraph._shipped import SHIPPED, shipped_models
+from spatiagraph.data import Slide, make_tissue
+from spatiagraph.inference import embed_data
 from spatiagraph.models import ContextModel
 from spatiagraph.nn.hub import PretrainedModel
 
@@ -147,3 +151,35 @@ def test_an_id_of_the_hub_is_downloaded_and_that_is_said(
     ContextModel.from_pretrained(name)
     assert asked == ["owner/name"]
     assert "asking the Hugging Face Hub" in caplog.text
+
+
+def test_models_of_the_package_open_without_the_network(tmp_path, monkeypatch):
+    """Each says what it learned from, is small, and embeds a slide that lacks most of its genes."""
+
+    def asked(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.chdir(tmp_path)
+    assert "context-mouse-brain" in shipped_models()
+    for name in shipped_models():
+        folder = SHIPPED / name
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
+        card = (folder / "card.md").read_text(encoding="utf-8")
+        assert {"## Learned from", "## Terms", "## What it gives"} <= set(card.splitlines())
+        model = ContextModel.from_pretrained(name)
+        measured = model.panel.symbols[::3]
+        rng = np.random.default_rng(0)
+        adata = AnnData(rng.poisson(2.0, (60, len(measured))).astype(np.float32))
+        adata.var_names = list(measured)
+        adata.obsm["spatial"] = rng.uniform(0, 100, (60, 2))
+        slide = Slide(adata, slide_id="new", assume_um=True)
+        assert np.isfinite(embed_data(model, model.prepare(slide))["niche"]).all()
+    with pytest.raises(ValueError, match="with the package come context-mouse-brain"):
+        ContextModel.from_pretrained("context-moose-brain")
+
+
+def test_a_folder_of_ones_own_goes_before_a_model_of_the_package(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained(tmp_path / "context-mouse-brain")
+    assert ContextModel.from_pretrained("context-mouse-brain").panel == model.panel

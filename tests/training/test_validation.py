@@ -71,6 +71,24 @@ def test_crops_of_trained_cells_share_no_pixel_with_those_held_out():
     assert near.min() > 40.0
 
 
+def test_few_cells_are_validated_on_unasked_unless_the_run_is_told_its_length(monkeypatch):
+    monkeypatch.setattr(ContextModel, "num_steps", 4)
+    quiet = {"accelerator": "cpu", "progress": False}
+    few = make_tissue(300, num_genes=40, image=None, seed=0)
+    task = Watch(model())
+    result = fit(task.model, few, task=task, **quiet)
+    assert result.record["validation"] == "auto"
+    assert {"val_loss", "start_val_loss"} <= set(result.history)
+    assert len(task.cells(False)) == 60
+    assert not np.isin(task.cells(True), task.cells(False)).any()
+    for slide, options in ((few, {"max_steps": 2}), (few, {"validation": None}), (SLIDE, {})):
+        result = fit(model(), slide, **quiet, **options)
+        assert "val_loss" not in result.history
+        assert result.record["validation"] is None
+    tiny = make_tissue(40, num_genes=40, image=None, seed=0)  # blocks would leave hardly any
+    assert "val_loss" not in fit(model(), tiny, **quiet).history
+
+
 def test_slides_of_their_own_are_validated_on_whole():
     mine = model()
     task = Watch(mine)
@@ -109,6 +127,7 @@ def test_an_interrupted_run_with_validation_and_patience_resumes_to_the_bit(tmp_
     [
         (1.5, "between 0 and 1, got 1.5"),
         (0.0, "between 0 and 1, got 0.0"),
+        ("some", "or \"auto\", got 'some'"),
         ([], "got none"),
         ([SLIDE], r"got \['synthetic'\] again"),
         ([OTHER, OTHER], r"got \['other'\] again"),
