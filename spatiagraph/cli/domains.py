@@ -50,6 +50,10 @@ def domains(
     curve: Annotated[
         Path | None, typer.Option(help="Draw the stability of each number of domains, as .png.")
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="Also write the domains as .csv of cell groups, for Xenium Explorer."),
+    ] = None,
     max_k: Annotated[int, typer.Option(help="Largest number of the curve.", min=3)] = 10,
     regress_depth: Annotated[
         bool, typer.Option("--regress-depth", help="Take sequencing depth out first.")
@@ -68,6 +72,7 @@ def domains(
     import spatiagraph as sg
     from spatiagraph._files import check_output_folder
     from spatiagraph.cli.console import check_output_file, file_names, print_table, say
+    from spatiagraph.data.cell_groups import write_cell_groups
     from spatiagraph.data.h5ad_file import write_h5ad
     from spatiagraph.inference.domains.write import check_key
     from spatiagraph.plot.domains import domain_curve as draw
@@ -76,6 +81,10 @@ def domains(
         raise ValueError("Expected --k and --out together, or neither for the curve alone")
     if curve is not None:
         check_output_file(curve, ".png")
+    if groups is not None:
+        if k is None:
+            raise ValueError("Expected --groups with --k and --out, got neither")
+        check_output_file(groups, ".csv")
     if out is not None:
         one_file = out.suffix == ".h5ad"
         check_output_file(out, ".h5ad") if one_file else check_output_folder(out)
@@ -83,6 +92,8 @@ def domains(
     if out is not None and one_file != (len(sections) == 1):
         wanted = "a file that ends in .h5ad" if len(sections) == 1 else "a folder"
         raise ValueError(f"Expected {wanted} as --out for {len(sections)} slides, got {out.name}")
+    if groups is not None and len(sections) > 1:
+        raise ValueError(f"Expected --groups for one slide, got {len(sections)}")
     for section in sections if k is not None else ():
         check_key(section.adata, key)  # refused now, not after the curve
     options: dict[str, Any] = {
@@ -105,6 +116,8 @@ def domains(
     for section, name in zip(sections, names, strict=True):
         path = write_h5ad(section.adata, out if one_file else out / f"{name}.h5ad")
         say(f"obs[{key!r}] written to {path}")
+    if groups is not None:
+        say(f"obs[{key!r}] written to {write_cell_groups(sections[0].adata, key, groups)}")
 
 
 def _sizes(sections: "list[Slide]", key: str) -> "pd.DataFrame":

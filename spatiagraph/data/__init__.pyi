@@ -1,3 +1,4 @@
+from . import cell_groups as cell_groups
 from . import cohort as cohort
 from . import colocalization as colocalization
 from . import content as content
@@ -29,6 +30,7 @@ from . import transcripts as transcripts
 from . import units as units
 from . import vocabulary as vocabulary
 from . import writing as writing
+from .cell_groups import write_cell_groups as write_cell_groups
 from .cohort import Cohort as Cohort
 from .colocalization import Colocalization as Colocalization
 from .colocalization import colocalized_genes as colocalized_genes
