@@ -21,7 +21,8 @@ def colocalize(
         Path,
         typer.Argument(
             help="Molecules with their cells, in µm: .parquet, .csv or .csv.gz with the columns of "
-            "Xenium, MERSCOPE, or x, y, gene and cell_id; or the folder of such a machine."
+            "Xenium, MERSCOPE, CosMx, or x, y, gene and cell_id; a SpatialData .zarr; or the "
+            "folder of such a machine."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the tables.")],
@@ -43,6 +44,19 @@ def colocalize(
     min_qv: Annotated[float, typer.Option(help="Least quality of a molecule.")] = 20.0,
     min_counts: Annotated[int, typer.Option(help="Least molecules of a cell.", min=1)] = 30,
     min_genes: Annotated[int, typer.Option(help="Least genes of a cell.", min=1)] = 10,
+    outlines: Annotated[
+        Path | None,
+        typer.Option(
+            help="Outlines of the cells (.parquet, .csv), as cell_boundaries of Xenium: leave out "
+            "molecules that lie outside of their cell or too near its edge."
+        ),
+    ] = None,
+    margin_um: Annotated[
+        float, typer.Option(help="How near to its outline is too near.", min=0)
+    ] = 1.0,
+    mpp: Annotated[
+        float | None, typer.Option(help="µm per unit of the coordinates, if not µm: CosMx.")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Draws of each cell from each null.", min=1)] = 20,
     jitter_um: Annotated[
         float, typer.Option(help="How far the second null displaces molecules.", min=0.01)
@@ -72,13 +86,13 @@ def colocalize(
     from spatiagraph._tables import write_csv
     from spatiagraph.data.colocalization import (
         Colocalization,
+        SortedMolecules,
         differential_gene_pairs,
         find_gene_pairs,
-        find_molecules,
-        read_sorted_molecules,
         sort_molecules,
     )
     from spatiagraph.data.h5ad_file import write_h5ad
+    from spatiagraph.data.molecules import CellOutlines, find_molecules
     from spatiagraph.data.read.h5ad import read_file
 
     path, sorted_path = find_molecules(molecules), out / "molecules.parquet"
@@ -89,11 +103,20 @@ def colocalize(
             f"{obs.index[obs.index.duplicated()][0]!r} again: rename the cells"
         )
     removed = sort_molecules(
-        path, sorted_path, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes
+        path,
+        sorted_path,
+        min_qv=min_qv,
+        min_counts=min_counts,
+        min_genes=min_genes,
+        outlines=None if outlines is None else CellOutlines.read(outlines, margin_um),
+        mpp=mpp,
     )
     print_table(removed, "removed by each step")
-    table = read_sorted_molecules(sorted_path)
-    say(f"{len(table.gene):,} molecules of {len(table.genes)} genes in {table.num_cells:,} cells")
+    table = SortedMolecules(sorted_path)
+    say(
+        f"{table.num_molecules:,} molecules of {len(table.genes)} genes in "
+        f"{table.num_cells:,} cells"
+    )
     if obs is not None and not obs.index.isin(table.cell_ids).any():
         raise ValueError(
             f"Expected the cells of {cells} among those of the molecules, for --groups, got none: "

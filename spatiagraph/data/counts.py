@@ -1,21 +1,25 @@
 """Counts of an AnnData: the layer that holds them, and others that might."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 from scipy.sparse import issparse
 
 from spatiagraph import keys
 from spatiagraph.data.checks import nearest
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 _LOOKED_AT = 1_000_000  # values that tell counts from others
 _RAW = "raw"
 
 
-def shallow_copy(adata: AnnData) -> AnnData:
+def shallow_copy(adata: "AnnData") -> "AnnData":
     """An AnnData that shares arrays with the given one, and whose containers are its own."""
+    from anndata import AnnData
+
     with warnings.catch_warnings():  # refused at the door of a slide, with the names
         warnings.filterwarnings("ignore", message=".* names are not unique")
         return AnnData(
@@ -32,7 +36,7 @@ def shallow_copy(adata: AnnData) -> AnnData:
         )
 
 
-def choose_counts(adata: AnnData, layer: str) -> AnnData:
+def choose_counts(adata: "AnnData", layer: str) -> "AnnData":
     """The same cells with the values of a layer as their counts.
 
     Args:
@@ -42,6 +46,8 @@ def choose_counts(adata: AnnData, layer: str) -> AnnData:
     Raises:
         ValueError: There is no such layer.
     """
+    from anndata import AnnData
+
     if layer in adata.layers:
         chosen = shallow_copy(adata)
         chosen.layers[keys.COUNTS] = adata.layers[layer]
@@ -64,7 +70,7 @@ def choose_counts(adata: AnnData, layer: str) -> AnnData:
     raise ValueError(f"Expected counts in layers[{layer!r}], got none. {nearest(layer, there)}")
 
 
-def other_counts(adata: AnnData) -> list[str]:
+def other_counts(adata: "AnnData") -> list[str]:
     """Values for ``counts_layer=`` that name counts, beside those that are read without it."""
     read = keys.COUNTS if keys.COUNTS in adata.layers else "X"
     places = {name: values for name, values in adata.layers.items() if name is not None}

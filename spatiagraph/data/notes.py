@@ -1,15 +1,16 @@
 """Notes of spatiagraph in ``uns["spatiagraph"]`` of an AnnData."""
 
 from collections.abc import Mapping
-from typing import Any
-
-from anndata import AnnData
+from typing import TYPE_CHECKING, Any
 
 from spatiagraph import keys
 from spatiagraph._json import shortened
 
+if TYPE_CHECKING:
+    from anndata import AnnData
 
-def our_notes(adata: AnnData, *path: str) -> Mapping[str, Any]:
+
+def our_notes(adata: "AnnData", *path: str) -> Mapping[str, Any]:
     """Notes of spatiagraph, or those of a group inside of them; empty where there are none.
 
     Args:
@@ -20,6 +21,7 @@ def our_notes(adata: AnnData, *path: str) -> Mapping[str, Any]:
         ValueError: If there is something else in their place.
 
     Examples:
+        >>> from anndata import AnnData
         >>> our_notes(AnnData(uns={"spatiagraph": {"read": {"slide_id": "a"}}}), "read")
         {'slide_id': 'a'}
     """

@@ -5,11 +5,10 @@ columns of ``obs`` that wear one, the bins of Stereo-seq, scale factors of Space
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 
 from spatiagraph._json import shortened
@@ -21,6 +20,9 @@ from spatiagraph.data.units import (
     lattice,
     neighbor_distance,
 )
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 DNB_UM = 0.5
 """Distance of the spots of a Stereo-seq chip, where the file does not say it."""
@@ -54,7 +56,7 @@ class Scale(NamedTuple):
     is_sure: bool = False
 
 
-def declared_scale(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def declared_scale(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     """Size of the unit of coordinates, if the file says so.
 
     Asked in this order: ``uns["spatial_units"]``; columns of ``obs`` that wear a unit and hold
@@ -75,12 +77,13 @@ def declared_scale(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     Examples:
         >>> y, x = np.mgrid[:10, :10]
         >>> pos = np.stack([x.ravel(), y.ravel()], 1) * 50.0
+        >>> from anndata import AnnData
         >>> bins = AnnData(obs=pd.DataFrame(index=[f"b{i}" for i in range(100)]))
         >>> bins.uns = {"bin_size": 50, "resolution": 500}
         >>> declared_scale(bins, pos)
         Scale(mpp=0.5, source="uns['bin_size']", is_sure=True)
     """
-    rules: tuple[Callable[[AnnData, NDArray[np.float64]], Scale | None], ...]
+    rules: tuple[Callable[["AnnData", NDArray[np.float64]], Scale | None], ...]
     rules = (_named_unit, _named_columns, _stereo_seq, _scale_factors, _pixel_size)
     found = next((s for rule in rules if (s := rule(adata, pos)) is not None), None)
     if found is None or found.mpp is not None:
@@ -100,7 +103,7 @@ def unknown_scale(found: Scale) -> str:
     )
 
 
-def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
+def swapped_columns(adata: "AnnData", pos: NDArray[np.float64]) -> str | None:
     """Columns of ``obs`` called x and y that hold the coordinates the other way around."""
     for pair, values in _numeric_pairs(adata.obs):
         is_xy = {t[0] for t in tokens(pair.x) + tokens(pair.y)} >= {"x", "y"}
@@ -109,7 +112,7 @@ def swapped_columns(adata: AnnData, pos: NDArray[np.float64]) -> str | None:
     return None
 
 
-def doubts(adata: AnnData, pos: NDArray[np.float64], scale: Scale | None) -> list[str]:
+def doubts(adata: "AnnData", pos: NDArray[np.float64], scale: Scale | None) -> list[str]:
     """Reasons to doubt a scale that nothing speaks against.
 
     Args:
@@ -148,7 +151,7 @@ def is_preview(library: Mapping) -> bool:
     return isinstance(metadata, Mapping) and str(metadata.get("software")) == MADE_BY
 
 
-def libraries(adata: AnnData) -> dict[str, Mapping]:
+def libraries(adata: "AnnData") -> dict[str, Mapping]:
     """Entries of ``uns["spatial"]`` in scanpy's layout; our own previews are none.
 
     Raises:
@@ -172,7 +175,7 @@ def libraries(adata: AnnData) -> dict[str, Mapping]:
     return found
 
 
-def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def _named_unit(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     for key in _UNIT_KEYS:
         if not isinstance(text := adata.uns.get(key), str):
             continue
@@ -192,7 +195,7 @@ def _named_unit(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     return None
 
 
-def _named_columns(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def _named_columns(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     pairs = _numeric_pairs(adata.obs)
     same = [p for p, v in pairs if same_places(v, pos) or same_places(v[:, ::-1], pos)]
     for pair in same:
@@ -215,7 +218,7 @@ def _named_columns(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     return Scale(None, str(is_px)) if size is None else Scale(size[0], f"{is_px} and {size[1]}")
 
 
-def _stereo_seq(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def _stereo_seq(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     size, dnb_nm = _number(adata.uns.get("bin_size")), _number(adata.uns.get("resolution"))
     kind = str(adata.uns.get("bin_type", ""))
     if not (kind.endswith(("bin", "bins")) or (size is not None and dnb_nm is not None)):
@@ -253,7 +256,7 @@ def _bins_of_unknown_maker(size: float, pos: NDArray[np.float64]) -> Scale | Non
     return Scale(DNB_UM, "uns['bin_size']", is_sure=True)
 
 
-def _scale_factors(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def _scale_factors(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     found = libraries(adata)
     if len(found) != 1:
         return None
@@ -276,7 +279,7 @@ def _scale_factors(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
     return Scale(None, source)
 
 
-def _pixel_size(adata: AnnData, pos: NDArray[np.float64]) -> Scale | None:
+def _pixel_size(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
     size = _size_in(adata)
     return None if size is None else _either(pos, *size)
 
@@ -304,7 +307,7 @@ def _plausible(pos: NDArray[np.float64], mpp: float) -> bool:
     return low <= neighbor_distance(pos) * mpp <= high
 
 
-def _size_in(adata: AnnData) -> tuple[float, str] | None:
+def _size_in(adata: "AnnData") -> tuple[float, str] | None:
     """µm per pixel in ``uns``, and its key."""
     for key in _PIXEL_KEYS:
         if (value := _number(adata.uns.get(key))) is not None:

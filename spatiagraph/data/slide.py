@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix, issparse
 
@@ -31,6 +30,9 @@ from spatiagraph.data.scale import declared_scale, libraries, unknown_scale
 from spatiagraph.data.sections import check_one_section
 from spatiagraph.data.sparse import as_csr, check_slots
 from spatiagraph.data.units import check_um
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Expression = Literal["counts", "normalized"]
 
@@ -68,6 +70,7 @@ class Slide:
             no count, a cell is empty, the image does not cover the cells, ...; rows are named.
 
     Examples:
+        >>> from anndata import AnnData
         >>> adata = AnnData(np.ones((2, 3), np.float32), obs=pd.DataFrame(index=["a", "b"]))
         >>> adata.obsm["spatial"] = np.array([[0.0, 0.0], [8.0, 6.0]])
         >>> Slide(adata, slide_id="tiny")
@@ -76,7 +79,7 @@ class Slide:
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: "AnnData",
         image: SlideImage | None = None,
         transcripts: pd.DataFrame | None = None,
         *,
@@ -89,6 +92,8 @@ class Slide:
         one_section: bool = False,
         check: bool = True,
     ):
+        from anndata import AnnData  # takes time to load, and models do without
+
         if not isinstance(adata, AnnData):
             raise TypeError(f"Expected 'adata' to be an AnnData, got {type(adata).__name__}")
         slide_id = default_slide_id(adata) if slide_id is None else slide_id
@@ -228,7 +233,7 @@ class Slide:
             _check_outlines(self.outlines, self.pos, names, self.slide_id)
 
 
-def expression_matrix(adata: AnnData) -> csr_matrix:
+def expression_matrix(adata: "AnnData") -> csr_matrix:
     """Values of ``layers["counts"]``, or else of ``X``.
 
     Args:
@@ -274,7 +279,7 @@ def check_unique_ids(slides: Sequence[Slide]) -> None:
             )
 
 
-def default_slide_id(adata: AnnData) -> str:
+def default_slide_id(adata: "AnnData") -> str:
     """Name of a section by what its AnnData says: notes of a reader, its image, a column of obs."""
     notes = our_notes(adata, "read")
     if "slide_id" in notes:
@@ -287,7 +292,7 @@ def default_slide_id(adata: AnnData) -> str:
     return "slide"
 
 
-def _check_frame(adata: AnnData, slide_id: str) -> None:
+def _check_frame(adata: "AnnData", slide_id: str) -> None:
     """Something is there, and its rows and columns have names of their own."""
     if not adata.n_obs or not adata.n_vars:
         raise ValueError(
@@ -298,12 +303,12 @@ def _check_frame(adata: AnnData, slide_id: str) -> None:
     check_names(adata.var_names, "gene names", "Merge them, or adata.var_names_make_unique()")
 
 
-def _was_read(adata: AnnData) -> bool:
+def _was_read(adata: "AnnData") -> bool:
     """Whether a reader has brought the coordinates to µm."""
     return "read" in our_notes(adata)
 
 
-def _check_declared(adata: AnnData, pos: NDArray[np.float64]) -> None:
+def _check_declared(adata: "AnnData", pos: NDArray[np.float64]) -> None:
     """The AnnData does not say that its coordinates are in another unit than µm."""
     found = declared_scale(adata, pos)
     if found is None or found.mpp == 1.0:

@@ -7,14 +7,16 @@ So every matrix is looked at in full once, when it enters: two passes over its i
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from spatiagraph.data.checks import check_real
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Compressed: TypeAlias = csr_matrix | csc_matrix
 
@@ -70,7 +72,7 @@ def check_compressed(matrix: Compressed, where: str) -> None:
     _check_arrays(matrix.data, matrix.indices, matrix.indptr, shape, where)
 
 
-def check_slots(adata: AnnData, name: str) -> None:
+def check_slots(adata: "AnnData", name: str) -> None:
     """Refuse damaged sparse matrices anywhere in an AnnData; what is backed is looked at when read.
 
     Args:
@@ -84,7 +86,7 @@ def check_slots(adata: AnnData, name: str) -> None:
         check_compressed(matrix, where)
 
 
-def settle(adata: AnnData, name: str) -> None:
+def settle(adata: "AnnData", name: str) -> None:
     """Check the sparse matrices of a file that was read, and bring them to one form, in place.
 
     Entries out of order are sorted. Entries that occur more than once are added up, which is what
@@ -147,7 +149,7 @@ def canonical(matrix: csr_matrix) -> csr_matrix:
     return fresh
 
 
-def _matrices(adata: AnnData, name: str) -> Iterator[tuple[str, Compressed]]:
+def _matrices(adata: "AnnData", name: str) -> Iterator[tuple[str, Compressed]]:
     """All CSR and CSC matrices in memory, with file and key."""
     places: list[tuple[str, Any]] = [] if adata.isbacked else [("X", adata.X)]
     if adata.raw is not None and not adata.isbacked:

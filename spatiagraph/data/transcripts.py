@@ -5,11 +5,14 @@ One row per detected molecule, with columns ``x_um``, ``y_um``, ``gene`` and, wh
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix, csr_matrix
+
+if TYPE_CHECKING:
+    from spatiagraph.data.molecules.outlines import CellOutlines
 
 CONTROL_PREFIXES = (
     "neg",
@@ -57,12 +60,14 @@ def filter_transcripts(
     require_cell: bool = True,
     control_prefixes: Sequence[str] = CONTROL_PREFIXES,
     unassigned: Sequence[str] = UNASSIGNED,
+    outlines: "CellOutlines | None" = None,
 ) -> FilteredTranscripts:
     """Removes doubtful molecules, control features, and cells with too little to say.
 
-    The steps, in order: quality below ``min_qv``; control features; molecules in no cell; cells
-    with fewer than ``min_counts`` molecules; cells with fewer than ``min_genes`` genes. Filtering
-    twice changes nothing more. Thresholds as in `"SpatialFormer"
+    The steps, in order: quality below ``min_qv``; control features; molecules in no cell; with
+    ``outlines``, molecules outside of the outline of their cell, or too near it; cells with fewer
+    than ``min_counts`` molecules; cells with fewer than ``min_genes`` genes. Filtering twice
+    changes nothing more. Thresholds as in `"SpatialFormer"
     <https://www.biorxiv.org/content/10.1101/2025.01.18.633701>`_.
 
     Args:
@@ -74,9 +79,12 @@ def filter_transcripts(
         require_cell: Whether to remove molecules in no cell.
         control_prefixes: How names of control features begin, in any case.
         unassigned: Cell ids that mean "in no cell".
+        outlines: Outlines of the cells, against molecules that spill over from neighbours; then
+            ``x_um`` and ``y_um`` are needed too.
 
     Raises:
-        ValueError: If a column is missing, or ``is_gene`` has values beside true and false.
+        ValueError: If a column is missing, ``is_gene`` has values beside true and false, or
+            outlines are of other cells.
 
     Examples:
         >>> table = pd.DataFrame({"gene": ["A", "Blank-1", "A"], "cell_id": ["c", "c", "-1"]})
@@ -86,7 +94,8 @@ def filter_transcripts(
     """
     _require(transcripts, ["gene", "cell_id"])
     gene, gene_names = pd.factorize(transcripts["gene"])
-    cell, num_cells = _cells(transcripts["cell_id"], unassigned)
+    cell, cell_names = _cells(transcripts["cell_id"], unassigned)
+    num_cells = len(cell_names)
     removed: dict[str, tuple[int, int]] = {}
     keep = np.ones(len(transcripts), dtype=bool)
     if "qv" in transcripts:
@@ -100,6 +109,12 @@ def filter_transcripts(
         good &= as_flags(transcripts["is_gene"]).to_numpy()
     keep = _keep(keep, good, cell, removed, "control")
     keep = _keep(keep, (cell >= 0) | (not require_cell), cell, removed, "unassigned")
+    if outlines is not None:
+        _require(transcripts, ["x_um", "y_um"])
+        outlines.check_any(cell_names)
+        x, y = (transcripts[c].to_numpy(np.float64) for c in ("x_um", "y_um"))
+        good = outlines.keep(cell_names, cell, x, y) | (cell < 0)
+        keep = _keep(keep, good, cell, removed, "outline")
 
     counts = np.bincount(cell[keep & (cell >= 0)], minlength=num_cells)
     good = np.append(counts >= min_counts, True)[cell]  # -1: in no cell, so not concerned
@@ -169,11 +184,13 @@ def counts_from_transcripts(
     return CountTable(counts, [str(c) for c in cell_ids], [str(g) for g in genes], centroids)
 
 
-def is_control(names: Iterable[str], prefixes: Sequence[str] = CONTROL_PREFIXES) -> np.ndarray:
+def is_control(
+    names: Iterable[str | bytes], prefixes: Sequence[str] = CONTROL_PREFIXES
+) -> np.ndarray:
     """Mask of names that are of control features and not of genes.
 
     Args:
-        names: Names of features.
+        names: Names of features; old parquet files hold bytes.
         prefixes: How names of control features begin, in any case.
 
     Returns:
@@ -183,7 +200,7 @@ def is_control(names: Iterable[str], prefixes: Sequence[str] = CONTROL_PREFIXES)
         >>> is_control(["Actb", "Blank-1", "NegPrb3", "NEGR1"]).tolist()
         [False, True, True, False]
     """
-    low = [str(name).lower() for name in names]
+    low = [(n.decode() if isinstance(n, bytes) else str(n)).lower() for n in names]
     start = tuple(p.lower() for p in prefixes)
     return np.array(
         [n.startswith(start) and not n.startswith(_GENES_LIKE_CONTROLS) for n in low], dtype=bool
@@ -199,11 +216,12 @@ def _require(transcripts: pd.DataFrame, columns: list[str]) -> None:
         )
 
 
-def _cells(cell_id: pd.Series, unassigned: Sequence[str]) -> tuple[np.ndarray, int]:
-    """Integer of each molecule's cell, -1 for none, and the number of integers in use."""
-    code, names = pd.factorize(cell_id)  # names are few: compare those
-    nowhere = np.array([str(name) in set(unassigned) for name in names], dtype=bool)
-    return np.where(np.append(nowhere, True)[code], -1, code), len(names)
+def _cells(cell_id: pd.Series, unassigned: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Integer of each molecule's cell, -1 for none, and the names that the integers stand for."""
+    code, distinct = pd.factorize(cell_id)  # names are few: compare those
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in distinct]
+    nowhere = np.array([name in set(unassigned) for name in names], dtype=bool)
+    return np.where(np.append(nowhere, True)[code], -1, code), names
 
 
 def _keep(

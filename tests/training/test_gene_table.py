@@ -27,7 +27,7 @@ def molecules():
     pos = spot + rng.normal(0, 0.5, spot.shape)
     table = pd.DataFrame(pos, columns=["x_um", "y_um"]).assign(gene=gene)
     table["cell_id"] = (np.arange(2400) // 8).astype(str)
-    return cell_molecules(table, min_counts=1, min_genes=1)
+    return cell_molecules(table, min_counts=1, min_genes=1, max_extent_um=1000)
 
 
 @pytest.fixture(scope="module")

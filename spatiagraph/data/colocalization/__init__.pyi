@@ -3,11 +3,10 @@ from .genes import ColocalizedGenes as ColocalizedGenes
 from .genes import colocalized_genes as colocalized_genes
 from .genes import find_gene_pairs as find_gene_pairs
 from .molecules import CellMolecules as CellMolecules
+from .molecules import MoleculesByCell as MoleculesByCell
 from .molecules import cell_molecules as cell_molecules
 from .nulls import gene_pair_tests as gene_pair_tests
 from .rule import Colocalization as Colocalization
 from .rule import GenePairs as GenePairs
-from .sorted_file import find_molecules as find_molecules
-from .sorted_file import iterate_molecules as iterate_molecules
-from .sorted_file import read_sorted_molecules as read_sorted_molecules
+from .sorted_file import SortedMolecules as SortedMolecules
 from .sorted_file import sort_molecules as sort_molecules

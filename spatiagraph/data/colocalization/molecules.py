@@ -1,13 +1,19 @@
 """Molecules by cell: one sorted table with a pointer to the first molecule of each cell."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from spatiagraph.data.transcripts import filter_transcripts
+
+if TYPE_CHECKING:
+    from spatiagraph.data.molecules.outlines import CellOutlines
+
+
+_JUDGED = 5  # cells that tell a unit: one may be a large one
 
 
 class CellMolecules(NamedTuple):
@@ -35,6 +41,42 @@ class CellMolecules(NamedTuple):
         """Number of cells, :math:`N`."""
         return len(self.cell_ids)
 
+    @property
+    def num_molecules(self) -> int:
+        """Number of molecules, :math:`M`."""
+        return len(self.gene)
+
+    def parts(self) -> Iterator["CellMolecules"]:
+        """All cells, in one part."""
+        yield self
+
+
+class MoleculesByCell(Protocol):
+    """Molecules of cells of which some whole cells at a time are in memory, or all.
+
+    :class:`CellMolecules` and
+    :class:`~spatiagraph.data.colocalization.SortedMolecules` are such.
+    """
+
+    @property
+    def genes(self) -> np.ndarray:
+        """Names of genes, ``[G]``, in alphabetical order."""
+        ...
+
+    @property
+    def num_cells(self) -> int:
+        """Number of cells."""
+        ...
+
+    @property
+    def num_molecules(self) -> int:
+        """Number of molecules."""
+        ...
+
+    def parts(self) -> Iterator[CellMolecules]:
+        """Some whole cells at a time; genes have the same number in all parts."""
+        ...
+
 
 def cell_molecules(
     transcripts: pd.DataFrame,
@@ -43,6 +85,8 @@ def cell_molecules(
     min_counts: int = 30,
     min_genes: int = 10,
     genes: Sequence[str] | None = None,
+    outlines: "CellOutlines | None" = None,
+    max_extent_um: float = 80.0,
 ) -> CellMolecules:
     """Filter molecules and sort them by cell.
 
@@ -56,10 +100,13 @@ def cell_molecules(
         min_counts: Least number of molecules of a cell.
         min_genes: Least number of different genes of a cell.
         genes: Names that genes are numbered by; those that occur, when not given.
+        outlines: Outlines of the cells: molecules outside of them or too near are left out.
+        max_extent_um: Longest side of half of the cells, at most: beyond it, positions are no µm,
+            or cells of two slides have the same names.
 
     Raises:
-        ValueError: If a column is missing, a position is not finite, a gene is none of ``genes``,
-            or no cell is left.
+        ValueError: If a column is missing, a position is not finite or not in µm, a gene is none of
+            ``genes``, outlines are of other cells, or no cell is left.
     """
     missing = [c for c in ("x_um", "y_um", "gene", "cell_id") if c not in transcripts]
     if missing:
@@ -68,7 +115,7 @@ def cell_molecules(
             f"{', '.join(missing)} among {', '.join(map(str, transcripts.columns))}"
         )
     kept, removed = filter_transcripts(
-        transcripts, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes
+        transcripts, min_qv=min_qv, min_counts=min_counts, min_genes=min_genes, outlines=outlines
     )
     if kept.empty:
         steps = ", ".join(f"{step} {n:,}" for step, n in removed["molecules"].items() if n)
@@ -97,7 +144,30 @@ def cell_molecules(
         gene, names = place[gene], np.asarray(genes, dtype=object)
     order = np.lexsort((gene, *pos.T[::-1], cell))
     ptr = np.concatenate([[0], np.cumsum(np.bincount(cell, minlength=len(cell_ids)))])
+    sides = [np.maximum.reduceat(v[order], ptr[:-1]) - np.minimum.reduceat(v[order], ptr[:-1])
+             for v in pos.T[:2]]  # fmt: skip
+    check_extent(np.maximum(*sides), max_extent_um, "the molecules")
     return CellMolecules(cell_ids, names, ptr, gene[order].astype(np.int32), pos[order], removed)
+
+
+def check_extent(extent: NDArray[np.floating], most: float, name: str) -> None:
+    """Refuse cells that are too large for µm; five cells or more are judged.
+
+    Args:
+        extent: Longest side of each cell.
+        most: Of half of them, in µm.
+        name: Where the molecules are from, for the message.
+
+    Raises:
+        ValueError: Half of the cells are larger.
+    """
+    found = float(np.median(extent))
+    if len(extent) >= _JUDGED and found > most:
+        raise ValueError(
+            f"Expected positions in µm in {name}, got cells whose molecules lie {found:.4g} apart "
+            f"(median), more than max_extent_um={most:g}. Are they pixels? Or do cells of several "
+            "slides have the same names? If cells are that large, raise max_extent_um"
+        )
 
 
 def _numbered(values: pd.Series) -> tuple[NDArray[np.int64], np.ndarray]:

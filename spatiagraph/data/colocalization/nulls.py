@@ -7,19 +7,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binom, false_discovery_control
 
-from spatiagraph.data.colocalization.molecules import CellMolecules
-from spatiagraph.data.colocalization.rule import Colocalization, GenePairs
+from spatiagraph.data.colocalization.molecules import MoleculesByCell
+from spatiagraph.data.colocalization.rule import Colocalization, GenePairs, Null, Tally
 
-Null = Literal["shuffle", "jitter"]
-NULLS: tuple[Null, ...] = ("shuffle", "jitter")
+Kind = Literal["shuffle", "jitter"]
+NULLS: tuple[Kind, ...] = ("shuffle", "jitter")
 
 
 def gene_pair_tests(
-    molecules: CellMolecules,
+    molecules: MoleculesByCell,
     pairs: GenePairs,
     rule: Colocalization,
     *,
-    nulls: tuple[Null, ...] = NULLS,
+    nulls: tuple[Kind, ...] = NULLS,
     num_draws: int = 20,
     jitter_um: float = 5.0,
     min_support: int = 10,
@@ -35,7 +35,8 @@ def gene_pair_tests(
     exact comparison of two Poisson counts, which knows that the null was drawn and not known.
 
     Args:
-        molecules: Molecules by cell.
+        molecules: Molecules by cell, in memory or in a sorted file; of a file, some cells are in
+            memory at a time, and the result is the same.
         pairs: Their pairs by ``rule``.
         rule: The rule.
         nulls: Nulls to test against.
@@ -59,9 +60,15 @@ def gene_pair_tests(
             f"{num_draws}, {min_support} and {jitter_um}"
         )
     num = len(molecules.genes)
-    _, possible, _ = Colocalization(mode="cell", min_copies=rule.min_copies).run(molecules)
-    code, support = np.unique(possible, return_counts=True)
-    code, support = code[support >= min_support], support[support >= min_support]
+    drawn = [Null(null, num_draws, jitter_um) for null in nulls]
+    whole = Colocalization(mode="cell", min_copies=rule.min_copies)
+    tallies = [Tally.sum(())] * (len(nulls) + 1)
+    for part in molecules.parts():
+        found = [whole.tally(part), *(rule.tally(part, null) for null in drawn)]
+        tallies = [Tally.sum(both) for both in zip(tallies, found, strict=True)]
+    possible, *by_chance = tallies
+    code, support = possible.code[possible.cells >= min_support], possible.cells
+    support = support[support >= min_support]
     own = pairs.pairs[:, 0].astype(np.int64) * num + pairs.pairs[:, 1]
     cells, weight = _per_code(code, own), _per_code(code, own, pairs.weight)
     table = pd.DataFrame(
@@ -74,9 +81,8 @@ def gene_pair_tests(
             "weight": weight / np.maximum(cells, 1),
         }
     )
-    for null in nulls:
-        _, drawn, _ = rule.run(molecules, null, num_draws=num_draws, jitter_um=jitter_um)
-        chance = _per_code(code, drawn)
+    for null, tally in zip(nulls, by_chance, strict=True):
+        chance = tally.at(code)
         p = binom.sf(cells - 1, cells + chance, 1 / (num_draws + 1))
         table[f"expected_{null}"] = chance / num_draws
         table[f"p_{null}"] = p

@@ -1,27 +1,31 @@
 """Rule that finds the pairs of genes whose molecules lie together in a cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data.colocalization import _kernels
-from spatiagraph.data.colocalization.molecules import CellMolecules
+from spatiagraph.data.colocalization.molecules import CellMolecules, MoleculesByCell
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+T = TypeVar("T")
 _BLOCK = 256  # cells that a thread takes at a time
+_HELD = 1 << 20  # counts that are kept before they are added up
 _KINDS = {
     "louvain": _kernels.LOUVAIN,
     "neighborhood": _kernels.NEIGHBORHOOD,
     "cell": _kernels.CELL,
 }
-_NULLS = {"none": _kernels.NONE, "shuffle": _kernels.SHUFFLE, "jitter": _kernels.JITTER}
+_NULLS = {"nothing": _kernels.NONE, "shuffle": _kernels.SHUFFLE, "jitter": _kernels.JITTER}
 SEPARATOR = "|"
 """Between the two genes in the name of a pair."""
 
@@ -43,7 +47,7 @@ class GenePairs(NamedTuple):
     pairs: NDArray[np.int32]
     weight: NDArray[np.float32]
 
-    def to_adata(self, cells: Sequence[str] | None = None) -> AnnData:
+    def to_adata(self, cells: Sequence[str] | None = None) -> "AnnData":
         """Cells × pairs, sparse: ``X`` is 1 where a cell has a pair.
 
         Variables are pairs of two genes, ``A|B`` in alphabetical order, with the columns ``gene_a``
@@ -55,6 +59,8 @@ class GenePairs(NamedTuple):
         Raises:
             ValueError: If names of genes make one name of two pairs.
         """
+        from anndata import AnnData
+
         code = self.pairs[:, 0].astype(np.int64) * len(self.genes) + self.pairs[:, 1]
         found, column = np.unique(code, return_inverse=True)
         a, b = self.genes[found // len(self.genes)], self.genes[found % len(self.genes)]
@@ -79,6 +85,77 @@ class GenePairs(NamedTuple):
         )
         obs = pd.DataFrame(index=pd.Index(cells).astype(str))
         return AnnData(take @ present, obs, var, layers={"weight": take @ weight})
+
+
+class Null(NamedTuple):
+    """Something random in the molecules of a cell.
+
+    Attributes:
+        kind: ``"shuffle"`` deals the genes of a cell to its molecules anew; ``"jitter"`` displaces
+            molecules evenly within ``jitter_um``; ``"nothing"`` is what was measured.
+        num_draws: Draws of each cell.
+        jitter_um: How far molecules are displaced, at most.
+    """
+
+    kind: Literal["nothing", "shuffle", "jitter"] = "nothing"
+    num_draws: int = 1
+    jitter_um: float = 0.0
+
+
+NOTHING = Null()
+
+
+class Tally(NamedTuple):
+    """Pairs and how many cells have each.
+
+    Attributes:
+        code: Lower gene · G + higher, sorted, ``[P]``.
+        cells: Number of cells, ``[P]``.
+    """
+
+    code: NDArray[np.int64]
+    cells: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, code: NDArray[np.int64]) -> "Tally":
+        """Count codes.
+
+        Args:
+            code: One per cell and pair, in any order.
+        """
+        return cls(*np.unique(code, return_counts=True))
+
+    @classmethod
+    def sum(cls, tallies: Iterable["Tally"]) -> "Tally":
+        """Add up.
+
+        Args:
+            tallies: Of other cells each.
+        """
+        total = cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        held: list[Tally] = []
+        for tally in tallies:
+            held.append(tally)
+            if sum(len(t.code) for t in held) > _HELD + len(total.code):
+                total, held = _added([total, *held]), []
+        return _added([total, *held])
+
+    def at(self, code: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Number of cells of given pairs.
+
+        Args:
+            code: Sorted or not, ``[K]``.
+        """
+        if not len(self.code):
+            return np.zeros(len(code))
+        place = np.minimum(np.searchsorted(self.code, code), len(self.code) - 1)
+        return np.where(self.code[place] == code, self.cells[place], 0).astype(np.float64)
+
+
+def _added(tallies: Sequence[Tally]) -> Tally:
+    code, place = np.unique(np.concatenate([t.code for t in tallies]), return_inverse=True)
+    cells = np.bincount(place, np.concatenate([t.cells for t in tallies]), len(code))
+    return Tally(code, cells.astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -123,61 +200,73 @@ class Colocalization:
         if self.mode not in _KINDS:
             raise ValueError(f"Expected 'mode' among {', '.join(_KINDS)}, got {self.mode!r}")
 
-    def __call__(self, molecules: CellMolecules) -> GenePairs:
+    def __call__(self, molecules: MoleculesByCell) -> GenePairs:
         """Pairs of every cell."""
-        number, code, weight = self.run(molecules)
+        parts = [(part.cell_ids, *self.run(part)) for part in molecules.parts()]
+        ids, number, code, weight = zip(*parts, strict=True) if parts else ([], [], [], [])
         num = max(len(molecules.genes), 1)
+        codes = np.concatenate([np.zeros(0, np.int64), *code])
         return GenePairs(
-            molecules.cell_ids,
+            np.concatenate([np.zeros(0, dtype=object), *ids]),
             molecules.genes,
-            np.concatenate([[0], np.cumsum(number)]),
-            np.stack([code // num, code % num], axis=1).astype(np.int32),
-            weight.astype(np.float32),
+            np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *number]))]),
+            np.stack([codes // num, codes % num], axis=1).astype(np.int32),
+            np.concatenate([np.zeros(0), *weight]).astype(np.float32),
         )
 
     def run(
-        self,
-        molecules: CellMolecules,
-        null: Literal["none", "shuffle", "jitter"] = "none",
-        *,
-        num_draws: int = 1,
-        jitter_um: float = 0.0,
+        self, molecules: CellMolecules, null: Null = NOTHING
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Pairs of every cell as measured, or of draws from a null, on all threads of torch.
 
         Args:
             molecules: Molecules by cell.
-            null: ``"shuffle"`` deals the genes of a cell to its molecules anew; ``"jitter"``
-                displaces molecules evenly within ``jitter_um``.
-            num_draws: Draws of each cell.
-            jitter_um: How far molecules are displaced, at most.
+            null: What is random, and how often it is drawn.
 
         Returns:
             Pairs of each cell over all draws ``[N]``; codes of pairs, lower gene · G + higher, and
             weights.
         """
+        parts = list(self._blocks(molecules, null, lambda *found: found))
+        if not parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        number, code, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return number, code, weight
+
+    def tally(self, molecules: CellMolecules, null: Null = NOTHING) -> Tally:
+        """Number of cells with each pair, over all draws; no pair of a single cell is kept.
+
+        Args:
+            molecules: Molecules by cell.
+            null: What is random, and how often it is drawn.
+        """
+
+        def count(number: np.ndarray, code: np.ndarray, weight: np.ndarray) -> Tally:
+            return Tally.of(code)
+
+        return Tally.sum(self._blocks(molecules, null, count))
+
+    def _blocks(self, molecules: CellMolecules, null: Null, then: Callable[..., T]) -> Iterator[T]:
+        """What ``then`` makes of the pairs of each block of cells, in order."""
         pos = molecules.pos if self.use_z else molecules.pos[:, :2]
         if self.use_z and pos.shape[1] < 3:
             raise ValueError("Expected molecules with z_um for use_z=True, got none")
         pos, seeds = np.ascontiguousarray(pos), self._seeds(molecules.cell_ids)
         settings = (
             _KINDS[self.mode], float(self.radius_um), float(self.resolution), self.min_copies,
-            len(molecules.genes), _NULLS[null], float(jitter_um), num_draws,
+            len(molecules.genes), _NULLS[null.kind], float(null.jitter_um), null.num_draws,
         )  # fmt: skip
 
-        def some(first: int) -> tuple[np.ndarray, ...]:
+        def some(first: int) -> T:
             last = min(first + _BLOCK, molecules.num_cells)
-            found: tuple[np.ndarray, ...] = _kernels.pairs_of_cells(
-                molecules.ptr, molecules.gene, pos, seeds, first, last, *settings
+            return then(
+                *_kernels.pairs_of_cells(
+                    molecules.ptr, molecules.gene, pos, seeds, first, last, *settings
+                )
             )
-            return found
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            parts = list(pool.map(some, range(0, molecules.num_cells, _BLOCK)))
-        if not parts:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        number, code, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return number, code, weight
+            yield from pool.map(some, range(0, molecules.num_cells, _BLOCK))
 
     def _seeds(self, cell_ids: np.ndarray) -> NDArray[np.uint64]:
         """Seed of each cell, of the seed and its name alone; pandas' hash is the same anywhere."""

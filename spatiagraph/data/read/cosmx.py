@@ -93,7 +93,7 @@ def load_cosmx(folder: Path, options: Options) -> Parts:
     table = find_table(folder, _MOLECULES)
     if counts is not None and cells is not None and _in_mm(cells):
         return _from_mm(counts, cells, table, options)
-    mpp, source = _scale(folder, options)
+    mpp, source = pixel_scale(folder, options)
     molecules = None
     if table is not None and (options.transcripts is not False or counts is None):
         molecules = _read_molecules(table, mpp)
@@ -169,7 +169,7 @@ def _from_mm(counts: Path, cells: Path, molecules: Path | None, options: Options
     return Parts(adata, image, known_um=True, notes=notes, warnings=heard)
 
 
-def _scale(folder: Path, options: Options) -> tuple[float, str]:
+def pixel_scale(folder: Path, options: Options) -> tuple[float, str]:
     """µm per pixel, and where it comes from."""
     if options.mpp is not None:
         return options.mpp, "mpp"

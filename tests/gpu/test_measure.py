@@ -1,0 +1,97 @@
+"""The script of a GPU, at the size of a toy on a CPU that lacks what a bare machine lacks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"anndata", "faiss", "spatialdata", "zarr", "ot"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+"""Imports that a machine without these packages would fail."""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Environment of a Python without the packages that a GPU machine lacks."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    return os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+
+
+def python(bare, code):
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+IMPORT = """
+import importlib, pkgutil
+for room in ("kernels", "graph", "flow", "nn", "heads", "losses", "models", "tasks", "training"):
+    package = importlib.import_module(f"spatiagraph.{room}")
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(found.name)
+try:
+    import anndata
+except ModuleNotFoundError:
+    print("bare")
+"""
+
+
+def test_everything_that_computes_imports_on_a_bare_machine(bare):
+    assert python(bare, IMPORT).strip() == "bare"
+
+
+PARTS = """
+import importlib.util, json
+spec = importlib.util.spec_from_file_location("measure", "tests/gpu/measure.py")
+measure = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(measure)
+found = {"machine": measure.machine("cpu"), "toy": True}
+found |= {name: part(measure.Bench("cpu", True)) for name, part in measure.PARTS.items()}
+print(json.dumps(found))
+"""
+
+
+def test_all_parts_run_as_a_toy_and_become_a_table(bare, tmp_path):
+    found = json.loads(python(bare, PARTS).splitlines()[-1])
+    for part in ("parity", "same_bits", "spatia", "unet"):
+        assert found[part]["passed"], found[part]
+    assert len(found["parity"]["error_over_allowed"]) == 15  # five kernels in three precisions
+    for row in found["attention"]["rows"]:
+        for side in ("pyg", "sdpa"):  # the same function, or the times would say nothing
+            assert row[side]["difference"] < (1e-5 if row["dtype"] == "float32" else 0.05)
+        assert row["ours"]["seconds"] > 0
+    assert found["transformer"]["rows"][0]["cells_per_second"] > 0
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    command = [sys.executable, "tests/gpu/measure.py", "table", str(tmp_path / "gpu.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=ROOT, check=True)
+    table = done.stdout
+    assert "| 500 | 4 | float32 |" in table
+    assert "| parity | passed |" in table
+    assert "cells/s" in table
+
+
+@pytest.mark.slow
+def test_the_script_writes_one_json_and_says_what_failed(bare, tmp_path):
+    out = tmp_path / "gpu.json"
+    command = ["bash", "tests/gpu/run.sh", "--device", "cpu", "--toy", "--out", str(out)]
+    own = bare | {"PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert not [part for part, figures in found.items() if "failed" in str(figures)]
+    # a part that cannot run costs its own figures and the exit code, and no more
+    command[command.index("cpu")] = "meta"
+    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT)
+    assert done.returncode == 1
+    assert json.loads(out.read_text())["attention"]["failed"]
