@@ -47,7 +47,7 @@ def colocalize(
     outlines: Annotated[
         Path | None,
         typer.Option(
-            help="Outlines of the cells (.parquet, .csv), as cell_boundaries of Xenium: leave out "
+            help="Outlines of the cells, such as cell_boundaries.parquet of Xenium: leave out "
             "molecules that lie outside of their cell or too near its edge."
         ),
     ] = None,
@@ -102,13 +102,15 @@ def colocalize(
             f"Expected every cell of {cells} once, for --groups, got "
             f"{obs.index[obs.index.duplicated()][0]!r} again: rename the cells"
         )
+    scale = 1.0 if mpp is None else mpp
+    near = None if outlines is None else CellOutlines.read(outlines, margin_um, mpp=scale)
     removed = sort_molecules(
         path,
         sorted_path,
         min_qv=min_qv,
         min_counts=min_counts,
         min_genes=min_genes,
-        outlines=None if outlines is None else CellOutlines.read(outlines, margin_um),
+        outlines=near,
         mpp=mpp,
     )
     print_table(removed, "removed by each step")

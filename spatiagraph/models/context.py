@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.agreement import one_channel_number, one_expression, spot_pitch_um
-from spatiagraph.data.cohort import Cohort
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide
@@ -177,6 +176,10 @@ class ContextModel(HierarchicalModel):
             niche_size: A niche is a cell and this many nearest others.
             seed: Seed of the starting weights.
         """
+        from spatiagraph.data.cohort import (
+            Cohort,  # takes AnnData along, which a model does without
+        )
+
         if isinstance(slides, Cohort):
             return cls.for_slides(slides, slides.recipe, channels=channels, seed=seed)
         rules: dict[str, Any] = {

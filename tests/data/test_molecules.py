@@ -338,8 +338,8 @@ def test_distance_to_an_outline_is_that_of_shapely():
     ("change", "message"),
     [
         (lambda t: t.drop(columns="vertex_x"), "columns cell_id, vertex_x and vertex_y"),
-        (lambda t: t.assign(vertex_x=np.nan), "finite numbers in column 'vertex_x'"),
-        (lambda t: t[:2], "three corners"),
+        (lambda t: t.assign(vertex_x=np.nan), "corners of outlines as finite numbers"),
+        (lambda t: t[:2], "at least 3 corners per outline"),
     ],
 )
 def test_outlines_that_are_none_are_refused(change, message):

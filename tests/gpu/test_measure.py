@@ -36,7 +36,7 @@ def python(bare, code):
 
 IMPORT = """
 import importlib, pkgutil
-for room in ("kernels", "graph", "flow", "nn", "heads", "losses", "models", "tasks", "training"):
+for room in ("kernels", "graph", "flow", "nn", "heads", "losses", "models", "tasks"):
     package = importlib.import_module(f"spatiagraph.{room}")
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(found.name)

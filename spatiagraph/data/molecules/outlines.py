@@ -9,8 +9,9 @@ import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
+from spatiagraph.data.outlines import Outlines
+from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.molecules import as_text
-from spatiagraph.data.read.tables import finite_numbers, read_table
 
 _CORNERS = (("vertex_x", "vertex_y"), ("x_um", "y_um"), ("x", "y"))
 
@@ -25,8 +26,7 @@ class CellOutlines:
 
     Attributes:
         cell_ids: Name of each cell, ``[N]``.
-        ptr: First corner of each cell and the end, ``[N + 1]``.
-        corners: Corners in µm, in order around each cell, ``[V, 2]``.
+        outlines: Their outlines in µm.
         margin_um: Least distance to the outline.
 
     Raises:
@@ -41,8 +41,7 @@ class CellOutlines:
     """
 
     cell_ids: np.ndarray
-    ptr: NDArray[np.int64]
-    corners: NDArray[np.float64]
+    outlines: Outlines
     margin_um: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,48 +49,43 @@ class CellOutlines:
             raise ValueError(f"Expected 'margin_um' of 0 or more, got {self.margin_um}")
 
     @classmethod
-    def from_table(
-        cls, table: pd.DataFrame, margin_um: float = 0.0, name: str = "the outlines"
-    ) -> "CellOutlines":
+    def from_table(cls, table: pd.DataFrame, margin_um: float = 0.0) -> "CellOutlines":
         """Outlines of a table with one row per corner.
 
         Args:
             table: ``cell_id`` with ``vertex_x`` and ``vertex_y`` (Xenium), ``x_um`` and ``y_um``,
-                or ``x`` and ``y``, in µm.
+                or ``x`` and ``y``, in µm, the corners of a cell in order.
             margin_um: Least distance to the outline.
-            name: What it is called in messages.
 
         Raises:
-            ValueError: A column is missing, a corner is no place, or no cell has three corners.
+            ValueError: A column is missing, a corner is no place, or a cell has fewer than three.
         """
         pair = next((p for p in _CORNERS if {*p, "cell_id"} <= set(table)), None)
         if pair is None:
             raise ValueError(
-                f"Expected columns cell_id, vertex_x and vertex_y in {name}, got "
+                "Expected columns cell_id, vertex_x and vertex_y of the outlines, got "
                 f"{', '.join(map(str, table))}"
             )
-        pos = finite_numbers(table, pair, name)
-        cell, cell_ids = pd.factorize(as_text(table["cell_id"], f" of {name}"))
-        count = np.bincount(cell, minlength=len(cell_ids))
-        if not (count >= 3).any():
-            raise ValueError(f"Expected three corners of each cell or more in {name}, got fewer")
-        ptr = np.concatenate([[0], np.cumsum(count)])
-        corners = pos[np.argsort(cell, kind="stable")]
-        return cls(np.asarray(cell_ids, dtype=object), ptr, corners, margin_um)
+        corners = table[["cell_id", *pair]].set_axis(["cell_id", "x_um", "y_um"], axis=1)
+        corners["cell_id"] = as_text(corners["cell_id"], " of the outlines")
+        cell_ids = corners["cell_id"].unique()
+        return cls(cell_ids, Outlines.from_table(corners, cell_ids), margin_um)
 
     @classmethod
-    def read(cls, path: Path, margin_um: float = 0.0) -> "CellOutlines":
+    def read(cls, path: Path, margin_um: float = 0.0, *, mpp: float = 1.0) -> "CellOutlines":
         """Outlines of a file, such as ``cell_boundaries.parquet`` of Xenium.
 
         Args:
-            path: Parquet or csv, as :meth:`from_table` takes it.
+            path: Any file of outlines that :func:`spatiagraph.read` takes.
             margin_um: Least distance to the outline.
+            mpp: µm per unit of its coordinates.
 
         Raises:
             FileNotFoundError: There is no such file.
+            ImportError: Outlines of MERSCOPE need the extra ``[io]``.
             ValueError: It is damaged, or as :meth:`from_table`.
         """
-        return cls.from_table(read_table(path), margin_um, path.name)
+        return cls.from_table(OutlinesFile(path, mpp).read(), margin_um)
 
     def keep(
         self,
@@ -114,8 +108,8 @@ class CellOutlines:
         place = pd.Index(self.cell_ids).get_indexer(pd.Index(np.asarray(names, dtype=object)))
         outline = np.append(place, -1)[cell]
         kept: NDArray[np.bool_] = _inside(
-            outline, x_um.astype(np.float64), y_um.astype(np.float64), self.ptr, self.corners,
-            float(self.margin_um),
+            outline, x_um.astype(np.float64), y_um.astype(np.float64), self.outlines.ptr,
+            self.outlines.corners, float(self.margin_um),
         )  # fmt: skip
         return kept
 
