@@ -83,7 +83,7 @@ def declared_scale(adata: "AnnData", pos: NDArray[np.float64]) -> Scale | None:
         >>> declared_scale(bins, pos)
         Scale(mpp=0.5, source="uns['bin_size']", is_sure=True)
     """
-    rules: tuple[Callable[["AnnData", NDArray[np.float64]], Scale | None], ...]
+    rules: tuple[Callable[[AnnData, NDArray[np.float64]], Scale | None], ...]
     rules = (_named_unit, _named_columns, _stereo_seq, _scale_factors, _pixel_size)
     found = next((s for rule in rules if (s := rule(adata, pos)) is not None), None)
     if found is None or found.mpp is not None:

@@ -50,9 +50,7 @@ SMALL_STEPS = {"bucket_size": 700, "batch_size": 500}
 
 
 def test_windows_side_by_side_hold_every_molecule_once(table, tmp_path):
-    molecules = Molecules.create(
-        tmp_path / "tiles.parquet", table, tile_size=100, **SMALL_STEPS
-    )
+    molecules = Molecules.create(tmp_path / "tiles.parquet", table, tile_size=100, **SMALL_STEPS)
     assert molecules.num_tiles > 20
     whole = pd.read_parquet(table).rename(columns={"x": "x_um", "y": "y_um"})
     whole["cell_id"] = whole["cell_id"].replace("UNASSIGNED", np.nan)

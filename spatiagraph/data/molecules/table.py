@@ -106,11 +106,10 @@ class MoleculeTable:
                     continue
                 named = ("cell_id", "gene")
                 text = {k: pa.string() for k, v in self._layout.columns.items() if v in named}
-                options = pc.ConvertOptions(include_columns=names, column_types=text)
+                kinds = pc.ConvertOptions(include_columns=names, column_types=text)
+                blocks = pc.ReadOptions(block_size=self._batch_size * 32)  # bytes of about a row
                 with pa.input_stream(str(path)) as stream:
-                    yield from pc.open_csv(
-                        stream, pc.ReadOptions(block_size=self._batch_size * 32), convert_options=options
-                    )
+                    yield from pc.open_csv(stream, blocks, convert_options=kinds)
             except DAMAGED as err:
                 raise unreadable(path, err) from err
 
