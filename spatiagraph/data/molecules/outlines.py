@@ -68,8 +68,8 @@ class CellOutlines:
             )
         corners = table[["cell_id", *pair]].set_axis(["cell_id", "x_um", "y_um"], axis=1)
         corners["cell_id"] = as_text(corners["cell_id"], " of the outlines")
-        cell_ids = corners["cell_id"].unique()
-        return cls(cell_ids, Outlines.from_table(corners, cell_ids), margin_um)
+        cell_ids = np.asarray(corners["cell_id"].unique(), dtype=object)
+        return cls(cell_ids, Outlines.from_table(corners, pd.Index(cell_ids)), margin_um)
 
     @classmethod
     def read(cls, path: Path, margin_um: float = 0.0, *, mpp: float = 1.0) -> "CellOutlines":
