@@ -1,0 +1,143 @@
+"""SpatialFormer's costs beside loops: co-localisation labels, deletions of gene pairs, padding.
+
+``OMP_NUM_THREADS=1 pytest -m benchmark -s tests/benchmarks/test_bench_spatialformer.py`` prints a
+line each; CPU time, two sides in turns in one process.
+"""
+
+import time
+from itertools import pairwise
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+from spatiagraph.data.colocalization import Colocalization, cell_molecules
+from spatiagraph.data.convert.counts import ragged_tensor
+from spatiagraph.data.read.molecules import read_molecules
+from spatiagraph.data.tokens import Marks, cell_sequences
+from spatiagraph.inference.gene_pair_deletion import gene_pair_grid, without_genes
+from spatiagraph.nn import Squeezeformer
+
+pytestmark = pytest.mark.benchmark
+
+
+def cpu(step):
+    """Seconds of CPU, and what came out."""
+    start = time.process_time()
+    result = step()
+    return time.process_time() - start, result
+
+
+def say(capsys, text):
+    with capsys.disabled():
+        print(f"\n{text}")
+
+
+def label_with_networkx(gene, pos, seed):
+    """Pairs of one cell by the rule of SpatialFormer, as a script would find them."""
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(pos)))
+    graph.add_edges_from(cKDTree(pos).query_pairs(5.0))
+    found = set()
+    for group in nx.community.louvain_communities(graph, seed=seed):
+        names, number = np.unique(gene[list(group)], return_counts=True)
+        kept = names[number >= 3].tolist()
+        found |= {(a, b) for a in kept for b in kept if a < b}
+    return found
+
+
+def test_labels_of_real_cells_beside_networkx(real_data, capsys):
+    table = read_molecules(real_data / "xenium_breast_crop" / "transcripts.parquet")
+    molecules = cell_molecules(table, min_counts=1, min_genes=1)
+    rule = Colocalization()
+    rule(molecules)  # compiles
+    start = time.perf_counter()
+    took, pairs = cpu(lambda: rule(molecules))
+    elapsed = time.perf_counter() - start
+    chosen = np.random.default_rng(0).choice(molecules.num_cells, 100, replace=False)
+
+    def loop():
+        return [
+            label_with_networkx(molecules.gene[a:b], molecules.pos[a:b, :2], 0)
+            for a, b in (molecules.ptr[i : i + 2] for i in chosen)
+        ]
+
+    theirs, found = cpu(loop)
+    rates = molecules.num_cells / took, len(chosen) / theirs
+    own = [{*map(tuple, pairs.pairs[a:b].tolist())} for a, b in pairwise(pairs.ptr)]
+    same = np.mean([len(own[i] & f) / max(len(own[i] | f), 1) or not f for i, f in
+                    zip(chosen, found, strict=True)])  # fmt: skip
+    say(
+        capsys,
+        f"labels: {molecules.num_cells:,} cells in {elapsed:.2f} s, {rates[0]:,.0f} cells/s of CPU "
+        f"beside {rates[1]:,.0f} with networkx: {rates[0] / rates[1]:.0f}x (Jaccard {same:.2f})",
+    )
+    assert elapsed < 10
+
+
+def scorer(channels=64):
+    """A small encoder that scores sequences by their first token."""
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(400, channels)
+    encoder = Squeezeformer(channels, num_layers=2, heads=8).eval()
+    head = torch.nn.Linear(channels, 1)
+
+    def score(sequences):
+        return head(encoder(table(sequences.tokens), sequences.mask)[:, 0]).squeeze(-1)
+
+    return score
+
+
+@torch.no_grad()
+def test_deletions_of_one_pair_of_cells_beside_a_loop(capsys):
+    n = 69
+    ids = ragged_tensor(np.arange(100, 100 + 2 * n), np.array([0, n, 2 * n]))
+    meta = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24]])
+    sequences = cell_sequences(ids, meta, Marks(0, 1, 99), torch.tensor([0]), torch.tensor([1]))
+    score = scorer()
+
+    def loop(places):
+        start = score(sequences)
+        return torch.cat(
+            [score(without_genes(sequences, i[None], j[None])) - start for i, j in places]
+        )
+
+    places = [(torch.tensor(i), torch.tensor(j)) for i in range(0, n, 10) for j in range(0, n, 10)]
+    gene_pair_grid(score, sequences)
+    ours, grid = cpu(lambda: gene_pair_grid(score, sequences))
+    theirs, values = cpu(lambda: loop(places))
+    torch.testing.assert_close(
+        values, torch.stack([grid.both[i, j] for i, j in places]), atol=1e-4, rtol=1e-3
+    )
+    theirs *= n * n / len(places)
+    say(
+        capsys,
+        f"deletions of {n} x {n} genes: {ours:.2f} s of CPU beside {theirs:.2f} s one by one "
+        f"(scaled from {len(places)}): {theirs / ours:.1f}x",
+    )
+
+
+@torch.no_grad()
+def test_tokens_of_the_encoder_beside_sequences_padded_to_500(capsys):
+    """Two cells of 30 to 110 expressed genes each, in batches by length."""
+    torch.manual_seed(0)
+    encoder = Squeezeformer(64, num_layers=2, heads=8).eval()
+    lengths = np.sort(np.random.default_rng(0).integers(60, 220, 256) + 11)
+    batches = np.split(lengths, 16)
+
+    def run(width=None):
+        for batch in batches:
+            wide = int(batch.max()) if width is None else width
+            mask = torch.arange(wide) < torch.as_tensor(batch)[:, None]
+            encoder(torch.zeros(len(batch), wide, 64), mask)
+
+    run()
+    ours, _ = cpu(run)
+    theirs, _ = cpu(lambda: run(500))
+    say(
+        capsys,
+        f"encoder: {lengths.sum() / ours:,.0f} tokens/s of CPU beside "
+        f"{lengths.sum() / theirs:,.0f} padded to 500: {theirs / ours:.1f}x",
+    )
