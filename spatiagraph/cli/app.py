@@ -33,6 +33,7 @@ from spatiagraph.cli.generate import generate
 from spatiagraph.cli.merge import merge
 from spatiagraph.cli.morphology import morphology
 from spatiagraph.cli.options import SlideOptions
+from spatiagraph.cli.perturb import perturb
 from spatiagraph.cli.prepare import prepare
 from spatiagraph.cli.report import report
 from spatiagraph.cli.search import search
@@ -191,6 +192,7 @@ for command in (
     generate,
     morphology,
     colocalize,
+    perturb,
     report,
     evaluate,
 ):

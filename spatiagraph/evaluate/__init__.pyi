@@ -66,6 +66,10 @@ from .baselines import (
 )
 from .biomarker import BagTraining as BagTraining
 from .biomarker import score_biomarker as score_biomarker
+from .cell_pairs import TypeAdjacency as TypeAdjacency
+from .cell_pairs import calibration_error as calibration_error
+from .cell_pairs import expression_cosine as expression_cosine
+from .cell_pairs import score_cell_pairs as score_cell_pairs
 from .cluster_sweep import score_clusters as score_clusters
 from .clustering import cluster_domains as cluster_domains
 from .clustering import score_domains as score_domains
@@ -116,6 +120,11 @@ from .imputation import (
 from .imputation import (
     score_imputation as score_imputation,
 )
+from .ligand_receptors import KnownPairs as KnownPairs
+from .ligand_receptors import known_gene_pairs as known_gene_pairs
+from .neighborhoods import composition_divergence as composition_divergence
+from .neighborhoods import jensen_shannon as jensen_shannon
+from .neighborhoods import neighbor_composition as neighbor_composition
 from .prediction import gene_pearson as gene_pearson
 from .prediction import pearson_given as pearson_given
 from .probe import random_folds as random_folds
@@ -123,3 +132,5 @@ from .probe import score_probe as score_probe
 from .protocols import run_protocols as run_protocols
 from .transfer import score_transfer as score_transfer
 from .transfer import summarize_transfer as summarize_transfer
+from .type_contacts import TypeContacts as TypeContacts
+from .type_contacts import type_contacts as type_contacts

@@ -111,6 +111,32 @@ def as_codes(
     return label_niches(series.where(~series.isin(list(ignore)))).numpy()
 
 
+def as_types(labels: ArrayLike | pd.Series | Tensor) -> tuple[NDArray[np.int64], list[str]]:
+    """Types of cells as numbers, and their names.
+
+    Args:
+        labels: The type of each cell, ``[N]``; every cell has one.
+
+    Returns:
+        ``[N]`` integers in ``[0, K)``, and the ``K`` names in order.
+
+    Raises:
+        ValueError: ``labels`` is not one-dimensional, or a cell has none.
+
+    Examples:
+        >>> as_types(["T", "B", "T"])
+        (array([1, 0, 1]), ['B', 'T'])
+    """
+    values = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    if np.ndim(values) != 1:
+        raise ValueError(f"Expected one type per cell, [N], got shape {list(np.shape(values))}")
+    series = pd.Series(np.asarray(values, dtype=object))
+    if none := int(series.isna().sum()):
+        raise ValueError(f"Expected a type of every cell, got none of {none}: leave them out")
+    code, names = pd.factorize(series.astype(str), sort=True)
+    return code.astype(np.int64), [str(name) for name in names]
+
+
 def as_expression(counts: ArrayLike | csr_matrix) -> csr_matrix:
     """Expression as CSR without stored zeros; the argument stays as it is.
 

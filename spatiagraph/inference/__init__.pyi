@@ -1,10 +1,12 @@
 from . import attending as attending
 from . import cohort_domains as cohort_domains
+from . import contacts as contacts
 from . import domains as domains
 from . import donors as donors
 from . import embedded as embedded
 from . import embedding as embedding
 from . import gene_pair_deletion as gene_pair_deletion
+from . import gene_pair_study as gene_pair_study
 from . import generated as generated
 from . import generating as generating
 from . import imputing as imputing
@@ -15,8 +17,10 @@ from . import querying as querying
 from . import searching as searching
 from . import transition_scores as transition_scores
 from . import transplanting as transplanting
+from . import typed_neighbors as typed_neighbors
 from . import zero_shot as zero_shot
 from .attending import attention_graph as attention_graph
+from .contacts import score_contacts as score_contacts
 from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states
 from .domains import find_domains as find_domains
@@ -25,6 +29,8 @@ from .donors import score_donors as score_donors
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
 from .gene_pair_deletion import perturb_gene_pairs as perturb_gene_pairs
+from .gene_pair_study import GenePairStudy as GenePairStudy
+from .gene_pair_study import study_gene_pairs as study_gene_pairs
 from .generated import GeneratedImages as GeneratedImages
 from .generating import control_cells as control_cells
 from .generating import generate as generate
@@ -41,4 +47,5 @@ from .transition_scores import fit_and_score_transitions as fit_and_score_transi
 from .transition_scores import score_transitions as score_transitions
 from .transition_scores import transition_generator as transition_generator
 from .transplanting import transplant as transplant
+from .typed_neighbors import TypedNeighbors as TypedNeighbors
 from .zero_shot import ZeroShot as ZeroShot

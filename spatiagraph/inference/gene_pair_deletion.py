@@ -39,18 +39,20 @@ class Effects(NamedTuple):
     """Effects of taking genes from two cells on a score, of one pair of cells.
 
     Attributes:
-        both: Of a gene of the first and one of the second, ``[L1, L2]``.
-        first: Of a gene of the first alone, ``[L1]``.
-        second: Of a gene of the second alone, ``[L2]``.
+        both: Of a gene of the first and one of the second, ``[K1, K2]``.
+        first: Of a gene of the first alone, ``[K1]``.
+        second: Of a gene of the second alone, ``[K2]``.
+        ranks: Ranks of these genes in their cells, ``[K1]`` and ``[K2]``.
     """
 
     both: Tensor
     first: Tensor
     second: Tensor
+    ranks: tuple[Tensor, Tensor]
 
     @property
     def interaction(self) -> Tensor:
-        """Effects of pairs beyond those of their genes, ``[L1, L2]``."""
+        """Effects of pairs beyond those of their genes, ``[K1, K2]``."""
         return self.both - self.first[:, None] - self.second
 
 
@@ -115,6 +117,7 @@ def gene_pair_grid(
     sequences: CellSequences,
     *,
     mask_id: int | None = None,
+    screen: int | None = None,
     max_tokens: int = _MAX_TOKENS,
 ) -> Effects:
     """Effects of all pairs of genes of two cells, and of their genes alone.
@@ -123,6 +126,8 @@ def gene_pair_grid(
         score: Sequences → a number of each, ``[K]``.
         sequences: One sequence of two cells, without padding.
         mask_id: Replace genes by this token; delete them when ``None``.
+        screen: Pairs of this many genes of each cell alone, those with the largest effects of
+            their own; of all when ``None``.
         max_tokens: Tokens that are scored together: the memory it takes, not the result.
     """
     n1, n2 = sequences.lengths[0].tolist()
@@ -143,8 +148,11 @@ def gene_pair_grid(
         return torch.cat(parts) - start
 
     a, b = torch.arange(n1, device=device), torch.arange(n2, device=device)
-    both = effects(a.repeat_interleave(n2), b.repeat(n1)).view(n1, n2)
-    return Effects(both, effects(a, None), effects(None, b))
+    first, second = effects(a, None), effects(None, b)
+    if screen is not None:
+        a, b = (d.abs().topk(min(screen, len(d))).indices.sort().values for d in (first, second))
+    both = effects(a.repeat_interleave(len(b)), b.repeat(len(a))).view(len(a), len(b))
+    return Effects(both, first[a], second[b], (a, b))
 
 
 @torch.no_grad()
@@ -155,6 +163,7 @@ def perturb_gene_pairs(
     *,
     kind: Kind = "delete",
     score: Score = "logit",
+    screen: int | None = None,
     max_tokens: int = _MAX_TOKENS,
     out: Path | None = None,
     device: str | torch.device = "auto",
@@ -171,6 +180,8 @@ def perturb_gene_pairs(
         pairs: Rows of the two cells of each pair, ``[P, 2]``, those of one kind first.
         kind: ``"delete"`` closes the gap, so that ranks move; ``"mask"`` leaves a mask in it.
         score: Log-odds of being neighbours, or their probability.
+        screen: Only pairs of this many genes of each cell, those with the largest effects of their
+            own: far fewer questions, and no answer for genes that matter together alone.
         max_tokens: Tokens that are scored together: the memory it takes, not the result.
         out: Folder in which the effects of each pair of cells are kept; an interrupted call goes on
             where it stopped.
@@ -189,6 +200,8 @@ def perturb_gene_pairs(
         raise ValueError(
             f"Expected kind delete or mask and score logit or probability, got {kind!r}, {score!r}"
         )
+    if screen is not None and screen < 1:
+        raise ValueError(f"Expected 'screen' of at least 1 gene, got {screen}")
     ends = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
     if ends.size and not (0 <= ends.min() and ends.max() < slide.num_cells):
         raise ValueError(f"Expected rows of {slide.num_cells} cells, got {ends.min()}…{ends.max()}")
@@ -197,7 +210,8 @@ def perturb_gene_pairs(
     first_gene = model.vocabulary.ranges["gene"].start
     place = as_device(device)
     if out is not None:
-        _claim(out, model, slide, ends, (kind, score))
+        options = [kind, score] if screen is None else [kind, score, screen]
+        _claim(out, model, slide, ends, options)
 
     def scored(sequences: CellSequences) -> Tensor:
         logit = model.neighbor_logit(sequences).float()
@@ -208,10 +222,13 @@ def perturb_gene_pairs(
         row = torch.arange(2, device=place)
         sequences = model.sequences(batch, row[:1], row[1:])
         mask_id = model.mask_id if kind == "mask" else None
-        grid = gene_pair_grid(scored, sequences, mask_id=mask_id, max_tokens=max_tokens)
-        genes, real = sequences.take_genes(sequences.tokens)
+        grid = gene_pair_grid(
+            scored, sequences, mask_id=mask_id, screen=screen, max_tokens=max_tokens
+        )
+        genes, _ = sequences.take_genes(sequences.tokens)
         a, b = (
-            symbols[(g[r] - first_gene).cpu().numpy()] for g, r in zip(genes, real, strict=True)
+            symbols[(g[r] - first_gene).cpu().numpy()]
+            for g, r in zip(genes, grid.ranks, strict=True)
         )
         return pd.DataFrame(
             {
@@ -266,7 +283,7 @@ def _claim(
     model: SpatialFormer,
     slide: Slide,
     ends: NDArray[np.int64],
-    options: tuple[str, str],
+    options: Sequence[str | int],
 ) -> None:
     """Note in a folder what is kept in it, or refuse one that keeps something else."""
     cells = "\n".join(map(str, slide.adata.obs_names[ends.ravel()]))

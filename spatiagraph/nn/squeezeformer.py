@@ -15,6 +15,7 @@ from spatiagraph.nn.config import Configurable
 
 AttentionScale = Literal["head_dim", "model_dim"]
 _NEVER = -3e4  # logit of padding: exp of it is 0, and it is a number of half precision
+_REACH = 2.0  # gain of what attention carries from token to token, at the start
 _LANES = 8  # fused kernels want channels of a head in multiples of it
 
 
@@ -142,6 +143,8 @@ class SwishGatedMLP(Configurable):
         self.into = nn.Linear(channels, 4 * channels)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(2 * channels, channels)
+        for layer in (self.into, self.out):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.into(x).chunk(2, dim=-1)
@@ -184,6 +187,10 @@ class MaskedConvolution(Configurable):
 class BiasedAttention(Configurable):
     """Self-attention with a bias that all sequences share, in one fused kernel.
 
+    A mean over many tokens is short. With the usual starting weights a token would hear a twentieth
+    of the others, and what it takes two of them to tell a hundredth of that: such a relation is
+    learned late or never. Values and outputs start larger for it.
+
     Padding is no part of the bias, which would make it one of every sequence: it is a channel of
     its own, which is 1 in every query and hugely negative in the keys of padding.
 
@@ -211,6 +218,14 @@ class BiasedAttention(Configurable):
         self.scale = (channels if scale == "model_dim" else channels // heads) ** -0.5
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start with weights under which a token hears others about as loud as itself."""
+        q, k, v = self.qkv.weight.chunk(3)
+        for weight, gain in ((q, 1.0), (k, 1.0), (v, _REACH), (self.out.weight, _REACH)):
+            nn.init.xavier_uniform_(weight, gain)
 
     def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))

@@ -25,6 +25,7 @@ from . import (
 from . import (
     raster as raster,
 )
+from .chord import chord as chord
 from .colors import PALETTE as PALETTE
 from .colors import category_colors as category_colors
 from .curves import (
@@ -42,6 +43,8 @@ from .curves import (
 from .domains import domain_curve as domain_curve
 from .galleries import gallery as gallery
 from .galleries import transition_gallery as transition_gallery
+from .gene_pairs import pairs_by_type as pairs_by_type
+from .gene_pairs import pairs_in_cells as pairs_in_cells
 from .groups import (
     amounts_by_group as amounts_by_group,
 )
@@ -58,3 +61,4 @@ from .levels import hierarchy as hierarchy
 from .maps import spatial as spatial
 from .raster import raster_map as raster_map
 from .raster import rasterize as rasterize
+from .volcano import volcano as volcano

@@ -7,6 +7,7 @@ from . import image_flow as image_flow
 from . import masked_genes as masked_genes
 from . import morphology_regression as morphology_regression
 from . import negatives as negatives
+from . import neighbor_tuning as neighbor_tuning
 from . import objective as objective
 from . import spatia as spatia
 from . import spatialformer as spatialformer
@@ -25,6 +26,7 @@ from .morphology_regression import MorphologyRegression as MorphologyRegression
 from .negatives import ClusterNegatives as ClusterNegatives
 from .negatives import PairedNegatives as PairedNegatives
 from .negatives import paired_negatives as paired_negatives
+from .neighbor_tuning import NeighborTuning as NeighborTuning
 from .objective import Objective as Objective
 from .objective import ObjectiveTask as ObjectiveTask
 from .spatia import BinnedPretraining as BinnedPretraining

@@ -15,6 +15,7 @@ from . import schedule as schedule
 from . import stopping as stopping
 from . import trainer as trainer
 from . import transitions as transitions
+from . import tuning as tuning
 from . import validation as validation
 from .averaging import WarmAverage as WarmAverage
 from .encoding import encode_cells as encode_cells
@@ -34,3 +35,4 @@ from .trainer import train as train
 from .transitions import Pairing as Pairing
 from .transitions import TransitionFit as TransitionFit
 from .transitions import fit_transitions as fit_transitions
+from .tuning import tune_neighbors as tune_neighbors

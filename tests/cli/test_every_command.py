@@ -156,6 +156,29 @@ REFUSED = {
             ["--groups", "'nich'", "'niche'"],
         ),
     ],
+    "perturb": [
+        (
+            "no such model",
+            "{tmp}/folder {work}/slide.h5ad --types cell_type --first a --second b --out {tmp}/out",
+            ["config.json"],
+        ),
+        (
+            "a model of single cells",
+            "{work}/run {work}/slide.h5ad --types cell_type --first a --second b --out {tmp}/out",
+            ["spatialformer", "context"],
+        ),
+        (
+            "no such types",
+            "{work}/run {work}/slide.h5ad --types cell --first a --second b --out {tmp}/out",
+            ["--types", "'cell'", "'cell_type'"],
+        ),
+        (
+            "a single pair",
+            "{work}/run {work}/slide.h5ad --types cell_type --first a --second b --num-pairs 1 "
+            "--out {tmp}/out",
+            ["--num-pairs"],
+        ),
+    ],
     "search": [
         ("no such file", "{tmp}/no.h5ad --cell cell1", ["no.h5ad"]),
         ("no embeddings", "{work}/slide.h5ad --cell cell1", ["spatiagraph embed"]),

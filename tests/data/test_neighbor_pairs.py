@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import spatiagraph as sg
 from spatiagraph.data.loader import NeighborPairLoader, PairSource
@@ -59,8 +59,20 @@ def test_others_are_as_many_as_neighbours_and_never_neighbours(negatives):
         assert_array_equal(count, np.diff(pairs.ptr))
         both = np.unique(np.stack([query, other])[:, drawn.kind == kind], axis=1)
         assert both.shape[1] == len(pairs)  # without replacement
+    asked = query[drawn.kind != 0]
+    assert len(np.unique(asked)) == (np.diff(pairs.ptr) > 0).sum()
     swapped = (drawn.first != query).mean()
     assert 0.47 < swapped < 0.53
+
+
+def test_cells_of_two_slides_are_never_a_pair(slides):
+    """SpatialFormer fact F17: of two slides whose places overlap."""
+    made, prepared = slides
+    for batch in NeighborPairLoader(prepared, 32, max_pairs=400, seed=1):
+        own = made[batch.slide]
+        assert batch.cell_index.max() < own.num_cells
+        shift = own.pos[batch.cell_index] - batch.pos.numpy()
+        assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), atol=1e-3)
 
 
 def test_uniform_others_are_uniform():

@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.stats import ttest_ind
 from torch.testing import assert_close
 
 import spatiagraph as sg
 from spatiagraph.data.convert.counts import ragged_tensor
 from spatiagraph.data.tokens import Marks, cell_sequences
-from spatiagraph.evaluate import gene_pair_effects
-from spatiagraph.inference import perturb_gene_pairs
+from spatiagraph.evaluate import gene_pair_effects, known_gene_pairs
+from spatiagraph.inference import TypedNeighbors, perturb_gene_pairs, study_gene_pairs
 from spatiagraph.inference.gene_pair_deletion import gene_pair_grid, without_genes
 from spatiagraph.models import SpatialFormer
 
@@ -153,3 +154,101 @@ def test_damaged_answers_are_asked_again_and_those_of_other_counts_refused(slide
     (out / "perturb.json").write_text('{"weights"')
     with pytest.raises(ValueError, match=r"perturb\.json"):
         perturb_gene_pairs(model, slide, pairs, device="cpu", out=out)
+
+
+def test_a_screen_asks_genes_of_large_effects_alone():
+    weight = torch.zeros(200, dtype=torch.float64)
+    weight[100:110] = torch.tensor([1.0, 5, 2, 7, 0, 3, 9, 4, 8, 1])
+    sequences = pair(4, 6)
+
+    def score(s):
+        total = weight[s.tokens].sum(1)
+        return total + 0.5 * ((s.tokens == 101).any(1) & (s.tokens == 106).any(1))
+
+    whole, few = gene_pair_grid(score, sequences), gene_pair_grid(score, sequences, screen=2)
+    assert [r.tolist() for r in few.ranks] == [[1, 3], [2, 4]]
+    assert_close(few.both, whole.both[[1, 3]][:, [2, 4]])
+    assert_close(few.interaction, torch.tensor([[0.5, 0], [0, 0]], dtype=torch.float64))
+
+
+def test_effects_are_compared_with_those_beside_other_cells():
+    rng = np.random.default_rng(0)
+
+    def drawn(mean, gene):
+        return effects(rng.normal(mean, 1, 60), ("A", gene))
+
+    near = pd.concat([drawn(-1, "B"), drawn(-1, "C"), drawn(-1, "D")])
+    far = pd.concat([drawn(0, "B"), drawn(-1, "C")])
+    found = gene_pair_effects(near, others=far).set_index("gene_b")
+    assert (found["q"] < 0.01).all()
+    assert found["q_others"].lt(0.05).to_dict() == {"B": True, "C": False, "D": False}
+    assert found["n_others"].to_dict() == {"B": 60, "C": 60, "D": 0}
+    a, b = near[near["gene_b"] == "B"]["effect"], far[far["gene_b"] == "B"]["effect"]
+    assert_allclose(
+        found.loc["B", "p_others"], ttest_ind(a, b, equal_var=False, alternative="less").pvalue
+    )
+
+
+def test_known_pairs_are_counted_whichever_gene_comes_first():
+    tested = pd.DataFrame(
+        [("L1", "R1", -1, 0.01), ("R2", "L2", -1, 0.2), ("A", "A", -1, 0.01), ("B", "C", -1, 0.01),
+         ("R1", "L1", -1, 0.3), ("D", "E", 1, 0.01)],
+        columns=["gene_a", "gene_b", "mean", "q"],
+    )  # fmt: skip
+    known = pd.DataFrame({"ligand": ["L1", "L2", "A", "Z"], "receptor": ["R1", "R2", "A", "Y"]})
+    found = known_gene_pairs(tested, known)
+    assert found[1:5] == (4, 2, 2, 1)
+    assert found.p == pytest.approx(1 - 1 / 6)  # of two drawn from four, two known
+    assert found.table["found"].tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="none of the 9 tested genes"):
+        known_gene_pairs(tested, known[3:])
+    with pytest.raises(ValueError, match="ligand and receptor"):
+        known_gene_pairs(tested, known[["ligand"]])
+
+
+def test_neighbours_of_two_types_and_others_in_their_place(slide):
+    chosen = TypedNeighbors("cell_type", "type0", "type1", num_pairs=12, radius_um=40)
+    types = slide.adata.obs["cell_type"].to_numpy()
+    pairs = chosen(slide)
+    assert len(pairs) == 12
+    assert set(types[pairs[:, 0]]) == {"type0"}
+    assert set(types[pairs[:, 1]]) == {"type1"}
+    assert np.linalg.norm(np.subtract(*slide.pos[pairs.T]), axis=1).max() <= 40
+    others = chosen.others(slide, pairs)
+    assert np.array_equal(others[:, 0], pairs[:, 0])
+    assert set(types[others[:, 1]]) == {"type1"}
+    assert np.linalg.norm(np.subtract(*slide.pos[others.T]), axis=1).min() > 40
+    same = TypedNeighbors("cell_type", "type0", "type0", num_pairs=None)(slide)
+    assert len({frozenset(row) for row in same.tolist()}) == len(same)
+    with pytest.raises(ValueError, match="got 'T'; it has type0"):
+        TypedNeighbors("cell_type", "type0", "T")(slide)
+    with pytest.raises(ValueError, match="a column 'kind'"):
+        TypedNeighbors("kind", "type0", "type1")(slide)
+    with pytest.raises(ValueError, match="widen the radius"):
+        TypedNeighbors("cell_type", "type0", "type1", radius_um=0.01)(slide)
+    everywhere = TypedNeighbors("cell_type", "type0", "type1", radius_um=1e5)
+    with pytest.raises(ValueError, match="none for"):
+        everywhere.others(slide, pairs)
+
+
+def test_a_study_goes_on_where_it_stopped(slide, tmp_path, caplog):
+    model = SpatialFormer.from_options([slide], channels=16)
+    chosen = TypedNeighbors("cell_type", "type0", "type1", num_pairs=6)
+    options = {"min_support": 2, "device": "cpu", "screen": 4}
+    whole = study_gene_pairs(model, slide, chosen, **options, out=tmp_path)
+    assert {"n", "mean", "q", "q_others", "interaction"} <= set(whole.table)
+    assert (whole.table["n"] > 2).all()
+    for name in ("effects", "others"):
+        assert len(list((tmp_path / name).glob("*.parquet"))) == 6
+    for file in sorted((tmp_path / "others").glob("*.parquet"))[2:]:
+        file.unlink()
+    kept = (tmp_path / "effects" / "000000.parquet").stat().st_mtime_ns
+    again = study_gene_pairs(model, slide, chosen, **options, out=tmp_path)
+    pd.testing.assert_frame_equal(again.table, whole.table)
+    assert (tmp_path / "effects" / "000000.parquet").stat().st_mtime_ns == kept
+    with pytest.raises(ValueError, match="min_support=50, got 6"):
+        study_gene_pairs(model, slide, chosen)
+    model.max_len = 15
+    study_gene_pairs(model, slide, chosen, **options)
+    assert "6 of 6 pairs have more than 4 genes" in caplog.text
+    assert whole.significant(q=1.1).shape[0] <= len(whole.table)

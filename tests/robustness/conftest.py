@@ -131,6 +131,10 @@ def material(commands, tmp_path_factory):
         ["fit", folder / "plain.h5ad", "--out", folder / "plain", *SMALL],
         ["fit", folder / "slide.zarr", "--out", folder / "run", *SMALL],
         ["embed", folder / "run", folder / "slide.zarr", "--out", folder / "embedded.h5ad"],
+        [
+            *["fit", folder / "plain.h5ad", "--model", "spatialformer", "--steps", 1],
+            *["--channels", 16, "--accelerator", "cpu", "--out", folder / "former"],
+        ],
     ):
         done = commands(*arguments)
         assert done.code == 0, done.said
@@ -160,6 +164,11 @@ def command_lines(material: Path, out: Path, seed: int = 0) -> dict[str, list]:
         ],
         "colocalize": [
             *["colocalize", material / "molecules.csv", "--out", out / "pairs", "--draws", 2],
+        ],
+        "perturb": [
+            *["perturb", material / "former", plain, "--types", "cell_type", "--first", "type0"],
+            *["--second", "type1", "--num-pairs", 8, "--min-support", 4, "--screen", 4],
+            *["--device", "cpu", "--out", out / "asked", "--seed", seed],
         ],
         "domains": [
             *["domains", embedded, "--k", 3, "--method", "kmeans", "--out", out / "domains.h5ad"],

@@ -10,7 +10,7 @@ SIZE = 2 * 2**20
 FREE = (0, 4_096, 100_000, 600_000)  # bytes that are left when a command begins
 COMMANDS = [
     *("fit", "embed", "prepare h5ad", "prepare zarr", "search", "report", "evaluate"),
-    *("domains", "colocalize", "morphology", "generate", "demo"),
+    *("domains", "colocalize", "perturb", "morphology", "generate", "demo"),
 ]
 
 pytestmark = [

@@ -38,7 +38,7 @@ def until(out, commands, process):
     return time.monotonic() - begun
 
 
-@pytest.mark.parametrize("name", ["fit", "embed", "search", "morphology", "generate"])
+@pytest.mark.parametrize("name", ["fit", "embed", "search", "morphology", "generate", "perturb"])
 def test_a_command_killed_at_any_moment_ends_as_one_that_was_not(
     commands, material, lines, contents_of, elsewhere, name
 ):

@@ -31,6 +31,8 @@ from spatiagraph.nn.cell_graph import Embeddings
 from spatiagraph.nn.squeezeformer import Squeezeformer
 
 _AT_ONCE = 512  # cells embedded together
+_LARGE = 256  # channels from which the published rate is right
+_TYPE_STD = 0.3  # of tokens that say which cell a gene is of; genes of both cells are to meet
 
 
 class SpatialFormer(SlideModel):
@@ -47,7 +49,8 @@ class SpatialFormer(SlideModel):
         num_layers: Blocks of the encoder.
         heads: Attention heads.
         max_len: Longest sequence.
-        dropout: Dropout everywhere, and how often a branch of a sequence is left out.
+        dropout: Dropout everywhere, and how often a branch of a sequence is left out. Small models
+            learn late with it which cells are neighbours, or never: the preset has none.
         pair_head: Of pairs of genes, see :class:`~spatiagraph.heads.GenePairHead`.
         metadata: Field (condition, tissue, species, assay) → its token, for cells that say nothing
             else.
@@ -83,6 +86,7 @@ class SpatialFormer(SlideModel):
         negatives: Negatives = "uniform",
     ):
         super().__init__()
+        self.lr = 3e-3 if channels < _LARGE else 1e-4
         vocabulary = recipe.panel
         if not isinstance(vocabulary, GeneVocabulary) or recipe.tokens is None or recipe.levels:
             raise ValueError(
@@ -104,6 +108,8 @@ class SpatialFormer(SlideModel):
             vocabulary.token(self.metadata[field])
         self.tokens = nn.Embedding(vocabulary.num_tokens, channels, padding_idx=self.marks.pad)
         self.token_type = nn.Embedding(3, channels, padding_idx=0)
+        with torch.no_grad():
+            self.token_type.weight.mul_(_TYPE_STD)
         self.genes = nn.Embedding(vocabulary.num_tokens, channels, padding_idx=self.marks.pad)
         nn.init.zeros_(self.genes.weight)
         self.norm, self.dropout = nn.LayerNorm(channels), nn.Dropout(dropout)
