@@ -16,9 +16,8 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _LIKE_A_NAME = re.compile(
-    r"(^|[ _.])(library|sample|section|slice|slide|batch|puck|specimen|dataset|data[ _.]?set|run"
-    r"|experiment|exp|well|chip|array|tissue|region|area|cohort|study|condition|treatment|genotype"
-    r"|strain|time[ _.]?point|stage|age|sex)"
+    r"(^|[ _.])(library|sample|section|slice|slide|batch|puck|specimen|dataset|data[ _.]?set"
+    r"|experiment|well|chip|cohort|study|treatment|genotype|strain|time[ _.]?point|age|sex)"
     r"([ _.]?(id|ids|name|names|label|number|no|num|nr|index|key))?$",
     re.IGNORECASE,
 )

@@ -161,7 +161,7 @@ def test_sections_at_the_same_places_are_seen():
         check_one_section(table(pos), pos)
 
 
-@pytest.mark.parametrize("key", ["brain_section_label", "dataset", "region", "well", "time_point"])
+@pytest.mark.parametrize("key", ["brain_section_label", "dataset", "well", "time_point"])
 def test_columns_that_could_name_sections_do_where_all_cells_are_mixed(key):
     pos = np.concatenate([cells(0), cells(1)])
     with pytest.raises(ValueError, match=f"sample_key={key!r}"):

@@ -54,7 +54,7 @@ def test_shuffled_positions_carry_no_context():
     mixed = slide.adata.copy()
     order = np.random.default_rng(0).permutation(slide.num_cells)
     mixed.obsm["spatial"] = slide.pos[order]
-    shuffled = type(slide)(mixed, slide_id="shuffled", one_section=True)
+    shuffled = type(slide)(mixed, slide_id="shuffled")
     model = ContextModel.for_slides([shuffled])
     fit(model, [shuffled], max_epochs=5, tile_size=512, accelerator="cpu", progress=False)
     result = embed(model, shuffled, progress=False)
