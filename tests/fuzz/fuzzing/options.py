@@ -39,6 +39,9 @@ _BASES = {
     "generate": ["{embedded.h5ad}", "--out", "{out}/images", "--transition", "A:B"],
     "demo": ["--cells", "100", "--epochs", "1", "--out", "{out}/demo"],
     "colocalize": ["{xenium}", "--out", "{out}/pairs", "--draws", "1", "--min-counts", "5"],
+    "perturb": ["{model}", "{slide.h5ad}", "--types", "state", "--first", "A", "--second", "B"]
+    + ["--out", "{out}/pairs"],
+    "merge": ["{out}/cohort.zarr"],
     "doctor": [],
 }
 WRITTEN = ("clean.h5ad", "run", "embedded.h5ad", "hits.csv", "report.html", "morphology", "images")
