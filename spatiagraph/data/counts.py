@@ -30,7 +30,7 @@ def shallow_copy(adata: "AnnData") -> "AnnData":
             uns=dict(adata.uns),
             obsm=dict(adata.obsm),
             varm=dict(adata.varm),
-            layers=dict(adata.layers),
+            layers={k: v for k, v in adata.layers.items() if k is not None},  # X, since 0.13
             obsp=dict(adata.obsp),
             varp=dict(adata.varp),
         )
