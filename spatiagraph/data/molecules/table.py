@@ -101,7 +101,9 @@ class MoleculeTable:
         for path in self._layout.files:
             try:
                 if path.suffix == ".parquet":
-                    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    with pq.ParquetFile(  # a buffer ahead would hold the whole file by its end
+                        path, pre_buffer=False, page_checksum_verification=True
+                    ) as file:
                         yield from file.iter_batches(self._batch_size, columns=names)
                     continue
                 named = ("cell_id", "gene")
