@@ -1,10 +1,16 @@
 """One writer at a time: a lock that the system lets go of, however its process ends."""
 
+import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class BusyError(OSError):
@@ -13,7 +19,7 @@ class BusyError(OSError):
 
 @contextmanager
 def only_writer(place: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from writing to a place.
+    """Keep other processes from writing to a place; a file system without locks is warned of.
 
     Args:
         place: A folder, there or not; the lock is a hidden file beside it.
@@ -39,6 +45,12 @@ def _locked(file: Path, place: Path, wait: bool) -> int:
         try:
             _lock(descriptor, wait)
         except OSError as err:
+            if err.errno in _NO_LOCKS:  # Lustre and NFS as some clusters mount them
+                logger.warning(
+                    "no locks on the file system of %s (%s): make sure that nobody else writes to "
+                    "it", place, err.strerror,
+                )  # fmt: skip
+                return descriptor
             os.close(descriptor)
             raise BusyError(
                 f"Expected {str(place)!r} to be free, another process is writing to it: wait until "

@@ -1,5 +1,6 @@
 """Embeddings of a cohort: written tile by tile beside it, moved in slide by slide."""
 
+import glob
 import os
 import shutil
 from collections.abc import Mapping
@@ -198,7 +199,7 @@ def begun_results(cohort: Cohort) -> list[TileResults]:
     """
     place = cohort.path.resolve()
     found = []
-    for folder in sorted(place.parent.glob(f".{place.stem}.*.new")):
+    for folder in sorted(place.parent.glob(f".{glob.escape(place.stem)}.*.new")):
         settings = _settings(folder)
         if settings is not None and settings.folders == [e.folder for e in cohort.entries]:
             found.append(TileResults(cohort, settings))

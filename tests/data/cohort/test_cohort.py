@@ -428,3 +428,16 @@ def test_one_writer_at_a_time(store, tmp_path):
         cohort.append([slide(5)])
     cohort.append([slide(5)])
     assert len(Cohort(place)) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of files are always there")
+def test_a_file_system_without_locks_is_written_to_and_warned_of(tmp_path, monkeypatch, caplog):
+    import fcntl
+
+    def refused(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")  # as Lustre without -o flock does
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with only_writer(tmp_path / "c.zarr"):
+        pass
+    assert "no locks on the file system" in caplog.text

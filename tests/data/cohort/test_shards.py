@@ -94,6 +94,13 @@ def test_tiles_embedded_in_shards_are_those_embedded_at_once(whole, model, tmp_p
         sg.embed(model, SLIDES[0], shard="0/2")
 
 
+def test_a_cohort_may_have_any_name(model, tmp_path):
+    place = tmp_path / "slides [1].zarr"
+    cohort = Cohort.create(place, SLIDES[:1], model.recipe, tile_size=64)
+    sg.embed(model, cohort, shard="0/1", device="cpu", progress=False)
+    assert merge_cohort(place)[0].adata.obsm["X_context"].shape == (200, 8)
+
+
 def test_gaps_and_overlaps_are_refused(tmp_path):
     with pytest.raises(ValueError, match="finished shards .* found none"):
         check_complete([], tmp_path)
