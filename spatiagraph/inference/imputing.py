@@ -31,7 +31,7 @@ def impute(
     Args:
         model: A model that was trained with genes hidden at random.
         slide: The slide; it may lack genes of the model, not have others only. Or one slide of a
-            cohort, ``cohort.part(["s0"])``.
+            cohort, ``cohort.part(["s0"])``; cells that do not count there are NaN.
         depth: Counts that a whole cell is brought to.
         tile_size: Core cells of a tile, at most.
         device: Where the model runs.

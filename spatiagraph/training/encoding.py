@@ -29,7 +29,7 @@ def over_tiles(
 
     Args:
         model: The model, which is evaluated and brought to the device.
-        tiles: Tiles whose core cells are all cells of a slide.
+        tiles: Tiles whose core cells are all cells of a slide, or some.
         values: Values of the core cells of a tile by name, ``[C, D]``.
         num_cells: Cells of the slide, :math:`N`.
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
@@ -37,14 +37,14 @@ def over_tiles(
         progress: Show it.
 
     Returns:
-        Name → ``[N, D]`` float32, on the CPU.
+        Name → ``[N, D]`` float32, on the CPU; NaN where a cell is core of no tile.
     """
     result: dict[str, Tensor] = {}
     bar = tqdm(tiles, desc=desc, unit="tile", disable=not progress)
     for rows, found in each_tile(model, bar, values, device=device):
         for name, value in found.items():
             if name not in result:
-                result[name] = torch.empty(num_cells, value.size(1))
+                result[name] = torch.full((num_cells, value.size(1)), torch.nan)
             result[name][rows] = value
     return result
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 import spatiagraph as sg
@@ -96,6 +97,14 @@ def test_rows_of_several_arrays_are_those_of_one():
     assert_array_equal(rows[30:45], whole[30:45])
     some = np.sort(rng.choice(len(whole), 20, replace=False))
     assert_array_equal(rows[some], whole[some])
+
+
+def test_cells_that_do_not_count_are_not_imputed(store, model):
+    core = torch.arange(store.entries[1].num_cells) < 50
+    found = impute(model, store.part(["s1"], cores=[core]), device="cpu")
+    whole = impute(model, store.part(["s1"]), device="cpu")
+    np.testing.assert_allclose(found[:50], whole[:50], atol=1e-5)
+    assert found[50:].isna().all(axis=None)
 
 
 def test_genes_of_a_slide_of_a_cohort_are_imputed_as_in_memory(store, model):
