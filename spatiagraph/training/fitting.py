@@ -55,7 +55,9 @@ def fit(
             within reach of such a block are not trained on either. The model ends with the weights
             of the lowest loss; see ``patience`` of :class:`Run`. ``"auto"`` holds out a fifth where
             slides in memory have fewer than 500 cells together and the run is not told how long it
-            is to take: so few are soon learned by heart.
+            is to take: so few are soon learned by heart. Nothing is held out, and the loss of
+            training is all there is, where blocks would leave less than half of the cells to train
+            on, or none of a slide.
         tile_size: Core cells of a mini-batch, at most. When not given, an eighth of all cells, so
             that a small slide gives many steps as well, within ``model.least_tile`` and
             ``model.tile_size``: tiles carry all the context of their cells, whatever their size.

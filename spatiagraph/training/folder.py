@@ -113,14 +113,22 @@ def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
         if not resume:
             raise ValueError(f"Expected an empty folder, {str(folder)!r} holds a run: resume it")
         previous, description = read_record(folder), json.loads(json.dumps(record))
-        changed = sorted(
-            k for k in {*previous, *description} if previous.get(k) != description.get(k)
-        )
+        changed = [
+            _change(k, previous.get(k), description.get(k))
+            for k in sorted({*previous, *description})
+            if previous.get(k) != description.get(k)
+        ]
         if changed:
             raise ValueError(
                 f"The folder {str(folder)!r} holds another run (different: {', '.join(changed)}); "
                 "choose another folder, or the same arguments to resume"
             )
+
+
+def _change(name: str, was: Any, now: Any) -> str:
+    """Name of an entry of a record that differs, with its values unless they are hashes or long."""
+    short = all(len(str(value)) < 16 for value in (was, now))
+    return f"{name} {was!r} → {now!r}" if short else name
 
 
 def claim(folder: Path, record: dict[str, Any]) -> Path | None:

@@ -171,15 +171,21 @@ def validation_of_few(
         seed: Seed of the choice of blocks.
 
     Returns:
-        ``None`` where they would leave less than half of the cells to train on.
+        ``None`` where they would leave less than half of the cells to train on, or where a slide
+        has too few cells for blocks, or none beyond their reach.
     """
     if isinstance(slides, CohortPart):
         return None
     kept = 0
     for slide, data in zip(slides, whole_slides(prepared, "validation"), strict=True):
+        if slide.num_cells < GRID[0] * GRID[1]:
+            return None
         held_out = _held_out(data, FEW_SHARE, seed)
         margin_um = _window_um(model, slide) if slide.image is not None else 0.0
-        kept += int(_kept(data, held_out, model.num_hops, margin_um).sum())
+        trained = int(_kept(data, held_out, model.num_hops, margin_um).sum())
+        if not trained:
+            return None
+        kept += trained
     num_cells = sum(slide.num_cells for slide in slides)
     return Validation(share=FEW_SHARE) if 2 * kept >= num_cells else None
 

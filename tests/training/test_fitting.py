@@ -105,7 +105,8 @@ def test_an_interrupted_fit_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path
 
 def test_fit_refuses_the_folder_of_another_run(tmp_path):
     fit(model(), [SLIDE], **{**RUN, "max_epochs": 1}, out=tmp_path)
-    with pytest.raises(ValueError, match="holds another run \\(different: lr, max_epochs\\)"):
+    changed = r"holds another run \(different: lr 0.01 → 0.1, max_epochs 1 → 2\)"
+    with pytest.raises(ValueError, match=changed):
         fit(model(), [SLIDE], **{**RUN, "max_epochs": 2, "lr": 0.1}, out=tmp_path)
     with pytest.raises(ValueError, match="holds a run: resume it"):
         fit(model(), [SLIDE], **{**RUN, "max_epochs": 1}, out=tmp_path, resume=False)

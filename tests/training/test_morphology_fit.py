@@ -74,7 +74,7 @@ def test_a_run_is_kept_and_ends_as_one_that_was_not_interrupted(crops, tmp_path)
         assert torch.equal(saved.measure(x), whole.model.measure(x))
     again = fit_morphology(image, features, max_epochs=2, out=tmp_path, **OPTIONS)
     assert again.r2.equals(whole.r2)
-    with pytest.raises(ValueError, match=r"another run \(different: max_epochs\)"):
+    with pytest.raises(ValueError, match=r"another run \(different: max_epochs 2 → 3\)"):
         fit_morphology(image, features, max_epochs=3, out=tmp_path, **OPTIONS)
 
 

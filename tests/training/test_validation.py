@@ -89,6 +89,28 @@ def test_few_cells_are_validated_on_unasked_unless_the_run_is_told_its_length(mo
     assert "val_loss" not in fit(model(), tiny, **quiet).history
 
 
+@pytest.mark.parametrize("sizes", [(18,), (300, 18), (400, 22)])
+def test_few_cells_without_room_for_blocks_are_trained_on_whole(monkeypatch, sizes):
+    monkeypatch.setattr(ContextModel, "num_steps", 2)
+    slides = [
+        make_tissue(size, num_genes=40, image=None, seed=size, slide_id=f"s{size}")
+        for size in sizes
+    ]
+    mine = model((Neighborhoods(12), Parts(60)))
+    assert "val_loss" not in fit(mine, slides, accelerator="cpu", progress=False).history
+
+
+def test_a_run_of_few_cells_that_was_not_validated_is_refused_with_what_it_was(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ContextModel, "num_steps", 2)
+    few = make_tissue(300, num_genes=40, image=None, seed=0)
+    line = {"accelerator": "cpu", "progress": False, "out": tmp_path}
+    fit(model(), few, validation=None, **line)
+    with pytest.raises(ValueError, match=r"\(different: validation None → 'auto'\)"):
+        fit(model(), few, **line)
+
+
 def test_slides_of_their_own_are_validated_on_whole():
     mine = model()
     task = Watch(mine)
