@@ -94,6 +94,21 @@ def test_columns_without_a_unit_are_doubted(tmp_path):
     sg.read(tmp_path / "c.csv", mpp=1, **options)
 
 
+def test_columns_that_name_no_axis_are_doubted_and_those_of_a_maker_are_not(tmp_path):
+    options = {"kind": "types", "type_key": "kind"}
+    table("cx", "cy", kind=np.resize(["a", "b"], 150)).to_csv(tmp_path / "c.csv", index=False)
+    with pytest.warns(UserWarning, match="cx and cy of c.csv name no unit"):
+        sg.read(tmp_path / "c.csv", x_key="cx", y_key="cy", **options)
+    xenium = table("x_centroid", "y_centroid", kind=np.resize(["a", "b"], 150))
+    xenium.to_csv(tmp_path / "x.csv", index=False)
+    np.testing.assert_allclose(sg.read(tmp_path / "x.csv", **options).pos, POS)
+
+
+def test_numbers_of_sections_and_ages_are_no_proteins(tmp_path):
+    table(section=1, Age=43, mouse=7, well=2).to_csv(tmp_path / "c.csv", index=False)
+    assert opened(tmp_path / "c.csv").symbols == MARKERS
+
+
 def test_a_table_of_proteins_says_how_it_is_read(tmp_path):
     table().to_csv(tmp_path / "c.csv")
     with pytest.raises(ValueError, match="if intensities of proteins, kind='protein'"):
