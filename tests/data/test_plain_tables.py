@@ -53,6 +53,19 @@ def test_marks_in_quotes_part_no_fields(tmp_path):
     assert dialect_of(tmp_path / "c.csv") == (",", ".")
 
 
+def test_a_row_that_is_not_seen_whole_tells_nothing(tmp_path):
+    header = "\t".join(["x" * 99] * 655) + "\n"  # what is looked at ends in the next field
+    (tmp_path / "c.tsv").write_text(header + "1" * 99 + "\t1" * 654 + "\n")
+    assert 0 < 2**16 - len(header) < 99
+    assert dialect_of(tmp_path / "c.tsv").sep == "\t"
+
+
+def test_names_with_marks_in_them_part_no_fields(tmp_path):
+    named = table().rename(columns={m: f"Cell|{m}|Mean" for m in MARKERS})
+    named.to_csv(tmp_path / "c.csv", index=False)
+    assert opened(tmp_path / "c.csv").symbols == [f"Cell|{m}|Mean" for m in MARKERS]
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [("X_centroid", "Y_centroid"), ("Centroid X µm", "Centroid Y µm"), ("XLoc", "YLoc"),
