@@ -1,6 +1,7 @@
 """``CropSource``: windows of an image around some positions, read row by row on demand."""
 
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -84,11 +85,10 @@ class CropSource:
         )
         return torch.from_numpy(crops), torch.from_numpy(inside)
 
-    def select(self, rows: NDArray[np.int64] | Tensor) -> "CropSource":
+    def select(self, rows: NDArray[np.int64] | Tensor) -> Self:
         """Source of the same crops in another order, or of some of them."""
         chosen = np.asarray(rows)
-        other = CropSource.__new__(CropSource)
-        other.__dict__.update(self.__dict__)
+        other = copy(self)
         other.centres, other.window_um = self.centres[chosen], self.window_um[chosen]
         return other
 

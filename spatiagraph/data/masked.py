@@ -61,9 +61,7 @@ class MaskedCrops(CropSource):
 
     def select(self, rows: NDArray[np.int64] | Tensor) -> Self:
         """Source of the same crops in another order, or of some of them."""
-        chosen = super().select(rows)
-        other = type(self).__new__(type(self))
-        other.__dict__.update(chosen.__dict__)
+        other = super().select(rows)
         other.cells = self.cells[np.asarray(rows)]
         return other
 

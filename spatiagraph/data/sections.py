@@ -41,6 +41,11 @@ def section_columns(obs: pd.DataFrame) -> list[str]:
     return _several(obs, _NAME)
 
 
+def may_name_sections(column: str) -> bool:
+    """Check that a column is called like sections, their subjects or what was done to them."""
+    return bool(_NAME.search(column) or _LIKE_A_NAME.search(column))
+
+
 def _several(obs: pd.DataFrame, name: re.Pattern[str]) -> list[str]:
     named = [str(c) for c in obs if isinstance(c, str) and name.search(c)]
     return [c for c in named if 1 < obs[c].nunique() <= max(1, len(obs) // 3)]
@@ -58,7 +63,11 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
             ends of the ids; many cells share their place; or spots form several lattices.
     """
     sure = section_columns(obs)
-    maybe = [c for c in _several(obs, _LIKE_A_NAME) if len(obs) >= _FEW * obs[c].nunique()]
+    maybe = [
+        c
+        for c in _several(obs, _LIKE_A_NAME)
+        if len(obs) >= _FEW * obs[c].nunique() and not pd.api.types.is_bool_dtype(obs[c])
+    ]
     for column in dict.fromkeys([*sure, *maybe]) if len(obs) >= _FEW else ():
         code, names = pd.factorize(obs[column])
         share = _mixed_shares(pos, code)

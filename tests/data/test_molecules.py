@@ -104,6 +104,17 @@ def test_the_same_molecules_in_another_order_are_the_same_file(table, tmp_path):
     pd.testing.assert_frame_equal(a[["x_um", "y_um", "gene"]], b[["x_um", "y_um", "gene"]])
 
 
+@pytest.mark.parametrize(("sep", "decimal"), [(";", ","), ("\t", ".")])
+def test_fields_of_a_table_may_be_parted_otherwise(table, tmp_path, sep, decimal):
+    path = tmp_path / "raw.csv"
+    pd.read_parquet(table).astype({"x": float, "y": float}).to_csv(
+        path, sep=sep, decimal=decimal, index=False
+    )
+    (a,), (b,) = (MoleculeTable(each).batches() for each in (table, path))
+    assert_allclose(b.values["x_um"], a.values["x_um"], rtol=1e-6)
+    assert_array_equal(b.gene, a.gene)
+
+
 def as_xenium(frame, folder):
     frame = frame.rename(columns={"x": "x_location", "y": "y_location", "gene": "feature_name"})
     frame["feature_name"] = frame["feature_name"].str.encode("ascii")

@@ -121,6 +121,14 @@ def test_masked_crops_are_chosen_by_row():
             )
 
 
+def test_cells_of_one_name_are_refused_before_their_outlines_are_looked_for(tmp_path):
+    adata = cells()
+    adata.obs_names = ["a", "a", "b"]
+    corners(RECTANGLES, "ab").to_csv(tmp_path / "o.csv", index=False)
+    with pytest.raises(ValueError, match="Expected unique cell ids, got 2 of 3"):
+        read(adata, outlines=tmp_path / "o.csv")
+
+
 def test_areas_boxes_and_concave_outlines():
     star = pd.DataFrame({"cell_id": "a", "x_um": [0.0, 6, 6, 3, 0], "y_um": [0.0, 0, 6, 3, 6]})
     star[["x_um", "y_um"]] += 1e5  # far from the origin

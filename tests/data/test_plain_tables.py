@@ -53,6 +53,19 @@ def test_marks_in_quotes_part_no_fields(tmp_path):
     assert dialect_of(tmp_path / "c.csv") == (",", ".")
 
 
+def test_a_row_that_is_not_seen_whole_tells_nothing(tmp_path):
+    header = "\t".join(["x" * 99] * 655) + "\n"  # what is looked at ends in the next field
+    (tmp_path / "c.tsv").write_text(header + "1" * 99 + "\t1" * 654 + "\n")
+    assert 0 < 2**16 - len(header) < 99
+    assert dialect_of(tmp_path / "c.tsv").sep == "\t"
+
+
+def test_names_with_marks_in_them_part_no_fields(tmp_path):
+    named = table().rename(columns={m: f"Cell|{m}|Mean" for m in MARKERS})
+    named.to_csv(tmp_path / "c.csv", index=False)
+    assert opened(tmp_path / "c.csv").symbols == [f"Cell|{m}|Mean" for m in MARKERS]
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [("X_centroid", "Y_centroid"), ("Centroid X µm", "Centroid Y µm"), ("XLoc", "YLoc"),
@@ -92,6 +105,21 @@ def test_columns_without_a_unit_are_doubted(tmp_path):
     with pytest.warns(UserWarning, match="x and y of c.csv name no unit.*mpp=1 to confirm"):
         sg.read(tmp_path / "c.csv", **options)
     sg.read(tmp_path / "c.csv", mpp=1, **options)
+
+
+def test_columns_that_name_no_axis_are_doubted_and_those_of_a_maker_are_not(tmp_path):
+    options = {"kind": "types", "type_key": "kind"}
+    table("cx", "cy", kind=np.resize(["a", "b"], 150)).to_csv(tmp_path / "c.csv", index=False)
+    with pytest.warns(UserWarning, match="cx and cy of c.csv name no unit"):
+        sg.read(tmp_path / "c.csv", x_key="cx", y_key="cy", **options)
+    xenium = table("x_centroid", "y_centroid", kind=np.resize(["a", "b"], 150))
+    xenium.to_csv(tmp_path / "x.csv", index=False)
+    np.testing.assert_allclose(sg.read(tmp_path / "x.csv", **options).pos, POS)
+
+
+def test_numbers_of_sections_and_ages_are_no_proteins(tmp_path):
+    table(section=1, Age=43, mouse=7, well=2).to_csv(tmp_path / "c.csv", index=False)
+    assert opened(tmp_path / "c.csv").symbols == MARKERS
 
 
 def test_a_table_of_proteins_says_how_it_is_read(tmp_path):

@@ -174,3 +174,8 @@ def test_areas_of_one_section_are_no_sections():
     for key in ("region", "tissue", "dataset"):
         check_one_section(table(pos, **{key: np.where(inside, "follicle", "around")}), pos)
     check_one_section(table(pos, cell_type=np.resize(["a", "b"], len(pos))), pos)
+
+
+def test_true_and_false_name_no_sections():
+    pos = cells()
+    check_one_section(table(pos, held_out_sample=np.resize([True, False], len(pos))), pos)

@@ -41,6 +41,13 @@ def test_an_image_without_glass_tells_nothing():
     assert np.isnan(tissue_share(image, WIDE / 10))
 
 
+def test_a_stain_that_glows_nearly_everywhere_is_not_taken_for_glass():
+    pixels = RNG.integers(0, 40, (400, 400))
+    pixels[20:370, 40:390] = RNG.integers(400, 700, (350, 350))
+    image = SlideImage([pixels.astype(np.uint16)], mpp=1.0)
+    sg.read(cells(RNG.uniform(60, 350, (300, 2))), image=image)
+
+
 @pytest.mark.parametrize("kind", ["he", "dapi"])
 def test_swapped_cells_are_refused_by_the_image_and_read_when_asked(kind):
     image = SlideImage([stained(kind=kind)], mpp=1.0)

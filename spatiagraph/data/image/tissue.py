@@ -40,6 +40,8 @@ def _tissue(image: SlideImage) -> np.ndarray | None:
         return None
     pixels = image.thumbnail(_SIDE_PX)[0].astype(np.float32) / 255  # [h, w, 3]
     is_bright = np.median(pixels) > _BRIGHT
+    if is_bright and image.num_channels != 3:  # a stain that fills its range, or no colour to tell
+        return None
     stained = 1 - pixels.min(axis=2) if is_bright else pixels.max(axis=2)
     smooth = ndimage.uniform_filter(stained, 5)
     mask = smooth > _otsu(smooth)

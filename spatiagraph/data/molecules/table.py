@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spatiagraph.data.molecules.layouts import Layout, layout_of
+from spatiagraph.data.read.dialect import dialect_of
 from spatiagraph.data.read.molecules import as_text
 from spatiagraph.data.read.tables import (
     DAMAGED,
@@ -108,10 +109,14 @@ class MoleculeTable:
                     continue
                 named = ("cell_id", "gene")
                 text = {k: pa.string() for k, v in self._layout.columns.items() if v in named}
-                kinds = pc.ConvertOptions(include_columns=names, column_types=text)
+                sep, decimal = dialect_of(path)
+                kinds = pc.ConvertOptions(
+                    include_columns=names, column_types=text, decimal_point=decimal
+                )
+                marks = pc.ParseOptions(delimiter=sep)
                 blocks = pc.ReadOptions(block_size=self._batch_size * 32)  # bytes of about a row
                 with pa.input_stream(str(path)) as stream:
-                    yield from pc.open_csv(stream, blocks, convert_options=kinds)
+                    yield from pc.open_csv(stream, blocks, marks, kinds)
             except DAMAGED as err:
                 raise unreadable(path, err) from err
 

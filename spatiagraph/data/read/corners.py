@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spatiagraph._json import read_json
 from spatiagraph._optional import require
 from spatiagraph._reasons import reason
-from spatiagraph.data.checks import name_rows
+from spatiagraph.data.checks import check_names, name_rows
 from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.read.molecules import as_text
 from spatiagraph.data.read.outlines import read_outlines
@@ -72,8 +72,9 @@ def place_outlines(
         pos: Their centres in µm, ``[N, 2]``.
 
     Raises:
-        ValueError: Outlines are of other cells.
+        ValueError: Outlines are of other cells, or two cells have one id.
     """
+    check_names(cells, "cell ids", "Outlines find their cells by them: rename the cells")
     outlines = Outlines.from_table(table, cells)
     apart = ~outlines.around(pos)
     num, known = int(apart.sum()), int(outlines.known.sum())

@@ -24,18 +24,23 @@ class Dialect(NamedTuple):
 
 
 def dialect_of(path: Path) -> Dialect:
-    """Tell commas, semicolons, tabs and bars by the header, and decimal commas by the next rows.
+    """Tell commas, semicolons, tabs and bars by two lines, decimal commas by the rows.
 
     Args:
         path: A text file, possibly gzipped.
     """
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        begin = file.read(_LOOKED_AT).decode("utf-8-sig", errors="replace")
-    lines = [line for line in begin.splitlines() if line.strip()][:20]
+        raw = file.read(_LOOKED_AT)
+    begin = raw.decode("utf-8-sig", errors="replace")
+    lines = [line for line in begin.splitlines() if line.strip()]
+    if len(raw) == _LOOKED_AT:  # the last line may go on
+        lines = lines[:-1] or lines
+    lines = lines[:20]
     if not lines:
         return Dialect(",", ".")
-    bare = re.sub(r'"[^"]*"', "", lines[0])
-    sep = max(_MARKS, key=bare.count)  # the first of equals
+    bare = [re.sub(r'"[^"]*"', "", line) for line in lines[:2]]
+    # names may hold marks, and so may numbers: what parts fields is in both; the first of equals
+    sep = max(_MARKS, key=lambda mark: min(line.count(mark) for line in bare))
     if sep == ",":
         return Dialect(",", ".")
     try:

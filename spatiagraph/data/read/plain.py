@@ -12,6 +12,7 @@ from spatiagraph.data.axes import AxisPair, axis_of, axis_pairs, tokens
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.read.parts import Options
 from spatiagraph.data.read.tables import numbers, read_table
+from spatiagraph.data.sections import may_name_sections
 
 SUFFIXES = tuple(f".{kind}{zipped}" for kind in ("csv", "tsv", "txt") for zipped in ("", ".gz"))
 _IDS = ("cell_id", "cell", "CellID", "cellid", "id")
@@ -56,7 +57,9 @@ def load_table(path: Path, options: Options) -> AnnData:
         )
     options.x_key, options.y_key = x, y = _place_columns(table, path, options)
     has_scale = options.mpp is not None or options.pitch_um is not None or options.assume_um
-    if not has_scale and axis_pairs([x, y])[:1] and axis_pairs([x, y])[0].unit is None:
+    pair = next(iter(axis_pairs([x, y])), None)
+    is_told = pair is not None and (pair.unit is not None or pair.is_um_by_maker)
+    if not (has_scale or is_told):
         warnings.warn(
             f"{x} and {y} of {path.name} name no unit and are taken as µm: pass mpp=… (µm per "
             "pixel) if they are pixels, mpp=1 to confirm",
@@ -121,7 +124,11 @@ def _markers(table: pd.DataFrame, path: Path, options: Options) -> list[str]:
         if pd.api.types.is_numeric_dtype(table[c]) and not pd.api.types.is_bool_dtype(table[c])
         and c not in (options.x_key, options.y_key, *_IDS)
     ]  # fmt: skip
-    found = [c for c in numeric if axis_of(c) is None and not _NO_MARKERS & set(tokens(c))]
+    found = [
+        c
+        for c in numeric
+        if axis_of(c) is None and not _NO_MARKERS & set(tokens(c)) and not may_name_sections(c)
+    ]
     if not found:
         raise ValueError(
             f"Expected columns of proteins in {path.name}, got {', '.join(columns[:12])}. Pass "
