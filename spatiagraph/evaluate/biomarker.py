@@ -64,7 +64,8 @@ def score_biomarker(
     Args:
         embeddings: Name → vector of each niche, ``[M, D]``.
         patient: Patient of each niche, ``[M]``.
-        labels: Patient → label, two kinds of them; patients without one are left out.
+        labels: Patient → label, two kinds of them; patients without one, or with a missing
+            one, are left out.
         num_folds: Folds of patients.
         num_repeats: Times that patients are divided into folds anew.
         training: How attention heads are trained.
@@ -92,7 +93,7 @@ def score_biomarker(
     patient = np.asarray(patient)
     arrays = as_embeddings(embeddings, len(patient))
     there = set(patient.tolist())
-    names = [name for name in labels if name in there]
+    names = [name for name in labels if name in there and not pd.isna(labels[name])]
     kinds = sorted({labels[name] for name in names}, key=str)
     if len(kinds) != 2:
         raise ValueError(f"Expected two labels of patients, got {len(kinds)}: {kinds}")

@@ -1,5 +1,6 @@
 """Neighbours or not: scores of pairs of cells, beside what needs no model."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -39,7 +40,8 @@ def score_cell_pairs(
         :func:`calibration_error`.
 
     Raises:
-        ValueError: If sizes differ, a number is not finite, or all pairs or none are neighbours.
+        ValueError: If sizes differ, a number is not finite, two scores share a name, or all pairs
+            or none are neighbours.
 
     Examples:
         >>> table = score_cell_pairs([True, True, False, False], {"model": [2.0, -1, -2, -3]})
@@ -51,6 +53,9 @@ def score_cell_pairs(
         raise ValueError(
             f"Expected pairs of neighbours and of others, got {int(label.sum())} of {label.size}"
         )
+    names = Counter([*log_odds, *(rankings or {}), CONSTANT])
+    if twice := sorted(name for name, number in names.items() if number > 1):
+        raise ValueError(f"Expected a name of its own of each score, got twice: {', '.join(twice)}")
     rows = {}
     for name, values in log_odds.items():
         score = _as_scores(name, values, len(label))

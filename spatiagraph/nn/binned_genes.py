@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.config import Configurable
-from spatiagraph.nn.gene_tokens import GeneTokens
+from spatiagraph.nn.gene_tokens import GeneTokens, check_as_genes
 from spatiagraph.nn.token_transformer import TokenTransformer
 
 MAX_BIN = 512.0
@@ -143,13 +143,7 @@ class BinnedGeneEncoder(Configurable):
         cell_tokens: Tensor | None = None,
         named: Tensor | None = None,
     ) -> GeneTokens:
-        given = {"counts": counts, "pad": pad, "value_mask": value_mask, "named": named}
-        for name, value in given.items():
-            if value is not None and value.shape != gene_ids.shape:
-                raise ValueError(
-                    f"Expected {name!r} of shape {list(gene_ids.shape)} as 'gene_ids', got "
-                    f"{list(value.shape)}"
-                )
+        check_as_genes(gene_ids, counts=counts, pad=pad, value_mask=value_mask, named=named)
         tokens = self.embed_genes(gene_ids)
         if counts is not None:
             bins = counts.to(tokens.dtype).clamp(max=MAX_BIN)

@@ -46,6 +46,24 @@ class GeneTokens(NamedTuple):
         return self.tokens[:, self.num_cell_tokens :]
 
 
+def check_as_genes(gene_ids: Tensor, **given: Tensor | None) -> None:
+    """Refuse what is not of each gene token.
+
+    Args:
+        gene_ids: Rows of the panel, ``[N, L]``.
+        **given: Tensors that must have this shape as well, by name; ``None`` for those not given.
+
+    Raises:
+        ValueError: If one has another shape.
+    """
+    for name, value in given.items():
+        if value is not None and value.shape != gene_ids.shape:
+            raise ValueError(
+                f"Expected {name!r} of shape {list(gene_ids.shape)} as 'gene_ids', got "
+                f"{list(value.shape)}"
+            )
+
+
 class GeneTokenEncoder(Configurable):
     r"""Transformer over genes and their counts, the count branch of SPATIA.
 
@@ -173,12 +191,7 @@ class GeneTokenEncoder(Configurable):
         *,
         cell_tokens: Tensor | None = None,
     ) -> GeneTokens:
-        for name, value in {"counts": counts, "pad": pad, "value_mask": value_mask}.items():
-            if value is not None and value.shape != gene_ids.shape:
-                raise ValueError(
-                    f"Expected {name!r} of shape {list(gene_ids.shape)} as 'gene_ids', got "
-                    f"{list(value.shape)}"
-                )
+        check_as_genes(gene_ids, counts=counts, pad=pad, value_mask=value_mask)
         genes = self.identity(gene_ids) + self.position(gene_ids).to(self.identity.weight.dtype)
         if counts is not None:
             genes = genes + self._embed_counts(counts, pad, value_mask)

@@ -75,7 +75,8 @@ class MixtureOfExperts(Configurable):
         weights = self.weights(flat)
         out = flat.new_zeros(len(flat), self.out_channels)
         for number, expert in enumerate(self.experts):
-            tokens = (weights[:, number] > 0).nonzero().squeeze(1)
+            # not "> 0": a NaN is to reach the output
+            tokens = weights[:, number].nonzero().squeeze(1)
             share = weights[tokens, number].unsqueeze(1)
             out = out.index_add(0, tokens, (share * expert(flat[tokens])).to(out.dtype))
         return out.view(*h.shape[:-1], self.out_channels)

@@ -98,6 +98,17 @@ def test_bags_of_one_niche_and_patients_without_a_label():
     assert table.loc[("z", "mean"), "auc"] > 0.8
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_missing_label_is_none(missing):
+    z, patient, labels = patients("mean", num=16, niches=2)
+    labels[3] = labels[4] = missing
+    table = score_biomarker({"z": z}, patient, labels, num_repeats=1, training=QUICK)
+    assert table["num_patients"].tolist() == [14, 14]
+    only = {name: "a" if name % 2 else missing for name in labels}
+    with pytest.raises(ValueError, match=r"two labels of patients, got 1: \['a'\]"):
+        score_biomarker({"z": z}, patient, only, num_repeats=1, training=QUICK)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

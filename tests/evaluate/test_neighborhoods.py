@@ -88,6 +88,8 @@ def test_pairs_are_scored_beside_the_constant():
         score_cell_pairs(np.ones(4), {"model": np.zeros(4)})
     with pytest.raises(ValueError, match="400 finite scores of 'model'"):
         score_cell_pairs(label, {"model": np.where(label, np.nan, 0)})
+    with pytest.raises(ValueError, match="got twice: constant, model"):
+        score_cell_pairs(label, {"model": odds}, {"model": odds, "constant": odds})
 
 
 def test_probabilities_that_come_true_are_calibrated():

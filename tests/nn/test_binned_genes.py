@@ -181,3 +181,11 @@ def test_published_mixture_and_wrong_numbers():
     assert ((model.weights(torch.randn(9, D)) > 0).sum(-1) == 2).all()
     with pytest.raises(ValueError, match="'top_k' from 1 to the 2 experts"):
         MixtureOfExperts(D, num_experts=2, top_k=3)
+
+
+def test_what_is_no_number_stays_none():
+    """A gate that chooses nobody must not answer with zeros."""
+    h = torch.randn(3, D)
+    h[1, 0] = torch.nan
+    found = MixtureOfExperts(D)(h)
+    assert found.isfinite().flatten().tolist() == [True, False, True]
