@@ -42,6 +42,7 @@ def embed(
     if is_cohort(slide):
         if out is not None:
             raise ValueError("Expected no --out with a cohort, which keeps its embeddings itself")
+        slide_options.check_unused()
         embed_cohort(model, slide, tile_size, shard, device)
         return
     if shard is not None:

@@ -58,7 +58,9 @@ def fit(
             min=1,
         ),
     ] = None,
-    genes: Annotated[int, typer.Option(help="Most variable genes to read.", min=2)] = 1000,
+    genes: Annotated[
+        int | None, typer.Option(help="Most variable genes to read; 1000.", min=2)
+    ] = None,
     channels: Annotated[
         int | None, typer.Option(help="Size of an embedding; 32, or that of the preset.", min=4)
     ] = None,
@@ -103,7 +105,17 @@ def fit(
     from spatiagraph.data.cohort.layout import is_cohort
 
     stored = len(slides) == 1 and is_cohort(slides[0])
-    if not stored:
+    if stored:
+        slide_options.check_unused(
+            genes=genes,
+            window_um=window_um,
+            neighbors=neighbors,
+            niche_size=niche_size,
+            niche_um=niche_um,
+            gene_sets=gene_sets,
+            classify=classify or None,
+        )
+    else:
         slide_options.check(slides)
         for column in classify or ():
             slide_options.check(slides, classify=column)
@@ -121,7 +133,7 @@ def fit(
     given = options_for(
         family,
         channels=channels,
-        num_genes=genes,
+        num_genes=1000 if genes is None else genes,
         window_um=window_um,
         num_neighbors=neighbors,
         niche_size=niche_size,

@@ -160,6 +160,26 @@ class SlideOptions:
             )
         return slides[0]
 
+    def check_unused(self, **others: Any) -> None:
+        """Refuse options where a cohort is given, whose slides were read when it was made.
+
+        Args:
+            **others: Further options of the command, with ``None`` for those that were not given.
+
+        Raises:
+            ValueError: There are any.
+        """
+        given = [
+            f.name for f in fields(self) if (getattr(self, f.name) or None) != (f.default or None)
+        ]
+        given += [name for name, value in others.items() if value is not None]
+        if given:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(
+                f"Expected no {named} with a cohort, whose slides and recipe are those it was made "
+                "of: leave it out, or make another cohort"
+            )
+
     def check(self, paths: Sequence[Path], **columns: str | None) -> None:
         """Refuse what names alone show to be wrong, before anything heavy is imported or read.
 

@@ -96,6 +96,11 @@ class History(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # every process sees all of it: nothing is to be gathered
+        if not self._validation.total:
+            raise ValueError(
+                "Expected something to score in what is held out for validation, got nothing: hold "
+                "out more or larger slides, or pass validation=None"
+            )
         self._validated = {
             f"{VALIDATION}{name}": value for name, value in self._validation.values.items()
         }

@@ -113,6 +113,11 @@ def test_fit_and_embed_take_a_cohort(run, files, tmp_path):
     for words, message in (
         (("report", store, "--labels", "niche", "--out", tmp_path / "r.html"), "got others"),
         (("embed", tmp_path / "run", store, "--out", "a.h5ad"), "no --out with a cohort"),
+        (("embed", tmp_path / "run", store, "--mpp", 0.5), "Expected no --mpp with a cohort"),
+        (
+            ("fit", store, "--out", tmp_path / "b", "--swap-xy", "--genes", 10, "--neighbors", 4),
+            "Expected no --swap-xy, --genes, --neighbors with a cohort",
+        ),
         (("embed", tmp_path / "run", files[0]), "Expected --out, the .h5ad file"),
         (("embed", tmp_path / "run", store, "--tile-size", 64), "--tile-size 128 of the cohort"),
     ):

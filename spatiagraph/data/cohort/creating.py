@@ -19,7 +19,13 @@ from spatiagraph.data.cohort.layout import (
     write_manifest,
 )
 from spatiagraph.data.cohort.lock import only_writer
-from spatiagraph.data.cohort.shards import as_shard, check_complete, read_states, write_state
+from spatiagraph.data.cohort.shards import (
+    as_shard,
+    check_complete,
+    check_none_done,
+    read_states,
+    write_state,
+)
 from spatiagraph.data.cohort.sources import SlideSource, each_slide
 from spatiagraph.data.cohort.writing import Tiling, source_hash, write_slide
 from spatiagraph.data.recipe import Recipe
@@ -141,6 +147,9 @@ def staging_folder(place: Path, tiling: Tiling) -> Path:
     Args:
         place: Folder of the cohort.
         tiling: How slides become tiles.
+
+    Raises:
+        ValueError: Shards of another recipe are done.
     """
     staging = _staging(place)
     if staging.exists():
@@ -149,6 +158,7 @@ def staging_folder(place: Path, tiling: Tiling) -> Path:
         except ValueError:
             settings = {}
         if settings != manifest_of(tiling, []).settings:
+            check_none_done(staging, "recipe and size of tiles")
             shutil.rmtree(staging)
     (staging / SLIDES).mkdir(parents=True, exist_ok=True)
     write_group(staging / SLIDES, {})

@@ -29,6 +29,7 @@ from spatiagraph.data.cohort.layout import (
     write_plain,
 )
 from spatiagraph.data.cohort.reading import row_and_tile
+from spatiagraph.data.cohort.shards import check_none_done
 from spatiagraph.keys import embedding_key
 
 _SETTINGS, _ROW, _VALUES = "settings.json", "row", "values/"
@@ -57,6 +58,9 @@ class TileResults:
     Args:
         cohort: The cohort.
         settings: What they are; values of other settings are removed.
+
+    Raises:
+        ValueError: Shards of other settings are done.
     """
 
     def __init__(self, cohort: Cohort, settings: ResultSettings):
@@ -64,6 +68,7 @@ class TileResults:
         self.settings = settings
         self.folder = _folders(cohort, settings.name)
         if self.folder.exists() and _settings(self.folder) != settings:
+            check_none_done(self.folder, "weights")
             shutil.rmtree(self.folder)
         self.folder.mkdir(exist_ok=True)
         if _settings(self.folder) is None:

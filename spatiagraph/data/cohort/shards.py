@@ -124,6 +124,24 @@ def read_states(folder: Path) -> list[ShardState]:
     return sorted(found, key=lambda state: state.shard)
 
 
+def check_none_done(folder: Path, what: str) -> None:
+    """Refuse to begin anew where shards of other settings are done: they would be lost.
+
+    Args:
+        folder: Where the states of all parts are.
+        what: Settings that differ, for the message.
+
+    Raises:
+        ValueError: Shards are done there, or the state of one is damaged.
+    """
+    if done := read_states(folder):
+        names = ", ".join(f"{state.shard}/{state.num_shards}" for state in done)
+        raise ValueError(
+            f"Expected the {what} of the shards that are done in {str(folder)!r} ({names}), got "
+            "others: run this shard as those were, or delete the folder to begin anew"
+        )
+
+
 def check_complete(states: Sequence[ShardState], folder: Path, total: int | None = None) -> None:
     """Refuse parts that leave gaps, or overlap.
 

@@ -63,6 +63,8 @@ def test_slides_prepared_in_shards_are_those_prepared_at_once(whole, model, tmp_
         create_shard(place, SLIDES, model.recipe, shard=shard, tile_size=64)
     with pytest.raises(ValueError, match=r"all 3 shards .* none of 1/3: run --shard 1/3"):
         merge_cohort(place)
+    with pytest.raises(ValueError, match=r"size of tiles of the shards that are done .*0/3, 2/3"):
+        create_shard(place, SLIDES, model.recipe, shard="1/3", tile_size=32)
     assert create_shard(place, SLIDES, model.recipe, shard=(1, 3), tile_size=64) == ["s1"]
     merged = merge_cohort(place)
     assert content(merged.path) == content(whole.path)
@@ -86,6 +88,9 @@ def test_tiles_embedded_in_shards_are_those_embedded_at_once(whole, model, tmp_p
     folder = tmp_path / ".b.context.new"
     with only_writer(folder / "0-of-2"), pytest.raises(BusyError, match="another process"):
         sg.embed(model, parts, shard="0/2", device="cpu", progress=False)
+    other = sg.models.ContextModel.for_slides(SLIDES, model.recipe, channels=12)
+    with pytest.raises(ValueError, match=r"weights of the shards that are done .*1/2"):
+        sg.embed(other, parts, shard="0/2", device="cpu", progress=False)
     sg.embed(model, parts, shard="0/2", device="cpu", progress=False)
     merge_cohort(parts.path)
     assert content(parts.path) == content(at_once.path)
