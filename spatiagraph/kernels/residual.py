@@ -245,4 +245,4 @@ def _unnorm(grad: Tensor, h: Tensor, rows: slice, statistics: Tensor) -> Tensor:
 
 
 def _drop(x: Tensor, passed: Tensor, dropout: float) -> None:
-    x.mul_(passed).mul_(1.0 / (1.0 - dropout))
+    x.mul_(passed).mul_(1.0 / (1.0 - dropout) if dropout < 1 else 0.0)

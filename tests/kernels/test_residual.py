@@ -73,6 +73,11 @@ def test_dropout_drops_hidden_units_and_their_gradients():
     assert_same(out, h + hidden * passed / 0.75, [h, weight_in, bias_in])
 
 
+def test_full_dropout_leaves_the_bias():
+    h, *weights = leaves = inputs((7, 6), (9, 6), (9,), (6, 9), (6,))
+    assert_close(residual_mlp(*leaves, dropout=1.0), h + weights[3], rtol=0, atol=0)
+
+
 def test_dropout_follows_the_seed():
     leaves = inputs((ROWS, 6), (9, 6), (9,), (6, 9), (6,))
     torch.manual_seed(3)
