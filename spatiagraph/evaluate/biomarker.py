@@ -93,7 +93,8 @@ def score_biomarker(
     patient = np.asarray(patient)
     arrays = as_embeddings(embeddings, len(patient))
     there = set(patient.tolist())
-    names = [name for name in labels if name in there and not pd.isna(labels[name])]
+    known = pd.Series(list(labels.values()), dtype=object).notna()
+    names = [name for name, given in zip(labels, known, strict=True) if given and name in there]
     kinds = sorted({labels[name] for name in names}, key=str)
     if len(kinds) != 2:
         raise ValueError(f"Expected two labels of patients, got {len(kinds)}: {kinds}")
