@@ -74,6 +74,15 @@ def test_any_mapping_of_tensors_is_trained_on_and_validated():
     assert result.history["val_loss"].is_monotonic_decreasing
 
 
+def test_validation_that_scores_nothing_is_refused():
+    class Nothing(Line):
+        def loss(self, batch, generator=None):
+            return super().loss(batch, generator)._replace(n=0 if not self.training else 4)
+
+    with pytest.raises(ValueError, match="something to score in what is held out"):
+        train(Nothing(), batches(), validation=batches(2), run=QUIET)
+
+
 def test_loggers_and_callbacks_see_loss_validation_and_parts(tmp_path):
     kept = Kept()
     best = ModelCheckpoint(tmp_path, monitor="val_loss", filename="{epoch}-{val_loss:.3f}")
