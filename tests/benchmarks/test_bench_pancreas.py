@@ -1,10 +1,15 @@
 """Cells of one region of a pancreas in another state, by what was learned in another region.
 
-``pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py`` prints the tables; ``EPOCHS``
-changes how long is trained, and ``GALLERY=folder`` draws cells. An hour on one core.
+    pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py
+
+An hour on one core. In the environment: EPOCHS, CHANNELS of the network, BATCH (pairs of a step),
+SEEDS of training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run:
+``-k "niche-0"``, the names below and the seed.
 """
 
+import functools
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +51,21 @@ TRANSITIONS = [
     ("endothelium", "epithelium", "endothelium to epithelium"),
 ]
 EPOCHS = int(os.environ.get("EPOCHS", "3"))
-RUNS = [  # name, levels of embeddings that are conditioned on, niches to pair within, epochs
-    ("cell, niche", 2, "niche", EPOCHS),
-    ("cell", 1, "niche", EPOCHS),
-    ("cell, niche, a third of the epochs", 2, "niche", max(EPOCHS // 3, 1)),
-    ("across niches", 2, None, EPOCHS),
-    ("cell, niche, tissue", 3, "niche", EPOCHS),
-]
+BATCH = int(os.environ.get("BATCH", "64"))
+SEEDS = range(int(os.environ.get("SEEDS", "1")))
+RUNS = {  # levels of embeddings that are conditioned on, niches to pair within, epochs
+    "niche": (2, "niche", EPOCHS),
+    "cell": (1, "niche", EPOCHS),
+    "short": (2, "niche", max(EPOCHS // 3, 1)),
+    "across": (2, None, EPOCHS),
+    "tissue": (3, "niche", EPOCHS),
+}
 NETWORK = GeneratorSize(
-    channels=8, multipliers=(1, 2, 4), num_blocks=1, condition_channels=64, dropout=0.0
+    channels=int(os.environ.get("CHANNELS", "8")),
+    multipliers=(1, 2, 4),
+    num_blocks=1,
+    condition_channels=64,
+    dropout=0.0,
 )
 
 
@@ -130,92 +141,86 @@ def state_features(slide: sg.data.Slide, epochs: int = 8) -> StateFeatures:
     return network.eval()
 
 
-def test_cells_of_one_region_in_states_learned_in_another(real_data, capsys):
-    """States are weak labels from marker genes; no cell turns into another here.
-
-    Trained on the region of the tumour, scored on the region of the islets.
-    """
-    folder = real_data / "xenium_pancreas"
+@functools.cache
+def prepared(folder: Path):
+    """Embedded regions, pairs to score, and what both are measured by."""
     train, test = (region(folder, name) for name in REGIONS)
     add_niches([train, test])
     model = sg.models.ContextModel.for_slides([train], image=None, seed=0)
     sg.fit(model, [train], max_epochs=10, progress=False)
     for slide in (train, test):
         sg.embed(model, slide, progress=False)
-    features = state_features(train)
     whole = {slide.slide_id: inside_image(slide, CROP) for slide in (train, test)}
-    held_out = pair_states(
-        [test],
-        TRANSITIONS,
-        states_key="state",
-        niche_key="niche",
-        max_cells=None,
-        among=whole,
-    )
     nuclei = {train.slide_id: measure_nuclei(train, CROP)}
-    profile = fit_morphology(
-        *read_nuclei([train], nuclei, CROP), run=Run(max_epochs=6, progress=False)
+    found = read_nuclei([train], nuclei, CROP)
+    profile = fit_morphology(*found, run=Run(max_epochs=6, progress=False)).model
+    return train, test, whole, nuclei, profile, state_features(train)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", RUNS)
+def test_cells_of_one_region_in_states_learned_in_another(real_data, name, seed, capsys):
+    """States are weak labels from marker genes; no cell turns into another here.
+
+    Trained on the region of the tumour, scored on the region of the islets.
+    """
+    train, test, whole, nuclei, profile, features = prepared(real_data / "xenium_pancreas")
+    num_levels, niche_key, epochs = RUNS[name]
+    pairing = {"states_key": "state", "max_cells": None, "among": whole}
+    held_out = pair_states([test], TRANSITIONS, niche_key="niche", **pairing)
+    pairs = pair_states([train], TRANSITIONS, niche_key=niche_key, **pairing)
+    generator = ImageGenerator.for_slides(
+        [train],
+        NETWORK,
+        context=["X_context", "X_context_niche", "X_context_tissue"][:num_levels],
+        transitions=TRANSITIONS,
+        states_key="state",
+        signatures=["genes", "morphology"],
+        crop=CROP,
+        seed=seed,
     )
-    levels = ["X_context", "X_context_niche", "X_context_tissue"]
-    tables = {}
-    for name, num_levels, niche_key, epochs in RUNS:
-        pairs = pair_states(
-            [train],
-            TRANSITIONS,
-            states_key="state",
-            niche_key=niche_key,
-            max_cells=None,
-            among=whole,
-        )
-        generator = ImageGenerator.for_slides(
-            [train],
-            NETWORK,
-            context=levels[:num_levels],
-            transitions=TRANSITIONS,
-            states_key="state",
-            signatures=["genes", "morphology"],
-            crop=CROP,
-        )
-        panel = GenePanel.from_slides([train])
-        generator.initialize(
-            [train],
-            pairs,
-            delta_genes=gene_signature([train], pairs, panel=panel, donors=None),
-            delta_morphology=morphology_signature([train], nuclei, pairs, donors=None),
-        )
-        run = Run(max_epochs=epochs, average=0.99, progress=False)
-        fitted = fit_generator(generator, [train], pairs, profile=profile.model, run=run)
-        scores = score_transitions(
-            generator,
-            [test],
-            held_out,
-            max_pairs=550,
-            sampling=Sampling(5, guidance=0.0),
-            extractors={"morphology": "morphology", "states": features},
-            progress=False,
-        )
-        tables[name] = scores.table
-        with capsys.disabled():
-            print(f"\n{name}: {len(pairs)} pairs, {len(scores.pairs)} scored", flush=True)
-            print(fitted.history.round(4).to_string())
-            print(scores.table.round(3).to_string(), flush=True)
-        if "GALLERY" in os.environ:
-            out = Path(os.environ["GALLERY"])
-            for tag, group in scores.pairs.groupby("transition"):
-                images = (x[group.index] for x in (scores.control, scores.generated, scores.target))
-                sg.plot.transition_gallery(
-                    *images, save=out / f"{name} {tag}.png".replace(" ", "_")
-                )
+    panel = GenePanel.from_slides([train])
+    generator.initialize(
+        [train],
+        pairs,
+        delta_genes=gene_signature([train], pairs, panel=panel, donors=None),
+        delta_morphology=morphology_signature([train], nuclei, pairs, donors=None),
+    )
+    run = Run(max_epochs=epochs, average=0.99, seed=seed, progress=False)
+    start = time.perf_counter()
+    fitted = fit_generator(generator, [train], pairs, profile=profile, batch_size=BATCH, run=run)
+    seconds = time.perf_counter() - start
+    scores = score_transitions(
+        generator,
+        [test],
+        held_out,
+        max_pairs=550,
+        sampling=Sampling(5, guidance=0.0),
+        extractors={"morphology": "morphology", "states": features},
+        progress=False,
+    )
+    steps = epochs * -(-len(pairs) // BATCH)
     with capsys.disabled():
-        print(closed(tables).round(2).to_string())
-    assert all(table["num_images"]["generated", "all"] >= 2000 for table in tables.values())
+        print(f"\n{name}, seed {seed}: {len(pairs)} pairs, {steps} steps, {seconds:.0f} s of them")
+        print(fitted.history.round(4).to_string())
+        print(scores.table.round(3).to_string())
+        print(closed(scores.table).round(2).to_string(), flush=True)
+    if "TABLES" in os.environ:
+        scores.table.assign(run=name, seed=seed, steps=steps, pairs=len(pairs)).to_csv(
+            Path(os.environ["TABLES"]) / f"pancreas_{name}_{seed}.csv"
+        )
+    if "GALLERY" in os.environ:
+        out = Path(os.environ["GALLERY"])
+        for tag, group in scores.pairs.groupby("transition"):
+            images = (x[group.index] for x in (scores.control, scores.generated, scores.target))
+            sg.plot.transition_gallery(*images, save=out / f"{name}_{tag}.png".replace(" ", "_"))
+    assert scores.table["num_images"]["generated", "all"] >= 2000
 
 
-def closed(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def closed(table: pd.DataFrame) -> pd.DataFrame:
     """Share of the gap between the cells as they are and real targets that is closed."""
-    found = {}
-    for name, table in tables.items():
-        for score in ("ks", "kernel_states", "kernel_morphology", "frechet_states"):
-            made, same, real = (table[score][w] for w in ("generated", "identity", "random_target"))
-            found[name, score] = (made - same) / (real - same)
-    return pd.DataFrame(found).T
+    names = [
+        c for c in ("ks", "kernel_states", "kernel_morphology", "frechet_states") if c in table
+    ]
+    made, same, real = (table.loc[w, names] for w in ("generated", "identity", "random_target"))
+    return (made - same) / (real - same)
