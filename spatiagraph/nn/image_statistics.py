@@ -26,7 +26,7 @@ def color_texture(image: Tensor) -> Tensor:
             channels are taken as grey, and of more the first three are looked at.
 
     Returns:
-        ``[N, 39]``.
+        ``[N, 39]``, in float32 or better, also under autocast.
 
     Raises:
         ValueError: Not ``[N, C, H, W]``, or a side is too small.
@@ -43,6 +43,11 @@ def color_texture(image: Tensor) -> Tensor:
             f"{list(image.shape[2:])}"
         )
     image = image[:, :3] if image.size(1) >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+    with torch.autocast(image.device.type, enabled=False):  # quantiles know no half precision
+        return _color_texture(image if image.dtype == torch.float64 else image.float())
+
+
+def _color_texture(image: Tensor) -> Tensor:
     flat = image.flatten(2)  # [N, 3, P]
     unmix = torch.linalg.inv(torch.tensor(_STAINS, dtype=image.dtype, device=image.device))
     stain = torch.einsum("ncp,cs->nsp", -flat.clamp(min=1 / 255).log(), unmix)

@@ -271,7 +271,7 @@ def _transformer(
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.cuda):
+        with torch.autocast(bench.device.type, torch.bfloat16):
             loss = (model(h, ordered) - h.roll(1, 0)).square().mean()
         loss.backward()
         optimizer.step()
@@ -298,7 +298,7 @@ def spatia(bench: Bench) -> dict[str, Any]:
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.cuda):
+        with torch.autocast(bench.device.type, torch.bfloat16):
             out = task.loss(batch, torch.Generator(bench.device).manual_seed(0))
         out.loss.backward()
         optimizer.step()
@@ -350,7 +350,7 @@ def unet(bench: Bench) -> dict[str, Any]:
     condition = Condition()
 
     def step() -> Tensor:
-        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.cuda):
+        with torch.autocast(bench.device.type, torch.bfloat16):
             return model.generate(image, condition, Sampling(steps))
 
     found = bench.measured(step, 2)

@@ -91,8 +91,9 @@ def largest_differences(
             return [out, *torch.autograd.grad(out, tensors, weight.to(device, dtype))]
 
     # sums in another order: a few units in the last place of the largest value, and more
-    # where many terms cancel
-    tolerance = {torch.float64: 5e-13, torch.float32: 2e-6}.get(dtype, 1e-2)
+    # where many terms cancel; half precision keeps the output for the backward pass rounded
+    allowed = {torch.float64: 5e-13, torch.float32: 2e-6, torch.float16: 1e-2}
+    tolerance = allowed.get(dtype, 2e-2)
     tolerance *= _most_edges(edge_index) ** 0.5
     wide, found = torch.float64, []
     for got, expected in zip(results(backend, dtype), results("torch", wide), strict=True):

@@ -53,3 +53,11 @@ def test_a_statistic_that_never_varied_has_no_unit():
 def test_small_crops_are_refused():
     with pytest.raises(ValueError, match=r"sides of 32 pixels or more, got \[31, 40\]"):
         color_texture(torch.rand(1, 3, 31, 40))
+
+
+def test_statistics_are_as_precise_under_autocast():
+    crops = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = color_texture(crops)
+        assert color_texture(crops.bfloat16()).dtype == torch.float32
+    assert torch.equal(found, color_texture(crops))
