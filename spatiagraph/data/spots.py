@@ -23,6 +23,7 @@ def spots_of_cells(
     diameter_um: float | None = 55.0,
     min_cells: int = 1,
     labels: Sequence[str] = (),
+    shares: Sequence[str] = (),
 ) -> Slide:
     """Capture spots that a slide of cells would have given: the same section, counted coarsely.
 
@@ -35,10 +36,13 @@ def spots_of_cells(
         diameter_um: Diameter of a spot; ``None`` gives every cell to the nearest spot.
         min_cells: Cells below which a spot is left out.
         labels: Columns of ``obs`` of which a spot has the most frequent value of its cells.
+        shares: Columns of ``obs`` of which a spot has the share of each value among its cells with
+            one, as a table ``obsm["share_<column>"]``: the answer to a deconvolution. Rows of spots
+            whose cells have none are NaN.
 
     Returns:
         A slide of spots named ``"spot0"``, ``"spot1"``, …, with ``obs["num_cells"]``, the labels,
-        and the image of the cells.
+        the shares and the image of the cells.
 
     Raises:
         ValueError: If a number is not positive, a column is missing, or no spot has enough cells.
@@ -46,7 +50,7 @@ def spots_of_cells(
     for name, value in {"pitch_um": pitch_um, "diameter_um": diameter_um}.items():
         if value is not None and not 0 < value < np.inf:
             raise ValueError(f"Expected {name!r} as a number above 0, got {value}")
-    columns = {name: obs_column(slide, name) for name in labels}
+    columns = {name: obs_column(slide, name) for name in dict.fromkeys([*labels, *shares])}
     centres = _lattice(slide.pos, pitch_um)
     distance, spot = cKDTree(centres).query(slide.pos)
     inside = np.ones(len(spot), bool) if diameter_um is None else distance <= diameter_um / 2
@@ -63,6 +67,7 @@ def spots_of_cells(
         shape=(len(centres), slide.num_cells),
     )[kept]
     obs = pd.DataFrame({"num_cells": size[kept]}, index=[f"spot{i}" for i in range(len(kept))])
+    tables = {}
     for name, column in columns.items():
         codes, values = pd.factorize(column)
         one_hot = csr_matrix(
@@ -70,11 +75,18 @@ def spots_of_cells(
             shape=(len(codes), max(len(values), 1)),
         )
         votes = (of_spot @ one_hot).toarray()
-        most = np.asarray(values, dtype=object)[votes.argmax(1)] if len(values) else None
-        winner = pd.Series(np.where(votes.any(1), most, None), index=obs.index, dtype=object)
-        obs[name] = winner.astype("category")
+        if name in shares:
+            total = votes.sum(1, keepdims=True)
+            share = np.divide(votes, total, out=np.full_like(votes, np.nan), where=total > 0)
+            found = pd.DataFrame(share[:, : len(values)], obs.index, [str(v) for v in values])
+            tables[f"share_{name}"] = found.sort_index(axis=1)
+        if name in labels:
+            most = np.asarray(values, dtype=object)[votes.argmax(1)] if len(values) else None
+            winner = pd.Series(np.where(votes.any(1), most, None), index=obs.index, dtype=object)
+            obs[name] = winner.astype("category")
     adata = anndata.AnnData(of_spot @ slide.counts, obs=obs, var=slide.adata.var.copy())
     adata.obsm[keys.SPATIAL] = centres[kept]
+    adata.obsm.update(tables)
     counted = np.flatnonzero(np.asarray(adata.X.sum(1)).ravel() > 0)
     return Slide(
         adata[counted].copy(),

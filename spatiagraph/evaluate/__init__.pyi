@@ -14,6 +14,9 @@ from . import (
     cross_modal as cross_modal,
 )
 from . import (
+    deconvolution as deconvolution,
+)
+from . import (
     entries as entries,
 )
 from . import (
@@ -75,6 +78,9 @@ from .clustering import cluster_domains as cluster_domains
 from .clustering import score_domains as score_domains
 from .cross_modal import ridge_map as ridge_map
 from .cross_modal import score_retrieval as score_retrieval
+from .deconvolution import score_deconvolution as score_deconvolution
+from .deconvolution import type_profiles as type_profiles
+from .deconvolution import unmix as unmix
 from .entries import EntrySplit as EntrySplit
 from .entries import score_entry_imputation as score_entry_imputation
 from .extractors import extract_features as extract_features
@@ -93,6 +99,7 @@ from .generation import (
 from .generation import (
     score_morphology as score_morphology,
 )
+from .graph_attention import GATClassifier as GATClassifier
 from .image_features import (
     color_texture as color_texture,
 )

@@ -5,19 +5,17 @@ longest, ``E`` pairs of known distance, ``H`` heads, ``D`` channels.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 from torch_geometric.utils import to_dense_batch
 
 from spatiagraph.graph.pairs import NodeKind
+from spatiagraph.kernels.backends import backend_for
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.pair_bias import GaussianPairBias
+from spatiagraph.nn.pair_states import MatrixOfPairs, PairStates, TableOfPairs
 
 NEAREST = 1e-4
 """Distance of distinct nodes at one position."""
@@ -125,8 +123,9 @@ class SE2Transformer(Configurable):
 
     one product of queries and keys so far, taken some rows at a time and, in training, again in
     the backward pass. Memory grows with :math:`H L^2` once, whatever the number of layers and
-    kernels. Positions enter through distances of known pairs: outputs do not change when a
-    sub-slice is rotated, moved or mirrored.
+    kernels; on CUDA a fused kernel reads :math:`\mathbf{P}^0` from the values of known pairs, and
+    it grows with :math:`L^2` (float64 aside). Positions enter through distances of known pairs:
+    outputs do not change when a sub-slice is rotated, moved or mirrored.
 
     Args:
         in_channels: Size of the vectors of nodes.
@@ -194,17 +193,16 @@ class SE2Transformer(Configurable):
             at: Pairs of nodes of one sub-slice whose states to return, ``[2, M]``.
             return_pair: Return the states of all pairs, which takes memory of its own.
         """
-        h, q, k, start, real = self._run(nodes)
+        h, q, k, pairs, real = self._run(nodes)
         pair = some = None
-        scale = 1 / math.sqrt(self.channels // self.heads)
         if return_pair:
-            whole = start + (q @ k.transpose(2, 3)) * scale
+            whole = pairs.dense() + (q @ k.transpose(2, 3)) * self._scale
             pair = (whole * real[:, None, None]).permute(0, 2, 3, 1)
         if at is not None:
             graph, (i, j) = nodes.batch[at[0]], _place(nodes.batch)[at]
             # indices apart from each other put the pairs first: [M, H, ...]
-            some = (q[graph, :, i] * k[graph, :, j]).sum(2) * scale
-            some = some if self.no_bias else some + start[graph, :, i, j]
+            some = (q[graph, :, i] * k[graph, :, j]).sum(2) * self._scale
+            some = some + pairs.at(graph, i, j)
         return NodeStates(h[real], pair, some)
 
     def attention(self, nodes: Nodes, at: Tensor) -> Tensor:
@@ -214,27 +212,25 @@ class SE2Transformer(Configurable):
             nodes: The nodes.
             at: Pairs (who attends, to whom) of one sub-slice, ``[2, M]``.
         """
-        _, q, k, start, real = self._run(nodes)
-        scale = 1 / math.sqrt(self.channels // self.heads)
+        _, q, k, pairs, real = self._run(nodes)
         hidden = torch.zeros_like(real, dtype=q.dtype).masked_fill(~real, -torch.inf)
         graph, (i, j) = nodes.batch[at[0]], _place(nodes.batch)[at]
+        start = pairs.dense()
         found = q.new_zeros(at.size(1))
         for first in range(0, q.size(2), self.rows):
             rows = slice(first, first + self.rows)
-            logits = q[:, :, rows] @ k.transpose(2, 3) * scale + hidden[:, None, None]
+            logits = q[:, :, rows] @ k.transpose(2, 3) * self._scale + hidden[:, None, None]
             logits = logits if self.no_bias else logits + start[:, :, rows]
             weight = logits.softmax(3).mean(1)  # [B, R, L]
             mine = (i >= first) & (i < first + self.rows)
             found[mine] = weight[graph[mine], i[mine] - first, j[mine]]
         return found
 
-    def _run(self, nodes: Nodes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Nodes, queries and keys of the last state of pairs, its start (dense), and real nodes."""
+    def _run(self, nodes: Nodes) -> tuple[Tensor, Tensor, Tensor, PairStates, Tensor]:
+        """Nodes, queries and keys of the last state of pairs, its start, and real nodes."""
         h, real = to_dense_batch(self.embed(nodes.x) + self.kind(nodes.kind), nodes.batch)
         h = self.dropout(h)
-        start = self.pair_input(nodes, real)
-        hidden = h.new_zeros(real.shape).masked_fill(~real, -torch.inf)[:, None, None]
-        bias = hidden if self.no_bias else start + hidden  # [B, H or 1, L or 1, L]
+        pairs = self._pairs(nodes, real)
         queries: list[Tensor] = []
         keys: list[Tensor] = []
         q = k = h.new_zeros(len(h), self.heads, h.size(1), 1)  # of no layers
@@ -244,8 +240,23 @@ class SE2Transformer(Configurable):
             keys.append(k)
             if not self.no_bias:
                 q, k = torch.cat(queries, 3), torch.cat(keys, 3)
-            h = layer(h, self._attend(q, k, v, bias, layer.dropout.p))
-        return self.norm(h), q, k, start, real
+            dropout = layer.dropout.p if self.training else 0.0
+            h = layer(h, pairs.attend(q, k, v, dropout))
+        return self.norm(h), q, k, pairs, real
+
+    @property
+    def _scale(self) -> float:
+        return 1 / math.sqrt(self.channels // self.heads)
+
+    def _pairs(self, nodes: Nodes, real: Tensor) -> PairStates:
+        """States of pairs before any layer, in the form that the device is fast with."""
+        weight = self.embed.weight
+        if self.no_bias or weight.dtype == torch.float64 or backend_for(weight) != "triton":
+            return MatrixOfPairs(self.pair_input(nodes, real), real, self._scale, self.rows)
+        graph, i, j, value = self._known(nodes)
+        return TableOfPairs(
+            value, self.bias.far(), self._some(nodes, real), (graph, i, j), real, self._scale
+        )
 
     def pair_input(self, nodes: Nodes, real: Tensor) -> Tensor:
         """States of pairs before any layer, ``[B, H, L, L]``: 0 of a node with itself and of CLS.
@@ -256,41 +267,28 @@ class SE2Transformer(Configurable):
         """
         if self.no_bias:
             return nodes.x.new_zeros(1, 1, 1, 1)
-        kind, _ = to_dense_batch(nodes.kind, nodes.batch, fill_value=NodeKind.PADDING)
-        lies = real & (kind != NodeKind.CLS)
-        some = (
-            lies.unsqueeze(1)
-            & lies.unsqueeze(2)
-            & ~torch.eye(real.size(1), dtype=torch.bool, device=real.device)
-        )
-        source, target = nodes.pair_index
-        away = (nodes.pos[source] - nodes.pos[target]).norm(dim=1).clamp(min=NEAREST)
-        value = self.bias(away.to(nodes.x.dtype))  # [E, H]
-        start = self.bias.far().view(1, -1, 1, 1) * some.unsqueeze(1)
-        graph, place = nodes.batch[source], _place(nodes.batch)
-        i, j = place[source], place[target]
+        graph, i, j, value = self._known(nodes)
+        start = self.bias.far().view(1, -1, 1, 1) * self._some(nodes, real).unsqueeze(1)
         graph, i, j = torch.cat([graph, graph]), torch.cat([i, j]), torch.cat([j, i])
         head = torch.arange(self.heads, device=i.device)
         index = (graph.unsqueeze(1), head, i.unsqueeze(1), j.unsqueeze(1))
         return start.index_put_(index, torch.cat([value, value]).to(start.dtype))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
-        """Messages ``[B, H, L, D / H]``, some rows of attention at a time."""
-        attend: Callable[..., Tensor] = partial(
-            scaled_dot_product_attention,
-            dropout_p=dropout if self.training else 0.0,
-            scale=1 / math.sqrt(self.channels // self.heads),
-        )
-        parts = []
-        for first in range(0, q.size(2), self.rows):
-            rows = slice(first, first + self.rows)
-            some = bias[:, :, rows] if bias.size(2) > 1 else bias
-            given = (q[:, :, rows], k, v, some.expand(-1, -1, q[:, :, rows].size(2), -1))
-            if torch.is_grad_enabled():
-                parts.append(checkpoint(attend, *given, use_reentrant=False))
-            else:
-                parts.append(attend(*given))
-        return torch.cat(parts, 2)
+    def _known(self, nodes: Nodes) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sub-slice and places of each known pair, ``[E]``, and its state, ``[E, H]``."""
+        source, target = nodes.pair_index
+        away = (nodes.pos[source] - nodes.pos[target]).norm(dim=1).clamp(min=NEAREST)
+        place = _place(nodes.batch)
+        value = self.bias(away.to(nodes.x.dtype))
+        return nodes.batch[source], place[source], place[target], value
+
+    @staticmethod
+    def _some(nodes: Nodes, real: Tensor) -> Tensor:
+        """Pairs that have a state before any layer, ``[B, L, L]``."""
+        kind, _ = to_dense_batch(nodes.kind, nodes.batch, fill_value=NodeKind.PADDING)
+        lies = real & (kind != NodeKind.CLS)
+        diagonal = torch.eye(real.size(1), dtype=torch.bool, device=real.device)
+        return lies.unsqueeze(1) & lies.unsqueeze(2) & ~diagonal
 
 
 def _place(batch: Tensor) -> Tensor:

@@ -30,6 +30,23 @@ def test_spots_have_the_counts_of_the_cells_they_cover(cells):
     assert lattice(spots.pos).pitch == pytest.approx(40.0)
 
 
+def test_shares_of_a_spot_are_those_of_its_cells(cells):
+    part = cells[:]
+    part.adata.obs["kind"] = part.adata.obs["cell_type"].astype(object)
+    part.adata.obs.loc[cells.pos[:, 0] < 90, "kind"] = None
+    spots = spots_of_cells(part, 40.0, diameter_um=None, shares=("kind",))
+    assert "kind" not in spots.adata.obs
+    table = spots.adata.obsm["share_kind"]
+    nearest = np.linalg.norm(spots.pos[:, None] - cells.pos[None], axis=2).argmin(0)
+    kind = part.adata.obs["kind"].to_numpy()
+    assert list(table.columns) == sorted({*kind} - {None})
+    for i in range(spots.num_cells):
+        mine = [k for k in kind[nearest == i] if k is not None]
+        expected = [mine.count(k) / len(mine) if mine else np.nan for k in table.columns]
+        np.testing.assert_allclose(table.iloc[i], expected)
+    assert table.isna().any(axis=None)  # a spot of cells without a kind
+
+
 def test_without_a_diameter_no_cell_is_lost(cells):
     spots = spots_of_cells(cells, 50.0, diameter_um=None)
     assert spots.counts.sum() == cells.counts.sum()
