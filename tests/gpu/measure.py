@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ CHANNELS = HEADS * WIDTH
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LIMITS = {  # seconds of each part; together under 8 minutes
     "parity": 100, "same_bits": 40, "attention": 170, "transformer": 50, "spatia": 60, "unet": 50,
+    "stofm": 40,
 }  # fmt: skip
 
 
@@ -362,6 +364,107 @@ def unet(bench: Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def stofm(bench: Bench) -> dict[str, Any]:
+    """A layer of an SE(2) transformer forward and backward: all tensors, rows of them, fused."""
+    from spatiagraph.kernels import use
+
+    ours = {"rows": "torch", **({"fused": "triton"} if bench.cuda else {})}
+    error: dict[str, Any] = {}
+    model, nodes = pair_layer(40 if bench.toy else 300, bench.device, 4 if bench.toy else 128)
+    double = pair_layer(len(nodes.x), bench.device, model.bias.num_kernels, torch.float64)
+    expected = _states_and_gradients(plain_layer, *double)
+    for name in ("float32", "bfloat16"):
+        low = torch.autocast(bench.device.type, torch.bfloat16, enabled=name == "bfloat16")
+        with low:
+            plain = _error(_states_and_gradients(plain_layer, model, nodes), expected)
+        for way, backend in ours.items():
+            with low, use(backend):
+                found = _error(_states_and_gradients(_our_layer, model, nodes), expected)
+            error[f"{way} {name}"] = {"ours": found, "plain": plain}
+    rows = []
+    for num in (40,) if bench.toy else (1050, 4200):
+        model, nodes = pair_layer(num, bench.device, 4 if bench.toy else 128)
+        for name in ("float32", "bfloat16"):
+            for way, backend in {**ours, "plain": "torch"}.items():
+                layer = plain_layer if way == "plain" else _our_layer
+                step = partial(_layer_step, bench, layer, model, nodes, name == "bfloat16")
+                with use(backend):
+                    found = bench.measured(step, 5 if num < 2000 else 2)
+                rows.append({"nodes": num, "dtype": name, "way": way, **found})
+                model.zero_grad()
+                print(json.dumps({"rows": rows}), flush=True)  # should the next take too long
+    passed = all(e["ours"] <= 2 * e["plain"] + 1e-5 for e in error.values())
+    return {"error": error, "passed": passed, "rows": rows}
+
+
+def _layer_step(bench: Bench, layer: Any, model: Any, nodes: Any, low: bool) -> None:
+    model.zero_grad()
+    with torch.autocast(bench.device.type, torch.bfloat16, enabled=low):
+        h = layer(model, nodes)
+    h.float().square().sum().backward()
+
+
+def pair_layer(
+    num: int, device: torch.device, num_kernels: int = 128, dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any]:
+    """An SE(2) transformer of one layer, and a sub-slice with 30 virtual cells, or a fifth."""
+    from spatiagraph.graph.pairs import known_pairs
+    from spatiagraph.nn import Nodes, SE2Transformer
+
+    torch.manual_seed(0)
+    model = SE2Transformer(256, 256, 1, 8, num_kernels=num_kernels, dropout=0.0)
+    for parameter in model.parameters():  # away from the start, at which distances hardly count
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.1)
+    virtual = min(30, num // 5)
+    kind = torch.tensor([1] + [2] * virtual + [0] * (num - 1 - virtual))
+    pos = 70 * torch.rand(num, 2)
+    nn.init.constant_(model.bias.scale, 0.1)
+    pairs = known_pairs(pos, kind, min(49, num // 4))
+    nodes = Nodes(torch.randn(num, 256), pos, kind, torch.zeros(num).long(), pairs)
+    nodes = Nodes(*(x.to(device, dtype) if x.is_floating_point() else x.to(device) for x in nodes))
+    return model.to(device, dtype), nodes
+
+
+def _our_layer(model: Any, nodes: Any) -> Tensor:
+    h: Tensor = model(nodes).h
+    return h
+
+
+def plain_layer(model: Any, nodes: Any) -> Tensor:
+    """The same with every tensor of the equations, ``[L, L, K]`` included."""
+    num = len(nodes.x)
+    away = nodes.pos.new_full((num, num), 1e4)
+    i, j = nodes.pair_index
+    away[i, j] = away[j, i] = (nodes.pos[i] - nodes.pos[j]).norm(dim=1).clamp(min=1e-4)
+    away[0] = away[:, 0] = 0
+    away.fill_diagonal_(0)
+    start = model.bias.mlp(model.bias.kernels(away.view(-1))).view(num, num, model.heads)
+    start = (start * (away > 0).unsqueeze(2)).permute(2, 0, 1)
+    h = model.embed(nodes.x) + model.kind(nodes.kind)
+    layer = model.layers[0]
+    q, k, v = layer.project(h.unsqueeze(0))
+    s = q @ k.transpose(2, 3) / (model.channels // model.heads) ** 0.5 + start
+    out: Tensor = layer(h.unsqueeze(0), s.softmax(3).to(v.dtype) @ v)[0]
+    return out
+
+
+def _states_and_gradients(layer: Callable[..., Tensor], model: Any, nodes: Any) -> list[Tensor]:
+    h = layer(model, nodes)
+    weight = torch.linspace(-1, 1, h.numel(), device=h.device, dtype=h.dtype).view_as(h)
+    return [h, *torch.autograd.grad((h * weight).sum(), list(model.parameters()))]
+
+
+def _error(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Largest error of a tensor over its largest number; of tensors near 0, over that of others."""
+    least = 1e-2 * max(float(e.detach().abs().max()) for e in expected)
+    return max(
+        float((f.detach().double() - e.detach()).abs().max())
+        / max(float(e.detach().abs().max()), least)
+        for f, e in zip(found, expected, strict=True)
+    )
+
+
 def _rate(found: dict[str, Any], num: int) -> dict[str, float]:
     return {"cells_per_second": num / found["seconds"]} if "seconds" in found else {}
 
@@ -376,7 +479,7 @@ def _module(path: str) -> ModuleType:
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    part.__name__: part for part in (parity, same_bits, attention, transformer, spatia, unet)
+    part.__name__: part for part in (parity, same_bits, attention, transformer, spatia, unet, stofm)
 }
 
 
@@ -452,11 +555,23 @@ def table(path: Path) -> str:
             f"| sampling, {u['size_px']} px, {u['steps']} steps | "
             f"{u['images_per_second']:.1f} images/s |"
         )
+    lines += _pair_lines(found["stofm"])
     for part in PARTS:
         why = found[part].get("not_run") or found[part].get("failed", "").strip()
         if why:
             lines.append(f"| {part} | not measured, or in part: {why.splitlines()[-1]} |")
     return "\n".join(lines)
+
+
+def _pair_lines(found: dict[str, Any]) -> list[str]:
+    lines = ["", "| nodes | dtype | way | forward and backward | memory |", "|---|---|---|---|---|"]
+    for row in found.get("rows", ()):
+        took = f"{1e3 * row['seconds']:.2f} ms" if "seconds" in row else "out of memory"
+        memory = f"{1e3 * row['gb']:,.0f} MB" if "gb" in row else ""
+        lines.append(f"| {row['nodes']:,} | {row['dtype']} | {row['way']} | {took} | {memory} |")
+    for name, error in found.get("error", {}).items():
+        lines += ["", f"{name}: error {error['ours']:.1e}, of the plain way {error['plain']:.1e}."]
+    return lines
 
 
 def main() -> int:

@@ -64,13 +64,15 @@ print(json.dumps(found))
 
 def test_all_parts_run_as_a_toy_and_become_a_table(bare, tmp_path):
     found = json.loads(python(bare, PARTS).splitlines()[-1])
-    for part in ("parity", "same_bits", "spatia", "unet"):
+    for part in ("parity", "same_bits", "spatia", "unet", "stofm"):
         assert found[part]["passed"], found[part]
     assert len(found["parity"]["error_over_allowed"]) == 15  # five kernels in three precisions
     for row in found["attention"]["rows"]:
         for side in ("pyg", "sdpa"):  # the same function, or the times would say nothing
             assert row[side]["difference"] < (1e-5 if row["dtype"] == "float32" else 0.05)
         assert row["ours"]["seconds"] > 0
+    for error in found["stofm"]["error"].values():
+        assert error["plain"] > 0  # another way to the same numbers
     assert found["transformer"]["rows"][0]["cells_per_second"] > 0
     (tmp_path / "gpu.json").write_text(json.dumps(found))
     command = [sys.executable, "tests/gpu/measure.py", "table", str(tmp_path / "gpu.json")]
@@ -78,6 +80,7 @@ def test_all_parts_run_as_a_toy_and_become_a_table(bare, tmp_path):
     table = done.stdout
     assert "| 500 | 4 | float32 |" in table
     assert "| parity | passed |" in table
+    assert "| 40 | bfloat16 | rows |" in table
     assert "cells/s" in table
 
 
