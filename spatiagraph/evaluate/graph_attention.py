@@ -58,8 +58,8 @@ class GATClassifier(ClassifierMixin, BaseEstimator):
         k: int = 15,
         channels: int = 32,
         heads: int = 4,
-        epochs: int = 200,
-        patience: int = 20,
+        epochs: int = 100,
+        patience: int = 15,
         lr: float = 5e-3,
         seed: int = 0,
     ):
