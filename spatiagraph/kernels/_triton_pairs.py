@@ -51,7 +51,7 @@ class PairAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         q, k, v, by_head, far, index, length, out, lse = ctx.saved_tensors
         scale, dropout, seed, dtype = ctx.options
         grad = grad.contiguous()
