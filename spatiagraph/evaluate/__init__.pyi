@@ -141,3 +141,4 @@ from .transfer import score_transfer as score_transfer
 from .transfer import summarize_transfer as summarize_transfer
 from .type_contacts import TypeContacts as TypeContacts
 from .type_contacts import type_contacts as type_contacts
+from .zero_shot_domains import score_zero_shot_domains as score_zero_shot_domains

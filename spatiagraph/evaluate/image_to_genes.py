@@ -1,6 +1,6 @@
 """Expression from images: ridge on frozen image features, tissue held out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -70,6 +70,7 @@ def score_image_to_genes(
     target: float | None = 1e6,
     num_components: int | None = None,
     strength: Strength = "groups",
+    held_out: Sequence[int] | None = None,
     expression: Expression = "counts",
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -101,6 +102,8 @@ def score_image_to_genes(
             median of all cells.
         num_components: Principal components to keep of wider features; 256 in HEST.
         strength: Of the ridge: ``"groups"``, chosen on groups left out, or ``"hest"``.
+        held_out: Folds to predict, of features whose encoder has seen the genes of the others; all
+            by default.
         expression: Which of the two ``counts`` holds.
         progress: Show a bar.
 
@@ -124,6 +127,13 @@ def score_image_to_genes(
     if group.shape != fold.shape:
         raise ValueError(f"Expected a group for each of {len(fold)} cells, got {group.shape}")
     numbers = np.unique(fold[fold >= 0])
+    if len(numbers) < 2:
+        raise ValueError(f"Expected at least two folds, got {len(numbers)}")
+    if held_out is not None:
+        unknown = sorted({*held_out} - {*numbers.tolist()})
+        if unknown or not len(held_out):
+            raise ValueError(f"Expected 'held_out' among the folds, got {unknown or 'none'}")
+        numbers = np.unique(held_out)
     if strength == "groups":
         _check_groups(fold, group, numbers)
     depth = depth_terms(x)
@@ -227,8 +237,6 @@ def _prepare(
 def _check_groups(
     fold: NDArray[np.int64], group: NDArray[np.integer], numbers: NDArray[np.int64]
 ) -> None:
-    if len(numbers) < 2:
-        raise ValueError(f"Expected at least two folds, got {len(numbers)}")
     for number in numbers:
         found = len(np.unique(group[(fold >= 0) & (fold != number)]))
         if found < 2:

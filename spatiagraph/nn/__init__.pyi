@@ -1,5 +1,6 @@
 from . import abfn as abfn
 from . import binned_genes as binned_genes
+from . import canonical as canonical
 from . import cell as cell
 from . import cell_graph as cell_graph
 from . import condition as condition
@@ -45,6 +46,10 @@ from .abfn import AttentionMaps as AttentionMaps
 from .abfn import ProjectionHead as ProjectionHead
 from .abfn import TokenAttention as TokenAttention
 from .binned_genes import BinnedGeneEncoder as BinnedGeneEncoder
+from .canonical import CanonicalMaps as CanonicalMaps
+from .canonical import CanonicalStart as CanonicalStart
+from .canonical import StatisticsEncoder as StatisticsEncoder
+from .canonical import canonical_maps as canonical_maps
 from .cell import CellEncoder as CellEncoder
 from .cell_graph import CellGraph as CellGraph
 from .cell_graph import Cells as Cells

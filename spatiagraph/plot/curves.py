@@ -17,7 +17,7 @@ _HEALTH = {
     "moved": "distance from the start",
 }
 _NOT_A_LOSS = (
-    "epoch", "steps", "cells", "seconds", "lr", "lr_sum", "gates_moved", "start_val_loss", *_HEALTH
+    "epoch", "steps", "cells", "seconds", "lr", "lr_sum", "gates_moved", *_HEALTH
 )  # fmt: skip
 _VALIDATION = "val_"
 _PER_ROW = 4
@@ -76,7 +76,8 @@ def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | Non
     _check_history(history, "loss")
     known = [str(name) for name in history if history[name].notna().any()]
     beside = [f"{_VALIDATION}{name}" for name in known]  # drawn with what they are validation of
-    parts = [name for name in known if name not in (*_NOT_A_LOSS, *beside, "loss")]
+    other = {*_NOT_A_LOSS, *beside, "loss", *(n for n in known if n.startswith("start_val_"))}
+    parts = [name for name in known if name not in other]
     shown = ["loss", *parts, *(name for name in _HEALTH if name in known)]
     rows = -(-len(shown) // _PER_ROW)
     columns = -(-len(shown) // rows)

@@ -17,6 +17,7 @@ from . import streams as streams
 from .annotation import Annotation as Annotation
 from .base import LossOutput as LossOutput
 from .base import Task as Task
+from .base import Watched as Watched
 from .catalog import pretraining as pretraining
 from .cell_adaptation import CellAdaptation as CellAdaptation
 from .cell_adaptation import mask_gene_tokens as mask_gene_tokens
@@ -25,6 +26,7 @@ from .masked_genes import MaskedGenes as MaskedGenes
 from .morphology_regression import MorphologyRegression as MorphologyRegression
 from .negatives import ClusterNegatives as ClusterNegatives
 from .negatives import PairedNegatives as PairedNegatives
+from .negatives import SlideNegatives as SlideNegatives
 from .negatives import paired_negatives as paired_negatives
 from .neighbor_tuning import NeighborTuning as NeighborTuning
 from .objective import Objective as Objective
@@ -38,6 +40,7 @@ from .spatia import SpatiaWeights as SpatiaWeights
 from .spatialformer import SpatialFormerPretraining as SpatialFormerPretraining
 from .st_align import STAlignPretraining as STAlignPretraining
 from .st_align import STAlignWeights as STAlignWeights
+from .st_align import retrieval_recall as retrieval_recall
 from .stofm import SToFMPretraining as SToFMPretraining
 from .stofm import SToFMView as SToFMView
 from .stofm import SubSliceCorruption as SubSliceCorruption

@@ -25,6 +25,18 @@ class LossOutput(NamedTuple):
     n: int
 
 
+class Watched(NamedTuple):
+    """Validation score that says which weights are best.
+
+    Attributes:
+        name: ``"loss"``, or one of the parts of the task.
+        highest: Whether more is better.
+    """
+
+    name: str = "loss"
+    highest: bool = False
+
+
 class Task(nn.Module, ABC):
     """Objective of a model on one batch. Any loop can use it:
 
@@ -37,6 +49,8 @@ class Task(nn.Module, ABC):
     model: nn.Module
     takes_cached_cells = False
     """Whether the task can do with cell embeddings computed once, ``batch.z``."""
+    watched = Watched()
+    """Score of the validation set by which weights are kept and training stops."""
 
     @property
     def embedder(self) -> nn.Module | None:

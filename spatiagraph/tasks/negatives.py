@@ -84,6 +84,22 @@ class ClusterNegatives:
         return info_nce_loss(query, positive, temperature=temperature, alternatives=drawn)
 
 
+@dataclass(frozen=True)
+class SlideNegatives:
+    """All other spots of the same slide in the batch, in both directions, as in CLIP.
+
+    Unlike the published negatives they tell spots of one cluster apart, which retrieval asks for.
+    """
+
+    def draw(self, cluster: Tensor, slide: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Negative pairs of spots, ``[N, N]`` bool."""
+        return slide == slide[:, None]
+
+    def loss(self, query: Tensor, positive: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+        """Symmetric InfoNCE against those spots."""
+        return info_nce_loss(query, positive, temperature=temperature, alternatives=drawn)
+
+
 def paired_negatives(
     cluster: Tensor, slide: Tensor, num: int = 5, generator: torch.Generator | None = None
 ) -> Tensor:

@@ -93,7 +93,17 @@ class ObjectiveTask(Task, Generic[View]):
         if not values:
             raise ValueError("Expected an objective that the model and the batch allow, got none")
         parts = {name: value.detach() for name, value in values.items()}
+        if not self.training:
+            parts |= self.measure(view)
         return LossOutput(self.combine(values), parts, int(batch.core.sum()))
+
+    def measure(self, view: View) -> dict[str, Tensor]:
+        """Scores of a validation batch that are no losses, by name; none of most tasks.
+
+        Args:
+            view: Forward passes of the batch.
+        """
+        return {}
 
     def combine(self, values: Mapping[str, Tensor]) -> Tensor:
         """One loss of the terms that a batch has: their weighted sum.

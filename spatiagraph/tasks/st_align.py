@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch_geometric.data import Data
 
 from spatiagraph.models.st_align import STAlign, Views
 from spatiagraph.models.st_align.scale import Scale
+from spatiagraph.tasks.base import Watched
 from spatiagraph.tasks.negatives import Negatives, PairedNegatives
 from spatiagraph.tasks.objective import Objective, ObjectiveTask
 from spatiagraph.tasks.streams import Streams
@@ -50,17 +53,25 @@ class ScaleView:
         scale: Encoders of the scale.
         image: Images of the spots.
         genes: Profiles of the spots.
+        statistics: Features of the images that the scale starts from.
 
     Raises:
-        ValueError: If either is missing.
+        ValueError: If images or genes are missing.
     """
 
-    def __init__(self, scale: Scale, image: Tensor | None, genes: Tensor | None):
+    def __init__(
+        self,
+        scale: Scale,
+        image: Tensor | None,
+        genes: Tensor | None,
+        statistics: Tensor | None = None,
+    ):
         if image is None or genes is None:
             raise ValueError(
                 "Expected slides with an image and with counts to align, got one of them alone"
             )
         self.scale, self._image, self._genes = scale, image, genes
+        self._statistics = statistics
 
     @cached_property
     def image_tokens(self) -> Tensor:
@@ -72,11 +83,11 @@ class ScaleView:
         """Tokens of the profiles, ``[N, T, D]``."""
         return self.scale.genes(self._genes)
 
-    @property
+    @cached_property
     def pair(self) -> tuple[Tensor, Tensor]:
         """Image and genes, projected, ``[N, P]`` each."""
-        scale = self.scale
-        return scale.image_head(self.image_tokens), scale.gene_head(self.gene_tokens)
+        image = self.scale.project_image(self.image_tokens, self._statistics)
+        return image, self.scale.project_genes(self.gene_tokens, self._genes)
 
     @property
     def fused(self) -> Tensor:
@@ -91,13 +102,25 @@ class STAlignView:
         model: The model.
         views: Views of the spots.
         negatives: Draws of negatives, as the rule made them.
+        slide: Slide of each spot, ``[N]``.
     """
 
-    def __init__(self, model: STAlign, views: Views, negatives: Tensor):
-        self.spot = ScaleView(model.spot, views.spot_image, views.spot_genes)
-        self.niche = ScaleView(model.niche, views.niche_image, views.niche_genes)
+    def __init__(self, model: STAlign, views: Views, negatives: Tensor, slide: Tensor):
+        self.spot = ScaleView(model.spot, *views[:2], views.spot_statistics)
+        self.niche = ScaleView(model.niche, *views[2:4], views.niche_statistics)
         self.negatives = negatives
+        self.slide = slide
 
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Images and genes of both scales side by side, each of length 1, ``[N, 2 P]``."""
+        pairs = zip(self.spot.pair, self.niche.pair, strict=True)
+        image, genes = (torch.cat([normalize(z, dim=1) for z in both], 1) for both in pairs)
+        return image, genes
+
+
+RECALL: Literal["recall@10"] = "recall@10"
+"""Name of the score of retrieval."""
 
 Pair = Callable[[STAlignView], tuple[Tensor, Tensor]]
 """Queries and positives of a contrast."""
@@ -139,10 +162,13 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         weights: Weights of the three.
         negatives: Which spots a spot is told from.
         temperature: Temperature of the contrasts.
+        watched: Score of the validation set that training stops by: ``"recall@10"``, the share of
+            spots whose genes are among the first ten that their images find, of the spots of their
+            slide in a batch; or ``"loss"``.
         seed: Not read: nothing but the model learns.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the temperature is not positive, or no such score is watched.
     """
 
     model: STAlign
@@ -154,8 +180,11 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         *,
         negatives: Negatives | None = None,
         temperature: float = 0.1,
+        watched: Literal["recall@10", "loss"] = "recall@10",
         seed: int = 0,
     ):
+        if watched not in (RECALL, "loss"):
+            raise ValueError(f"Expected 'watched' {RECALL} or loss, got {watched!r}")
         if not temperature > 0:
             raise ValueError(f"Expected a 'temperature' above 0, got {temperature}")
         rule: Negatives = PairedNegatives() if negatives is None else negatives
@@ -168,6 +197,10 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         super().__init__(model, [Contrast(*term, rule, temperature) for term in terms])
         self.negatives = rule
         self.temperature = temperature
+        self.watched = Watched(watched, highest=watched == RECALL)
+
+    def measure(self, view: STAlignView) -> dict[str, Tensor]:
+        return {RECALL: retrieval_recall(*view.pair, view.slide)}
 
     def view(self, batch: Data, streams: Streams) -> STAlignView:
         if "cluster" not in batch:
@@ -180,4 +213,26 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         if batch.get("batch") is not None:  # of several parts, which may be of one slide
             slide = batch.slide[batch.batch]
         drawn = self.negatives.draw(batch.cluster[core], slide[core], streams["negatives"])
-        return STAlignView(self.model, self.model.inputs(batch)[0], drawn)
+        return STAlignView(self.model, self.model.inputs(batch)[0], drawn, slide[core])
+
+
+@torch.no_grad()
+def retrieval_recall(query: Tensor, found: Tensor, slide: Tensor, k: int = 10) -> Tensor:
+    """Share of spots whose own partner is among the ``k`` most similar of their slide, a scalar.
+
+    Args:
+        query: Vectors that are searched with, ``[N, D]``.
+        found: Vectors that are searched, ``[N, D]``.
+        slide: Slide of each spot, ``[N]``.
+        k: Candidates that are looked at.
+
+    Examples:
+        >>> retrieval_recall(torch.eye(3), torch.eye(3), torch.zeros(3), k=1)
+        tensor(1.)
+    """
+    similarity = normalize(query.float(), dim=1) @ normalize(found.float(), dim=1).T
+    similarity = similarity.masked_fill(slide != slide[:, None], -torch.inf)
+    own = similarity.diagonal()[:, None]
+    better, equal = (similarity > own).sum(1), (similarity == own).sum(1)
+    rank = 1 + better + (equal - 1) / 2  # equal ones share the mean of their ranks
+    return (rank <= k).float().mean()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.nn.cell_graph import Embeddings
+from spatiagraph.tasks.base import Watched
 
 _LEAST_RANK = 1.5  # nearly all cells on one line
 _FALLEN = 0.25  # of the highest rank of the run
@@ -64,20 +65,22 @@ def collapse_warning(history: pd.DataFrame) -> str | None:
     )
 
 
-def run_warnings(history: pd.DataFrame) -> list[str]:
+def run_warnings(history: pd.DataFrame, watched: Watched | None = None) -> list[str]:
     """Lines about what is wrong with a run; none where nothing is.
 
     Of embeddings that collapsed, see :func:`collapse_warning`; of a run too short for its learning
     rate, since with Adam no weight moves much farther than the sum of the rates; of few cells; and
-    of a run that did not lower the validation loss of its start.
+    of a run that was not better on validation than its start.
 
     Args:
         history: One row per epoch, as ``fit`` returns it; nothing is said of columns it lacks.
+        watched: Score that says what is better; the loss when ``None``.
 
     Examples:
         >>> run_warnings(pd.DataFrame({"steps": [30], "lr_sum": [0.015], "moved": [0.01]}))[0][:44]
         'The run was too short to learn: the learning'
     """
+    watched = Watched() if watched is None else watched
     collapsed = collapse_warning(history)
     found = [] if collapsed is None else [collapsed]
     last = history.iloc[-1] if len(history) else pd.Series(dtype=float)
@@ -92,11 +95,18 @@ def run_warnings(history: pd.DataFrame) -> list[str]:
             f"{last['cells']:.0f} cells are few to learn from, and nothing was held out to tell "
             "whether it helped. Train on more slides, or with validation=0.2"
         )
-    if "start_val_loss" in last and not history["val_loss"].min() < last["start_val_loss"]:
-        found.append(
-            f"Training did not lower the validation loss of the start, {last['start_val_loss']:.4g}"
-            f" (lowest after it {history['val_loss'].min():.4g}): the start was kept"
-        )
+    score, verb, end = f"val_{watched.name}", "lower", "lowest"
+    if f"start_{score}" in last:
+        start, best = last[f"start_{score}"], history[score].min()
+        better = best < start
+        if watched.highest:
+            verb, end, best = "raise", "highest", history[score].max()
+            better = best > start
+        if not better:
+            found.append(
+                f"Training did not {verb} the validation {watched.name} of the start, {start:.4g}"
+                f" ({end} after it {best:.4g}): the start was kept"
+            )
     return found
 
 

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 VALIDATION = "val_"
 """Start of the names of a loss and its parts on the validation set."""
-START = "start_val_loss"
-"""Validation loss before the first step."""
+START = f"start_{VALIDATION}"
+"""Start of the names of the same before the first step."""
 
 
 class History(Callback):
@@ -105,7 +105,11 @@ class History(Callback):
             f"{VALIDATION}{name}": value for name, value in self._validation.values.items()
         }
         if trainer.sanity_checking and not self.rows:  # before the first step, not on a resume
-            self._at_start = {START: self._validated["val_loss"]}
+            assert isinstance(pl_module, TaskModule)
+            for name in {"loss", pl_module.task.watched.name} & {
+                key.removeprefix(VALIDATION) for key in self._validated
+            }:
+                self._at_start[f"{START}{name}"] = self._validated[f"{VALIDATION}{name}"]
         _log(pl_module, self._validated)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,7 +140,9 @@ class History(Callback):
             write_csv(self.frame, self.path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for warning in run_warnings(self.frame) if trainer.is_global_zero else ():
+        assert isinstance(pl_module, TaskModule)
+        watched = pl_module.task.watched
+        for warning in run_warnings(self.frame, watched) if trainer.is_global_zero else ():
             logger.warning(warning)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -49,9 +49,10 @@ class Run:
         average: Decay of an exponential moving average of the weights, which is validated and which
             the model ends with; see :class:`~spatiagraph.training.WarmAverage`. ``None`` for none.
         accumulate_grad_batches: Batches whose gradients make one step.
-        patience: Epochs without a lower validation loss after which training stops; ``None`` trains
-            to the end. Where there is validation, the model ends with the weights of its lowest
-            loss in any case, and those are of the start if none was lower.
+        patience: Epochs without a lower validation loss, or a better score where the task watches
+            one, after which training stops; ``None`` trains to the end. Where there is validation,
+            the model ends with the weights of its best score in any case, and those are of the
+            start if none was better.
         seed: Seed of the order of batches, of masks and of dropout.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         devices: Devices to use, as in Lightning; every one gets batches of its own.

@@ -1,4 +1,4 @@
-"""``BestWeights``: the weights of the lowest validation loss, and early stopping."""
+"""``BestWeights``: the weights of the best validation score, and early stopping."""
 
 import math
 from typing import Any
@@ -7,20 +7,26 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from spatiagraph.tasks.base import Watched
+
 
 class BestWeights(Callback):
-    """Keeps the weights of the lowest validation loss and stops when it has not fallen for long.
+    """Keeps the weights of the best validation score and stops when none was better for long.
+
+    The score is the loss, or what the task says it watches.
 
     The weights before training count as well: what training made worse is not kept. They are part
     of a checkpoint, so that a resumed run stops where an uninterrupted one does, with the same
     weights. With a moving average, the average is what is validated and kept.
 
     Args:
-        patience: Epochs without a lower loss after which training stops; ``None`` for never.
+        patience: Epochs without a better score after which training stops; ``None`` for never.
         min_steps: Steps before which training does not stop.
+        watched: The score.
     """
 
-    def __init__(self, patience: int | None, min_steps: int = 0):
+    def __init__(self, patience: int | None, min_steps: int = 0, *, watched: Watched | None = None):
+        self.watched = Watched() if watched is None else watched
         self.patience = patience
         self.min_steps = min_steps
         self.best = math.inf
@@ -39,10 +45,14 @@ class BestWeights(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking and self.weights:
             return  # before the first step the start counts, on a resume it has been
-        loss = float(trainer.callback_metrics["val_loss"])
+        name = f"val_{self.watched.name}"
+        if name not in trainer.callback_metrics:
+            raise ValueError(f"Expected {name!r} to watch in what is held out, got none")
+        score = float(trainer.callback_metrics[name])
+        cost = -score if self.watched.highest else score
         self.since += 1
-        if loss < self.best:
-            self.best, self.since = loss, 0
+        if cost < self.best:
+            self.best, self.since = cost, 0
             state = pl_module.get_submodule("task").state_dict()
             self.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
 

@@ -46,7 +46,8 @@ class FitResult:
     Attributes:
         history: One row per epoch: epoch, steps, cells, seconds, lr, ``lr_sum`` (of all steps so
             far), loss and its parts, and where there is validation ``val_loss``, its parts, and
-            ``start_val_loss`` of before the first step. Of a model of slides also ``moved`` and
+            ``start_val_loss`` of before the first step, or that of the score that the task has
+            ``watched``. Of a model of slides also ``moved`` and
             ``gates_moved``, see :class:`~spatiagraph.training.movement.Movement`.
         record: Arguments, seed, version, panel coverage and content hashes.
         out: Folder of the run, or ``None``.
@@ -78,7 +79,8 @@ def train(
             ``to(device)`` such as PyG's.
         validation: Batches that the task is scored on before the first and after every epoch, in
             evaluation mode and with the same randomness each time; the result is ``val_loss`` and
-            its parts. The task ends with the weights of the lowest.
+            its parts. The task ends with the weights of the lowest, or of the best of what it has
+            ``watched``.
         record: Describes the run, as plain values: equal for runs that are the same.
         movement: How far the model moved, for the history.
         num_steps: Steps to take where the run says nothing of its length.
@@ -99,7 +101,11 @@ def train(
     if folder is not None:
         check_folder(folder, record, run.resume)
     history = History(None if folder is None else folder / HISTORY, movement)
-    best = [] if validation is None else [BestWeights(run.patience, run.min_steps or 0)]
+    best = (
+        []
+        if validation is None
+        else [BestWeights(run.patience, run.min_steps or 0, watched=task.watched)]
+    )
     assert run.lr is not None  # filled
     assert run.weight_decay is not None
     module = TaskModule(

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from lightning.pytorch.callbacks import Callback
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
@@ -29,7 +30,12 @@ from spatiagraph.inference.querying import embed_query
 from spatiagraph.models import STAlign, STAlignSize, model_class, st_align_parts, st_align_recipe
 from spatiagraph.models.st_align import Views
 from spatiagraph.nn import FrozenImageEncoder
-from spatiagraph.tasks import ClusterNegatives, STAlignPretraining, STAlignWeights
+from spatiagraph.tasks import (
+    ClusterNegatives,
+    STAlignPretraining,
+    STAlignWeights,
+    retrieval_recall,
+)
 
 SIZE = STAlignSize(
     channels=32,
@@ -80,7 +86,12 @@ def new_model(slides=(SLIDE,), **options):
 
 @pytest.fixture(scope="module")
 def model():
-    return new_model().eval()
+    model = new_model().eval()
+    with torch.no_grad():
+        for scale in (model.spot, model.niche):  # as after training
+            scale.start.gate.fill_(0.5)
+            scale.start.image_gate.fill_(0.5)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +159,8 @@ def test_vectors_depend_on_their_own_views_alone(model, batch):
         "spot_genes": {"spot_gene", "spot"},
         "niche_image": {"niche_img", "niche"},
         "niche_genes": {"niche_gene", "niche"},
+        "spot_statistics": {"spot_img"},
+        "niche_statistics": {"niche_img"},
     }
     for name, changed in depends.items():
         other = views._replace(**{name: getattr(views, name).flip(0)})
@@ -314,7 +327,7 @@ def test_features_of_a_frozen_backbone_are_made_once_and_are_those_of_the_crops(
     other = SLIDE[:]
     other.image = SlideImage([pixels], mpp=MPP)
     model.prepare(other)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 2 * 3  # and colours of both windows
 
 
 # objective ----------------------------------------------------------------------------------------
@@ -323,7 +336,7 @@ def test_features_of_a_frozen_backbone_are_made_once_and_are_those_of_the_crops(
 @pytest.mark.parametrize("weights", [(0.3, 0.3), (1.0, 0.0), (0.0, 0.0), (0.2, 0.7)])
 def test_at_collapse_the_loss_is_ln_6_whatever_the_weights(batch, weights):
     """ST-Align fact A2."""
-    model = new_model()
+    model = new_model(start=None)
     for scale in (model.spot, model.niche):
         for head in (scale.image_head, scale.gene_head, scale.head):
             torch.nn.init.zeros_(head.mlp[2].weight)
@@ -361,7 +374,8 @@ def test_gradients_reach_what_a_term_looks_at(batch):
     task.loss(batch).loss.backward()
     named = [name for name, p in model.named_parameters() if p.grad is not None]
     learned = {".".join(name.split(".")[:2]) for name in named}
-    assert learned == {"spot.image", "spot.genes", "spot.image_head", "spot.gene_head"}
+    branches = {"spot.image", "spot.genes", "spot.image_head", "spot.gene_head"}
+    assert learned == branches | {"spot.start"}
     STAlignPretraining(model).loss(batch).loss.backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None}
     assert silent == {"provider.linear.weight"}
@@ -380,11 +394,59 @@ def test_batches_without_clusters_or_images_are_refused(model):
 
 
 def test_all_other_clusters_as_negatives(batch):
-    model = new_model()
+    model = new_model(start=None)
     loss = STAlignPretraining(model, negatives=ClusterNegatives()).loss(batch)
     loss.loss.backward()
     assert loss.loss.item() > np.log(6)
     assert model.niche.head.mlp[0].weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_recall_counts_partners_among_the_first_of_their_slide():
+    eye = torch.eye(30)
+    slide = torch.arange(30) % 2
+    assert retrieval_recall(eye, eye, slide, k=1) == 1
+    assert retrieval_recall(eye, eye.roll(2, 0), slide, k=10) == 0.0  # all but one are equal
+    assert retrieval_recall(eye, eye.roll(2, 0), slide, k=15) == 1.0
+    one = torch.ones(30, 4)
+    assert retrieval_recall(one, one, slide, k=7) == 0.0  # ties share the rank of 8
+    assert retrieval_recall(one, one, slide, k=8) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*at least 6 clusters")
+def test_weights_of_the_best_recall_on_a_held_out_section_are_kept(monkeypatch):
+    """Training that makes recall worse ends with the start, whatever the loss says."""
+    other = blocks(1, slide_id="other")
+    found = iter([0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.6])
+    monkeypatch.setattr(
+        "spatiagraph.tasks.st_align.retrieval_recall", lambda *_: torch.tensor(next(found))
+    )
+    model = new_model()
+    states = []
+    keep = Snapshot(states, model)
+    result = sg.fit(
+        model, [SLIDE], validation=[other], tile_size=128, max_epochs=5, patience=2,
+        progress=False, accelerator="cpu", callbacks=keep,
+    )  # fmt: skip
+    assert result.history["start_val_recall@10"].iloc[0] == 0.5
+    assert result.history["val_recall@10"].tolist() == pytest.approx([0.7, 0.6, 0.6])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, states[0][name]), name
+
+
+class Snapshot(Callback):
+    """Weights after every epoch."""
+
+    def __init__(self, states, model):
+        self.states, self.model = states, model
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.states.append({k: v.clone() for k, v in self.model.state_dict().items()})
+
+
+def test_a_score_that_is_not_there_is_not_watched():
+    with pytest.raises(ValueError, match="'watched' recall@10 or loss, got 'accuracy'"):
+        STAlignPretraining(new_model(start=None), watched="accuracy")
 
 
 # from front to back -------------------------------------------------------------------------------

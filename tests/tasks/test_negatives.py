@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from spatiagraph.tasks import ClusterNegatives, PairedNegatives, paired_negatives
+from spatiagraph.tasks import ClusterNegatives, PairedNegatives, SlideNegatives, paired_negatives
 
 
 def seeded(seed=0):
@@ -91,6 +91,16 @@ def test_all_spots_of_other_clusters_are_negatives_too():
     others = torch.tensor([2, 2, 3, 3, 0])
     expected = torch.log1p(others * torch.exp(torch.tensor(-10.0))).mean()
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_all_spots_of_the_slide_are_negatives(spots):
+    rule = SlideNegatives()
+    cluster, slide = spots
+    drawn = rule.draw(cluster, slide, None)
+    assert torch.equal(drawn, slide[:, None] == slide[None, :])
+    same = torch.ones(len(slide), 4)
+    expected = torch.stack([(slide == s).sum().float().log() for s in slide]).mean()
+    torch.testing.assert_close(rule.loss(same, same, drawn, 0.1), expected)
 
 
 def test_enough_clusters_warn_of_nothing(spots):

@@ -12,6 +12,7 @@ from spatiagraph.models.st_align.profiles import NICHE_IMAGE
 from spatiagraph.models.st_align.scale import Branch, Scale
 from spatiagraph.models.st_align.size import BASE, SIZES, STAlignSize
 from spatiagraph.nn.abfn import ABFN, ProjectionHead
+from spatiagraph.nn.canonical import CanonicalStart, StatisticsEncoder
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.niche_genes import NicheGeneEncoder
 from spatiagraph.nn.small_image import FrozenImageEncoder, SpotImageEncoder
@@ -125,6 +126,7 @@ def st_align_parts(
     backbone: FrozenImageEncoder | None = None,
     image_channels: int = 3,
     tokenizer: Literal["linear", "conv1"] = "linear",
+    start: Literal["canonical"] | None = None,
     normalize_depth: bool = True,
 ) -> STAlignParts:
     """Parts of ST-Align in a size.
@@ -139,13 +141,17 @@ def st_align_parts(
         image_channels: Channels of the images: 3 for H&E.
         tokenizer: ``"linear"``, or ``"conv1"`` as published, whose tokens of spots are copies of
             one another.
+        start: ``"canonical"`` for linear maps beside the heads of image and genes, which
+            :meth:`~spatiagraph.models.STAlign.start_from` sets; ``None`` as published.
         normalize_depth: Whether the slides hold counts.
 
     Raises:
-        ValueError: If the tokenizer is unknown, or features do not fit it.
+        ValueError: If the tokenizer or the start is unknown, or features do not fit it.
     """
     if tokenizer not in ("linear", "conv1"):
         raise ValueError(f"Expected 'tokenizer' linear or conv1, got {tokenizer!r}")
+    if start not in ("canonical", None):
+        raise ValueError(f"Expected 'start' canonical or None, got {start!r}")
     channels, num_genes = size.channels, len(recipe.panel)
 
     def tokens(in_channels: int) -> Any:
@@ -161,7 +167,7 @@ def st_align_parts(
     def resnet() -> SpotImageEncoder:
         return SpotImageEncoder(size.image, channels, in_channels=image_channels)
 
-    def scale(image: Branch, genes: Branch | NicheGeneEncoder) -> Scale:
+    def scale(image: Branch, genes: Branch | NicheGeneEncoder, profile_channels: int) -> Scale:
         heads = [
             ProjectionHead(
                 channels,
@@ -178,7 +184,10 @@ def st_align_parts(
             hidden_channels=size.fusion_channels,
             dropout=size.dropout,
         )
-        return Scale(image, genes, fusion, heads)
+        first = None
+        if start is not None:
+            first = CanonicalStart(StatisticsEncoder.channels, profile_channels, size.out_channels)
+        return Scale(image, genes, fusion, heads, first)
 
     provider = None
     if feature_channels is None:
@@ -205,7 +214,11 @@ def st_align_parts(
     )
     return STAlignParts(
         recipe,
-        scale(Branch(resnet(), tokens(channels)), Branch(None, tokens(feature_channels))),
-        scale(Branch(wide, tokens(wide.channels)), genes),
+        scale(
+            Branch(resnet(), tokens(channels)),
+            Branch(None, tokens(feature_channels)),
+            feature_channels,
+        ),
+        scale(Branch(wide, tokens(wide.channels)), genes, num_genes),
         provider,
     )

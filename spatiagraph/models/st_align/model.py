@@ -23,7 +23,13 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel, cell_graph, sample_of_cells
 from spatiagraph.models.st_align.build import as_size, feature_width, recipe_for, st_align_parts
 from spatiagraph.models.st_align.clusters import first_clusters
-from spatiagraph.models.st_align.profiles import FEATURES, NICHE_IMAGE, frozen_features, views_of
+from spatiagraph.models.st_align.profiles import (
+    FEATURES,
+    NICHE_IMAGE,
+    frozen_features,
+    image_statistics,
+    views_of,
+)
 from spatiagraph.models.st_align.scale import Alignment, Scale, Views
 from spatiagraph.models.st_align.size import STAlignSize
 from spatiagraph.nn.abfn import AttentionMaps
@@ -92,6 +98,12 @@ class STAlign(SlideModel):
         self.expression = expression
 
     @property
+    def anchored(self) -> Sequence[Tensor]:
+        """Maps that image and genes start from."""
+        starts = [scale.start for scale in (self.spot, self.niche) if scale.start is not None]
+        return [linear.weight for start in starts for linear in (start.image, start.genes)]
+
+    @property
     def modalities(self) -> frozenset[str]:
         """Both genes and images, either of which may be missing."""
         return frozenset(("genes", "image"))
@@ -108,6 +120,7 @@ class STAlign(SlideModel):
         features: Sequence[str] = (),
         backbone: FrozenImageEncoder | None = None,
         tokenizer: Literal["linear", "conv1"] = "linear",
+        start: Literal["canonical"] | None = "canonical",
         seed: int = 0,
     ) -> Self:
         """A model that fits the slides: their genes, pitch, images and components.
@@ -121,6 +134,9 @@ class STAlign(SlideModel):
             features: Slots of ``obsm`` with profiles of spots, in place of principal components.
             backbone: Frozen encoder of the images of niches.
             tokenizer: ``"linear"``, or ``"conv1"`` as published.
+            start: Begin with canonical correlations of colours and genes
+                (:class:`~spatiagraph.nn.CanonicalStart`) where slides have both; ``None`` for
+                random heads alone, as published.
             seed: Seed of the starting weights.
 
         Raises:
@@ -141,13 +157,40 @@ class STAlign(SlideModel):
                 backbone=backbone,
                 image_channels=one_channel_number(slides) if has_image else 3,
                 tokenizer=tokenizer,
+                start=start if has_image else None,
                 normalize_depth=expression == "counts",
             )
             model = cls(*parts, expression=expression)
         if model.provider is not None:
             x, mask, depth = sample_of_cells(model.panel, slides, 20_000, seed)
             model.provider.initialize(x, mask, depth, seed=seed)
+        if model.spot.start is not None:
+            model.start_from([slide for slide in slides if slide.image is not None])
         return model
+
+    def start_from(self, slides: Sequence[Slide]) -> None:
+        """Set the maps that image and genes start from, by the spots of some slides.
+
+        Args:
+            slides: Slides with images and counts.
+
+        Raises:
+            ValueError: If the model has no such maps.
+        """
+        if self.spot.start is None or self.niche.start is None:
+            raise ValueError("Expected a model with start='canonical', this one starts at random")
+        found = []
+        for slide in slides:
+            data = self.prepare(slide)
+            data.drop(*data.crop_sources, FEATURES)  # pixels are not looked at again
+            found += [self.inputs(batch)[0] for batch in super().batches([data])]
+        pairs = (
+            (self.spot.start, "spot_statistics", "spot_genes"),
+            (self.niche.start, "niche_statistics", "niche_genes"),
+        )
+        for start, image, genes in pairs:
+            views = [torch.cat([getattr(v, name) for v in found]) for name in (image, genes)]
+            start.initialize(*views)
 
     @classmethod
     def from_options(  # type: ignore[override]
@@ -188,6 +231,8 @@ class STAlign(SlideModel):
             optional = tuple(replace(feature, required=False) for feature in recipe.features)
             recipe = replace(recipe, features=optional)
         data = recipe(slide)
+        if self.spot.start is not None:
+            data.put("cell", **image_statistics(recipe, slide, self.cache))
         source = data.crop_sources.get(NICHE_IMAGE)
         if source is not None and isinstance(encoder, FrozenImageEncoder) and encoder.is_frozen:
             found = frozen_features(encoder, source, self.cache, device=device)
@@ -230,8 +275,8 @@ class STAlign(SlideModel):
         Args:
             views: Views of the spots.
         """
-        spot_img, spot_gene, spot = self.spot(views.spot_image, views.spot_genes)
-        niche_img, niche_gene, niche = self.niche(views.niche_image, views.niche_genes)
+        spot_img, spot_gene, spot = self.spot(*views[:2], views.spot_statistics)
+        niche_img, niche_gene, niche = self.niche(*views[2:4], views.niche_statistics)
         return Alignment(spot_img, spot_gene, niche_img, niche_gene, spot, niche)
 
     def attention(self, views: Views) -> tuple[AttentionMaps, AttentionMaps]:
@@ -243,7 +288,7 @@ class STAlign(SlideModel):
         Raises:
             ValueError: If one is missing.
         """
-        spot_image, spot_genes, niche_image, niche_genes = views
+        spot_image, spot_genes, niche_image, niche_genes = views[:4]
         if spot_image is None or spot_genes is None or niche_image is None or niche_genes is None:
             raise ValueError("Expected images and genes of spots and niches, a view is missing")
         return self.spot.maps(spot_image, spot_genes), self.niche.maps(niche_image, niche_genes)

@@ -1,6 +1,7 @@
 """Views of ST-Align from a batch: crops, profiles and mean niches; frozen features of a slide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,9 +9,11 @@ from torch_geometric.data import Data
 
 from spatiagraph.data.crops import Crops
 from spatiagraph.data.feature_cache import FeatureCache, cache_key
-from spatiagraph.data.recipe import Feature
+from spatiagraph.data.recipe import Feature, Recipe
+from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import gene_mask
 from spatiagraph.models.st_align.scale import Views
+from spatiagraph.nn.canonical import StatisticsEncoder
 from spatiagraph.nn.cell_graph import LevelGraph
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.small_image import FrozenImageEncoder
@@ -19,6 +22,8 @@ NICHE_IMAGE = "niche_view"
 """Attribute of a batch: crops of niches, which are centred on their spot."""
 FEATURES = "niche_features"
 """Attribute of a batch: frozen features of the images of niches, in the place of these images."""
+STATISTICS = ("spot_statistics", "niche_statistics")
+"""Attributes of a batch: features of the crops of spots and niches that a start reads."""
 CHUNK = 64  # crops at a time
 
 
@@ -45,15 +50,17 @@ def views_of(
         batch[key][core] if key in batch else None for key in ("image", NICHE_IMAGE, FEATURES)
     )
     niche_image = niche_image if frozen is None else frozen
+    statistics = [batch[key][core] if key in batch else None for key in STATISTICS]
     if not bool((batch.depth > 0).any()):
-        return Views(spot_image, None, niche_image, None)
+        return Views(spot_image, None, niche_image, None, *statistics)
     if provider is None:
         profile = torch.cat([batch[feature.name][core] for feature in features], 1)
     else:
         with torch.no_grad():
             profile = provider(batch.x[core], gene_mask(batch)[core], batch.depth[core])
     values = log_normalized(batch.x, batch.depth if expression == "counts" else None)
-    return Views(spot_image, profile, niche_image, niche_mean(values, level)[level.own[core]])
+    niches = niche_mean(values, level)[level.own[core]]
+    return Views(spot_image, profile, niche_image, niches, *statistics)
 
 
 def log_normalized(x: Tensor, depth: Tensor | None, target: float = 1e4) -> Tensor:
@@ -86,9 +93,30 @@ def niche_mean(values: Tensor, level: LevelGraph) -> Tensor:
     return total / torch.bincount(group, minlength=len(total)).clamp(min=1).unsqueeze(1)
 
 
+def image_statistics(
+    recipe: Recipe, slide: Slide, cache: FeatureCache | None = None
+) -> dict[str, Tensor]:
+    """Colours and textures of the crops of spots and niches, by name; none without an image.
+
+    They are read from finer crops than networks see, which cost little here.
+
+    Args:
+        recipe: Its crops, of spots and of niches.
+        slide: The slide.
+        cache: Folder to keep them in.
+    """
+    encoder = StatisticsEncoder()
+    found = {}
+    for name, crop in zip(STATISTICS, recipe.crops, strict=False):
+        if slide.image is not None:
+            source = replace(crop, size_px=encoder.size_px).source(slide, slide.pos)
+            found[name] = frozen_features(encoder, source, cache)
+    return found
+
+
 @torch.no_grad()
 def frozen_features(
-    encoder: FrozenImageEncoder,
+    encoder: FrozenImageEncoder | StatisticsEncoder,
     source: Crops,
     cache: FeatureCache | None = None,
     *,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from spatiagraph.nn.abfn import ABFN, AttentionMaps, ProjectionHead
+from spatiagraph.nn.canonical import CanonicalStart
 from spatiagraph.nn.config import Configurable
 
 
@@ -19,12 +20,16 @@ class Views(NamedTuple):
         spot_genes: Profiles of spots, as a frozen network sees them, ``[N, F]``.
         niche_image: Crops of niches ``[N, C, H, W]``, or frozen features of them ``[N, F]``.
         niche_genes: Mean log-normalised expression of niches, ``[N, G]``.
+        spot_statistics: Features of the crops of spots that a start reads, ``[N, S]``.
+        niche_statistics: Those of the crops of niches, ``[N, S]``.
     """
 
     spot_image: Tensor | None = None
     spot_genes: Tensor | None = None
     niche_image: Tensor | None = None
     niche_genes: Tensor | None = None
+    spot_statistics: Tensor | None = None
+    niche_statistics: Tensor | None = None
 
 
 class Alignment(NamedTuple):
@@ -94,17 +99,27 @@ class Scale(Configurable):
         genes: Profiles → tokens.
         fusion: Fusion of both.
         heads: Heads of the image, of the genes, and of both.
+        start: Linear maps that image and genes start from, beside their heads; ``None`` for heads
+            alone.
 
     Shapes:
         - **image**: as its branch takes it
         - **genes**: as its branch takes them
+        - **statistics**: features of the images that ``start`` reads, ``[N, S]``
         - **output**: image, genes and both, ``[N, P]`` each; ``None`` for what is missing
 
     Raises:
         ValueError: If there are not three heads.
     """
 
-    def __init__(self, image: Any, genes: Any, fusion: ABFN, heads: list[ProjectionHead]):
+    def __init__(
+        self,
+        image: Any,
+        genes: Any,
+        fusion: ABFN,
+        heads: list[ProjectionHead],
+        start: CanonicalStart | None = None,
+    ):
         super().__init__()
         if len(heads) != 3:
             raise ValueError(f"Expected heads of image, genes and both, got {len(heads)}")
@@ -112,9 +127,10 @@ class Scale(Configurable):
         self.genes = genes
         self.fusion = fusion
         self.image_head, self.gene_head, self.head = heads
+        self.start = start
 
     def forward(
-        self, image: Tensor | None, genes: Tensor | None
+        self, image: Tensor | None, genes: Tensor | None, statistics: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         image_tokens = None if image is None else self.image(image)
         gene_tokens = None if genes is None else self.genes(genes)
@@ -122,10 +138,42 @@ class Scale(Configurable):
         if image_tokens is not None and gene_tokens is not None:
             both = self.head(self.fusion(image_tokens, gene_tokens))
         return (
-            None if image_tokens is None else self.image_head(image_tokens),
-            None if gene_tokens is None else self.gene_head(gene_tokens),
+            None if image_tokens is None else self.project_image(image_tokens, statistics),
+            None
+            if gene_tokens is None or genes is None
+            else self.project_genes(gene_tokens, genes),
             both,
         )
+
+    def project_image(self, tokens: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Vector of the image, ``[N, P]``.
+
+        Args:
+            tokens: Tokens of the image, ``[N, T, D]``.
+            statistics: Features of the image that the start reads.
+
+        Raises:
+            ValueError: If there are none, and there is a start.
+        """
+        learned = self.image_head(tokens)
+        if self.start is None:
+            return learned
+        if statistics is None:
+            raise ValueError(
+                "Expected statistics of the images, which the model starts from, got none: prepare "
+                "slides with model.prepare"
+            )
+        return self.start(statistics, learned, "image")
+
+    def project_genes(self, tokens: Tensor, genes: Tensor) -> Tensor:
+        """Vector of the genes, ``[N, P]``.
+
+        Args:
+            tokens: Tokens of the genes, ``[N, T, D]``.
+            genes: What they were made of.
+        """
+        learned = self.gene_head(tokens)
+        return learned if self.start is None else self.start(genes, learned, "genes")
 
     def maps(self, image: Tensor, genes: Tensor) -> AttentionMaps:
         """Attention of image tokens to gene tokens, and back.

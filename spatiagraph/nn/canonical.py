@@ -1,0 +1,156 @@
+"""Linear maps of two views to one space by canonical correlation, to start a contrast from.
+
+Shape letters: ``N`` spots, ``F`` and ``G`` features of the two views, ``P`` size of the space.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.image_statistics import NUM_STATISTICS, color_texture
+
+_LEAST_STD = 1e-4  # what varies less has no unit
+_RIDGE = (0.01, 0.03)  # of the mean variance of image and gene features
+_NUM_COMPONENTS = 20
+
+
+class StatisticsEncoder(Configurable):
+    """Colours and textures of crops, as a frozen encoder; see :func:`~spatiagraph.nn.color_texture`.
+
+    Shapes:
+        - **image**: crops in ``[0, 1]``, ``[N, C, H, W]``, with sides of 32 pixels or more
+        - **output**: ``[N, 39]``
+    """  # noqa: E501
+
+    name = "color_texture"
+    size_px = 64
+    """Side of the crops to read."""
+    channels = NUM_STATISTICS
+
+    def forward(self, image: Tensor) -> Tensor:
+        return color_texture(image.double()).float()
+
+
+class CanonicalStart(Configurable):
+    r"""Two linear maps to one space, started from regularised canonical correlations.
+
+    .. math::
+        \mathbf{a} = \mathbf{A}^\top (\mathbf{f} - \bar{\mathbf{f}}) + \boldsymbol\gamma_a \odot
+        \mathrm{head}_a, \qquad
+        \mathbf{b} = \mathbf{B}^\top (\mathbf{g} - \bar{\mathbf{g}}) + \boldsymbol\gamma_b \odot
+        \mathrm{head}_b
+
+    with :math:`\boldsymbol\gamma = 0` at the start, so that a contrast of two networks begins where
+    linear maps end: few spots teach networks on pixels less than colours say. Both maps are
+    trained on.
+
+    Args:
+        image_channels: Features of the image, :math:`F`.
+        gene_channels: Features of the genes, :math:`G`.
+        out_channels: Size of the space, :math:`P`.
+
+    Shapes:
+        - **features**: ``[N, F]`` or ``[N, G]``
+        - **learned**: output of a network, ``[N, P]``
+        - **output**: ``[N, P]``
+    """
+
+    image_mean: Tensor
+    gene_mean: Tensor
+
+    def __init__(self, image_channels: int, gene_channels: int, out_channels: int):
+        super().__init__()
+        self.image = nn.Linear(image_channels, out_channels, bias=False)
+        self.genes = nn.Linear(gene_channels, out_channels, bias=False)
+        self.gate = nn.Parameter(torch.zeros(out_channels))
+        self.image_gate = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("image_mean", torch.zeros(image_channels))
+        self.register_buffer("gene_mean", torch.zeros(gene_channels))
+
+    def forward(self, features: Tensor, learned: Tensor, view: Literal["image", "genes"]) -> Tensor:
+        if view == "image":
+            return self.image(features - self.image_mean) + self.image_gate * learned
+        return self.genes(features - self.gene_mean) + self.gate * learned
+
+    @torch.no_grad()
+    def initialize(self, image: Tensor, genes: Tensor) -> None:
+        """Start from the canonical correlations of both views of some spots.
+
+        Args:
+            image: Features of the images, ``[N, F]``.
+            genes: Features of the genes, ``[N, G]``.
+
+        Raises:
+            ValueError: With fewer than three spots.
+        """
+        if len(image) != len(genes) or len(image) < 3:
+            raise ValueError(
+                f"Expected both views of at least 3 spots to start from, got {len(image)} images "
+                f"and {len(genes)} profiles"
+            )
+        image, genes = image.double(), genes.double()
+        self.image_mean.copy_(image.mean(0))
+        self.gene_mean.copy_(genes.mean(0))
+        std = image.std(0)
+        scale = torch.where(std > _LEAST_STD, 1 / std.clamp(min=_LEAST_STD), 0.0)
+        genes = genes - genes.mean(0)
+        _, _, components = torch.linalg.svd(genes, full_matrices=False)
+        basis = components[: min(_NUM_COMPONENTS, len(image) - 1)].T
+        maps = canonical_maps(
+            (image - image.mean(0)) * scale, genes @ basis, self.image.out_features
+        )
+        for linear, weight in ((self.image, scale[:, None] * maps.a), (self.genes, basis @ maps.b)):
+            nn.init.zeros_(linear.weight)
+            linear.weight[: weight.size(1)] = weight.T.to(linear.weight)
+
+
+class CanonicalMaps(NamedTuple):
+    """Maps of two views to their canonical variables.
+
+    Attributes:
+        a: Of the first, ``[F, K]``.
+        b: Of the second, ``[G, K]``.
+        correlation: Of each pair of variables, regularised, ``[K]``.
+    """
+
+    a: Tensor
+    b: Tensor
+    correlation: Tensor
+
+
+def canonical_maps(
+    x: Tensor, y: Tensor, rank: int, *, ridge: tuple[float, float] = _RIDGE
+) -> CanonicalMaps:
+    r"""Regularised canonical correlation analysis of two centred views.
+
+    Variables are weighted by the root of their correlation, so that inner products of the two sides
+    are :math:`\sum_k \rho_k u_k v_k`.
+
+    Args:
+        x: One view, centred, ``[N, F]``.
+        y: The other, ``[N, G]``.
+        rank: Pairs of variables, at most.
+        ridge: Shares of the mean variance of either that are added to all variances.
+
+    Examples:
+        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).double()
+        >>> canonical_maps(x, 3 * x[:, :1], 1, ridge=(0.0, 0.0)).correlation.round(decimals=4)
+        tensor([1.], dtype=torch.float64)
+    """
+    wx, wy = (_inverse_root(v, share) for v, share in zip((x, y), ridge, strict=True))
+    u, s, vt = torch.linalg.svd(wx @ (x.T @ y / len(x)) @ wy, full_matrices=False)
+    k = min(rank, len(s))
+    root = s[:k].sqrt()
+    return CanonicalMaps(wx @ u[:, :k] * root, wy @ vt[:k].T * root, s[:k])
+
+
+def _inverse_root(x: Tensor, share: float) -> Tensor:
+    """Inverse root of the covariance of a view; directions without variance are left out."""
+    covariance = x.T @ x / len(x)
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0) + share * values.clamp(min=0).mean()
+    least = 1e-9 * values.max().clamp(min=1e-30)
+    root = torch.where(values > least, values.clamp(min=least).rsqrt(), 0.0)
+    return vectors * root @ vectors.T

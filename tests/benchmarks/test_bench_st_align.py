@@ -1,0 +1,394 @@
+"""ST-Align on real sections: retrieval, genes from images, domains and the cost of a step.
+
+Every table, held-out part and seed is a test of its own::
+
+    ACCELERATOR=gpu TABLES=tables pytest -n 16 -m benchmark -s tests/benchmarks/test_bench_st_align.py
+    python tests/benchmarks/test_bench_st_align.py tables
+
+The second line makes Markdown of what the first has written. ``ACCELERATOR`` is ``cpu`` by default,
+``STEPS`` (300) the most steps of a fit, ``SEEDS`` (3) the number of seeds. Needs SPATIAGRAPH_DATA.
+
+The steps of a model are chosen on held-out tissue by Recall@10: a section of the training ones
+where there are three, a strip of the section else. It is then trained anew on all training sections for as
+many steps, which may be none. ``published`` starts at random, with the published negatives.
+"""  # noqa: E501
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
+
+import spatiagraph as sg
+from spatiagraph.data import CropSource, SlideImage, spots_of_cells
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import (
+    log_normalize,
+    neighbor_mean,
+    score_image_to_genes,
+    score_retrieval,
+    score_zero_shot_domains,
+)
+from spatiagraph.evaluate.image_features import color_texture, network_features
+from spatiagraph.evaluate.image_to_genes import grouped_ridge
+from spatiagraph.models import STAlign
+from spatiagraph.models.st_align import TINY
+from spatiagraph.tasks import PairedNegatives, SlideNegatives, STAlignPretraining
+from spatiagraph.training import Run
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
+
+ACCELERATOR = os.environ.get("ACCELERATOR", "cpu")
+STEPS = int(os.environ.get("STEPS", "300"))
+SEEDS = range(int(os.environ.get("SEEDS", "3")))
+PATIENCE = 12  # epochs
+REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
+PARTS = {  # table, part → sections to train on, sections to test on
+    ("dlpfc", "itself"): (["151510"], ["151510"]),
+    ("her2st patients", "C to A"): (["C2", "C3", "C4", "C5"], ["A1"]),
+    ("her2st patients", "A to C"): (["A1"], ["C2", "C3", "C4", "C5"]),
+    **{
+        ("her2st sections", name): ([n for n in ("C2", "C3", "C4", "C5") if n != name], [name])
+        for name in ("C2", "C3", "C4", "C5")
+    },
+    ("st_mob", "MOB2"): (["MOB1"], ["MOB2"]),
+    ("st_mob", "MOB1"): (["MOB2"], ["MOB1"]),
+    ("xenium_pancreas", "roi_islet"): (["roi_tumour"], ["roi_islet"]),
+    ("xenium_pancreas", "roi_tumour"): (["roi_islet"], ["roi_tumour"]),
+}
+LABELS = {"A1": ("label", "undetermined"), "151510": ("layer", "NA")}
+
+
+def section(root, name):
+    """A section of spots by its name, in µm and with its image."""
+    if name in REGIONS:
+        folder = root / "xenium_pancreas"
+        file = folder / name / "morphology_c4_0.425um.ome.tif"
+        cells = sg.read(
+            folder / "cells_top.h5ad",
+            image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0, 1, 2]),
+            crop_um="image",
+            drop_empty=True,
+            slide_id=name,
+        )
+        return spots_of_cells(cells, 100.0, diameter_um=None)
+    if name == "151510":
+        folder = root / "dlpfc_151510"
+        return sg.read(
+            folder / "151510.h5ad",
+            image=folder / "tissue_lowres_image.png",
+            pitch_um=100,
+            slide_id=name,
+        )
+    folder = root / ("st_mob" if name.startswith("MOB") else "her2st")
+    image = folder / f"{name}_HE.jpg"
+    return sg.read(folder / f"{name}.h5ad", image=image, pitch_um=200, slide_id=name, donor=name[0])
+
+
+@dataclass
+class Sections:
+    """Sections one after the other, and what needs no training: crops, colours, profiles."""
+
+    slides: list
+    num_train: int
+    model: STAlign
+
+    def __post_init__(self):
+        sizes = [slide.num_cells for slide in self.slides]
+        self.number = np.repeat(np.arange(len(sizes)), sizes)
+        self.test = self.number >= self.num_train
+        windows = [crop.window_um for crop in self.model.recipe.crops]
+        self.crops = [
+            np.concatenate([CropSource(s, s.pos, w, 64).read()[0].numpy() for s in self.slides])
+            for w in windows
+        ]
+        self.colors = np.hstack([color_texture(crops) for crops in self.crops])
+        counts = [self.model.panel.counts(slide)[0] for slide in self.slides]
+        self.counts = sparse_rows(counts)
+        log = [log_normalize(x, 1e4).toarray() for x in counts]
+        niche = [neighbor_mean(x, s.pos, 6) for x, s in zip(log, self.slides, strict=True)]
+        self.log, self.niche = np.concatenate(log), np.concatenate(niche)
+        blocks = [spatial_blocks(s.pos, num_folds=4, seed=0) for s in self.slides]
+        several = self.num_train > 2
+        self.group = self.number if several else np.concatenate(blocks) + 4 * self.number
+
+    def ridge(self, num_components):
+        """Colours mapped to profiles of spots and niches, by the training sections."""
+        train, sides = ~self.test, []
+        for x in (self.log, self.niche):
+            basis = PCA(num_components, random_state=0).fit(x[train])
+            sides.append(basis.transform(x) / basis.transform(x[train]).std())
+        y = np.hstack(sides)
+        mapped = grouped_ridge(
+            self.colors[train], y[train], self.group[train], self.colors[self.test]
+        )
+        return mapped - y[train].mean(0), y[self.test] - y[train].mean(0)
+
+
+def sparse_rows(parts):
+    from scipy.sparse import vstack
+
+    return vstack(parts).tocsr()
+
+
+def new_model(slides, seed, start="canonical"):
+    return STAlign.for_slides(slides, replace(TINY, size_px=(16, 24)), start=start, seed=seed)
+
+
+def cut(slide):
+    """Four of five strips of a section, and the fifth, as sections: the start sees the four."""
+    last = slide.pos[:, 0] > np.quantile(slide.pos[:, 0], 0.8)
+    parts = [slide[~last], slide[last]]
+    for part, name in zip(parts, ("most", "strip"), strict=True):
+        part.slide_id = f"{slide.slide_id} {name}"
+    return parts
+
+
+def fitted(model, slides, seed, negatives, **options):
+    task = STAlignPretraining(model, negatives=negatives)
+    run = Run(accelerator=ACCELERATOR, devices=1, seed=seed, progress=False, logger=False)
+    return sg.fit(model, slides, task=task, tile_size=128, run=run, **options)
+
+
+def trained(slides, seed, *, start="canonical", negatives=None):
+    """A model after as many steps as were best on held-out tissue, and how that went."""
+    negatives = SlideNegatives() if negatives is None else negatives
+    *inside, last = slides if len(slides) > 2 else cut(slides[0])
+    model = new_model(inside, seed, start)
+    options = {"max_steps": STEPS, "patience": PATIENCE}
+    history = fitted(model, inside, seed, negatives, validation=[last], **options).history
+    recall = history["val_recall@10"].dropna()
+    first = history["start_val_recall@10"].iloc[0]
+    best = recall.idxmax()
+    steps = int(history["steps"][best]) if recall[best] > first else 0
+    model = new_model(slides, seed, start)
+    if steps:
+        fitted(model, slides, seed, negatives, validation=None, max_steps=steps)
+    curve = {"steps": [0, *history["steps"].tolist()], "recall": [first, *recall.tolist()]}
+    return model, steps, curve
+
+
+def vectors(model, slides):
+    """Vectors of all spots by name."""
+    found = [sg.embed(model, slide, progress=False, device=device()) for slide in slides]
+    names = [key for key in found[0].obsm if key.startswith("X_stalign")]
+    return {n.removeprefix("X_stalign").strip("_"): stacked(found, n) for n in names}
+
+
+def stacked(found, name):
+    return np.concatenate([np.asarray(adata.obsm[name]) for adata in found])
+
+
+def device():
+    return "cpu" if ACCELERATOR == "cpu" else "cuda"
+
+
+def both(z, view):
+    """Image or gene vectors of both scales side by side."""
+    return np.hstack([normalize(z[f"{scale}_{view}"]) for scale in ("spot", "niche")])
+
+
+def write(table, part, seed, rows):
+    """Print rows and keep them."""
+    for row in rows:
+        row.update(table=table, part=part, seed=seed)
+        print("row", json.dumps(row), flush=True)
+    if "TABLES" in os.environ:
+        folder = Path(os.environ["TABLES"])
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"st_align-{table}-{part}-{seed}.json".replace(" ", "_")
+        (folder / name).write_text(json.dumps(rows))
+
+
+def plain(row):
+    keys = [k for k in row.index if k != "direction"]
+    return {k: None if pd.isna(row[k]) else round(float(row[k]), 5) for k in keys}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("table", "part"), list(PARTS), ids=lambda x: str(x).replace(" ", "_"))
+def test_table(real_data, capsys, table, part, seed):
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    train_names, test_names = PARTS[table, part]
+    every = {n: section(real_data, n) for n in dict.fromkeys([*train_names, *test_names])}
+    train = [every[n] for n in train_names]
+    began = time.perf_counter()
+    fits = {
+        "st-align": trained(train, seed),
+        "published": trained(train, seed, start=None, negatives=PairedNegatives()),
+    }
+    seconds = time.perf_counter() - began
+    itself = train_names == test_names
+    slides = train if itself else [*train, *(every[n] for n in test_names)]
+    models = {
+        "st-align": fits["st-align"][0],
+        "start": new_model(train, seed),
+        "published": fits["published"][0],
+        "published, before training": new_model(train, seed, None),
+    }
+    found = {name: vectors(model, slides) for name, model in models.items()}
+    steps = {name: fits[name][1] for name in fits}
+    rows = [
+        {"task": "training", "row": name, "steps": fits[name][1], "curve": fits[name][2]}
+        for name in fits
+    ]
+    if not itself:
+        known = Sections(slides, len(train), models["start"])
+        rows += retrieval(known, found) + genes(known, found, seed)
+    for name in test_names if itself else every:
+        if name in LABELS:
+            at = list(every).index(name)
+            sizes = [slide.num_cells for slide in slides]
+            own = slice(sum(sizes[:at]), sum(sizes[: at + 1]))
+            rows += domains(every[name], {m: {k: v[own] for k, v in z.items()}
+                                          for m, z in found.items()}, models["start"])  # fmt: skip
+    for row in rows:
+        row.setdefault("steps", steps.get(row["row"].split(":")[0], 0))
+    rows.append({"task": "seconds", "row": "both fits", "seconds": round(seconds, 1)})
+    with capsys.disabled():
+        write(table, part, seed, rows)
+    assert all(np.isfinite(z).all() for v in found.values() for z in v.values())
+
+
+def retrieval(known, found):
+    pairs = {
+        name: (both(z, "img")[known.test], both(z, "gene")[known.test]) for name, z in found.items()
+    }
+    pairs |= {f"ridge, {k} components": known.ridge(k) for k in (5, 20)}
+    table = score_retrieval(pairs, known.number[known.test])
+    return [
+        {"task": f"retrieval, {row['direction']}", "row": name, **plain(row)}
+        for name, row in table.iterrows()
+    ]
+
+
+def genes(known, found, seed):
+    features = {name: both(z, "img") for name, z in found.items()}
+    features["colour statistics"] = known.colors
+    features["random CNN"] = np.hstack([network_features(c, seed=seed) for c in known.crops])
+    table = score_image_to_genes(
+        features,
+        known.counts,
+        np.where(known.test, 1, 0),
+        groups=known.group,
+        target=1e4,
+        num_components=64,
+        held_out=[1],
+    )
+    return [{"task": "genes", "row": name, **plain(row)} for name, row in table.iterrows()]
+
+
+def domains(slide, found, model):
+    column, unlabelled = LABELS[slide.slide_id]
+    crops = [CropSource(slide, slide.pos, c.window_um, 64).read()[0] for c in model.recipe.crops]
+    embeddings = {name: z[""] for name, z in found.items()}
+    for name in ("st-align", "published"):
+        for scale in ("spot", "niche"):
+            embeddings[f"{name}: {scale}"] = found[name][scale]
+    embeddings["image statistics"] = np.hstack([color_texture(c.numpy()) for c in crops])
+    x, mask = model.panel.counts(slide)
+    with torch.no_grad():
+        profile = model.provider(
+            torch.from_numpy(x.toarray()).float(),
+            torch.as_tensor(mask),
+            torch.from_numpy(np.asarray(slide.depth)).float(),
+        )
+    embeddings["provider"] = profile.numpy()
+    truth = slide.adata.obs[column].astype(object)
+    table = score_zero_shot_domains(
+        embeddings, truth, slide.counts, slide.pos, ignore=(unlabelled,)
+    )
+    return [
+        {"task": f"domains of {slide.slide_id}, {method}", "row": name, **plain(row)}
+        for (method, name), row in table.iterrows()
+    ]
+
+
+def test_cost_of_a_step_beside_six_forward_passes(real_data, capsys):
+    """One step of 64 spots: all encoded once, and the five negatives of each encoded as well."""
+    slide = section(real_data, "C2")
+    model = new_model([slide], 0).train()
+    batch = next(iter(model.batches([model.prepare(slide, learn=True)], 64)))
+    place = torch.device(device())
+    model.to(place)
+    batch = batch.to(place)
+    task = STAlignPretraining(model)
+    views = model.inputs(batch)[0]
+    wide = type(views)(*(None if v is None else v.repeat(6, *[1] * (v.dim() - 1)) for v in views))
+
+    def ours():
+        model.zero_grad()
+        task.loss(batch).loss.backward()
+
+    def six():
+        model.zero_grad()
+        out = model.align(wide)
+        sum(z.square().mean() for z in out).backward()
+
+    def seconds(step):
+        step()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(5):
+            step()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / 5
+
+    one, many = seconds(ours), seconds(six)
+    row = {
+        "task": "cost",
+        "row": "one pass beside six",
+        "seconds": one,
+        "six": many,
+        "ratio": many / one,
+    }
+    with capsys.disabled():
+        write("cost", place.type, 0, [row])
+    assert many > one
+
+
+COLUMNS = {
+    "retrieval": ("recall@1", "recall@5", "recall@10"),
+    "genes": ("mse", "pearson_mean", "pearson_given_depth"),
+    "domains": ("ARI", "NMI"),
+}
+
+
+def markdown(folder):
+    """Tables of all JSON files of a folder: mean ± deviation over seeds of the mean over parts."""
+    files = sorted(Path(folder).glob("st_align-*.json"))
+    rows = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
+    lines = []
+    for (table, task), group in rows.groupby(["table", "task"], sort=False):
+        kind = task.split(" ")[0].strip(",")
+        columns = COLUMNS.get(kind)
+        if columns is None:
+            continue
+        lines += ["", f"### {table}: {task}", "", f"| row | {' | '.join(columns)} | steps |"]
+        lines.append("|---" * (len(columns) + 2) + "|")
+        for name, own in group.groupby("row", sort=False):
+            cells = []
+            for column in columns:
+                per_seed = own.groupby("seed")[column].mean()
+                spread = per_seed.std() if len(per_seed) > 1 else float("nan")
+                cells.append(f"{per_seed.mean():.3f} ± {spread:.3f}")
+            taken = f"{own['steps'].min():.0f}–{own['steps'].max():.0f}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {taken} |")
+        number = group["num_candidates"].mean() if kind == "retrieval" else float("nan")
+        lines += ["", f"{group['seed'].nunique()} seeds, {group['part'].nunique()} parts"
+                  + (f", {number:.0f} candidates" if kind == "retrieval" else "")]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(sys.argv[1]))
