@@ -119,7 +119,8 @@ def read(root: Path, name: str) -> list[Slide]:
     slides = []
     for path in made.files:
         own = Path(path).stem
-        slide = sg.read(root / path, image=False, slide_id=own, donor=own, **made.options)
+        options = {"image": False, "drop_empty": True, **made.options}
+        slide = sg.read(root / path, slide_id=own, donor=own, **options)
         slides.append(strip(slide))
     if len(slides) == 1:
         return slides
@@ -378,11 +379,12 @@ def of_spots(root: Path, name: str):
         answer = pd.DataFrame(shares).fillna(0.0).sort_index(axis=1).reset_index(drop=True)
         return spots[kept], answer, cells, types
     if name == "pancreas":  # clusters of the maker, by what we call them
-        cells, column, pitch = pancreas(root), "coarse_guess", 100.0
+        cells, column, diameter_um = pancreas(root), "coarse_guess", 48.0
     else:
-        cells, column, pitch = read(root, "starmap_mpfc")[0], "cell_type", 30.0
+        cells, column, diameter_um = read(root, "starmap_mpfc")[0], "cell_type", None
     types = cells.adata.obs[column].astype(str).to_numpy()
-    spots = spots_of_cells(cells, pitch, diameter_um=0.8 * pitch, min_cells=3, shares=(column,))
+    options = {"diameter_um": diameter_um, "min_cells": 2, "shares": (column,)}
+    spots = spots_of_cells(cells, 60.0, **options)
     return spots, spots.adata.obsm[f"share_{column}"], cells, types
 
 

@@ -143,7 +143,10 @@ def _ranked(
         ptr = np.concatenate([[0], length.cumsum()])
     else:
         ptr = np.arange(len(length) + 1) * int(length.max(initial=first))
-    ids = np.full(ptr[-1], pad or 0, dtype=np.int32)
+    if pad:
+        ids = np.full(ptr[-1], pad, dtype=np.int32)
+    else:  # ragged tokens are all written, and zeros cost nothing until then
+        ids = (np.empty if pad is None else np.zeros)(ptr[-1], dtype=np.int32)
     if cls is not None:
         ids[ptr[:-1]] = cls
     largest = np.where(token >= 0, found.largest, 0)

@@ -70,6 +70,7 @@ class SubSliceDataset(Dataset[TissueData]):
         if index not in self._pairs:
             pairs = known_pairs(place, kind, self.rule.num_neighbors, dense=self.rule.dense)
             self._pairs[index] = pairs.int()
+        size = torch.cat([data.virtual_size, none * 0])  # the last one is of cells without: -1
         core = torch.zeros(len(kind), dtype=torch.bool)
         core[first : first + len(own)] = data.core[own]
         item = TissueData(
@@ -78,7 +79,7 @@ class SubSliceDataset(Dataset[TissueData]):
             pos=torch.cat([torch.zeros(first, 2), data.pos[rows]]),
             kind=kind,
             own=torch.cat([none, torch.arange(num_virtual), data.own[rows]]),
-            own_size=torch.cat([none * 0, data.virtual_size, data.virtual_size[data.own[rows]]]),
+            own_size=torch.cat([none * 0, data.virtual_size, size[data.own[rows]]]),
             core=core,
             cell_index=torch.cat([none.expand(first), data.cell_index[rows]]),
             pair_index=self._pairs[index].long(),

@@ -14,7 +14,7 @@ from spatiagraph.cli import app
 from spatiagraph.data import FeatureCache, Slide
 from spatiagraph.models import SlideModel, SToFM, SubSlices
 from spatiagraph.models.stofm.loader import BucketSampler
-from spatiagraph.tasks import pretraining
+from spatiagraph.tasks import SToFMPretraining, SubSliceCorruption, pretraining
 
 KD = SubSlices(max_cells=100, num_neighbors=12)
 
@@ -78,6 +78,24 @@ def test_the_same_seed_gives_the_same_weights(slide, cells):
     )
     assert not [name for name, value in one.items() if not torch.equal(value, same[name])]
     assert not torch.equal(one["heads.mask"], other["heads.mask"])
+
+
+@pytest.mark.parametrize("exclude_masked", [False, True])
+def test_without_virtual_cells_it_is_trained_and_embeds(slide, exclude_masked):
+    own = SToFM.for_slides([slide], slices=KD, virtual=None)
+    data = own.prepare(slide)
+    assert len(data.virtual_x) == 0
+    batch = next(iter(own.batches([data], 200)))
+    assert bool((batch.kind != 2).all())
+    assert bool((batch.own_size == 0).all())
+    how = SubSliceCorruption(exclude_masked=exclude_masked)
+    task = SToFMPretraining(own, corruption=how)
+    out = task.loss(batch, torch.Generator().manual_seed(0))
+    assert bool(out.loss.isfinite())
+    sg.fit(own, slide, task=task, max_steps=2, progress=False)
+    adata = sg.embed(own, slide[:], progress=False)
+    assert np.isfinite(adata.obsm["X_stofm"]).all()
+    assert (adata.obs["stofm_virtual"] == -1).all()
 
 
 @pytest.mark.parametrize("cells", ["profile", "ranks"])
