@@ -1,9 +1,11 @@
 from . import bag as bag
+from . import cell_similarity as cell_similarity
 from . import expression as expression
 from . import gene_pairs as gene_pairs
 from . import label as label
 from . import token_expression as token_expression
 from .bag import BagHead as BagHead
+from .cell_similarity import CellSimilarity as CellSimilarity
 from .expression import ExpressionHead as ExpressionHead
 from .gene_pairs import GenePairHead as GenePairHead
 from .label import LabelHead as LabelHead

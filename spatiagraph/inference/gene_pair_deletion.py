@@ -19,9 +19,9 @@ from spatiagraph._files import replaced_file
 from spatiagraph._json import read_json
 from spatiagraph._reasons import reason
 from spatiagraph.data.feature_cache import cache_key
+from spatiagraph.data.loader.cutting import cell_batch
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens import CellSequences
-from spatiagraph.inference.neighbor_scores import cell_batch
 from spatiagraph.models.spatialformer import SpatialFormer
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.training.devices import as_device

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.data.convert import TissueData
+from spatiagraph.data.loader.cutting import cell_batch
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.spatialformer import SpatialFormer
 from spatiagraph.nn.mode import evaluating
@@ -67,17 +68,6 @@ def score_neighbors(
             ]
             result[rows] = torch.stack(scores).mean(0).float().cpu().numpy()
     return result
-
-
-def cell_batch(data: TissueData, rows: Tensor) -> TissueData:
-    """Some cells of a prepared slide with what is known of each, without edges.
-
-    Args:
-        data: The slide.
-        rows: ``[n]``.
-    """
-    core = torch.ones(len(rows), dtype=torch.bool)
-    return TissueData(num_nodes=len(rows), core=core, **data.take("cell", rows))
 
 
 def _orders(

@@ -134,7 +134,7 @@ class NeighborCells(Objective[SpatialFormerView]):
         label = view.batch.pair_label.long()
         yes = label.sum().clamp(min=1)
         weight = torch.stack([torch.ones_like(yes), (len(label) - yes).clamp(min=1) / yes])
-        logits = view.model.cell_head(view.hidden[:, 0]).float()
+        logits = view.model.neighbor_logits(view.sequences, view.hidden)
         return cross_entropy(logits, label, weight=weight.float())
 
 

@@ -75,7 +75,9 @@ def _low_rank(model: SpatialFormer, rank: int, alpha: float, seed: int) -> Itera
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model)
-    model.cell_head.requires_grad_(True)
+    for head in (model.cell_head, model.similarity):
+        if head is not None:
+            head.requires_grad_(True)
     try:
         yield
     finally:

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import spatiagraph as sg
 from spatiagraph.cli import app
 from spatiagraph.data.loader import PairSource
+from spatiagraph.data.loader.cutting import cell_batch
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.inference import score_neighbors
-from spatiagraph.inference.neighbor_scores import cell_batch
 from spatiagraph.models import (
     SlideModel,
     SpatialFormer,
@@ -277,6 +277,41 @@ def test_the_command_line_trains_and_embeds_with_it(slide, tmp_path):
     done = run.invoke(app, ["embed", str(tmp_path / "run"), str(tmp_path / "slide.h5ad"),
                             "--out", out, "--device", "cpu"])  # fmt: skip
     assert done.exit_code == 0, done.output
+
+
+def test_before_training_neighbours_are_told_by_how_alike_cells_are(slide):
+    model = SpatialFormer.from_options([slide], channels=16)
+    data = model.prepare(slide)
+    pairs = PairSource(torch.stack(list(data.edge_index)), data.pos).draw(np.arange(400))
+    rows = np.stack([pairs.first, pairs.second], 1)
+    x = np.zeros((slide.num_cells, len(model.vocabulary.symbols)))
+    for i, ids in enumerate(np.split(data.gene_ids.values(), data.gene_ids.crow_indices()[1:-1])):
+        x[i, ids - 27] = 1 / np.log2(np.arange(len(ids)) + 2)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x -= x.mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = (x[rows[:, 0]] * x[rows[:, 1]]).sum(1)
+    found = score_neighbors(model, slide, rows, device="cpu")
+    scale, bias = (float(p) for p in (model.similarity.scale, model.similarity.bias))
+    np.testing.assert_allclose(found, scale * cosine + bias, atol=1e-5)
+    assert scale > 0  # neighbours of this tissue are alike
+    sg.fit(model, slide, max_steps=2, progress=False, accelerator="cpu", logger=False)
+    assert not np.allclose(score_neighbors(model, slide, rows, device="cpu"), found, atol=1e-4)
+    assert model.similarity.weight.std() > 0
+
+
+def test_the_published_head_knows_nothing_of_how_alike_cells_are(slide):
+    model = SpatialFormer.from_options([slide], channels=16, neighbor_head="linear")
+    assert model.similarity is None
+    with pytest.raises(ValueError, match="linear or similarity, got 'cosine'"):
+        SpatialFormer(model.recipe, neighbor_head="cosine")
+
+
+def test_cells_without_neighbours_leave_the_start_at_nothing():
+    apart = slide_of(np.ones((4, 5)), [(0, 0), (1e3, 0), (0, 1e3), (1e3, 1e3)])
+    model = SpatialFormer(spatialformer_recipe(named(5)), neighbor_head="similarity")
+    model.initialize([apart])
+    assert float(model.similarity.scale) == float(model.similarity.bias) == 0
 
 
 def dimers(num_couples, seed, markers=3):

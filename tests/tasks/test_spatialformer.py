@@ -202,7 +202,7 @@ def test_a_few_pairs_are_learned_by_heart(slide):
     with torch.no_grad():
         named = model.token_head(view.hidden[view.chosen]).argmax(1)
         assert (named == view.sequences.tokens[view.chosen]).float().mean() > 0.95
-        label = model.cell_head(view.hidden[:, 0]).argmax(1)
+        label = model.neighbor_logits(view.sequences, view.hidden).argmax(1)
         assert (label == batch.pair_label).all()
         together, known = colocalized(view.sequences, batch, model.vocabulary)
         score = model.gene_head(view.sequences.take_genes(view.hidden)[0])

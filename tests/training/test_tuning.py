@@ -9,6 +9,9 @@ from spatiagraph.models import SpatialFormer
 from spatiagraph.training import tune_neighbors
 
 
+HEAD = {"cell_head.weight", *(f"similarity.{name}" for name in ("weight", "scale", "bias"))}
+
+
 @pytest.fixture(scope="module")
 def slide():
     return sg.make_tissue(150, num_genes=20, image=None, seed=0)
@@ -30,12 +33,12 @@ def tuned(slide, mode, **options):
 
 def test_a_probe_changes_the_head_of_cells_alone(slide):
     *_, changed, _ = tuned(slide, "probe")
-    assert changed == {"cell_head.weight"}
+    assert changed == HEAD
 
 
 def test_full_tuning_reaches_the_encoder(slide):
     *_, changed, _ = tuned(slide, "full")
-    assert {"cell_head.weight", "tokens.weight", "encoder.blocks.0.attention.qkv.weight"} <= changed
+    assert {*HEAD, "tokens.weight", "encoder.blocks.0.attention.qkv.weight"} <= changed
     assert not any(name.startswith(("token_head", "gene_head")) for name in changed)
 
 
@@ -44,7 +47,7 @@ def test_low_rank_tuning_adds_a_change_of_that_rank_and_opens_without_adapters(s
     before, after, changed, model = tuned(slide, "lora", rank=2, out=tmp_path / "run")
     qkv = {f"encoder.blocks.{i}.attention.qkv.weight" for i in range(2)}
     running = {name for name in changed if "running" in name}
-    assert changed - running == {"cell_head.weight", *qkv}
+    assert changed - running == {*HEAD, *qkv}
     for name in qkv:
         size = torch.linalg.svdvals(after[name] - before[name])
         assert size[1] > 1e-6

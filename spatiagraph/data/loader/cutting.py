@@ -218,3 +218,14 @@ def _rank_in(chosen: Tensor, rows: Tensor) -> Tensor:
         return torch.full_like(rows, -1)
     rank = torch.searchsorted(chosen, rows).clamp(max=chosen.numel() - 1)
     return torch.where(chosen[rank] == rows, rank, -1)
+
+
+def cell_batch(data: TissueData, rows: Tensor) -> TissueData:
+    """Some cells of a prepared slide with what is known of each, without edges.
+
+    Args:
+        data: The slide.
+        rows: ``[n]``.
+    """
+    core = torch.ones(len(rows), dtype=torch.bool)
+    return TissueData(num_nodes=len(rows), core=core, **data.take("cell", rows))

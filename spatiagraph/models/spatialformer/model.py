@@ -1,7 +1,7 @@
 """``SpatialFormer``: an encoder of one cell or two, with heads for tokens, genes and cells."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -11,13 +11,21 @@ from torch_geometric.data import Data
 
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.convert.counts import as_scipy
-from spatiagraph.data.loader import NeighborPairLoader, Prepared, TileLoader, whole_slides
-from spatiagraph.data.loader.neighbor_pairs import Negatives
+from spatiagraph.data.loader import (
+    NeighborPairLoader,
+    PairSource,
+    Prepared,
+    TileLoader,
+    whole_slides,
+)
+from spatiagraph.data.loader.cutting import cell_batch
+from spatiagraph.data.loader.neighbor_pairs import NEIGHBOR, Negatives
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens import CellSequences, Marks, cell_sequences
 from spatiagraph.data.vocabulary import GeneVocabulary
+from spatiagraph.heads.cell_similarity import CellSimilarity
 from spatiagraph.heads.gene_pairs import GenePairHead, PairKind
 from spatiagraph.models.base import SlideModel
 from spatiagraph.models.spatialformer.labels import colocalized_codes, metadata_ids
@@ -29,6 +37,8 @@ from spatiagraph.models.spatialformer.vocabulary import (
 )
 from spatiagraph.nn.cell_graph import Embeddings
 from spatiagraph.nn.squeezeformer import Squeezeformer
+
+NeighborKind = Literal["linear", "similarity"]
 
 _AT_ONCE = 512  # cells embedded together
 _LARGE = 256  # channels from which the published rate is right
@@ -52,6 +62,9 @@ class SpatialFormer(SlideModel):
         dropout: Dropout everywhere, and how often a branch of a sequence is left out. Small models
             learn late with it which cells are neighbours, or never: the preset has none.
         pair_head: Of pairs of genes, see :class:`~spatiagraph.heads.GenePairHead`.
+        neighbor_head: What says whether two cells are neighbours: ``"linear"`` of ``[CLS]``, as
+            published, or ``"similarity"``, which adds that to how alike they are, see
+            :class:`~spatiagraph.heads.CellSimilarity`. Call :meth:`initialize` then.
         metadata: Field (condition, tissue, species, assay) → its token, for cells that say nothing
             else.
         columns: Field → column of ``obs`` that has the token of each cell.
@@ -59,8 +72,8 @@ class SpatialFormer(SlideModel):
             :class:`~spatiagraph.data.loader.PairSource`.
 
     Raises:
-        ValueError: If the recipe has no vocabulary or no tokens, metadata are no tokens of it, or
-            ``max_len`` has no room for two cells.
+        ValueError: If the recipe has no vocabulary or no tokens, metadata are no tokens of it,
+            ``max_len`` has no room for two cells, or there is no such head.
     """
 
     name = "spatialformer"
@@ -81,6 +94,7 @@ class SpatialFormer(SlideModel):
         max_len: int = 500,
         dropout: float = 0.1,
         pair_head: PairKind = "bilinear",
+        neighbor_head: NeighborKind = "linear",
         metadata: Mapping[str, str] | None = None,
         columns: Mapping[str, str] | None = None,
         negatives: Negatives = "uniform",
@@ -119,6 +133,15 @@ class SpatialFormer(SlideModel):
         self.token_head = nn.Linear(channels, vocabulary.num_tokens)
         self.cell_head = nn.Linear(channels, 2, bias=False)
         self.gene_head = GenePairHead(channels, kind=pair_head)
+        if neighbor_head not in ("linear", "similarity"):
+            raise ValueError(
+                f"Expected 'neighbor_head' linear or similarity, got {neighbor_head!r}"
+            )
+        self.similarity: CellSimilarity | None = None
+        if neighbor_head == "similarity":
+            genes = vocabulary.ranges["gene"]
+            self.similarity = CellSimilarity(genes.start, len(genes))
+            nn.init.zeros_(self.cell_head.weight)  # nothing is known beyond it at the start
 
     @classmethod
     def from_options(  # type: ignore[override]
@@ -128,6 +151,7 @@ class SpatialFormer(SlideModel):
         preset: str = "tiny",
         channels: int | None = None,
         num_genes: int | None = None,
+        neighbor_head: NeighborKind = "similarity",
         seed: int = 0,
     ) -> Self:
         """Model that fits some slides, by the options of the command line.
@@ -137,6 +161,8 @@ class SpatialFormer(SlideModel):
             preset: ``"tiny"`` or ``"base"``.
             channels: Size of each token; that of the preset when ``None``.
             num_genes: Most variable genes to read; all of them when ``None``.
+            neighbor_head: ``"similarity"`` starts from the cosine of expression; ``"linear"`` as
+                published.
             seed: Seed of the starting weights.
 
         Raises:
@@ -148,7 +174,41 @@ class SpatialFormer(SlideModel):
         vocabulary = spatialformer_vocabulary(symbols).fitted(slides)
         torch.manual_seed(seed)
         size = {**SIZES[preset], **({} if channels is None else {"channels": channels})}
-        return cls(spatialformer_recipe(vocabulary), **size)
+        model = cls(spatialformer_recipe(vocabulary), neighbor_head=neighbor_head, **size)
+        model.initialize(slides, seed=seed)
+        return model
+
+    @torch.no_grad()
+    def initialize(
+        self, slides: Sequence[Slide], *, max_pairs: int = 20_000, seed: int = 0
+    ) -> None:
+        """Start the similarity of cells from the cosine of those of some slides.
+
+        Of a model without ``similarity`` nothing is done, nor of slides without neighbours.
+
+        Args:
+            slides: Where pairs of cells are drawn.
+            max_pairs: Neighbours drawn from each slide at most.
+            seed: Seed of the draw.
+        """
+        if self.similarity is None:
+            return
+        profiles, ends, labels, done = [], [], [], 0
+        for slide in slides:
+            data = self.prepare(slide)
+            edges = torch.stack(list(data.edge_index))
+            source = PairSource(edges, data.pos, self.negatives, seed=seed)
+            drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:max_pairs])
+            for rows in torch.arange(data.num_nodes).split(_AT_ONCE):
+                (sequences,) = self.inputs(cell_batch(data, rows))
+                profiles.append(self.similarity.profiles(sequences))
+            ends.append(np.stack([drawn.first, drawn.second]) + done)
+            labels.append(drawn.kind == NEIGHBOR)
+            done += data.num_nodes
+        first, second = torch.from_numpy(np.concatenate(ends, axis=1))
+        label = torch.from_numpy(np.concatenate(labels))
+        if len(label):
+            self.similarity.initialize(torch.cat(profiles), first, second, label)
 
     @torch.no_grad()
     def set_gene_table(self, table: Tensor) -> None:
@@ -251,9 +311,25 @@ class SpatialFormer(SlideModel):
         h = self.norm(self.dropout(h + self.token_type(sequences.token_type)))
         return self.encoder(h, sequences.mask)
 
+    def neighbor_logits(self, sequences: CellSequences, hidden: Tensor) -> Tensor:
+        """Logits that the two cells of each sequence are no neighbours, and that they are.
+
+        Args:
+            sequences: The cells as they are.
+            hidden: Tokens in context, ``[B, L, D]``.
+
+        Returns:
+            ``[B, 2]`` float32.
+        """
+        logits = self.cell_head(hidden[:, 0]).float()
+        if self.similarity is None:
+            return logits
+        known = self.similarity(sequences)
+        return logits + torch.stack([-known, known], 1) / 2
+
     def neighbor_logit(self, sequences: CellSequences) -> Tensor:
         """Log-odds that the two cells of each sequence are neighbours, ``[B]``."""
-        logits = self.cell_head(self.encode(sequences)[:, 0])
+        logits = self.neighbor_logits(sequences, self.encode(sequences))
         return logits[:, 1] - logits[:, 0]
 
     def forward(self, sequences: CellSequences) -> Embeddings:
