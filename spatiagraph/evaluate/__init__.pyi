@@ -127,6 +127,7 @@ from .imputation import (
 from .imputation import (
     score_imputation as score_imputation,
 )
+from .integration import score_integration as score_integration
 from .ligand_receptors import KnownPairs as KnownPairs
 from .ligand_receptors import known_gene_pairs as known_gene_pairs
 from .neighborhoods import composition_divergence as composition_divergence

@@ -69,7 +69,8 @@ def test_it_starts_from_what_the_cosine_tells(alike):
     pairs = sequences(cells, first.tolist(), second.tolist())
     odds = head(pairs).detach()
     if alike:
-        assert odds[label].min() > 2 and odds[~label].max() < -2
+        assert odds[label].min() > 2
+        assert odds[~label].max() < -2
     else:
         assert odds.abs().max() < 0.4
     assert_close(head.mean, profiles.mean(0))

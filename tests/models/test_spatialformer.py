@@ -307,6 +307,20 @@ def test_the_published_head_knows_nothing_of_how_alike_cells_are(slide):
         SpatialFormer(model.recipe, neighbor_head="cosine")
 
 
+def test_an_embedding_may_be_the_mean_of_genes(slide):
+    model = SpatialFormer.from_options([slide], channels=16).eval()
+    batch = cell_batch(model.prepare(slide), torch.arange(9))
+    (sequences,) = model.inputs(batch)
+    hidden = model.encode(sequences)
+    assert_close(model(sequences).cell, hidden[:, 0])
+    model.embedding = "gene_mean"
+    n = sequences.lengths[:, 0]
+    expected = torch.stack([h[5 : 5 + k].mean(0) for h, k in zip(hidden, n, strict=True)])
+    assert_close(model(sequences).cell, expected)
+    with pytest.raises(ValueError, match="cls or gene_mean, got 'mean'"):
+        SpatialFormer(model.recipe, embedding="mean")
+
+
 def test_cells_without_neighbours_leave_the_start_at_nothing():
     apart = slide_of(np.ones((4, 5)), [(0, 0), (1e3, 0), (0, 1e3), (1e3, 1e3)])
     model = SpatialFormer(spatialformer_recipe(named(5)), neighbor_head="similarity")

@@ -39,6 +39,7 @@ from spatiagraph.nn.cell_graph import Embeddings
 from spatiagraph.nn.squeezeformer import Squeezeformer
 
 NeighborKind = Literal["linear", "similarity"]
+EmbeddingKind = Literal["cls", "gene_mean"]
 
 _AT_ONCE = 512  # cells embedded together
 _LARGE = 256  # channels from which the published rate is right
@@ -51,7 +52,7 @@ class SpatialFormer(SlideModel):
     `"SpatialFormer: Universal Spatial Representation Learning from Subcellular Molecular to
     Multicellular Landscapes" <https://www.biorxiv.org/content/10.1101/2025.01.18.633701>`_. Three
     heads share it: one names tokens that were hidden, one scores pairs of genes of a cell, and one
-    says whether two cells are neighbours. The embedding of a cell is its ``[CLS]``, alone.
+    says whether two cells are neighbours. The embedding of a cell is made of it alone.
 
     Args:
         recipe: Of :func:`~spatiagraph.models.spatialformer_recipe`: its panel is a vocabulary.
@@ -65,6 +66,7 @@ class SpatialFormer(SlideModel):
         neighbor_head: What says whether two cells are neighbours: ``"linear"`` of ``[CLS]``, as
             published, or ``"similarity"``, which adds that to how alike they are, see
             :class:`~spatiagraph.heads.CellSimilarity`. Call :meth:`initialize` then.
+        embedding: Of a cell: its ``"cls"`` token, or ``"gene_mean"``, the mean of its genes.
         metadata: Field (condition, tissue, species, assay) → its token, for cells that say nothing
             else.
         columns: Field → column of ``obs`` that has the token of each cell.
@@ -73,7 +75,7 @@ class SpatialFormer(SlideModel):
 
     Raises:
         ValueError: If the recipe has no vocabulary or no tokens, metadata are no tokens of it,
-            ``max_len`` has no room for two cells, or there is no such head.
+            ``max_len`` has no room for two cells, or there is no such head or embedding.
     """
 
     name = "spatialformer"
@@ -95,6 +97,7 @@ class SpatialFormer(SlideModel):
         dropout: float = 0.1,
         pair_head: PairKind = "bilinear",
         neighbor_head: NeighborKind = "linear",
+        embedding: EmbeddingKind = "cls",
         metadata: Mapping[str, str] | None = None,
         columns: Mapping[str, str] | None = None,
         negatives: Negatives = "uniform",
@@ -133,6 +136,9 @@ class SpatialFormer(SlideModel):
         self.token_head = nn.Linear(channels, vocabulary.num_tokens)
         self.cell_head = nn.Linear(channels, 2, bias=False)
         self.gene_head = GenePairHead(channels, kind=pair_head)
+        if embedding not in ("cls", "gene_mean"):
+            raise ValueError(f"Expected 'embedding' cls or gene_mean, got {embedding!r}")
+        self.embedding = embedding
         if neighbor_head not in ("linear", "similarity"):
             raise ValueError(
                 f"Expected 'neighbor_head' linear or similarity, got {neighbor_head!r}"
@@ -333,4 +339,8 @@ class SpatialFormer(SlideModel):
         return logits[:, 1] - logits[:, 0]
 
     def forward(self, sequences: CellSequences) -> Embeddings:
-        return Embeddings(self.encode(sequences)[:, 0], ())
+        hidden = self.encode(sequences)
+        if self.embedding == "cls":
+            return Embeddings(hidden[:, 0], ())
+        genes = sequences.gene_mask.unsqueeze(-1).to(hidden.dtype)
+        return Embeddings((hidden * genes).sum(1) / genes.sum(1), ())
