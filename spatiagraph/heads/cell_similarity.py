@@ -1,12 +1,16 @@
 """Head that says from how alike two cells are whether they are neighbours."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor, nn
 
 from spatiagraph.data.tokens import CellSequences
 from spatiagraph.nn.config import Configurable
 
-_STEPS = 50  # of Newton's method for two numbers
+_SPREAD = 4.0  # log-odds by which weights of genes differ, before anything is seen
 
 
 class CellSimilarity(Configurable):
@@ -16,11 +20,11 @@ class CellSimilarity(Configurable):
     :math:`1 / \log_2(r + 2)`, less the mean profile, of length 1:
 
     .. math::
-        z = a \sum_g w_g u_g v_g + b .
+        z = \sum_g w_g u_g v_g + b .
 
-    With all weights :math:`w_g = 1` this is the cosine of expression, on a scale of log-odds:
-    what a model that is to tell more of two cells has to beat. It starts there, and learns which
-    genes count.
+    With equal weights this is the cosine of expression on a scale of log-odds, which a model that
+    is to tell more of two cells has to beat. :meth:`initialize` starts from a logistic regression
+    that is held to equal weights.
 
     Args:
         first_gene: Token id of the first gene.
@@ -36,8 +40,7 @@ class CellSimilarity(Configurable):
     def __init__(self, first_gene: int, num_genes: int):
         super().__init__()
         self.first_gene = first_gene
-        self.weight = nn.Parameter(torch.ones(num_genes))
-        self.scale = nn.Parameter(torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(num_genes))
         self.bias = nn.Parameter(torch.zeros(()))
         self.register_buffer("mean", torch.zeros(num_genes))
 
@@ -58,11 +61,11 @@ class CellSimilarity(Configurable):
 
     def forward(self, sequences: CellSequences) -> Tensor:
         first, second = self.centered(self.profiles(sequences)).chunk(2)
-        return self.scale * (first * second * self.weight).sum(1) + self.bias
+        return (first * second) @ self.weight + self.bias
 
     @torch.no_grad()
     def initialize(self, profiles: Tensor, first: Tensor, second: Tensor, label: Tensor) -> None:
-        """Start from the cosine: the two numbers of a logistic regression on it.
+        """Start from a logistic regression on products of profiles.
 
         Args:
             profiles: Profiles of some cells, ``[N, G]``.
@@ -72,15 +75,27 @@ class CellSimilarity(Configurable):
         """
         self.mean.copy_(profiles.mean(0))
         u = self.centered(profiles)
-        cosine = (u[first] * u[second]).sum(1).double()
-        x = torch.stack([cosine, torch.ones_like(cosine)], 1)
-        y = label.double()
-        share = torch.where(y > 0, 0.5 / y.sum().clamp(min=1), 0.5 / (1 - y).sum().clamp(min=1))
-        theta = x.new_zeros(2)
-        for _ in range(_STEPS):
-            p = (x @ theta).sigmoid()
-            ridge = 1e-6 * torch.eye(2, dtype=x.dtype)
-            slope = x.T @ (share * (p - y)) + ridge @ theta
-            theta -= torch.linalg.solve((x.T * (share * p * (1 - p))) @ x + ridge, slope)
-        self.scale.copy_(theta[0])
-        self.bias.copy_(theta[1])
+        weight, bias = _regression((u[first] * u[second]).numpy(), label.numpy().astype(bool))
+        self.weight.copy_(torch.from_numpy(weight))
+        self.bias.fill_(bias)
+
+
+def _regression(
+    x: NDArray[np.floating], label: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
+    """Weights and offset of a logistic regression; weights differ little from one for all."""
+    num = len(label)
+    share = np.where(label, 0.5 / max(label.sum(), 1), 0.5 / max((~label).sum(), 1))
+    total = x.sum(1)
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        level, bias, own = theta[0], theta[1], theta[2:]
+        z = level * total + x @ own.astype(x.dtype) + bias
+        gap = share * (expit(z) - label)
+        value = share @ np.logaddexp(0, np.where(label, -z, z))
+        prior = np.concatenate([[1e-6, 1e-6], np.full(len(own), 1 / (_SPREAD**2 * num))])
+        slope = np.concatenate([[gap @ total, gap.sum()], gap.astype(x.dtype) @ x])
+        return value + (prior * theta**2).sum() / 2, slope + prior * theta
+
+    found = minimize(loss, np.zeros(x.shape[1] + 2), jac=True, method="L-BFGS-B").x
+    return found[0] + found[2:], float(found[1])

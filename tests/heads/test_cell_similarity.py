@@ -31,7 +31,7 @@ def test_profiles_hold_the_gene_of_rank_r_with_one_over_its_logarithm():
 
 def test_log_odds_are_the_cosine_on_a_scale_and_do_not_know_an_order():
     head = CellSimilarity(FIRST, NUM)
-    head.scale.data.fill_(3.0)
+    head.weight.data.fill_(3.0)
     head.bias.data.fill_(-1.0)
     cells = [[0, 1, 2], [2, 1, 0], [3]]
     both = sequences(cells, (0, 0, 1), (1, 2, 0))

@@ -136,6 +136,17 @@ def test_a_start_that_training_only_makes_worse_is_kept_and_said(caplog):
     assert "did not lower the validation loss of the start" in caplog.text
 
 
+def test_a_run_within_its_first_pass_keeps_its_start_and_says_so(caplog):
+    task = Line()
+    start = {name: value.clone() for name, value in task.model.state_dict().items()}
+    options = {"validation": batches(2, -2.0), "max_steps": 2, "lr": 0.1}
+    history = train(task, batches(), run=QUIET.replace(max_epochs=None), **options).history
+    assert "val_loss" not in history
+    for name, value in task.model.state_dict().items():
+        assert torch.equal(value, start[name])
+    assert "the start was kept. Give it more steps" in caplog.text
+
+
 def test_patience_waits_for_the_least_number_of_steps():
     options = {"validation": batches(2, -2.0), "patience": 1, "max_epochs": 9}
     for least, epochs in ((None, 1), (13, 3)):  # of 6 steps each

@@ -8,7 +8,7 @@ import spatiagraph as sg
 from spatiagraph.models import SpatialFormer
 from spatiagraph.training import tune_neighbors
 
-HEAD = {"cell_head.weight", *(f"similarity.{name}" for name in ("weight", "scale", "bias"))}
+HEAD = {"cell_head.weight", *(f"similarity.{name}" for name in ("weight", "bias"))}
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ class SpatialFormer(SlideModel):
             preset: ``"tiny"`` or ``"base"``.
             channels: Size of each token; that of the preset when ``None``.
             num_genes: Most variable genes to read; all of them when ``None``.
-            neighbor_head: ``"similarity"`` starts from the cosine of expression; ``"linear"`` as
+            neighbor_head: ``"similarity"`` starts from how alike cells are; ``"linear"`` as
                 published.
             seed: Seed of the starting weights.
 
@@ -186,25 +186,27 @@ class SpatialFormer(SlideModel):
 
     @torch.no_grad()
     def initialize(
-        self, slides: Sequence[Slide], *, max_pairs: int = 20_000, seed: int = 0
+        self, slides: Sequence[Slide], *, max_pairs: int = 10_000, seed: int = 0
     ) -> None:
-        """Start the similarity of cells from the cosine of those of some slides.
+        """Start the similarity of cells from a regression on pairs of some slides.
 
-        Of a model without ``similarity`` nothing is done, nor of slides without neighbours.
+        Of a model without ``similarity`` nothing is done, nor of slides without neighbours. Cells
+        that are held out for validation should not be among these.
 
         Args:
             slides: Where pairs of cells are drawn.
-            max_pairs: Neighbours drawn from each slide at most.
+            max_pairs: Neighbours drawn at most.
             seed: Seed of the draw.
         """
         if self.similarity is None:
             return
         profiles, ends, labels, done = [], [], [], 0
+        share = max(1, max_pairs // max(1, len(slides)))
         for slide in slides:
             data = self.prepare(slide)
             edges = torch.stack(list(data.edge_index))
             source = PairSource(edges, data.pos, self.negatives, seed=seed)
-            drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:max_pairs])
+            drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:share])
             for rows in torch.arange(data.num_nodes).split(_AT_ONCE):
                 (sequences,) = self.inputs(cell_batch(data, rows))
                 profiles.append(self.similarity.profiles(sequences))
