@@ -74,7 +74,7 @@ class CellSimilarity(Configurable):
             label: 1 for neighbours, ``[P]``; both kinds weigh the same.
         """
         self.mean.copy_(profiles.mean(0))
-        u = self.centered(profiles)
+        u = self.centered(profiles).cpu()
         weight, bias = _regression((u[first] * u[second]).numpy(), label.numpy().astype(bool))
         self.weight.copy_(torch.from_numpy(weight))
         self.bias.fill_(bias)

@@ -58,11 +58,11 @@ MARGIN_UM = 2.0
 VARIANTS = {
     "published": "the published head, of [CLS] alone",
     "similarity": "starts from the cosine of ranks",
-    "pairs alone": "the same, learning neighbours and nothing else",
-    "no gene pairs": "the same without the objective on genes that lie together",
-    "own table": "the same with vectors of genes from molecules of this half",
-    "published table": "the same with the published vectors of genes, 64 components",
-    "spillover mask": "the same without molecules at most 2 µm from an outline",
+    "pairs_alone": "the same, learning neighbours and nothing else",
+    "no_gene_pairs": "the same without the objective on genes that lie together",
+    "own_table": "the same with vectors of genes from molecules of this half",
+    "published_table": "the same with the published vectors of genes, 64 components",
+    "spillover_mask": "the same without molecules at most 2 µm from an outline",
 }
 CASES = [("roi_tumour", variant, seed) for seed in SEEDS for variant in VARIANTS]
 CASES += [("roi_islet", variant, seed) for seed in SEEDS for variant in list(VARIANTS)[:2]]
@@ -127,10 +127,10 @@ def model_of(train, variant, seed):
     head = "linear" if variant == "published" else "similarity"
     model = SpatialFormer.from_options([train], neighbor_head=head, seed=seed)
     table = None
-    if variant == "own table":
+    if variant == "own_table":
         graph = sg.training.molecule_graph([cell_molecules(train.transcripts)], radius_um=3.0)
         table = sg.training.fit_gene_table(graph, channels=64, seed=seed, device=DEVICE).table
-    elif variant == "published table":
+    elif variant == "published_table":
         folder = DATA / "spatialformer_tables"
         ids = json.loads((folder / "tokenv5.json").read_text())
         symbols = [name for name in model.vocabulary.symbols if name in ids]
@@ -145,9 +145,9 @@ def model_of(train, variant, seed):
 
 def learned(model, train, variant, seed):
     """The model after training, and its learning curve."""
-    if variant == "no gene pairs":
+    if variant == "no_gene_pairs":
         train = sg.Slide(train.adata, slide_id=train.slide_id)
-    task = NeighborTuning(model) if variant == "pairs alone" else None
+    task = NeighborTuning(model) if variant == "pairs_alone" else None
     history = sg.fit(
         model, train, task=task, max_steps=STEPS, seed=seed, accelerator=ACCELERATOR,
         validation=0.1, progress=False, logger=False,
@@ -215,7 +215,7 @@ def note(name, **found):
 
 @pytest.mark.parametrize(("region", "variant", "seed"), CASES)
 def test_neighbours_of_one_half_after_the_other(region, variant, seed):
-    train, test = halves(region, masked=variant == "spillover mask")
+    train, test = halves(region, masked=variant == "spillover_mask")
     model = model_of(train, variant, seed)
     start, start_probe = scores(model, train, test), probed(model, test)
     curve = learned(model, train, variant, seed)
@@ -223,7 +223,7 @@ def test_neighbours_of_one_half_after_the_other(region, variant, seed):
     if variant in ("published", "similarity"):
         found["radius"] = by_radius(model, test)
     note(
-        f"cell_pairs-{region}-{variant.replace(' ', '_')}-{seed}",
+        f"cell_pairs-{region}-{variant}-{seed}",
         region=region, variant=variant, seed=seed, steps=STEPS, accelerator=ACCELERATOR,
         cells=[train.num_cells, test.num_cells], curve=curve, probe=probed(model, test), **found,
     )  # fmt: skip

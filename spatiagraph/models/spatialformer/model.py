@@ -201,6 +201,7 @@ class SpatialFormer(SlideModel):
         if self.similarity is None:
             return
         profiles, ends, labels, done = [], [], [], 0
+        device = self.cell_head.weight.device
         share = max(1, max_pairs // max(1, len(slides)))
         for slide in slides:
             data = self.prepare(slide)
@@ -208,7 +209,7 @@ class SpatialFormer(SlideModel):
             source = PairSource(edges, data.pos, self.negatives, seed=seed)
             drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:share])
             for rows in torch.arange(data.num_nodes).split(_AT_ONCE):
-                (sequences,) = self.inputs(cell_batch(data, rows))
+                (sequences,) = self.inputs(cell_batch(data, rows).to(device))
                 profiles.append(self.similarity.profiles(sequences))
             ends.append(np.stack([drawn.first, drawn.second]) + done)
             labels.append(drawn.kind == NEIGHBOR)
