@@ -53,7 +53,7 @@ ACCELERATOR = os.environ.get("SPATIAGRAPH_ACCELERATOR", "cpu")
 DEVICE = "cpu" if ACCELERATOR == "cpu" else "auto"
 SEEDS = (0, 1, 2)
 RADII_UM = (10.0, 20.0, 30.0, 50.0)
-MARGIN_UM = 2.0
+MARGIN_UM = 1.0
 
 VARIANTS = {
     "published": "the published head, of [CLS] alone",
@@ -62,7 +62,7 @@ VARIANTS = {
     "no_gene_pairs": "the same without the objective on genes that lie together",
     "own_table": "the same with vectors of genes from molecules of this half",
     "published_table": "the same with the published vectors of genes, 64 components",
-    "spillover_mask": "the same without molecules at most 2 µm from an outline",
+    "spillover_mask": "the same without molecules at most 1 µm from an outline",
 }
 CASES = [("roi_tumour", variant, seed) for seed in SEEDS for variant in VARIANTS]
 CASES += [("roi_islet", variant, seed) for seed in SEEDS for variant in list(VARIANTS)[:2]]
@@ -88,9 +88,8 @@ def read_region(region, masked=False):
     if not masked:
         return slide, table
     outlines = CellOutlines.read(folder / region / "cell_outlines.parquet", MARGIN_UM)
-    table = filter_transcripts(
-        table[table["cell_id"].isin(slide.adata.obs_names)], outlines=outlines
-    ).transcripts
+    own = table[table["cell_id"].isin(slide.adata.obs_names)]
+    table = filter_transcripts(own, min_counts=10, min_genes=5, outlines=outlines).transcripts
     slide = slide[slide.adata.obs_names.isin(table["cell_id"])]
     cell = pd.Index(slide.adata.obs_names).get_indexer(table["cell_id"])
     gene = pd.Index(slide.symbols).get_indexer(table["gene"])
