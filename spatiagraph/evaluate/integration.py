@@ -72,11 +72,12 @@ def score_integration(
             raise ValueError(f"Expected at least two {name}, got {len(np.unique(codes))}")
     domains = score_domains({name: z[rows] for name, z in arrays.items()}, kind, num_seeds=1)
     table = {}
-    for name, z in arrays.items():
+    agreement = domains[["NMI", "ARI"]].to_numpy(float)
+    for (name, z), (nmi, ari) in zip(arrays.items(), agreement, strict=True):
         near = _neighbors(z[rows], min(num_neighbors, len(rows) - 1))
         row = {
-            "NMI": float(domains.loc[name, "NMI"]),
-            "ARI": float(domains.loc[name, "ARI"]),
+            "NMI": nmi,
+            "ARI": ari,
             "type_ASW": float((silhouette_samples(z[rows], kind).mean() + 1) / 2),
             "batch_ASW": _batch_width(z[rows], kind, batch),
             "connectivity": _connectivity(near, kind),
