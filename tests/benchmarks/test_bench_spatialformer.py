@@ -1,11 +1,16 @@
 """SpatialFormer's costs beside loops: co-localisation labels, deletions of gene pairs, padding.
 
 ``OMP_NUM_THREADS=1 pytest -m benchmark -s tests/benchmarks/test_bench_spatialformer.py`` prints a
-line each; CPU time, two sides in turns in one process.
+line each; CPU time, two sides in turns in one process. With ``SPATIAGRAPH_ACCELERATOR=gpu`` the
+encoder runs on CUDA and its sides are timed by the clock; ``TABLES`` is a folder for a JSON file of
+the deletions.
 """
 
+import json
+import os
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -20,6 +25,8 @@ from spatiagraph.data.tokens import Marks, cell_sequences
 from spatiagraph.inference.gene_pair_deletion import gene_pair_grid, without_genes
 from spatiagraph.nn import Squeezeformer
 
+DEVICE = torch.device("cuda" if os.environ.get("SPATIAGRAPH_ACCELERATOR") == "gpu" else "cpu")
+
 pytestmark = pytest.mark.benchmark
 
 
@@ -28,6 +35,17 @@ def cpu(step):
     start = time.process_time()
     result = step()
     return time.process_time() - start, result
+
+
+def timed(step):
+    """Seconds of CPU, or by the clock on another device, and what came out."""
+    if DEVICE.type == "cpu":
+        return cpu(step)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start, result
 
 
 def say(capsys, text):
@@ -80,9 +98,9 @@ def test_labels_of_real_cells_beside_networkx(real_data, capsys):
 def scorer(channels=64):
     """A small encoder that scores sequences by their first token."""
     torch.manual_seed(0)
-    table = torch.nn.Embedding(400, channels)
-    encoder = Squeezeformer(channels, num_layers=2, heads=8).eval()
-    head = torch.nn.Linear(channels, 1)
+    table = torch.nn.Embedding(400, channels).to(DEVICE)
+    encoder = Squeezeformer(channels, num_layers=2, heads=8).eval().to(DEVICE)
+    head = torch.nn.Linear(channels, 1).to(DEVICE)
 
     def score(sequences):
         return head(encoder(table(sequences.tokens), sequences.mask)[:, 0]).squeeze(-1)
@@ -96,6 +114,7 @@ def test_deletions_of_one_pair_of_cells_beside_a_loop(capsys):
     ids = ragged_tensor(np.arange(100, 100 + 2 * n), np.array([0, n, 2 * n]))
     meta = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24]])
     sequences = cell_sequences(ids, meta, Marks(0, 1, 99), torch.tensor([0]), torch.tensor([1]))
+    sequences = type(sequences)(*(part.to(DEVICE) for part in sequences))
     score = scorer()
 
     def loop(places):
@@ -104,26 +123,32 @@ def test_deletions_of_one_pair_of_cells_beside_a_loop(capsys):
             [score(without_genes(sequences, i[None], j[None])) - start for i, j in places]
         )
 
-    places = [(torch.tensor(i), torch.tensor(j)) for i in range(0, n, 10) for j in range(0, n, 10)]
+    step = torch.arange(0, n, 10, device=DEVICE)
+    places = torch.cartesian_prod(step, step)
     gene_pair_grid(score, sequences)
-    ours, grid = cpu(lambda: gene_pair_grid(score, sequences))
-    theirs, values = cpu(lambda: loop(places))
+    loop(places[:4])
+    ours, grid = timed(lambda: gene_pair_grid(score, sequences))
+    theirs, values = timed(lambda: loop(places))
     torch.testing.assert_close(
         values, torch.stack([grid.both[i, j] for i, j in places]), atol=1e-4, rtol=1e-3
     )
     theirs *= n * n / len(places)
     say(
         capsys,
-        f"deletions of {n} x {n} genes: {ours:.2f} s of CPU beside {theirs:.2f} s one by one "
+        f"deletions of {n} x {n} genes: {ours:.2f} s on {DEVICE} beside {theirs:.2f} s one by one "
         f"(scaled from {len(places)}): {theirs / ours:.1f}x",
     )
+    if folder := os.environ.get("TABLES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found = {"device": str(DEVICE), "seconds": ours, "loop_seconds": theirs}
+        (Path(folder) / f"deletions-{DEVICE}.json").write_text(json.dumps(found))
 
 
 @torch.no_grad()
 def test_tokens_of_the_encoder_beside_sequences_padded_to_500(capsys):
     """Two cells of 30 to 110 expressed genes each, in batches by length."""
     torch.manual_seed(0)
-    encoder = Squeezeformer(64, num_layers=2, heads=8).eval()
+    encoder = Squeezeformer(64, num_layers=2, heads=8).eval().to(DEVICE)
     lengths = np.sort(np.random.default_rng(0).integers(60, 220, 256) + 11)
     batches = np.split(lengths, 16)
 
@@ -131,13 +156,13 @@ def test_tokens_of_the_encoder_beside_sequences_padded_to_500(capsys):
         for batch in batches:
             wide = int(batch.max()) if width is None else width
             mask = torch.arange(wide) < torch.as_tensor(batch)[:, None]
-            encoder(torch.zeros(len(batch), wide, 64), mask)
+            encoder(torch.zeros(len(batch), wide, 64, device=DEVICE), mask.to(DEVICE))
 
     run()
-    ours, _ = cpu(run)
-    theirs, _ = cpu(lambda: run(500))
+    ours, _ = timed(run)
+    theirs, _ = timed(lambda: run(500))
     say(
         capsys,
-        f"encoder: {lengths.sum() / ours:,.0f} tokens/s of CPU beside "
+        f"encoder: {lengths.sum() / ours:,.0f} tokens/s on {DEVICE} beside "
         f"{lengths.sum() / theirs:,.0f} padded to 500: {theirs / ours:.1f}x",
     )
