@@ -25,7 +25,7 @@ from spatiagraph.graph import radius_graph
 from spatiagraph.inference import TypedNeighbors, score_neighbors, study_gene_pairs
 from spatiagraph.models import SpatialFormer
 
-TYPES, ABUNDANT = 10, 8
+TYPES, ABUNDANT = 10, 4
 
 
 def made_tissue(couples: int, seed: int) -> sg.Slide:
@@ -35,7 +35,7 @@ def made_tissue(couples: int, seed: int) -> sg.Slide:
     kind = np.concatenate([2 * couple, 2 * couple + 1])
     rate = np.full((2 * couples, TYPES + ABUNDANT), 0.02)
     rate[:, TYPES:] = 6.0
-    rate[np.arange(len(kind)), kind] = 4.0
+    rate[np.arange(len(kind)), kind] = 5.0
     counts = rng.poisson(rate)
     counts[counts.sum(1) == 0, -1] = 1
     side = int(np.ceil(couples**0.5))

@@ -96,7 +96,12 @@ def run_warnings(history: pd.DataFrame, watched: Watched | None = None) -> list[
             "whether it helped. Train on more slides, or with validation=0.2"
         )
     score, verb, end = f"val_{watched.name}", "lower", "lowest"
-    if f"start_{score}" in last:
+    if f"start_{score}" in last and score not in history:
+        found.append(
+            "The run ended within its first pass, before anything but its start was validated: the "
+            "start was kept. Give it more steps, or smaller tiles"
+        )
+    elif f"start_{score}" in last:
         start, best = last[f"start_{score}"], history[score].min()
         better = best < start
         if watched.highest:
@@ -122,7 +127,7 @@ def progress_of(history: pd.DataFrame) -> str:
     """
     last = history.iloc[-1]
     line = f"loss {history['loss'].iloc[0]:.4g} → {last['loss']:.4g}"
-    if "start_val_loss" in last:
+    if "start_val_loss" in last and "val_loss" in history:
         lowest = history["val_loss"].min()
         line += f", validation loss {last['start_val_loss']:.4g} → {lowest:.4g} at its lowest,"
     if "steps" in last:
