@@ -82,8 +82,7 @@ def make_cohort(
         loaded = load_model(model)
         recipe, size, num_hops = loaded.recipe, loaded.tile_size, loaded.num_hops
     else:
-        image = all(slide.image is not None for slide in slides)
-        recipe = default_recipe(slides, num_genes=num_genes, image=image)
+        recipe = default_recipe(slides, num_genes=num_genes, image="auto")
     tiles: dict[str, Any] = {
         "tile_size": size if tile_size is None else tile_size,
         "num_hops": num_hops,

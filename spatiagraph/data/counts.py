@@ -30,10 +30,15 @@ def shallow_copy(adata: "AnnData") -> "AnnData":
             uns=dict(adata.uns),
             obsm=dict(adata.obsm),
             varm=dict(adata.varm),
-            layers={k: v for k, v in adata.layers.items() if k is not None},  # X, since 0.13
+            layers=named_layers(adata),
             obsp=dict(adata.obsp),
             varp=dict(adata.varp),
         )
+
+
+def named_layers(adata: "AnnData") -> dict[str, Any]:
+    """Layers by name, without X: anndata 0.13 has it among them under ``None``."""
+    return {name: values for name, values in adata.layers.items() if name is not None}
 
 
 def choose_counts(adata: "AnnData", layer: str) -> "AnnData":
@@ -65,7 +70,7 @@ def choose_counts(adata: "AnnData", layer: str) -> "AnnData":
             obsm=dict(adata.obsm),
             obsp=dict(adata.obsp),
         )
-    there = [*adata.layers, *(["X"] if adata.X is not None else [])]
+    there = [*named_layers(adata), *(["X"] if adata.X is not None else [])]
     there += [_RAW] if adata.raw is not None else []
     raise ValueError(f"Expected counts in layers[{layer!r}], got none. {nearest(layer, there)}")
 
@@ -73,7 +78,7 @@ def choose_counts(adata: "AnnData", layer: str) -> "AnnData":
 def other_counts(adata: "AnnData") -> list[str]:
     """Values for ``counts_layer=`` that name counts, beside those that are read without it."""
     read = keys.COUNTS if keys.COUNTS in adata.layers else "X"
-    places = {name: values for name, values in adata.layers.items() if name is not None}
+    places = named_layers(adata)
     if adata.raw is not None:
         places.setdefault(_RAW, adata.raw.X)
     if adata.X is not None:

@@ -3,10 +3,10 @@
 import json
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,7 @@ class GenePanel:
     @classmethod
     def from_slides(
         cls,
-        slides: Sequence[Slide],
+        slides: Iterable[Slide],
         how: Literal["union", "intersection"] = "union",
         *,
         num_genes: int | None = None,
@@ -103,7 +103,8 @@ class GenePanel:
         rank over the slides that measure it.
 
         Args:
-            slides: Where the genes come from; order follows the first slide, then the others.
+            slides: Where the genes come from; order follows the first slide, then the others. An
+                iterator is asked for one at a time.
             how: Genes of any slide, or only those of all slides.
             num_genes: Keep this many most variable genes, in panel order; all when ``None``.
             min_cells: Leave out genes seen in fewer cells, all slides together.
@@ -112,37 +113,50 @@ class GenePanel:
             ValueError: If there is no slide, two of them have no gene in common, also not by way
                 of others, or no gene remains.
         """
-        if not slides:
-            raise ValueError("Expected at least one slide to take genes from, got none")
         if how not in ("union", "intersection"):
             raise ValueError(f'Expected how to be "union" or "intersection", got {how!r}')
         if num_genes is not None and num_genes < 1:
             raise ValueError(f"Expected 'num_genes' of at least 1, got {num_genes}")
-        _check_related(slides)
-        everything = _union(slides)
-        panel = cls(*everything)
+        named: list[_Names] = []
+        looked_at: list[tuple[GenePanel, NDArray[np.int64], NDArray[np.float64]]] = []
+        for slide in slides:  # each is looked at once, and need not stay in memory
+            named.append(_Names(slide.slide_id, slide.symbols, slide.gene_ids))
+            own = GenePanel(*_union(named[-1:]))
+            # genes without an id may match by nothing: no coverage is asked for here
+            counts, _ = own.counts(slide, min_coverage=0.0)
+            seen = np.bincount(counts.indices[counts.data > 0], minlength=len(own))
+            rank = np.zeros(len(own))
+            if num_genes is not None:
+                rank = _relative_rank(gene_variability(counts, slide.expression))
+            looked_at.append((own, seen, rank))
+            del slide, counts  # before the next is read
+        if not named:
+            raise ValueError("Expected at least one slide to take genes from, got none")
+        _check_related(named)
+        panel = cls(*_union(named))
         total = len(panel)
         num_slides, num_seen, score = np.zeros((3, total))
-        for slide in slides:
-            # the union may be far larger than one slide: no coverage is asked for here
-            counts, measured = panel.counts(slide, min_coverage=0.0)
-            num_slides += measured
-            num_seen += np.bincount(counts.indices[counts.data > 0], minlength=total)
-            if num_genes is not None:
-                score[measured] += _relative_rank(
-                    gene_variability(counts, slide.expression)[measured]
-                )
-        keep = (num_seen >= min_cells) & (num_slides >= (len(slides) if how != "union" else 1))
+        for names, (own, seen, rank) in zip(named, looked_at, strict=True):
+            genes, _ = _match_columns(
+                panel.symbols, panel.gene_ids, _Names(names.slide_id, own.symbols, own.gene_ids)
+            )
+            known = genes >= 0
+            best = np.full(total, -np.inf)
+            np.maximum.at(best, genes[known], rank[known])
+            np.add.at(num_seen, genes[known], seen[known])
+            num_slides += best >= 0
+            score += np.maximum(best, 0)
+        keep = (num_seen >= min_cells) & (num_slides >= (len(named) if how != "union" else 1))
         if not keep.any():
             raise ValueError(
                 f"Expected genes seen in at least {min_cells} cells"
                 f"{' and measured in every slide' if how != 'union' else ''}, got none among the "
-                f"{total} genes of {len(slides)} slides. Lower min_cells, or check the gene names"
+                f"{total} genes of {len(named)} slides. Lower min_cells, or check the gene names"
             )
         if num_genes is not None:
             mean_rank = np.where(keep, score / np.maximum(num_slides, 1), -1.0)
-            best = np.argsort(-mean_rank, kind="stable")[: min(num_genes, int(keep.sum()))]
-            keep = np.isin(np.arange(total), best)
+            first = np.argsort(-mean_rank, kind="stable")[: min(num_genes, int(keep.sum()))]
+            keep = np.isin(np.arange(total), first)
         return panel._take(np.flatnonzero(keep))
 
     def align(self, slide: Slide, *, min_coverage: float = MIN_COVERAGE) -> PanelAlignment:
@@ -295,6 +309,27 @@ class GenePanel:
         )
 
 
+class _Named(Protocol):
+    """Something whose genes have names."""
+
+    @property
+    def slide_id(self) -> str: ...
+
+    @property
+    def symbols(self) -> Sequence[str]: ...
+
+    @property
+    def gene_ids(self) -> Sequence[str] | None: ...
+
+
+class _Names(NamedTuple):
+    """Names of the genes of a slide."""
+
+    slide_id: str
+    symbols: Sequence[str]
+    gene_ids: Sequence[str] | None
+
+
 def _share(counts: csr_matrix, columns: NDArray[np.bool_]) -> float:
     """Share of all counts that some columns have."""
     total = float(counts.sum(dtype=np.float64))
@@ -335,7 +370,7 @@ def _lookup(ours: Sequence[str], theirs: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _match_columns(
-    symbols: Sequence[str], gene_ids: Sequence[str] | None, slide: Slide
+    symbols: Sequence[str], gene_ids: Sequence[str] | None, slide: "_Named"
 ) -> tuple[NDArray[np.int64], Literal["symbols", "gene_ids"]]:
     by_symbol = _lookup(symbols, slide.symbols)
     our_ids, their_ids = _ids(symbols, gene_ids), _ids(slide.symbols, slide.gene_ids)
@@ -347,13 +382,13 @@ def _match_columns(
     return by_symbol, "symbols"
 
 
-def _union(slides: Sequence[Slide]) -> tuple[list[str], list[str] | None]:
+def _union(slides: Sequence["_Named"]) -> tuple[list[str], list[str] | None]:
     """Symbols and ids of all genes: those of the first slide, then what each other slide adds."""
     symbols: list[str] = []
     gene_ids: list[str] = []
     for slide in slides:
         found, _ = _match_columns(symbols, gene_ids, slide)
-        names, ids = slide.symbols, _ids(slide.symbols, slide.gene_ids) or [""] * slide.num_genes
+        names, ids = slide.symbols, _ids(slide.symbols, slide.gene_ids) or [""] * len(slide.symbols)
         known, known_ids = set(symbols), set(gene_ids)
         for column in np.flatnonzero(found < 0):
             if names[column] in known:  # listed twice: one gene
@@ -366,9 +401,9 @@ def _union(slides: Sequence[Slide]) -> tuple[list[str], list[str] | None]:
     return symbols, gene_ids if any(gene_ids) else None
 
 
-def _check_related(slides: Sequence[Slide]) -> None:
+def _check_related(slides: Sequence["_Named"]) -> None:
     """Slides have genes in common, directly or by way of others; more than differ in case only."""
-    groups: list[tuple[set[str], Slide]] = []  # names, and the first slide that has some of them
+    groups: list[tuple[set[str], _Named]] = []  # names, and the first slide that has some of them
     for slide in slides:
         names = {*slide.symbols, *(_ids(slide.symbols, slide.gene_ids) or ())} - {""}
         joined = [group for group in groups if _share_genes(names, group[0])]
@@ -391,7 +426,7 @@ def _share_genes(ours: set[str], theirs: set[str]) -> bool:
     return shared > 0 and shared >= in_any_case - shared  # C3 is C3 in man and mouse
 
 
-def _why_unrelated(one: Slide, other: Slide) -> str:
+def _why_unrelated(one: "_Named", other: "_Named") -> str:
     fold = [{s.casefold() for s in slide.symbols} for slide in (one, other)]
     if fold[0] & fold[1]:
         return (

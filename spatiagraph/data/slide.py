@@ -21,7 +21,7 @@ from spatiagraph.data.checks import (
     name_rows,
     nearest,
 )
-from spatiagraph.data.counts import other_counts, shallow_copy
+from spatiagraph.data.counts import named_layers, other_counts, shallow_copy
 from spatiagraph.data.genes import gene_ids, gene_symbols
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.notes import our_notes
@@ -251,7 +251,7 @@ def expression_matrix(adata: "AnnData") -> csr_matrix:
     if matrix is None:
         raise ValueError(
             f"Expected counts in layers[{keys.COUNTS!r}] or X, got neither. "
-            f"{nearest(keys.COUNTS, list(adata.layers))}"
+            f"{nearest(keys.COUNTS, list(named_layers(adata)))}"
         )
     if hasattr(matrix, "to_memory"):  # backed sparse
         matrix = matrix.to_memory()

@@ -46,7 +46,7 @@ def make_values_writable(adata: AnnData) -> list[str]:
             setattr(adata, axis, changed)
     for slot in _SLOTS:
         held = getattr(adata, slot)
-        for key in list(held):
+        for key in _named(held):
             where, value = f"{slot}[{key!r}]", held[key]
             if isinstance(value, pd.DataFrame):
                 if (changed := _writable_table(value, where, said)) is not value:
@@ -84,7 +84,7 @@ def make_names_writable(adata: AnnData, *, strict: bool) -> list[str]:
             setattr(adata, axis, table.rename_axis(None if index in new else index))
     for slot in _SLOTS:
         held = getattr(adata, slot)
-        for old, name in _renamed(held, slot, strict, said).items():
+        for old, name in _renamed(_named(held), slot, strict, said).items():
             if old != name:
                 held[name] = held.pop(old)
     adata.uns = _renamed_keys(adata.uns, "uns", strict, said)
@@ -114,6 +114,11 @@ def plain_names(names: Iterable[object], *, strict: bool = False) -> dict[Any, s
         taken.add(fold(name))
         found[old] = name
     return {old: found[old] for old in wanted}
+
+
+def _named(held: Iterable[object]) -> list[Any]:
+    """Keys of a slot: ``None`` among the layers is X since anndata 0.13."""
+    return [key for key in held if key is not None]
 
 
 def _plain(name: str, strict: bool) -> str:

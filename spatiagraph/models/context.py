@@ -3,7 +3,7 @@
 Shape letters: ``N`` cells, ``E`` edges, ``M`` niches, ``R`` tissue regions, ``D`` channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -239,19 +239,34 @@ class ContextModel(HierarchicalModel):
 
 
 def default_recipe(
-    slides: Sequence[Slide], *, num_genes: int | None = 1000, image: bool = True, **rules: Any
+    slides: Iterable[Slide],
+    *,
+    num_genes: int | None = 1000,
+    image: bool | Literal["auto"] = True,
+    **rules: Any,
 ) -> Recipe:
     """Recipe that fits the slides: variable genes, 8 neighbours, 16 cells a niche, crops.
 
     Args:
-        slides: The slides to be trained on.
+        slides: The slides to be trained on; an iterator is asked for one at a time.
         num_genes: Most variable genes; all of them when ``None``.
         image: Whether to crop around cells: 13.6 µm, and the distance between spots for spots.
+            ``"auto"`` does where every slide has an image.
         **rules: Arguments of :class:`~spatiagraph.data.Recipe` that are to differ.
     """
-    panel = GenePanel.from_slides(list(slides), num_genes=num_genes)
-    if image and "crops" not in rules:
-        rules["crops"] = (Crop(spot_pitch_um(list(slides)) or CELL_WINDOW_UM, 32),)
+    pitches_um: list[float] = []
+    with_image: list[bool] = []
+
+    def looked_at() -> Iterator[Slide]:
+        for slide in slides:
+            pitches_um.append(spot_pitch_um([slide]) or 0.0)
+            with_image.append(slide.image is not None)
+            yield slide
+            del slide  # before the next is read
+
+    panel = GenePanel.from_slides(looked_at(), num_genes=num_genes)
+    if (all(with_image) if image == "auto" else image) and "crops" not in rules:
+        rules["crops"] = (Crop(max(pitches_um) or CELL_WINDOW_UM, 32),)
     return Recipe(panel, **rules)
 
 

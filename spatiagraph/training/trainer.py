@@ -115,12 +115,14 @@ def train(
         seed=run.seed,
         schedule=run.schedule,
     )
-    max_epochs = run.epochs(-(-len(batches) // run.accumulate_grad_batches), num_steps)
     with _torch_settings_kept(), _quiet(run.progress):
         # the average is validated: weights are kept before it makes room again
         callbacks = [history, EpochOfOrder(batches), *best, *_averages(run), *_progress(run)]
         callbacks += _checkpoints(folder)
-        trainer = _trainer(run, max_epochs, folder, record, callbacks)
+        trainer = _trainer(run, folder, record, callbacks)
+        # a pass takes fewer steps where several processes share it
+        step = run.accumulate_grad_batches * trainer.world_size
+        trainer.fit_loop.max_epochs = run.epochs(-(-len(batches) // step), num_steps)
         checkpoint = None
         if folder is not None:  # all arguments are good
             first = trainer.is_global_zero  # the others only look
@@ -162,14 +164,13 @@ def check_patience(run: Run, validated: bool) -> None:
 
 def _trainer(
     run: Run,
-    max_epochs: int | None,
     folder: Path | None,
     record: dict[str, Any],
     callbacks: list[Callback],
 ) -> Trainer:
     own = [run.callbacks] if isinstance(run.callbacks, Callback) else list(run.callbacks)
     return Trainer(
-        max_epochs=-1 if max_epochs is None else max_epochs,
+        max_epochs=-1,
         max_steps=-1 if run.max_steps is None else run.max_steps,
         accelerator=run.accelerator,
         devices=run.devices if isinstance(run.devices, int | str) else list(run.devices),

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,6 +10,7 @@ from scipy.sparse import csr_matrix
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.synthetic import make_tissue
+from spatiagraph.models.context import default_recipe
 
 
 def slide_of(counts, var_names, slide_id="s", **var):
@@ -270,3 +274,26 @@ def test_a_few_names_that_two_species_share_do_not_join_them():
 def test_slides_may_share_genes_by_way_of_a_third():
     slides = [slide_of(ONES, n, n) for n in ("abc", "xyz", "czk")]
     assert len(GenePanel.from_slides(slides, min_cells=1)) == 7
+
+
+def test_slides_are_looked_at_once_and_one_at_a_time():
+    def slide(seed):
+        return make_tissue(120, num_genes=30 + 5 * seed, image=None, seed=seed, slide_id=str(seed))
+
+    alive = []
+
+    def each():
+        for seed in range(3):
+            gc.collect()
+            assert all(ref() is None for ref in alive)
+            made = slide(seed)
+            alive.append(weakref.ref(made))
+            yield made
+            del made
+
+    given = [slide(seed) for seed in range(3)]
+    panel = GenePanel.from_slides(each(), num_genes=12)
+    assert len(alive) == 3
+    assert panel == GenePanel.from_slides(given, num_genes=12)
+    recipe = default_recipe(iter(given), num_genes=12, image="auto")
+    assert (recipe.panel, recipe.crops) == (panel, ())

@@ -37,7 +37,8 @@ def again(adata: AnnData, path: Path) -> tuple[AnnData, list[str]]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         write_h5ad(adata, path)
-    return anndata.read_h5ad(path), [str(w.message) for w in heard]
+    said = [str(w.message) for w in heard if issubclass(w.category, UserWarning)]  # not pandas 3
+    return anndata.read_h5ad(path), said
 
 
 SILENT = {
@@ -55,7 +56,7 @@ SILENT = {
     "pandas' text": (pd.array(["x", "v", "y", "z"], dtype="string"), ["x", "v", "y", "z"]),
     "text in bytes": (np.array([b"x"] * 4, dtype=object), ["x"] * 4),
     "zero bytes": (np.array(["x\0", "v", "y", "z"], dtype=object), ["x", "v", "y", "z"]),
-    "half a character": (np.array(["\ud800", "v", "y", "z"], dtype=object), ["?", "v", "y", "z"]),
+    "half a character": (pd.array(["\ud800", "v", "y", "z"], dtype=object), ["?", "v", "y", "z"]),
 }
 TEXT = {
     "dates": (pd.to_datetime(["2020-01-01"] * 4), ["2020-01-01 00:00:00"] * 4),
@@ -188,6 +189,7 @@ def test_names_that_a_file_cannot_hold_are_others_there(tmp_path, name, suffix):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         write(Slide(adata, slide_id="a"), path)
+    heard = [w for w in heard if issubclass(w.category, UserWarning)]  # not those of pandas 3
     (new,) = plain_names([name], strict=suffix == ".zarr").values()
     assert bool(heard) == (new != name)
     assert all(repr(name) in str(w.message) and repr(new) in str(w.message) for w in heard)

@@ -60,7 +60,8 @@ def test_molecules_of_a_cell_called_0_stay_in_it(tmp_path):
     slide.transcripts["cell_id"] = cell.str.removeprefix("cell").astype(object)
     again = read(write(slide, tmp_path / "slide.zarr"))
     assert (again.transcripts["cell_id"] == "0").sum() > 0
-    assert again.transcripts["cell_id"].equals(slide.transcripts["cell_id"])
+    found, given = again.transcripts["cell_id"], slide.transcripts["cell_id"]
+    assert found.astype(object).equals(given.astype(object))  # pandas 3 reads text as such
 
 
 def test_another_suffix_is_refused(tmp_path):

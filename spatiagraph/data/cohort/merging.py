@@ -1,5 +1,6 @@
 """``merge_cohort``: what shards have written becomes one, once all of them have."""
 
+import logging
 import os
 
 from spatiagraph.data.cohort.cohort import Cohort
@@ -9,11 +10,14 @@ from spatiagraph.data.cohort.lock import only_writer
 from spatiagraph.data.cohort.results import begun_results
 from spatiagraph.data.cohort.shards import check_complete, read_states
 
+logger = logging.getLogger(__name__)
+
 
 def merge_cohort(path: str | os.PathLike[str]) -> Cohort:
     """Join what shards have written: slides that were prepared, or embeddings.
 
-    A call that was interrupted or killed goes on where it stopped.
+    A call that was interrupted or killed goes on where it stopped. Embeddings of one model are
+    joined although those of another are not whole, which a warning names.
 
     Args:
         path: The cohort that the shards were of.
@@ -34,11 +38,20 @@ def merge_cohort(path: str | os.PathLike[str]) -> Cohort:
             raise ValueError(
                 f"Expected shards beside {str(path)!r}, found none: run `spatiagraph embed --shard`"
             )
+        total = sum(entry.num_tiles for entry in cohort.entries)
+        refused: list[ValueError] = []
         for results, states in begun:
-            total = sum(entry.num_tiles for entry in cohort.entries)
-            check_complete(states, results.folder, total)
+            try:
+                check_complete(states, results.folder, total)
+            except ValueError as err:
+                refused.append(err)
+                continue
             for at in range(len(cohort)):
                 if not results.is_finished(at):
                     results.finish(at)
             results.remove()
+        if len(refused) == len(begun):
+            raise refused[0]
+        for err in refused:
+            logger.warning("not merged: %s", err)
     return Cohort(path)

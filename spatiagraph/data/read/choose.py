@@ -9,7 +9,7 @@ from anndata import AnnData
 from spatiagraph import keys
 from spatiagraph.data.axes import same_places
 from spatiagraph.data.checks import as_positions, name_rows, nearest
-from spatiagraph.data.counts import choose_counts, is_counts, shallow_copy
+from spatiagraph.data.counts import choose_counts, is_counts, named_layers, shallow_copy
 from spatiagraph.data.read.features import protein_features, type_features
 from spatiagraph.data.read.parts import Options, Parts, placed_only
 from spatiagraph.data.scale import libraries
@@ -139,10 +139,9 @@ def _unread_counts(adata: AnnData) -> list[str]:
         return []
     other = [
         name
-        for name, values in adata.layers.items()
-        if name is not None and "raw" in str(name).lower() and is_counts(values)
-        and values.sum() != adata.X.sum()
-    ]  # fmt: skip
+        for name, values in named_layers(adata).items()
+        if "raw" in str(name).lower() and is_counts(values) and values.sum() != adata.X.sum()
+    ]
     return [
         f"X is read, and layers[{name!r}] holds other counts: pass counts_layer={name!r}, or "
         "counts_layer='X' to confirm"

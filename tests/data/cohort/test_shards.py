@@ -99,6 +99,23 @@ def test_tiles_embedded_in_shards_are_those_embedded_at_once(whole, model, tmp_p
         sg.embed(model, SLIDES[0], shard="0/2")
 
 
+class Other(sg.models.ContextModel):
+    name = "other"
+
+
+def test_an_abandoned_embedding_keeps_no_other_back(whole, model, tmp_path, caplog):
+    shutil.copytree(whole.path, tmp_path / "c.zarr")
+    cohort = Cohort(tmp_path / "c.zarr")
+    sg.embed(model, cohort, shard="0/2", device="cpu", progress=False)
+    other = Other.for_slides(SLIDES, model.recipe, channels=8)
+    for shard in ("0/2", "1/2"):
+        sg.embed(other, cohort, shard=shard, device="cpu", progress=False)
+    assert "X_other" in merge_cohort(cohort.path)[0].adata.obsm
+    assert "none of 1/2" in caplog.text
+    with pytest.raises(ValueError, match="none of 1/2"):
+        merge_cohort(cohort.path)
+
+
 def test_a_cohort_may_have_any_name(model, tmp_path):
     place = tmp_path / "slides [1].zarr"
     cohort = Cohort.create(place, SLIDES[:1], model.recipe, tile_size=64)
