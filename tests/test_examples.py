@@ -17,6 +17,7 @@ TOY = {
     "colocalized_genes.py": "--num-cells 60 --draws 5 --out {tmp}",
     "compose_model.py": "--cells 300 --epochs 2 --fusion gate --out {tmp} --picture {tmp}.png",
     "custom_spatial_gnn.py": "--cells 1000 --epochs 50 --picture {tmp}.png",
+    "embed_with_dask.py": "--cells 500 --epochs 2 --shards 3 --out {tmp}",
     "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1 --picture {tmp}.png",
     "generate_transition.py": "--cells 800 --epochs 2 --picture {tmp}.png",
     "impute_genes.py": "--cells 600 --epochs 2 --splits 2 --picture {tmp}.png",

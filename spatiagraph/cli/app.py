@@ -30,6 +30,7 @@ from spatiagraph.cli.ending import (
 from spatiagraph.cli.evaluate import evaluate
 from spatiagraph.cli.fit import fit
 from spatiagraph.cli.generate import generate
+from spatiagraph.cli.index import index
 from spatiagraph.cli.merge import merge
 from spatiagraph.cli.morphology import morphology
 from spatiagraph.cli.options import SlideOptions
@@ -186,8 +187,8 @@ for command in (
     prepare,
     fit,
     embed,
-    merge,
     domains,
+    index,
     search,
     generate,
     morphology,
@@ -195,5 +196,6 @@ for command in (
     perturb,
     report,
     evaluate,
+    merge,
 ):
     app.command(cls=_Command)(command)

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,7 +42,10 @@ class Protocol(StrEnum):
 def evaluate(
     slides: Annotated[
         list[Path],
-        typer.Argument(help="Slide with embeddings in obsm, of any method; several for transfer."),
+        typer.Argument(
+            help="Slide with embeddings in obsm, of any method; several for transfer; or one "
+            "cohort.zarr."
+        ),
     ],
     slide_options: SlideOptions,
     embedding: Annotated[
@@ -75,6 +78,10 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write the tidy table to this .csv, a picture beside it.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Part of the slides of a cohort, 0/3 for a third; then `merge` of --out"),
+    ] = None,
 ) -> None:
     """Score embeddings of any method against known domains and cell types, beside baselines.
 
@@ -89,7 +96,32 @@ def evaluate(
     trained on the others and embeds it as it is; then labels are carried over, domains found on all
     slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
     means, Harmony if it is installed, and a regression on genes.
+
+    Of a cohort, every slide is scored by itself, and the mean over slides is shown.
     """
+    from spatiagraph.data.cohort.layout import is_cohort
+
+    wanted = [name.value for name in protocol or ()]
+    if len(slides) == 1 and is_cohort(slides[0]):
+        slide_options.check_unused(
+            image_embedding=image_embedding, window_um=window_um, donor_key=donor_key
+        )
+        if _TRANSFER in wanted:
+            raise ValueError("Expected slides for transfer, got a cohort: pass their files")
+        _evaluate_cohort(
+            slides[0],
+            out,
+            domains=domains,
+            types=types,
+            unlabelled=unlabelled or (),
+            embeddings=embedding,
+            protocols=wanted or None,
+            num_seeds=seeds,
+            shard=shard,
+        )
+        return
+    if shard is not None:
+        raise ValueError(f"Expected one cohort with --shard {shard}, got slides: leave it out")
     slide_options.check(slides, domains=domains, types=types)
     from spatiagraph._tables import write_csv
     from spatiagraph.cli.console import check_output_file, print_table, quiet_libraries, say
@@ -102,7 +134,6 @@ def evaluate(
 
     if out is not None:
         check_output_file(out, ".csv")
-    wanted = [name.value for name in protocol or ()]
     if _TRANSFER in wanted:
         if wanted != [_TRANSFER]:
             raise ValueError(f"Expected --protocol {_TRANSFER} alone, got {', '.join(wanted)}")
@@ -160,6 +191,26 @@ def evaluate(
         picture = out.with_suffix(".png")
         protocol_bars(table, save=picture, highlight=[*slots, *(image_embedding or ())])
         say(f"\nwritten to {out} and {picture}")
+
+
+def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given: Any) -> None:
+    """Score every slide of a cohort, and print the mean over slides."""
+    from spatiagraph.cli.console import check_output_file, print_table, quiet_libraries, say
+    from spatiagraph.data.cohort import Cohort
+    from spatiagraph.inference import score_cohort
+
+    if out is not None:
+        check_output_file(out, ".csv")
+    quiet_libraries()
+    table = score_cohort(Cohort(path), out=out, shard=shard, progress=True, **given)
+    if table is None:
+        say(f"shard {shard} is done; once all are, spatiagraph merge {out}")
+        return
+    for name, part in table.groupby("protocol", sort=False):
+        wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
+        print_table(wide, f"\n{name}, mean over {table['slide_id'].nunique()} slides")
+    if out is not None:
+        say(f"\nwritten to {out}")
 
 
 def _crops(

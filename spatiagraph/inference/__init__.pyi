@@ -1,5 +1,6 @@
 from . import attending as attending
 from . import cohort_domains as cohort_domains
+from . import cohort_scores as cohort_scores
 from . import contacts as contacts
 from . import domains as domains
 from . import donors as donors
@@ -20,6 +21,8 @@ from . import transplanting as transplanting
 from . import typed_neighbors as typed_neighbors
 from . import zero_shot as zero_shot
 from .attending import attention_graph as attention_graph
+from .cohort_scores import merge_scores as merge_scores
+from .cohort_scores import score_cohort as score_cohort
 from .contacts import score_contacts as score_contacts
 from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states

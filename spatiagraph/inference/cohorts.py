@@ -96,7 +96,7 @@ def _embed_shard(
     every = [(at, n) for at, entry in enumerate(cohort.entries) for n in range(entry.num_tiles)]
     own = [every[item] for item in shard.items(len(every))]
     with (
-        only_writer(results.folder / f"{shard.number}-of-{shard.num_shards}"),
+        only_writer(results.folder / shard.name),
         tqdm(total=len(own), desc=f"embed {shard}", unit="tile", disable=not progress) as bar,
     ):
         for at, group in itertools.groupby(own, key=lambda item: item[0]):

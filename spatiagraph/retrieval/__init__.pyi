@@ -11,6 +11,9 @@ from . import (
     calibration as calibration,
 )
 from . import (
+    cohort_index as cohort_index,
+)
+from . import (
     conditions as conditions,
 )
 from . import (
@@ -50,6 +53,8 @@ from . import (
     vectors as vectors,
 )
 from .calibration import SlideCalibration as SlideCalibration
+from .cohort_index import index_cohort as index_cohort
+from .cohort_index import merge_index as merge_index
 from .hits import find_hits as find_hits
 from .index import NicheIndex as NicheIndex
 from .query import Query as Query

@@ -1,7 +1,8 @@
 """FAISS indexes with one way to search them: approximately, exactly, and under a filter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import faiss as _faiss
@@ -17,6 +18,9 @@ FLAT_UP_TO = 100_000
 """Most items that ``kind="auto"`` searches exhaustively."""
 IVF_UP_TO = 1_000_000
 """Most items for which ``kind="auto"`` takes inverted lists; above it takes an HNSW graph."""
+
+LISTS = "lists.ivfdata"
+"""File of inverted lists that stay on the disk."""
 
 _TRAIN_PER_LIST = 64  # FAISS asks for at least 39
 _LINKS, _EF_CONSTRUCTION = 32, 80
@@ -200,6 +204,33 @@ def search_exact(
         return _search(index, queries, k, _parameters(index, index.nlist, k, mask))
     store = faiss.downcast_index(index.storage) if kind == "hnsw" else index
     return _search(store, queries, k, _parameters(store, 0, k, mask))
+
+
+def file_of_lists(index: Any) -> Path | None:
+    """File that holds the inverted lists of an index; ``None`` where they are in memory."""
+    if not isinstance(index, faiss.IndexIVFFlat):
+        return None
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    return Path(lists.filename) if isinstance(lists, faiss.OnDiskInvertedLists) else None
+
+
+def merged_lists(trained: Any, parts: Sequence[Path], file: Path) -> Any:
+    """An index whose inverted lists are those of several, one after the other, in a file.
+
+    Args:
+        trained: The same index without items; it is changed.
+        parts: Files of the indexes, whose items are numbered already.
+        file: Where the lists go; it is mapped into memory, not read.
+    """
+    opened = [faiss.read_index(str(part), faiss.IO_FLAG_MMAP) for part in parts]
+    pointers = faiss.InvertedListsPtrVector()
+    for part in opened:
+        pointers.push_back(part.invlists)
+    lists = faiss.OnDiskInvertedLists(trained.nlist, trained.code_size, str(file))
+    trained.ntotal = lists.merge_from_multiple(pointers.data(), pointers.size())
+    trained.replace_invlists(lists, True)
+    lists.this.disown()
+    return trained
 
 
 def reconstruct(index: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:

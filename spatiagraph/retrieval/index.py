@@ -121,19 +121,28 @@ class NicheIndex(ItemSearch):
                 index.train(prepare(_take(embeddings, rows), metric))
             for block in blocks(embeddings, metric):
                 index.add(block)
-        result = cls(
+        return cls.measured(
             index,
             obs,
             kind=kind,
             metric=metric,
             seed=seed,
-            effort=0,
-            recall=0.0,
             min_recall=min_recall,
             model=model,
             key=key,
             calibration=calibration,
         )
+
+    @classmethod
+    def measured(cls, index: Any, obs: pd.DataFrame, **given: Any) -> Self:
+        """An index of a FAISS index that holds its items, its recall measured.
+
+        Args:
+            index: The FAISS index.
+            obs: One row of metadata per item.
+            **given: The attributes of the class by name, and ``seed`` and ``min_recall``.
+        """
+        result = cls(index, obs, effort=0, recall=0.0, **given)
         result._tune()
         return result
 
@@ -191,6 +200,11 @@ class NicheIndex(ItemSearch):
             ValueError: As :meth:`build`, or if the embeddings are of another model; nothing is
                 added then.
         """
+        if backend.file_of_lists(self._index) is not None:
+            raise ValueError(
+                "Expected an index in memory to add items to, the lists of this one are on the "
+                "disk: build it again"
+            )
         embeddings = embeddings if hasattr(embeddings, "shape") else np.asarray(embeddings)
         num, _ = check_vectors(embeddings, self.metric, "embeddings", self.channels)
         if self.model is not None and model is not None and model != self.model:

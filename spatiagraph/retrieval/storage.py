@@ -1,5 +1,7 @@
 """An index on disk: ``index.faiss``, ``obs.parquet``, ``config.json``; nothing is pickled.
 
+Inverted lists that stay on the disk are beside them in ``lists.ivfdata``, mapped into memory.
+
 The configuration has a hash of itself and of the other files, so that an index of which any part
 was changed, or belongs to another index, is refused before the part is opened. It is no signature:
 whoever writes a whole index can also write its hash.
@@ -8,6 +10,7 @@ whoever writes a whole index can also write its hash.
 import hashlib
 import json
 import math
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -76,6 +79,8 @@ def write_folder(path: Path, stored: Stored) -> None:
     try:
         with replaced_folder(path) as new:
             new.mkdir()
+            if (lists := backend.file_of_lists(stored.index)) is not None:
+                shutil.copyfile(lists, new / backend.LISTS)
             faiss.write_index(stored.index, str(new / _INDEX))
             _write_obs(stored.obs, new / _OBS)
             if stored.calibration is not None:
@@ -137,7 +142,9 @@ def _is_index(path: Path) -> bool:
 def _hash(path: Path, config: IndexConfig) -> str:
     """Hash of the configuration and of every file beside it."""
     digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
-    for name in (_INDEX, _OBS, *([_CALIBRATION] if config.calibrated else [])):
+    parts = [_INDEX, _OBS, *([_CALIBRATION] if config.calibrated else [])]
+    parts += [backend.LISTS] if (path / backend.LISTS).is_file() else []
+    for name in parts:
         if not (path / name).is_file():
             raise ValueError(f"there is no {name}")
         with (path / name).open("rb") as file:
@@ -155,8 +162,10 @@ def _write_obs(obs: pd.DataFrame, path: Path) -> None:
 
 
 def _read_index(path: Path) -> Any:
+    stays = (path / backend.LISTS).is_file()
+    flags = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY if stays else 0
     try:
-        return faiss.read_index(str(path / _INDEX))
+        return faiss.read_index(str(path / _INDEX), flags)
     except RuntimeError as err:  # what FAISS raises on anything
         raise ValueError(f"{_INDEX} cannot be read ({reason(err)})") from err
 

@@ -52,10 +52,13 @@ def check_vectors(
     return num, found
 
 
-def blocks(vectors: Any, metric: Metric) -> Iterator[NDArray[np.float32]]:
+def blocks(
+    vectors: Any, metric: Metric, rows: range | None = None
+) -> Iterator[NDArray[np.float32]]:
     """Contiguous float32 blocks ``[n, D]``; rows of length one for the cosine metric."""
-    for start in range(0, vectors.shape[0], _BLOCK):
-        yield prepare(vectors[start : start + _BLOCK], metric)
+    rows = range(vectors.shape[0]) if rows is None else rows
+    for start in range(rows.start, rows.stop, _BLOCK):
+        yield prepare(vectors[start : min(start + _BLOCK, rows.stop)], metric)
 
 
 def prepare(block: Any, metric: Metric) -> NDArray[np.float32]:

@@ -145,6 +145,22 @@ def test_shards_of_the_command_line(run, files, tmp_path):
         assert done.exit_code == 0, done.output
     assert run("merge", store).exit_code == 0
     assert Cohort(store)["s1"].adata.obsm["X_context"].shape == (300, 8)
+    scores = ("evaluate", store, "--domains", "cell_type", "--protocol", "domains_kmeans")
+    scores += ("--seeds", 1, "--out", tmp_path / "s.csv")
+    for words in (("index", store, "--out", tmp_path / "index"), scores):
+        out = words[words.index("--out") + 1]
+        assert run(*words, "--shard", "1/2").exit_code == 0
+        done = run("merge", out)
+        assert done.exit_code == 1
+        assert "run --shard 0/2" in done.stderr
+        assert run(*words, "--shard", "0/2").exit_code == 0
+        done = run("merge", out)
+        assert done.exit_code == 0, done.output
+        assert "merged in" in done.stdout
+    assert len(sg.NicheIndex.load(tmp_path / "index")) == 600
+    assert (tmp_path / "s.csv").read_text().count("X_context_niche") == 4
+    done = run(*scores, "--mpp", 0.5)
+    assert "Expected no --mpp with a cohort" in done.stderr
     for words, message in (
         ((*line, "2/2"), "Expected a shard from 0/2 to 1/2"),
         (("embed", tmp_path / "model", files[0], "--shard", "0/2", "--out", "a.h5ad"), "a slide"),

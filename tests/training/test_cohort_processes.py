@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from spatiagraph.data.cohort import Cohort
 from spatiagraph.data.loader import epoch_order
 
 SCRIPT = """
-import json, os, sys
+import json, os, signal, sys, time
 import torch
 from lightning.pytorch.callbacks import Callback
 import spatiagraph as sg
@@ -37,10 +39,20 @@ model = sg.models.ContextModel.from_pretrained(case["model"])
 seen = Gradients()
 seen.steps = []
 quiet = {"accelerator": "cpu", "progress": False, "logger": False}
-sg.fit(model, cohort, callbacks=seen, **quiet, **case["run"])
 rank = int(os.environ.get("RANK", 0))
-torch.save({"steps": seen.steps, "read": read, "weights": model.state_dict()},
-           f"{case['out']}-{rank}.pt")
+
+
+class Dies(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == case.get("dies_in") and rank == 1:
+            with open(f"{case['out']}-died", "w") as file:
+                file.write(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+done = sg.fit(model, cohort, callbacks=[seen, Dies()], **quiet, **case["run"])
+torch.save({"steps": seen.steps, "read": read, "weights": model.state_dict(),
+            "history": done.history["steps"].tolist()}, f"{case['out']}-{rank}.pt")
 """
 
 
@@ -62,7 +74,8 @@ def test_an_epoch_is_divided_among_processes():
         epoch_order(9, 4, 2, rank=2, world_size=2)
 
 
-def started(processes, script, **case):
+def ended(processes, script, **case):
+    """A script under torchrun, once it has ended, well or not."""
     launch = [sys.executable, "-W", "ignore"]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
@@ -70,9 +83,13 @@ def started(processes, script, **case):
     # the environment of a scheduler, if the tests run under one, is not theirs
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "RANK", "WORLD"))}
     command = [*launch, str(script), json.dumps(case)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=280, env=env
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=500, env=env
     )
+
+
+def started(processes, script, **case):
+    done = ended(processes, script, **case)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(f"{case['out']}-{rank}.pt", weights_only=True) for rank in range(processes)]
 
@@ -116,3 +133,35 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     )
     for name, value in both[0]["weights"].items():
         assert torch.equal(again[0]["weights"][name], value), name
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(tmp_path):
+    model = sg.models.ContextModel.for_slides([slide(0), slide(1)], channels=8)
+    model.save_pretrained(tmp_path / "model")
+    store = Cohort.create(tmp_path / "c.zarr", [slide(0), slide(1)], model.recipe, tile_size=64)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    case = {"store": str(store.path), "model": str(tmp_path / "model")}
+
+    def run(folder, **options):
+        return {"max_epochs": 3, "devices": 2, "out": str(tmp_path / folder), **options}
+
+    whole = started(2, script, **case, out=str(tmp_path / "a"), run=run("whole"))
+    done = ended(2, script, **case, out=str(tmp_path / "b"), run=run("begun"), dies_in=2)
+    waited = time.time() - float((tmp_path / "b-died").read_text())
+    assert done.returncode != 0
+    assert "rank      : 1 (local_rank: 1)" in done.stderr
+    assert "SIGKILL" in done.stderr
+    assert waited < 60  # they are stopped, and do not wait for it until a timeout of half an hour
+    assert not (tmp_path / "b-0.pt").exists()
+    shutil.copytree(tmp_path / "begun", tmp_path / "other")
+    again = started(2, script, **case, out=str(tmp_path / "c"), run=run("begun"))
+    for name, value in whole[0]["weights"].items():
+        assert torch.equal(again[0]["weights"][name], value), name
+    total, steps = len(store.tiles(64, 1)), -(-len(store.tiles(64, 1)) // 2)
+    assert again[0]["history"] == [steps, 2 * steps, 3 * steps]
+    # the last epoch on one process: a step for each tile
+    (alone,) = started(1, script, **case, out=str(tmp_path / "d"), run=run("other", devices=1))
+    assert alone["history"] == [steps, 2 * steps, 2 * steps + total]
+    assert len(alone["steps"]) == total

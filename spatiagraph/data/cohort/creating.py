@@ -103,7 +103,7 @@ def create_shard(
             raise FileExistsError(f"Expected a new folder, {str(place)!r} is there already")
         staging = staging_folder(place, tiling)
     entries: list[SlideEntry] = []
-    with only_writer(staging / f"{part.number}-of-{part.num_shards}"):
+    with only_writer(staging / part.name):
         for slide in each_slide(slides[item] for item in part.items(len(slides))):
             check_new(slide, entries)
             entries.append(write_slide(staging / SLIDES, slide, tiling, progress=progress))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spatiagraph._files import flush_folder, full_disk_named, replaced_file
-from spatiagraph._json import Schema, read_json, validated
+from spatiagraph._json import Schema
 from spatiagraph.data.cohort.cohort import Cohort
 from spatiagraph.data.cohort.layout import (
     CELLS,
@@ -26,13 +26,12 @@ from spatiagraph.data.cohort.layout import (
     file_hash,
     files_below,
     write_files,
-    write_plain,
 )
 from spatiagraph.data.cohort.reading import row_and_tile
-from spatiagraph.data.cohort.shards import check_none_done
+from spatiagraph.data.cohort.shards import begin_work, work_settings
 from spatiagraph.keys import embedding_key
 
-_SETTINGS, _ROW, _VALUES = "settings.json", "row", "values/"
+_ROW, _VALUES = "row", "values/"
 _SUFFIX = ".safetensors"
 
 
@@ -67,12 +66,7 @@ class TileResults:
         self.cohort = cohort
         self.settings = settings
         self.folder = _folders(cohort, settings.name)
-        if self.folder.exists() and _settings(self.folder) != settings:
-            check_none_done(self.folder, "weights")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(exist_ok=True)
-        if _settings(self.folder) is None:
-            write_plain(self.folder / _SETTINGS, settings.model_dump(mode="json"))
+        begin_work(self.folder, settings, "weights")
 
     def has(self, slide: int, tile: int) -> bool:
         """Check that the values of a tile are there."""
@@ -205,7 +199,7 @@ def begun_results(cohort: Cohort) -> list[TileResults]:
     place = cohort.path.resolve()
     found = []
     for folder in sorted(place.parent.glob(f".{glob.escape(place.stem)}.*.new")):
-        settings = _settings(folder)
+        settings = work_settings(folder, ResultSettings)
         if settings is not None and settings.folders == [e.folder for e in cohort.entries]:
             found.append(TileResults(cohort, settings))
     return found
@@ -214,16 +208,6 @@ def begun_results(cohort: Cohort) -> list[TileResults]:
 def _folders(cohort: Cohort, name: str) -> Path:
     place = cohort.path.resolve()
     return place.with_name(f".{place.stem}.{name}.new")
-
-
-def _settings(folder: Path) -> ResultSettings | None:
-    """Settings of a folder of results; ``None`` if there are none that can be read."""
-    place = folder / _SETTINGS
-    try:
-        found: ResultSettings = validated(read_json(place), ResultSettings, repr(str(place)))
-    except ValueError:
-        return None
-    return found
 
 
 def _write_slots(place: Path, slots: Mapping[str, NDArray[np.float32]]) -> None:

@@ -1,15 +1,19 @@
 """Work on a cohort in shards: what each process does, what it leaves, and whether all have."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import Field
 
 from spatiagraph._json import Schema, read_json, validated
 from spatiagraph.data.cohort.layout import SlideEntry, write_plain
 
+Settings = TypeVar("Settings", bound=Schema)
+
+_SETTINGS = "settings.json"
 _STATE = re.compile(r"shard-(\d+)-of-(\d+)\.json", re.ASCII)
 
 
@@ -26,6 +30,11 @@ class Shard(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.number}/{self.num_shards}"
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        return f"{self.number}-of-{self.num_shards}"
 
     def items(self, total: int) -> range:
         """Numbers of the items of this part: every item is in one of them.
@@ -88,6 +97,80 @@ def as_shard(given: str | Sequence[int] | Shard) -> Shard:
     return Shard(number, num_shards)
 
 
+def shard_folder(out: Path) -> Path:
+    """Hidden folder beside a result, where shards leave their parts of it.
+
+    Args:
+        out: File or folder that they become.
+    """
+    place = out.resolve()
+    return place.with_name(f".{place.name}.shards")
+
+
+def begin_work(folder: Path, settings: Schema, what: str) -> None:
+    """Make the folder of some work; what is there of other settings is removed.
+
+    Args:
+        folder: Where parts are kept.
+        settings: Equal where parts can stand beside each other.
+        what: Settings that may differ, for the message.
+
+    Raises:
+        ValueError: Shards of other settings are done.
+    """
+    if folder.exists() and work_settings(folder, type(settings)) != settings:
+        check_none_done(folder, what)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if work_settings(folder, type(settings)) is None:
+        write_plain(folder / _SETTINGS, settings.model_dump(mode="json"))
+
+
+def work_settings(folder: Path, kind: type[Settings]) -> Settings | None:
+    """Settings of work that was begun; ``None`` if there are none that can be read.
+
+    Args:
+        folder: Where parts are kept.
+        kind: What they are.
+    """
+    place = folder / _SETTINGS
+    try:
+        found: Settings = validated(read_json(place), kind, repr(str(place)))
+    except ValueError:
+        return None
+    return found
+
+
+def begun_work(out: Path, kind: type[Settings], total: int | None = None) -> Settings:
+    """Settings of work of which all shards are done.
+
+    Args:
+        out: What they become.
+        kind: What the settings are.
+        total: Number of items, if it is known.
+
+    Raises:
+        FileNotFoundError: Nothing was begun.
+        ValueError: Shards are missing or overlap.
+    """
+    folder = shard_folder(out)
+    settings = work_settings(folder, kind)
+    if settings is None:
+        raise FileNotFoundError(f"Expected shards of {str(out)!r} beside it, there are none")
+    check_complete(read_states(folder), folder, total)
+    return settings
+
+
+def is_done(folder: Path, shard: Shard) -> bool:
+    """Check that a part is done.
+
+    Args:
+        folder: Where the states of all parts are.
+        shard: The part.
+    """
+    return (folder / _state_name(shard)).is_file()
+
+
 def write_state(folder: Path, shard: Shard, total: int, slides: Sequence[SlideEntry] = ()) -> None:
     """Note that a part is done.
 
@@ -104,8 +187,7 @@ def write_state(folder: Path, shard: Shard, total: int, slides: Sequence[SlideEn
         items=list(shard.items(total)),
         slides=list(slides),
     )
-    name = f"shard-{shard.number}-of-{shard.num_shards}.json"
-    write_plain(folder / name, state.model_dump(mode="json"))
+    write_plain(folder / _state_name(shard), state.model_dump(mode="json"))
 
 
 def read_states(folder: Path) -> list[ShardState]:
@@ -181,3 +263,7 @@ def check_complete(states: Sequence[ShardState], folder: Path, total: int | None
         raise ValueError(
             f"Expected every item in one shard of {where}, found {what}: run them again"
         )
+
+
+def _state_name(shard: Shard) -> str:
+    return f"shard-{shard.name}.json"

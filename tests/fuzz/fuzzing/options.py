@@ -42,6 +42,7 @@ _BASES = {
     "perturb": ["{model}", "{slide.h5ad}", "--types", "state", "--first", "A", "--second", "B"]
     + ["--out", "{out}/pairs"],
     "merge": ["{out}/cohort.zarr"],
+    "index": ["{slide.h5ad}", "--out", "{out}/index"],
     "doctor": [],
 }
 WRITTEN = ("clean.h5ad", "run", "embedded.h5ad", "hits.csv", "report.html", "morphology", "images")

@@ -1,0 +1,87 @@
+"""Evaluation of a cohort: slide by slide, whole or by shards."""
+
+import os
+
+import pandas as pd
+import pytest
+
+import spatiagraph as sg
+from spatiagraph.data.cohort import BusyError, Cohort
+from spatiagraph.data.cohort.lock import only_writer
+from spatiagraph.data.cohort.shards import shard_folder
+from spatiagraph.evaluate import run_protocols
+from spatiagraph.inference import merge_scores, score_cohort
+
+SCORES = ["slide_id", "protocol", "embedding", "metric", "value", "std"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    slides = [
+        sg.make_tissue(150, num_genes=20, image=None, seed=seed, slide_id=f"s{seed}")
+        for seed in range(3)
+    ]
+    model = sg.models.ContextModel.for_slides(slides, channels=8)
+    place = tmp_path_factory.mktemp("scored") / "c.zarr"
+    made = Cohort.create(place, slides, model.recipe, tile_size=64)
+    return sg.embed(model, made, device="cpu", progress=False)
+
+
+def settings(**others):
+    return {"domains": "niche", "protocols": ["domains_kmeans"], "num_seeds": 1, **others}
+
+
+@pytest.fixture(scope="module")
+def whole(cohort):
+    return score_cohort(cohort, **settings())
+
+
+def test_a_cohort_is_scored_as_its_slides_are(cohort, whole):
+    slide = cohort["s1"]
+    slots = {key: slide.adata.obsm[key] for key in slide.adata.obsm if key.startswith("X_")}
+    alone = run_protocols(
+        slots,
+        slide.counts,
+        slide.pos,
+        domains=slide.adata.obs["niche"],
+        protocols=["domains_kmeans"],
+        num_seeds=1,
+    )
+    found = whole[whole["slide_id"] == "s1"].reset_index(drop=True)
+    assert {"pca30", "pca30_nbr15", "X_context"} <= {*found["embedding"]}
+    pd.testing.assert_frame_equal(found[SCORES[1:]], alone[SCORES[1:]])
+    assert whole["slide_id"].unique().tolist() == ["s0", "s1", "s2"]
+
+
+def test_shards_merge_to_the_table_of_all_and_gaps_are_refused(cohort, whole, tmp_path):
+    out = tmp_path / "scores.csv"
+    with pytest.raises(FileNotFoundError, match="there are none"):
+        merge_scores(out)
+    assert score_cohort(cohort, out=out, shard="1/2", **settings()) is None
+    with pytest.raises(ValueError, match="none of 0/2: run --shard 0/2"):
+        merge_scores(out)
+    with pytest.raises(ValueError, match=r"embeddings or settings of the shards .*1/2"):
+        score_cohort(cohort, out=out, shard="0/2", **settings(num_seeds=2))
+    with only_writer(shard_folder(out) / "0-of-2"), pytest.raises(BusyError):
+        score_cohort(cohort, out=out, shard="0/2", **settings())
+    score_cohort(cohort, out=out, shard="0/2", **settings())
+    merged = merge_scores(out)
+    pd.testing.assert_frame_equal(merged[SCORES], whole[SCORES].reset_index(drop=True))
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
+    assert pd.read_csv(out)["value"].tolist() == pytest.approx(merged["value"].tolist())
+
+
+def test_what_cannot_be_scored(cohort, tmp_path):
+    with pytest.raises(ValueError, match="Expected out= with shard='0/2'"):
+        score_cohort(cohort, shard="0/2", **settings())
+    with pytest.raises(ValueError, match=r"ends in .csv, got 'a.txt'"):
+        score_cohort(cohort, out=tmp_path / "a.txt", **settings())
+    with pytest.raises(ValueError, match="Expected obsm\\['X_none'\\] in slide 's0'"):
+        score_cohort(cohort, embeddings=["X_none"], **settings())
