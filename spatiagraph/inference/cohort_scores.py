@@ -149,7 +149,10 @@ def _table(folder: Path, at: int) -> Path:
 
 
 def _scores(slide: Slide, settings: ScoreSettings, progress: bool) -> pd.DataFrame:
-    slots = settings.embeddings or [str(k) for k in slide.adata.obsm if str(k).startswith("X_")]
+    # a store lists its slots in no order
+    slots = settings.embeddings or sorted(
+        str(key) for key in slide.adata.obsm if str(key).startswith("X_")
+    )
     if missing := [key for key in slots if key not in slide.adata.obsm]:
         raise ValueError(
             f"Expected obsm[{missing[0]!r}] in slide {slide.slide_id!r} of the cohort, found "
