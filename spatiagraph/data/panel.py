@@ -390,7 +390,7 @@ def _union(slides: Sequence["_Named"]) -> tuple[list[str], list[str] | None]:
         found, _ = _match_columns(symbols, gene_ids, slide)
         names, ids = slide.symbols, _ids(slide.symbols, slide.gene_ids) or [""] * len(slide.symbols)
         known, known_ids = set(symbols), set(gene_ids)
-        for column in np.flatnonzero(found < 0):
+        for column in np.flatnonzero(found < 0).tolist():
             if names[column] in known:  # listed twice: one gene
                 continue
             known.add(names[column])

@@ -52,6 +52,6 @@ def merge_cohort(path: str | os.PathLike[str]) -> Cohort:
             results.remove()
         if len(refused) == len(begun):
             raise refused[0]
-        for err in refused:
-            logger.warning("not merged: %s", err)
+        for reason in refused:
+            logger.warning("not merged: %s", reason)
     return Cohort(path)
