@@ -1,5 +1,7 @@
+import inspect
 import warnings
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -212,6 +214,8 @@ def test_merscope_is_in_um_already(tmp_path):
 
 def test_a_folder_reads_like_spatialdata_io(tmp_path):
     spatialdata_io = pytest.importorskip("spatialdata_io")
+    if "dtype" not in inspect.signature(anndata.AnnData).parameters:
+        pytest.skip("theirs does not run with this anndata")
     folder = write_folder(tmp_path / "m")
     cells = pd.read_csv(folder / "cell_metadata.csv")[::-1]  # theirs needs the order of the counts
     cells.to_csv(folder / "cell_metadata.csv", index=False)

@@ -56,8 +56,10 @@ SILENT = {
     "pandas' text": (pd.array(["x", "v", "y", "z"], dtype="string"), ["x", "v", "y", "z"]),
     "text in bytes": (np.array([b"x"] * 4, dtype=object), ["x"] * 4),
     "zero bytes": (np.array(["x\0", "v", "y", "z"], dtype=object), ["x", "v", "y", "z"]),
-    "half a character": (pd.array(["\ud800", "v", "y", "z"], dtype=object), ["?", "v", "y", "z"]),
 }
+if int(pd.__version__.split(".")[0]) < 3:  # which refuses it itself
+    half = np.array(["\ud800", "v", "y", "z"], dtype=object)
+    SILENT["half a character"] = (half, ["?", "v", "y", "z"])
 TEXT = {
     "dates": (pd.to_datetime(["2020-01-01"] * 4), ["2020-01-01 00:00:00"] * 4),
     "intervals": (pd.cut(np.arange(4), [-1, 1, 3]), ["(-1, 1]", "(-1, 1]", "(1, 3]", "(1, 3]"]),

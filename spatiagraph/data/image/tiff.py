@@ -102,7 +102,7 @@ def _largest(found: "list[TiffPageSeries]", path: Path) -> "list[TiffPageSeries]
     """
     if not found:
         raise ValueError(f"Expected an image in {path}, got none. Is the file damaged?")
-    main = max(found, key=lambda s: s.sizes.get("height", 1) * s.sizes.get("width", 1))
+    main = max(found, key=_pixels)
     alike = [
         s
         for s in found
@@ -118,6 +118,12 @@ def _largest(found: "list[TiffPageSeries]", path: Path) -> "list[TiffPageSeries]
         stacklevel=5,
     )
     return [main]
+
+
+def _pixels(series: "TiffPageSeries") -> int:
+    """Pixels of an image, of one channel; by letters, as names of axes differ by version."""
+    size = dict(zip(series.axes, series.shape, strict=True))
+    return int(size.get("Y", 1) * size.get("X", 1))
 
 
 def _check_promised(tiff: "TiffFile", series: "TiffPageSeries", path: Path) -> None:
@@ -137,7 +143,7 @@ def _check_promised(tiff: "TiffFile", series: "TiffPageSeries", path: Path) -> N
     pixels = ome_root(tiff.ome_metadata, path).iterfind(".//{*}Pixels")
     sizes = [(ome_number(p, "SizeY", path), ome_number(p, "SizeX", path)) for p in pixels]
     height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
-    shown = series.sizes.get("height", 1) * series.sizes.get("width", 1)
+    shown = _pixels(series)
     if height * width > shown:
         raise ValueError(
             f"Expected an image of {height:g} × {width:g} pixels in {path}, as its OME metadata "

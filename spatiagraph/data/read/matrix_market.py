@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import warnings
 from io import BufferedReader
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def read_matrix_market(path: Path) -> csr_matrix:
         breaks = check_text(path)
         with _opened(path) as stream:
             _check_header(stream, breaks)
-        with _opened(path) as stream:
+        with _opened(path) as stream, warnings.catch_warnings():
+            # scipy 1.18 announces another class of matrix
+            warnings.filterwarnings("ignore", message=".*default value for `spmatrix`")
             return csr_matrix(mmread(stream))
     except DAMAGED as err:
         raise ValueError(
