@@ -113,8 +113,13 @@ REFUSED = {
     ],
     "merge": [
         ("no such cohort", "{tmp}/no.zarr", ["no.zarr", "there is nothing"]),
-        ("a folder of another kind", "{tmp}/folder", [".zarr", "'folder'"]),
-        ("a slide", "{work}/slide.h5ad", [".zarr", "'slide.h5ad'"]),
+        ("a folder of another kind", "{tmp}/folder", ["shards of", "folder'"]),
+        ("a slide", "{work}/slide.h5ad", ["shards of", "slide.h5ad'"]),
+    ],
+    "index": [
+        ("no such cohort", "{tmp}/no.zarr --out {tmp}/out", ["no.zarr", "there is nothing"]),
+        ("a slide", "{work}/slide.h5ad --out {tmp}/out", ["a cohort", "slide.h5ad"]),
+        ("no such shard", "{tmp}/no.zarr --out {tmp}/out --shard 2/2", ["0/2 to 1/2", "2/2"]),
     ],
     "generate": [
         (

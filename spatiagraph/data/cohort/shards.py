@@ -156,7 +156,9 @@ def begun_work(out: Path, kind: type[Settings], total: int | None = None) -> Set
     folder = shard_folder(out)
     settings = work_settings(folder, kind)
     if settings is None:
-        raise FileNotFoundError(f"Expected shards of {str(out)!r} beside it, there are none")
+        raise FileNotFoundError(
+            f"Expected shards of {str(out)!r} beside it, there are none: run them first"
+        )
     check_complete(read_states(folder), folder, total)
     return settings
 
