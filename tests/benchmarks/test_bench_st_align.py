@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import normalize
+from sklearn.preprocessing import StandardScaler, normalize
 
 import spatiagraph as sg
 from spatiagraph.data import CropSource, SlideImage, spots_of_cells
@@ -120,16 +120,20 @@ class Sections:
         several = self.num_train > 2
         self.group = self.number if several else np.concatenate(blocks) + 4 * self.number
 
-    def ridge(self, num_components):
+    @property
+    def alike(self):
+        """Colours standardised within each section."""
+        parts = [self.colors[self.number == i] for i in range(len(self.slides))]
+        return np.concatenate([StandardScaler().fit_transform(part) for part in parts])
+
+    def ridge(self, num_components, colors):
         """Colours mapped to profiles of spots and niches, by the training sections."""
         train, sides = ~self.test, []
         for x in (self.log, self.niche):
             basis = PCA(num_components, random_state=0).fit(x[train])
             sides.append(basis.transform(x) / basis.transform(x[train]).std())
         y = np.hstack(sides)
-        mapped = grouped_ridge(
-            self.colors[train], y[train], self.group[train], self.colors[self.test]
-        )
+        mapped = grouped_ridge(colors[train], y[train], self.group[train], colors[self.test])
         return mapped - y[train].mean(0), y[self.test] - y[train].mean(0)
 
 
@@ -262,7 +266,9 @@ def retrieval(known, found):
     pairs = {
         name: (both(z, "img")[known.test], both(z, "gene")[known.test]) for name, z in found.items()
     }
-    pairs |= {f"ridge, {k} components": known.ridge(k) for k in (5, 20)}
+    for k in (5, 20):
+        pairs[f"ridge, {k} components"] = known.ridge(k, known.colors)
+        pairs[f"ridge, {k} components, within sections"] = known.ridge(k, known.alike)
     table = score_retrieval(pairs, known.number[known.test])
     return [
         {"task": f"retrieval, {row['direction']}", "row": name, **plain(row)}
@@ -273,6 +279,7 @@ def retrieval(known, found):
 def genes(known, found, seed):
     features = {name: both(z, "img") for name, z in found.items()}
     features["colour statistics"] = known.colors
+    features["colour statistics within sections"] = known.alike
     features["random CNN"] = np.hstack([network_features(c, seed=seed) for c in known.crops])
     table = score_image_to_genes(
         features,
@@ -294,6 +301,7 @@ def domains(slide, found, model):
         for scale in ("spot", "niche"):
             embeddings[f"{name}: {scale}"] = found[name][scale]
     embeddings["image statistics"] = np.hstack([color_texture(c.numpy()) for c in crops])
+    model.to("cpu")
     x, mask = model.panel.counts(slide)
     with torch.no_grad():
         profile = model.provider(

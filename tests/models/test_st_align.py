@@ -29,6 +29,7 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.inference.querying import embed_query
 from spatiagraph.models import STAlign, STAlignSize, model_class, st_align_parts, st_align_recipe
 from spatiagraph.models.st_align import Views
+from spatiagraph.models.st_align.profiles import standardized
 from spatiagraph.nn import FrozenImageEncoder
 from spatiagraph.tasks import (
     ClusterNegatives,
@@ -101,6 +102,16 @@ def batch(model):
 
 def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_colours_are_standardised_within_a_slide(model):
+    data = model.prepare(SLIDE)
+    for value in (data.spot_statistics, data.niche_statistics):
+        assert value.shape == (SLIDE.num_cells, 39)
+        torch.testing.assert_close(value.mean(0), torch.zeros(39), atol=1e-4, rtol=0)
+        torch.testing.assert_close(value.std(0, correction=0), torch.ones(39), atol=1e-3, rtol=0)
+    alike = standardized(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
+    assert alike.tolist() == [[0.0, -1.0], [0.0, 1.0]]
 
 
 # size ---------------------------------------------------------------------------------------------

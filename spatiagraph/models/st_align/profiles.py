@@ -25,6 +25,7 @@ FEATURES = "niche_features"
 STATISTICS = ("spot_statistics", "niche_statistics")
 """Attributes of a batch: features of the crops of spots and niches that a start reads."""
 CHUNK = 64  # crops at a time
+_LEAST_STD = 1e-4  # what varies less has no unit
 
 
 def views_of(
@@ -98,7 +99,8 @@ def image_statistics(
 ) -> dict[str, Tensor]:
     """Colours and textures of the crops of spots and niches, by name; none without an image.
 
-    They are read from finer crops than networks see, which cost little here.
+    They are read from finer crops than networks see, which cost little here, and standardised over
+    the spots of the slide: how deep a section was stained says nothing of its spots.
 
     Args:
         recipe: Its crops, of spots and of niches.
@@ -110,8 +112,18 @@ def image_statistics(
     for name, crop in zip(STATISTICS, recipe.crops, strict=False):
         if slide.image is not None:
             source = replace(crop, size_px=encoder.size_px).source(slide, slide.pos)
-            found[name] = frozen_features(encoder, source, cache)
+            found[name] = standardized(frozen_features(encoder, source, cache))
     return found
+
+
+def standardized(features: Tensor) -> Tensor:
+    """Features of mean 0 and deviation 1 over spots; 0 where all spots are alike, ``[N, F]``.
+
+    Args:
+        features: ``[N, F]``.
+    """
+    std = features.std(0, correction=0)
+    return (features - features.mean(0)) * torch.where(std > _LEAST_STD, 1 / std, 0.0)
 
 
 @torch.no_grad()
