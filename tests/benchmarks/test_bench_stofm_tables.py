@@ -51,7 +51,7 @@ from spatiagraph.evaluate import (
 )
 from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import SToFM, SubSlices
-from spatiagraph.tasks import CellAdaptation
+from spatiagraph.tasks import CellAdaptation, SToFMPretraining
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
 
@@ -355,6 +355,37 @@ def test_ablation_across_mice(real_data, variant, seed):
     name = f"ablation-{variant.replace(', ', '_').replace(' ', '_')}-{seed}"
     told(start, name, rows, set="ablation", seed=seed, cells=len(pos))
     assert all(0 <= row["macro_F1"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("known", ["nearest", "all"])
+def test_known_distances_across_mice(real_data, known, seed):
+    """Labels as above, and both terms of pre-training on the mouse that was held out."""
+    start = time.perf_counter()
+    slides = read(real_data, "starmap_mpfc")
+    counts, pos, section, labels = gathered(slides, "starmap_mpfc")
+    made, rows, where = {}, [], {"split": "across"}
+    for own in (0, 1):
+        rule = replace(RULE, dense=known == "all")
+        model = SToFM.for_slides([slides[own]], slices=rule, seed=seed)
+        lap = time.perf_counter()
+        made[own] = trained(model, [slides[own]], slides, [FEW], seed).found[FEW]
+        rows.append({"row": known, **where, "where": "seconds", "value": time.perf_counter() - lap})
+        task = SToFMPretraining(model.cpu().eval())
+        for batch in model.batches([model.prepare(slides[1 - own])], 600):
+            with torch.no_grad():
+                out = task.loss(batch, torch.Generator().manual_seed(0))
+            for term, value in out.parts.items():
+                rows.append({"row": known, **where, "where": term, "value": float(value)})
+    for label, truth in labels.items():
+        table = score_transfer(
+            {known: lambda train: made[int(not train[0])]}, counts, pos, truth,
+            donor=section.astype(str), slide=section, baselines=(), num_seeds=1,
+        )  # fmt: skip
+        for row in table[table.embedding == known].itertuples():
+            rows.append({"row": known, "labels": label, **where, "macro_F1": row.macro_F1})
+    told(start, f"known-{known}-{seed}", rows, set="distances", seed=seed, cells=len(pos))
+    assert all(row.get("value", 0) < 1e3 for row in rows)
 
 
 def pancreas(root: Path, most: int | None = None) -> Slide:
