@@ -23,13 +23,14 @@ def pairs_in_cells(
     cells: Sequence[str],
     *,
     outlines: pd.DataFrame | None = None,
-    window_um: float = 16.0,
+    window_um: float = 24.0,
     channel: int = 0,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Molecules of two genes inside of chosen cells, over the image: a row per pair of genes.
 
-    Molecules of the cell are large, those of its neighbours small; other genes are grey.
+    Genes have the colours of their names at the left, others are grey. Molecules of the cell are
+    large, those of its neighbours small.
 
     Args:
         slide: The slide, with molecules.
@@ -93,13 +94,12 @@ def pairs_in_cells(
             if line == 0:
                 ax.set_title(name, fontsize=7)
             if column == 0:
-                ax.set_ylabel(f"{pair[0]}\n{pair[1]}", fontsize=8)
+                for which, color, high in zip(pair, _COLORS, (0.98, 0.48), strict=True):
+                    ax.text(
+                        -0.06, high, which, color=color, fontsize=8, rotation=90, ha="right",
+                        va="top", transform=ax.transAxes,
+                    )  # fmt: skip
     add_scale_bar(axes[-1, 0])
-    handles = [
-        axes[0, 0].scatter([], [], s=13, c=color, linewidths=0, label=text)
-        for color, text in zip((*_COLORS, _OTHERS), ("first", "second", "others"), strict=True)
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, fontsize=7, frameon=False)
     save_figure(figure, save)
     return figure
 

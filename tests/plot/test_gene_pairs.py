@@ -35,6 +35,9 @@ def test_molecules_of_a_pair_are_drawn_where_they_are(slide, tmp_path):
     ax = figure.axes[0]
     assert len(ax.images) == 1
     assert len(ax.lines[0].get_xdata()) == 5
+    named = {text.get_text(): text.get_color() for text in ax.texts}
+    assert tuple(named) == pair
+    assert len(set(named.values())) == 2
     table = slide.transcripts
     own = table[(table["cell_id"] == names[0]) & (table["gene"] == pair[0])]
     own = own[(np.abs(own[["x_um", "y_um"]] - slide.pos[0]) <= 10).all(axis=1)]
