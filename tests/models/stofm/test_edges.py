@@ -117,6 +117,30 @@ def test_normalised_values_cannot_be_ranked(slide):
         model.prepare(values)
 
 
+@pytest.mark.parametrize(
+    ("cells", "message"), [("profile", "another species"), ("ranks", "needs orthologs=")]
+)
+def test_two_species_are_refused_without_orthologues(slide, cells, message):
+    human, mouse = slide.adata.copy(), slide.adata.copy()
+    human.var_names = [f"GENE{i}A" for i in range(12)]
+    mouse.var_names = [f"Gene{i}a" for i in range(12)]
+    human, mouse = Slide(human, slide_id="h", check=False), Slide(mouse, slide_id="m", check=False)
+    with pytest.raises(ValueError, match="two species"):
+        SToFM.for_slides([human, mouse], cells=cells, slices=KD)
+    model = SToFM.for_slides([human], cells=cells, slices=KD)
+    with pytest.raises(ValueError, match=message):
+        model.prepare(mouse)
+
+
+@pytest.mark.parametrize("cells", ["profile", "ranks"])
+def test_fractional_counts_are_refused(slide, cells):
+    broken = slide.adata.copy()
+    broken.X = broken.X.multiply(0.37).tocsr()
+    model = SToFM.for_slides([slide], cells=cells, slices=KD)
+    with pytest.raises(ValueError, match="counts"):
+        model.prepare(Slide(broken, slide_id="broken"))
+
+
 def test_frozen_vectors_are_read_from_the_disk(slide, tmp_path, monkeypatch):
     model = SToFM.for_slides([slide], cells="ranks", slices=KD)
     expected = model.prepare(slide).z
