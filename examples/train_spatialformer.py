@@ -8,9 +8,9 @@ neighbours. Both answers are scored on cells it has not seen, beside what needs 
     python examples/train_spatialformer.py --data xenium_folder --steps 20000
 
 Two minutes on a busy core. A hundred steps are enough to see that it learns, not to learn: expect a
-cross-entropy of hidden genes of 3.95, where how usual genes are gives 4.07, and neighbours no
-better than by guessing (area under the curve 0.49), where how often types of cells are neighbours
-in the other half gives 0.58.
+cross-entropy of hidden genes of 3.90, where how usual genes are gives 4.07, and neighbours told
+about as well (area under the curve 0.59) as by how often types of cells are neighbours in the other
+half (0.58); the model starts there, from how alike cells are.
 """
 
 import argparse

@@ -21,7 +21,7 @@ TOY = {
     "finetune_annotation.py": "--cells 600 --pretrain-epochs 1 --epochs 1 --picture {tmp}.png",
     "generate_transition.py": "--cells 800 --epochs 2 --picture {tmp}.png",
     "impute_genes.py": "--cells 600 --epochs 2 --splits 2 --picture {tmp}.png",
-    "perturb_gene_pairs.py": "--couples 120 --steps 3 --pairs 6 --screen 4",
+    "perturb_gene_pairs.py": "--couples 120 --steps 3 --pairs 6 --screen 6",
     "search_niches.py": "--slides 2 --cells 400 --epochs 2 --out {tmp} --picture {tmp}.png",
     "train_context.py": "--cells 600 --epochs 2 --picture {tmp}.png",
     "train_spatia.py": "--cells 600 --epochs 1 --context-epochs 2 --out {tmp}",

@@ -17,7 +17,7 @@ from spatiagraph.cli import app
 from spatiagraph.data.loader import PairSource
 from spatiagraph.data.loader.cutting import cell_batch
 from spatiagraph.data.recipe import Recipe
-from spatiagraph.inference import score_neighbors
+from spatiagraph.inference import TypedNeighbors, score_neighbors, study_gene_pairs
 from spatiagraph.models import (
     SlideModel,
     SpatialFormer,
@@ -365,15 +365,40 @@ def trained(slide, **options):
     return model
 
 
+@pytest.fixture(scope="module")
+def partners():
+    """A model of dimers of ten types, three markers each."""
+    return trained(dimers(600, 0)[0], max_steps=200)
+
+
 @pytest.mark.slow
-def test_partners_are_found_as_well_as_they_can_be():
+def test_partners_are_found_as_well_as_they_can_be(partners):
     """SpatialFormer fact F26: at most 0.95 can be had, one in ten others is of the partner's type.
 
     That two types go together shows in neither alone: the loss stays at chance for some time before
     it falls. With the usual starting weights and dropout it had not fallen after 600 steps.
     """
-    slide, _ = dimers(600, 0)
-    assert 0.90 < auroc(trained(slide, max_steps=200), dimers(400, 1)[0]) < 0.97
+    assert 0.90 < auroc(partners, dimers(400, 1)[0]) < 0.97
+
+
+@pytest.mark.slow
+def test_markers_of_partners_matter_most_to_them(partners):
+    """SpatialFormer fact F26: deleting pairs of genes, with three markers of each type."""
+    slide, kind = dimers(300, 1)
+    slide.adata.obs["type"] = [f"t{k}" for k in kind]
+    first, share = [], []
+    for k in range(0, 10, 2):
+        chosen = TypedNeighbors("type", f"t{k}", f"t{k + 1}", num_pairs=20)
+        table = study_gene_pairs(partners, slide, chosen, min_support=6, device="cpu").table
+        table = table.sort_values("mean")
+        of = [
+            table[c].str[1:].astype(int) // 3 == k + i for i, c in enumerate(("gene_a", "gene_b"))
+        ]
+        both = (of[0] & of[1]).to_numpy()
+        first.append(both[0])
+        share.append(both[: both.sum()].mean())
+    assert sum(first) >= 4
+    assert np.mean(share) > 0.5  # a fifth of the pairs of genes are of markers
 
 
 @pytest.mark.slow
