@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from spatiagraph.plot.canvas import new_axes, save_figure
 
 _SHOWN, _HIDDEN = "#c0392b", "#9aa5b1"
+_LINE, _COLUMN = 0.045, 0.62  # of names: height and place, as shares of the axes
 
 
 def volcano(
@@ -47,11 +48,19 @@ def volcano(
         ax.scatter(mean[rows], height[rows], s=size, c=color, linewidths=0, rasterized=True)
     ax.axhline(-np.log10(q), color="#555555", lw=0.7, ls="--")
     ax.axvline(0, color="#555555", lw=0.7)
-    for row in np.flatnonzero(sure)[:num_names]:
+    named = np.flatnonzero(sure)[:num_names]
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    top = 1.0
+    below = _LINE * len(named)
+    for row in named[np.argsort(-height[named], kind="stable")]:  # in a column, none over another
+        below -= _LINE  # room that the names after it need
+        top = max(min((height[row] - low) / (high - low), top - _LINE), below)
         a, b = (str(tested[c].iat[row]) for c in ("gene_a", "gene_b"))
         ax.annotate(
-            f"{a}–{b}", (mean[row], height[row]), xytext=(3, 2), textcoords="offset points",
-            fontsize=7,
+            f"{a}–{b}", (mean[row], height[row]), xytext=(_COLUMN, top), fontsize=7, va="center",
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.4, "shrinkB": 2},
         )  # fmt: skip
     ax.set_xlabel("mean effect of taking both genes")
     ax.set_ylabel("−log10 q")

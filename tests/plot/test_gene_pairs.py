@@ -77,6 +77,18 @@ def test_a_volcano_colours_what_is_sure(tmp_path):
         volcano(table[:0])
 
 
+def test_names_of_a_volcano_do_not_lie_over_each_other():
+    """Ten equal pairs near the line of q: their names are in a column inside of the axes."""
+    table = pd.DataFrame({"gene_a": list("ABCDEFGHIJ"), "gene_b": "X", "mean": -0.5, "q": 0.04})
+    more = table.assign(gene_a="Y", mean=-1.0, q=1e-9)[:1]
+    ax = volcano(pd.concat([more, table], ignore_index=True))
+    high = np.array([t.xyann[1] for t in ax.texts])
+    assert len(high) == 10
+    assert (np.diff(high) <= -0.04).all()
+    assert 0 <= high.min()
+    assert high.max() <= 1
+
+
 def test_ribbons_join_what_has_weight(tmp_path):
     weight = np.array([[1.0, 2, 0], [2, 0, 0.5], [0, 0.5, np.nan]])
     ax = chord(weight, ["A", "B", "C"], save=tmp_path / "chord.png")
