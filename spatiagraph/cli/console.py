@@ -55,7 +55,7 @@ def check_output_file(path: Path, suffix: str) -> None:
         ValueError: It is a folder, or has another suffix.
         OSError: Its folder cannot be made or written to; nothing is made yet.
     """
-    if path.suffix != suffix:
+    if path.suffix.lower() != suffix:
         raise ValueError(f"Expected an output file that ends in {suffix}, got {path.name}")
     if path.is_dir():
         raise ValueError(f"Expected an output file, {path} is a folder")

@@ -15,7 +15,9 @@ from spatiagraph.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from spatiagraph.data.slide import Slide
     from spatiagraph.retrieval.index import NicheIndex
@@ -148,8 +150,13 @@ def demo(
 def _alike(section: "Slide", index: "NicheIndex", row: int, labels: str | None) -> "pd.DataFrame":
     """Niches like that of a cell, in other places."""
     from spatiagraph.inference.embedded import check_level, level_width_um
+    from spatiagraph.retrieval.apart import usual_distance
+
+    def search(k: int, among: "NDArray[np.bool_]") -> "pd.DataFrame":
+        return index.search_like([row], k, where=among, include_query=True)
 
     apart_um = level_width_um(section, check_level(section.adata, None))
-    hits = index.search_like([row], 5, apart_um=apart_um)
+    usual = usual_distance(search, index.obs["x_um"].notna().to_numpy())
+    hits = index.search_like([row], 5, apart_um=apart_um, max_distance=usual)
     columns = ["id", "distance", "x_um", "y_um", *([labels] if labels else [])]
     return hits.set_index("rank")[columns]

@@ -26,6 +26,7 @@ _PURPOSES = {
     "io": "SpatialData stores, and the outlines of MERSCOPE cells",
     "cluster": "Leiden clusters as niches",
     "harmony": "Harmony beside embeddings of other donors",
+    "umap": "a UMAP in reports of slides without one",
     "lora": "fine-tuning SpatialFormer by changes of low rank",
     "fidelity": "the network of FID, to compare images with",
     "ode": "adaptive solvers for flows",

@@ -86,7 +86,7 @@ def domains(
             raise ValueError("Expected --groups with --k and --out, got neither")
         check_output_file(groups, ".csv")
     if out is not None:
-        one_file = out.suffix == ".h5ad"
+        one_file = out.suffix.lower() == ".h5ad"
         check_output_file(out, ".h5ad") if one_file else check_output_folder(out)
     sections = slide_options.read_all(slides, molecules=False)
     if out is not None and one_file != (len(sections) == 1):

@@ -25,7 +25,7 @@ def check_slide_file(path: Path, columns: Mapping[str, str | None]) -> None:
     """
     check_place(path)
     wanted = {option: column for option, column in columns.items() if column is not None}
-    if not wanted or path.suffix != ".h5ad":
+    if not wanted or path.suffix.lower() != ".h5ad":
         return
     known = _obs_columns(path)
     for option, column in wanted.items():

@@ -210,7 +210,7 @@ class SlideOptions:
             named = {f"--{name.replace('_', '-')}": c for name, c in {**own, **columns}.items()}
             check_slide_file(path, named)
         for image, path in zip(self.image or (), paths, strict=False):
-            if path.suffix == ".h5ad" and not image.exists():
+            if path.suffix.lower() == ".h5ad" and not image.exists():
                 raise FileNotFoundError(f"Expected the image of {path.name}, found none at {image}")
 
     def read_all(self, paths: Sequence[Path], *, molecules: bool = True) -> "list[Slide]":

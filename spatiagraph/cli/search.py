@@ -135,7 +135,7 @@ def search(
     if out is not None:
         check_output_file(out, ".csv")
     if gallery is not None:
-        if gallery.suffix not in _PICTURES:
+        if gallery.suffix.lower() not in _PICTURES:
             wanted = ", ".join(_PICTURES)
             raise ValueError(f"Expected a gallery that ends in {wanted}, got {gallery.name}")
         check_output_file(gallery, gallery.suffix)

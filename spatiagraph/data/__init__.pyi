@@ -28,6 +28,7 @@ from . import synthetic as synthetic
 from . import tokens as tokens
 from . import transcripts as transcripts
 from . import units as units
+from . import vitessce as vitessce
 from . import vocabulary as vocabulary
 from . import writing as writing
 from .cell_groups import write_cell_groups as write_cell_groups
@@ -62,5 +63,6 @@ from .slide import Slide as Slide
 from .spots import photographed_slide as photographed_slide
 from .spots import spots_of_cells as spots_of_cells
 from .synthetic import make_tissue as make_tissue
+from .vitessce import write_vitessce as write_vitessce
 from .vocabulary import GeneVocabulary as GeneVocabulary
 from .writing import write as write

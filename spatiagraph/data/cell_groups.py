@@ -32,7 +32,7 @@ def write_cell_groups(adata: AnnData, column: str, path: str | os.PathLike[str])
         <BLANKLINE>
     """
     place, columns = Path(path), [str(c) for c in adata.obs.columns]
-    if place.suffix != ".csv":
+    if place.suffix.lower() != ".csv":
         raise ValueError(f"Expected a file that ends in .csv, got {place.name}")
     if column not in columns:
         raise ValueError(

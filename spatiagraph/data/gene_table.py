@@ -78,7 +78,7 @@ class GeneTable:
             ValueError: If it has another suffix.
         """
         path = Path(path)
-        if path.suffix != ".npz":
+        if path.suffix.lower() != ".npz":
             raise ValueError(f"Expected a file that ends in .npz, got {path.name}")
         with replaced_file(path) as new:
             np.savez(new, symbols=np.array(self.symbols), values=self.values.numpy())

@@ -1,5 +1,7 @@
 """Files and folders of slides, by their names alone: nothing is opened, nothing heavy imported."""
 
+import fnmatch
+import re
 from pathlib import Path
 
 KINDS = (
@@ -37,7 +39,7 @@ def check_place(path: Path) -> None:
 
 def could_be_slide(folder: Path) -> bool:
     """Check that a folder holds a marker file of a known format, or may be a store."""
-    if folder.suffix == ".zarr" or any((folder / mark).exists() for mark in _STORE):
+    if folder.suffix.lower() == ".zarr" or any((folder / mark).exists() for mark in _STORE):
         return True
     inside = folder / "outs" if (folder / "outs").is_dir() else folder
     return any(listed(inside, mark) for mark in _MARKS)
@@ -50,7 +52,9 @@ def unknown_folder(folder: Path) -> str:
         folder: The folder.
     """
     inside = [*listed(folder, "*"), *listed(folder, "binned_outputs/*")]
-    slides = [p for p in inside if p.suffix == ".h5ad" or (p.is_dir() and could_be_slide(p))]
+    slides = [
+        p for p in inside if p.suffix.lower() == ".h5ad" or (p.is_dir() and could_be_slide(p))
+    ]
     if slides:
         names = ", ".join(str(p.relative_to(folder)) for p in slides[:12])
         where = folder.name or folder
@@ -76,6 +80,10 @@ def listed(folder: Path, pattern: str) -> list[Path]:
 
     Args:
         folder: Where to look.
-        pattern: Name with ``*``, as of :meth:`pathlib.Path.glob`.
+        pattern: Name with ``*``, maybe after folders, as of :func:`fnmatch.fnmatch`, in capital or
+            small letters.
     """
-    return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
+    *parents, name = pattern.split("/")
+    inside, wanted = folder.joinpath(*parents), re.compile(fnmatch.translate(name), re.IGNORECASE)
+    found = inside.iterdir() if inside.is_dir() else ()
+    return sorted(p for p in found if wanted.match(p.name) and not p.name.startswith("."))

@@ -1,6 +1,7 @@
 """Sections of tissue that were put into one table: named by a column, or seen by how they lie."""
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ _GAP = np.deg2rad(170)  # a straight border leaves half a circle without cells o
 _FEW = 20  # cells, whose neighbours are on all sides of each section by chance
 _MIXED = 0.05  # share of the cells of a section among those of another
 _ALL_MIXED = 0.5  # mean share over sections; areas of one section meet at their borders alone
+_CLOSEST = 0.2  # share of the cells, those with the closest neighbours
+_AVOID = 0.6  # of its usual share, the share of a label among the closest neighbours of its cells
 _OWN = 0.35  # share of own neighbours of a cell, where many sections lie over each other
 _SPOTS = 3_000  # spots in which lattices are looked for
 _LATTICES = 8  # that are looked for
@@ -68,11 +71,14 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
         for c in _several(obs, _LIKE_A_NAME)
         if len(obs) >= _FEW * obs[c].nunique() and not pd.api.types.is_bool_dtype(obs[c])
     ]
+    around = _surroundings(pos)
     for column in dict.fromkeys([*sure, *maybe]) if len(obs) >= _FEW else ():
         code, names = pd.factorize(obs[column])
-        share = _mixed_shares(pos, code)
+        share = _mixed_shares(around, code)
         mixed = float(share.max(initial=0.0))
-        if mixed > _MIXED and (column in sure or share.mean() > _ALL_MIXED):
+        if mixed > _MIXED and (
+            column in sure or (share.mean() > _ALL_MIXED and _lie_over_each_other(around, code))
+        ):
             listed = ", ".join(map(repr, names[:5].tolist())) + (", …" if len(names) > 5 else "")
             raise ValueError(
                 f"Expected one section, got {len(names)} in obs[{column!r}] ({listed}) that lie "
@@ -80,7 +86,7 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
                 f"sample_key={column!r} to read() for a list of slides, or one_section=True to "
                 "take them as one"
             )
-    seen = _by_ids(obs.index, pos) or _by_position(pos) or _by_lattices(pos)
+    seen = _by_ids(obs.index, around) or _by_position(pos) or _by_lattices(pos)
     if seen:
         raise ValueError(
             f"Expected one section, got several that lie over each other: {seen}. Name the section "
@@ -89,25 +95,46 @@ def check_one_section(obs: pd.DataFrame, pos: NDArray[np.float64]) -> None:
         )
 
 
-def _mixed(pos: NDArray[np.float64], code: NDArray[np.int64]) -> float:
-    """Largest share of a section's cells that lie among those of others."""
-    return float(_mixed_shares(pos, code).max(initial=0.0))
+class _Surroundings(NamedTuple):
+    """Some of the cells ``rows [R]`` with the step to their neighbours ``near [R, K]``."""
+
+    rows: NDArray[np.int64]
+    near: NDArray[np.int64]
+    step: NDArray[np.float64]  # [R, K, 2], nearest first
 
 
-def _mixed_shares(pos: NDArray[np.float64], code: NDArray[np.int64]) -> NDArray[np.float64]:
+def _surroundings(pos: NDArray[np.float64]) -> _Surroundings:
+    rows = np.arange(len(pos))[:: max(1, len(pos) // _SAMPLED)] if len(pos) > 2 else np.arange(0)
+    near = np.empty((0, 0), np.int64)
+    if len(rows):
+        near = cKDTree(pos).query(pos[rows], k=min(_NEIGHBORS + 1, len(pos)))[1][:, 1:]
+    return _Surroundings(rows, near, pos[near] - pos[rows][:, None])
+
+
+def _lie_over_each_other(around: _Surroundings, code: NDArray[np.int64]) -> bool:
+    """Whether cells keep a distance to those of their own label alone.
+
+    Cells of one tissue do not lie within each other, whatever they are called; those of sections
+    that were put over each other do, so the closest neighbours are of another section.
+    """
+    same = code[around.near] == code[around.rows][:, None]  # [R, K]
+    first = np.linalg.norm(around.step[:, 0], axis=1)
+    closest = first <= np.quantile(first, _CLOSEST)
+    return bool(same[closest, 0].mean() < _AVOID * same[:, 1:].mean())
+
+
+def _mixed_shares(around: _Surroundings, code: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of each section's cells that lie among those of others, ``[S]``."""
-    rows = np.arange(len(pos))[:: max(1, len(pos) // _SAMPLED)]
-    rows = rows[code[rows] >= 0]
-    if len(pos) < 3 or not len(rows):
+    known = code[around.rows] >= 0
+    rows, near, step = (part[known] for part in around)
+    if not len(rows):
         return np.zeros(0)
-    near = cKDTree(pos).query(pos[rows], k=min(_NEIGHBORS + 1, len(pos)))[1][:, 1:]  # [R, K]
     theirs, own = code[near], code[rows]
     other = (theirs != own[:, None]) & (theirs >= 0)
     # the section that most of the others belong to: [R, K, K] comparisons of neighbours
     many = (theirs[:, :, None] == theirs[:, None, :]).sum(axis=2) * other
     most = np.take_along_axis(theirs, many.argmax(axis=1)[:, None], axis=1)
     of_most = other & (theirs == most)
-    step = pos[near] - pos[rows][:, None]
     angle = np.where(of_most, np.arctan2(step[..., 1], step[..., 0]), np.nan)
     angle.sort(axis=1)  # missing ones last
     last = np.nanmax(np.where(of_most.any(1)[:, None], angle, 0.0), axis=1)
@@ -118,7 +145,7 @@ def _mixed_shares(pos: NDArray[np.float64], code: NDArray[np.int64]) -> NDArray[
     return np.where(found["alike"] < _OWN, 1 - found["alike"], found["among"])
 
 
-def _by_ids(ids: pd.Index, pos: NDArray[np.float64]) -> str | None:
+def _by_ids(ids: pd.Index, around: _Surroundings) -> str | None:
     """Ids that repeat but for their end or beginning, as ``-0`` and ``-1`` of joined tables."""
     if len(ids) < _FEW:
         return None
@@ -129,7 +156,8 @@ def _by_ids(ids: pd.Index, pos: NDArray[np.float64]) -> str | None:
         if stem.isna().any() or stem.duplicated(keep=False).mean() < 0.5:
             continue
         code, marks = pd.factorize(mark)
-        if 1 < len(marks) <= max(2, len(ids) // 20) and _mixed(pos, code) > _MIXED:
+        few = 1 < len(marks) <= max(2, len(ids) // 20)
+        if few and _mixed_shares(around, code).max(initial=0.0) > _MIXED:
             listed = ", ".join(map(repr, marks[:5]))
             return f"ids of cells are the same but for how they {what} ({listed})"
     return None
@@ -153,7 +181,9 @@ def _by_lattices(pos: NDArray[np.float64]) -> str | None:
             break
         code[left[spots]] = number
     sizes = np.bincount(code[code >= 0])
-    if len(sizes) < 2 or sizes.sum() < 0.8 * len(part) or _mixed(part, code) <= _MIXED:
+    if len(sizes) < 2 or sizes.sum() < 0.8 * len(part):
+        return None
+    if _mixed_shares(_surroundings(part), code).max(initial=0.0) <= _MIXED:
         return None
     return f"spots form {len(sizes)} lattices, of {' and '.join(map(str, sizes))} spots"
 

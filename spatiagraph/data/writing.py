@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from spatiagraph import keys
 from spatiagraph._files import check_store_place, replaced_folder
 from spatiagraph._optional import require
 from spatiagraph.data.h5ad_file import write_h5ad
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.preview import add_preview
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.writable import make_names_writable, make_values_writable
@@ -30,7 +33,8 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
     ``.h5ad``     cells and results; of the image, only where its file is: it is opened again by
                   itself if it lies beside the ``.h5ad`` or below, and else with ``image=``;
                   a small picture in ``uns["spatial"]``, on which scanpy and squidpy draw
-    ``.zarr``     SpatialData: cells, image pyramid and molecules, all in µm (needs ``[io]``)
+    ``.zarr``     SpatialData: cells, their outlines, image pyramid and molecules, all in µm (needs
+                  ``[io]``)
     ============= ================================================================================
 
     Values and names that a file cannot hold become such as it can, with a warning. A failed write
@@ -47,7 +51,7 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
         OSError: The place cannot be written to or is full.
     """
     target = check_target(path)
-    if target.suffix == ".h5ad":
+    if target.suffix.lower() == ".h5ad":
         if slide.image is not None and slide.image.path is not None:
             slide.image.check_pixels()
         add_preview(slide)
@@ -73,9 +77,9 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         ImportError: A ``.zarr`` needs the extra ``[io]``.
     """
     target = Path(path)
-    if target.suffix not in (".h5ad", ".zarr"):
+    if target.suffix.lower() not in (".h5ad", ".zarr"):
         raise ValueError(f"Expected a file that ends in .h5ad or .zarr, got {target.name}")
-    if target.suffix == ".zarr":
+    if target.suffix.lower() == ".zarr":
         check_store_place(target)
         require("spatialdata", extra="io", purpose="Writing a SpatialData .zarr")
     return target
@@ -87,14 +91,39 @@ def _write_zarr(slide: Slide, adata: AnnData, path: Path) -> None:
     with warnings.catch_warnings():  # of dask and xarray, about their own future
         warnings.simplefilter("ignore")
         shapes = models.ShapesModel.parse(
-            slide.pos, geometry=0, radius=1.0, index=slide.adata.obs_names.to_numpy()
+            slide.pos,
+            geometry=0,
+            radius=_radius_um(slide.pos),
+            index=slide.adata.obs_names.to_numpy(),
         )
         elements: dict[str, Any] = {"cells": shapes, "table": _table(slide, adata, models)}
+        if slide.outlines is not None and slide.outlines.known.any():
+            elements["cell_outlines"] = _polygons(slide.outlines, slide.adata.obs_names, models)
         if slide.image is not None:
             elements["image"] = _image(slide.image, models)
         if slide.transcripts is not None:
             elements["transcripts"] = _points(slide.transcripts, models)
         spatialdata.SpatialData.init_from_elements(elements).write(path, overwrite=True)
+
+
+def _radius_um(pos: NDArray[np.float64]) -> float:
+    """Nearly half the distance of neighbours, so that viewers draw cells that just do not touch."""
+    if len(pos) < 2:
+        return 1.0
+    near = float(np.median(cKDTree(pos).query(pos, k=2)[0][:, 1]))
+    return 0.45 * near if near > 0 else 1.0
+
+
+def _polygons(outlines: Outlines, names: pd.Index, models: Any) -> Any:
+    """Outlines of the cells that have one, called as the cells."""
+    geopandas = require("geopandas", extra="io", purpose="Writing .zarr")
+    shapely = require("shapely", extra="io", purpose="Writing .zarr")
+    known = outlines.known
+    cell = np.repeat(np.cumsum(known) - 1, np.diff(outlines.ptr))
+    polygons = shapely.polygons(shapely.linearrings(outlines.corners, indices=cell))
+    return models.ShapesModel.parse(
+        geopandas.GeoDataFrame(geometry=polygons, index=names[known].to_numpy())
+    )
 
 
 def _table(slide: Slide, adata: AnnData, models: Any) -> Any:

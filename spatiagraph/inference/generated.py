@@ -58,7 +58,7 @@ class GeneratedImages:
             FileExistsError: There is a folder that is no Zarr store.
         """
         target = Path(path)
-        if target.suffix != ".zarr":
+        if target.suffix.lower() != ".zarr":
             raise ValueError(f"Expected a name that ends in .zarr, got {target.name!r}")
         check_store_place(target)
         with (

@@ -1,5 +1,6 @@
 """Colour palettes for any colour vision."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,12 +45,29 @@ def is_categorical(values: pd.Series) -> bool:
 
 
 def categories(values: pd.Series) -> list[object]:
-    """Categories that occur, in their own order if they have one and sorted otherwise."""
+    """Categories that occur, in their own order if they have one and sorted otherwise.
+
+    Numbers in names are sorted as numbers, also where pandas sorted them as text.
+
+    Examples:
+        >>> categories(pd.Series(["10", "2", "1"], dtype="category"))
+        ['1', '2', '10']
+    """
     if isinstance(values.dtype, pd.CategoricalDtype):
         present = set(values.dropna().unique())
-        return [c for c in values.cat.categories if c in present]
-    found = values.dropna().unique().tolist()
-    return sorted(found) if len({type(v) for v in found}) == 1 else sorted(found, key=str)
+        found = [c for c in values.cat.categories if c in present]
+        if values.dtype.ordered or found != sorted(found, key=str):
+            return found
+    else:
+        found = values.dropna().unique().tolist()
+        found = sorted(found) if len({type(v) for v in found}) == 1 else sorted(found, key=str)
+    return sorted(found, key=_natural) if all(isinstance(v, str) for v in found) else found
+
+
+def _natural(name: object) -> list[tuple[int, str]]:
+    """Key that sorts digits as the number they are."""
+    parts = re.split(r"([0-9]+)", str(name))
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def category_colors(

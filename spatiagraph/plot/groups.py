@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from spatiagraph.plot.canvas import DPI, new_axes, save_figure
@@ -64,6 +66,7 @@ def dot_plot(
     ax.set_xlim(-0.7, len(genes) - 0.3)
     ax.set_ylim(len(names) - 0.4, -0.9)
     colors = category_colors(pd.Series(pd.Categorical(names, categories=names)), palette)
+    _mark_rows(ax, colors)
     marks = markers.drop_duplicates("gene")["marks"].tolist()
     for name in names:
         own = [i for i, group in enumerate(marks) if group == name]
@@ -78,14 +81,25 @@ def dot_plot(
     ]  # fmt: skip
     figure.legend(
         handles=handles, title=f"{unit}s with it", loc="outside right upper", frameon=False,
-        fontsize=8, title_fontsize=8,
+        fontsize=9, title_fontsize=9,
     )  # fmt: skip
     bar = figure.colorbar(dots, ax=ax, shrink=0.5, pad=0.02, aspect=12, anchor=(0.0, 0.0))
     bar.set_ticks([0, 1], labels=["least", "most"])
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("mean", fontsize=8)
+    bar.ax.tick_params(labelsize=9)
+    bar.set_label("mean", fontsize=9)
     save_figure(figure, save)
     return figure
+
+
+def _mark_rows(ax: Axes, colors: Mapping[object, str]) -> None:
+    """A square in the colour of its group before each row, so that it is found on the map."""
+    whole: Any = ax.figure
+    for row, hue in enumerate(colors.values()):
+        ax.plot(
+            0, row, "s", color=hue, markersize=7, clip_on=False,
+            transform=offset_copy(ax.get_yaxis_transform(), whole, x=-8, units="points"),
+        )  # fmt: skip
+    ax.tick_params(axis="y", left=False, pad=14)
 
 
 def composition_bars(
@@ -93,6 +107,7 @@ def composition_bars(
     parts: pd.Series,
     *,
     palette: Mapping[object, str] | None = None,
+    group_palette: Mapping[object, str] | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Axes:
@@ -102,6 +117,7 @@ def composition_bars(
         groups: Group of each cell, ``[N]``.
         parts: What it is, ``[N]``; cells of which it is not known are left out.
         palette: Colours of the parts.
+        group_palette: Colours of the groups, which mark the rows; none when not given.
         ax: Axes to draw into; new ones when not given.
         save: File to write.
     """
@@ -116,6 +132,8 @@ def composition_bars(
         ax.barh(y, share, left=start, color=colors[name], label=str(name), height=0.8, lw=0)
         start += share
     ax.set_yticks(y, [str(n) for n in table.index], fontsize=9)
+    if group_palette is not None:
+        _mark_rows(ax, {name: group_palette[name] for name in table.index})
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -123,7 +141,7 @@ def composition_bars(
     ax.tick_params(left=False)
     columns = -(-len(table.columns) // 16)
     ax.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, ncols=columns
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, ncols=columns
     )
     save_figure(ax.figure, save)  # type: ignore[arg-type]
     return ax
@@ -205,6 +223,6 @@ def enrichment_map(
     assert isinstance(whole, Figure)
     bar = whole.colorbar(picture, ax=ax, shrink=0.6, pad=0.03)
     bar.set_label("z", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
+    bar.ax.tick_params(labelsize=9)
     save_figure(whole, save)
     return ax

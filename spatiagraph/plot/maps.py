@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import EllipseCollection
+from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.colors import Normalize, to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
@@ -20,14 +20,16 @@ from scipy.spatial import cKDTree
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import add_scale_bar, clear_frame, new_axes, save_figure
 from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
 
 _ROWS = 22  # legend entries per column
-_LINE = 54  # letters of a legend line below
+_LINE = 56  # letters of a legend line below
 _BAR = 22  # points the scale bar and its label take
 _SIDE = 5.0  # inches
+_EDGED = 3000  # cells of a map that are parted by lines
 
 
 def spatial(
@@ -35,6 +37,7 @@ def spatial(
     color: str | pd.Series | NDArray | Sequence | None = None,
     *,
     image: SlideImage | bool | None = None,
+    outlines: Outlines | bool | None = None,
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
     title: str | None = None,
@@ -49,8 +52,8 @@ def spatial(
 ) -> Axes:
     """Map of the cells of a slide.
 
-    The y axis points downwards as in images, one µm is as long in x as in y, and cells are discs
-    of true size, so maps of one slide lie on top of each other.
+    The y axis points downwards as in images, one µm is as long in x as in y, and cells fill their
+    outlines or are discs of true size, so maps of one slide lie on top of each other.
 
     Args:
         cells: A slide, an AnnData with positions in ``obsm["spatial"]``, or positions ``[N, 2]``
@@ -59,6 +62,7 @@ def spatial(
             legend, amounts a colour bar, genes the logarithm of their counts. One grey when not
             given.
         image: Image to lay beneath; by default that of the slide, and none with ``False``.
+        outlines: Outlines of the cells; by default those of the slide, and discs with ``False``.
         ax: Axes to draw into; new ones when not given.
         save: File to write, such as ``"map.png"`` or ``"map.pdf"``.
         title: Title; by default the name of the column or gene.
@@ -92,20 +96,29 @@ def spatial(
     alpha = alpha if alpha is not None else (1.0 if picture is None else 0.85)
     name = color if isinstance(color, str) else getattr(color, "name", None)
     colors, draw_legend = _colors(cells, len(pos), color, palette, cmap)
-    discs = EllipseCollection(
-        widths=size,
-        heights=size,
-        angles=0,
-        units="xy",
-        offsets=pos[inside],
-        offset_transform=ax.transData,
-        facecolors=colors[inside],
-        linewidths=0,
-        alpha=alpha,
-        rasterized=True,
-        zorder=1,
+    shapes = _outlines(cells, outlines) if size_um is None else None
+    outlined = np.zeros(len(pos), dtype=bool) if shapes is None else shapes.known
+    looks: dict[str, Any] = {"alpha": alpha, "rasterized": True, "zorder": 1}
+    as_discs, as_shapes = inside & ~outlined, np.flatnonzero(inside & outlined)
+    ax.add_collection(
+        EllipseCollection(
+            widths=size,
+            heights=size,
+            angles=0,
+            units="xy",
+            offsets=pos[as_discs],
+            offset_transform=ax.transData,
+            facecolors=colors[as_discs],
+            linewidths=0,
+            **looks,
+        )
     )
-    ax.add_collection(discs)
+    if shapes is not None:
+        near = shapes.select(as_shapes)
+        polygons = np.split(near.corners, near.ptr[1:-1]) if len(near) else []
+        # edges in the colour of the ground part cells that touch
+        looks |= {"edgecolors": "white", "linewidths": 0.3 if len(near) < _EDGED else 0.0}
+        ax.add_collection(PolyCollection(polygons, facecolors=colors[as_shapes], **looks))
     ax.set_xlim(x0, x1)
     ax.set_ylim(y1, y0)
     ax.set_aspect("equal")
@@ -139,6 +152,12 @@ def _image(cells: Any, image: SlideImage | bool | None) -> SlideImage | None:
     if isinstance(image, SlideImage):
         return image
     return cells.image if image is not False and isinstance(cells, Slide) else None
+
+
+def _outlines(cells: Any, outlines: Outlines | bool | None) -> Outlines | None:
+    if isinstance(outlines, Outlines):
+        return outlines
+    return cells.outlines if outlines is not False and isinstance(cells, Slide) else None
 
 
 def _window(pos: NDArray) -> tuple[float, float, float, float]:
@@ -225,12 +244,15 @@ def _category_legend(
     }
     if below:  # under the scale bar, as many columns as names of this length leave room for
         whole: Any = ax.figure
+        letters = _LINE * ax.get_position().width * whole.get_figwidth() / _SIDE
         place = {
             "loc": "upper left",
             "columnspacing": 1.0,
             "borderaxespad": 0.0,
             "bbox_to_anchor": (0.0, 0.0),
             "bbox_transform": offset_copy(ax.transAxes, whole, y=-_BAR, units="points"),
-            "ncols": max(1, min(len(handles), _LINE // (5 + max(map(len, named), default=0)))),
+            "ncols": max(
+                1, min(len(handles), int(letters / (5 + max(map(len, named), default=0))))
+            ),
         }
-    ax.legend(handles=handles, frameon=False, fontsize=8, handletextpad=0.2, **place)
+    ax.legend(handles=handles, frameon=False, fontsize=9, handletextpad=0.2, **place)

@@ -104,7 +104,7 @@ def slide_page(
         title or f"Niches of {slide.slide_id}",
         f"{run.get('model', 'spatiagraph')} on slide {slide.slide_id}",
     )
-    page.add_numbers(_numbers(slide, run, history, scores, highlight))
+    page.add_numbers(_numbers(slide, run, groups, scores, highlight))
     if warnings:
         page.section("Warnings").add_warnings(list(warnings))
     parts: list[Callable[[], None]] = []
@@ -113,7 +113,7 @@ def slide_page(
     if groups:
         first = next(iter(groups.values()))
         colors = domain_palette(first, truth)
-        parts.append(lambda: add_description(page, slide, first, colors, truth, labels))
+        parts.append(lambda: add_description(page, slide, first, colors, truth, labels, embedding))
     if scores is not None and len(scores):
         parts.append(lambda: add_scores(page, scores, highlight, labels))
     if max_interactive > 0:
@@ -159,7 +159,7 @@ def _per_cell(values: Sequence | pd.Series, name: str, slide: Slide) -> pd.Serie
 def _numbers(
     slide: Slide,
     run: Mapping[str, Any],
-    history: pd.DataFrame | None,
+    domains: Mapping[str, pd.Series],
     scores: pd.DataFrame | None,
     highlight: str | None,
 ) -> dict[str, Any]:
@@ -171,12 +171,8 @@ def _numbers(
         numbers["genes in the model"] = run["num_genes"]
     if slide.image is not None:
         numbers["image"] = f"{slide.image.mpp:.3g} µm/px"
-    if history is not None and "steps" in history and len(history):
-        numbers["steps"] = f"{history['steps'].iloc[-1]:.0f}"
-    elif run.get("max_epochs") is not None:
-        numbers["epochs"] = run["max_epochs"]
-    if "seed" in run:
-        numbers["seed"] = run["seed"]
+    for groups in list(domains.values())[:1]:
+        numbers["domains"] = groups.nunique()
     if scores is not None and "ARI" in scores:
         for ari in scores.loc[scores.index == highlight, "ARI"]:
             numbers["ARI"] = f"{ari:.2f}"

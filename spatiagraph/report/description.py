@@ -21,6 +21,7 @@ from spatiagraph.plot.groups import (
     enrichment_map,
 )
 from spatiagraph.report.page import Report
+from spatiagraph.report.projection import EXTRA, can_project, project
 from spatiagraph.report.text import unit_of
 
 _CELL_TYPES = re.compile(
@@ -40,6 +41,7 @@ def add_description(
     palette: Mapping[object, str],
     truth: pd.Series | None,
     labels: str | None,
+    embedding: str,
 ) -> None:
     """Add the section on what domains are.
 
@@ -50,6 +52,7 @@ def add_description(
         palette: Colours of the domains.
         truth: Known label of each cell, ``[N]``.
         labels: Name of the labels.
+        embedding: Slot of ``obsm`` that a UMAP is made of where the slide has none.
     """
     unit, names = unit_of(slide), categories(domains)
     page.section("What the domains are")
@@ -57,7 +60,7 @@ def add_description(
         _add_markers(page, slide, domains, palette, unit)
     parts = _known_parts(slide, truth, labels)
     for name, values in parts.items():
-        ax = composition_bars(domains, values)
+        ax = composition_bars(domains, values, group_palette=palette)
         alt = f"Bars of the shares of {name} in each domain"
         page.add_figure(ax, alt=alt, caption=f"{name} of the {unit}s of each domain")
     page.add_figure(
@@ -67,8 +70,7 @@ def add_description(
         "percentile",
     )
     _add_neighbours(page, slide, {"domains": domains, **parts}, unit)
-    if UMAP in slide.adata.obsm:
-        _add_umap(page, slide, {"domains": (domains, palette)}, parts, unit)
+    _add_umap(page, slide, embedding, {"domains": (domains, palette)}, parts, unit)
 
 
 def _add_markers(
@@ -147,28 +149,42 @@ def _edges(slide: Slide) -> torch.Tensor:
 def _add_umap(
     page: Report,
     slide: Slide,
+    embedding: str,
     colored: Mapping[str, tuple[pd.Series, Mapping[object, str]]],
     parts: Mapping[str, pd.Series],
     unit: str,
 ) -> None:
     every = dict(colored) | {n: (v, category_colors(v)) for n, v in parts.items()}
-    place = np.asarray(slide.adata.obsm[UMAP])[:, :2]
-    order = np.random.default_rng(0).permutation(len(place))  # none lies on top of the others
+    if UMAP in slide.adata.obsm:
+        place, source = np.asarray(slide.adata.obsm[UMAP])[:, :2], UMAP
+    elif embedding not in slide.adata.obsm:
+        return
+    elif not can_project():
+        page.add_text(f"A UMAP stands here after pip install 'spatiagraph[{EXTRA}]'.")
+        return
+    else:
+        place, source = project(slide.adata.obsm[embedding]), embedding
+    drawn = np.flatnonzero(np.isfinite(place).all(axis=1))
+    if not len(drawn):
+        return
+    order = np.random.default_rng(0).permutation(drawn)  # none lies on top of the others
     figure = Figure(figsize=(5.2 * len(every), 4.4), layout="constrained", dpi=DPI)
     axes = figure.subplots(1, len(every), squeeze=False)[0]
-    size = float(np.clip(40_000 / len(place), 1.0, 14.0))
+    size = float(np.clip(40_000 / len(drawn), 1.0, 14.0))
+    axes[0].set_ylabel("UMAP 2")
     for ax, (name, (values, palette)) in zip(axes, every.items(), strict=True):
         for group, hue in palette.items():
             own = order[(values == group).to_numpy()[order]]
             ax.scatter(*place[own].T, s=size, color=hue, label=str(group), lw=0, rasterized=True)
-        ax.set(title=name, xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+        ax.set(title=name, xticks=[], yticks=[], xlabel="UMAP 1")
         ax.legend(
-            loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8,
+            loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9,
             markerscale=max(1.0, 5 / size**0.5),
         )  # fmt: skip
     page.add_figure(
         figure,
         alt=f"UMAP of the {unit}s coloured by {' and '.join(every)}",
-        caption=f"obsm[{UMAP!r}] of the {unit}s: distances within a cloud mean little, between "
-        "clouds less",
+        caption=f"UMAP of the {unit}s, "
+        + ("as given with the slide" if source == UMAP else f"of their embeddings {source}")
+        + ": neighbours are alike; sizes of clouds and distances between them mean little",
     )

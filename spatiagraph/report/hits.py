@@ -116,7 +116,7 @@ def _maps(
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     for number, (ax, section, value) in enumerate(zip(axes, shown, values, strict=False)):
-        draw_surroundings(ax, section.pos, pos[number], value, palette, side)
+        draw_surroundings(ax, section, pos[number], value, palette, side)
         ax.set_title(titles[number], fontsize=7)
     add_scale_bar(axes[len(shown) - 1], gap=0.05, thickness=0.02)  # no title is below the last
     named = palette | ({"none": MISSING} if any(v.isna().any() for v in values) else {})

@@ -15,11 +15,11 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import DPI, add_scale_bar, clear_frame
 from spatiagraph.plot.galleries import as_rgb
 from spatiagraph.plot.maps import cell_spacing, spatial
-from spatiagraph.retrieval.apart import hits_apart, inner_cells
+from spatiagraph.retrieval.apart import hits_apart, inner_cells, usual_distance
 from spatiagraph.retrieval.index import NicheIndex
 from spatiagraph.retrieval.selection import X_UM, Y_UM
 
-_TILE = 1.45  # inches
+_TILE = 1.5  # inches
 
 
 class Hits(NamedTuple):
@@ -72,6 +72,8 @@ def distinct_hits(
 ) -> Hits:
     """Cells with the niches most like one cell's, that share no cells with it or each other.
 
+    None is less like it than a quarter of all cells are.
+
     Args:
         index: Index that holds the cells of this slide, maybe among others.
         query: Row of the cell in the slide.
@@ -98,7 +100,8 @@ def distinct_hits(
     inner = inner_cells(slide.pos, apart_um / 2)
     if inner[query] and (free & inner).any():
         free &= inner  # what is shown around a hit is tissue
-    table = hits_apart(search, obs, num, free, apart_um=apart_um)
+    usual = usual_distance(search, items >= 0)
+    table = hits_apart(search, obs, num, free, apart_um=apart_um, max_distance=usual)
     found = table["row"].to_numpy(np.int64) if len(table) else np.empty(0, np.int64)
     distance = table["distance"].to_numpy(np.float64) if len(table) else np.empty(0)
     return Hits(found, distance, np.linalg.norm(slide.pos[found] - slide.pos[query], axis=1))
@@ -132,7 +135,7 @@ def draw_hits(
     """
     rows = np.concatenate([[query], hits.row])
     titles = [f"query\n{slide.adata.obs_names[query]}"] + [
-        f"{name}\nd = {distance:.3g}, {away:.0f} µm away"
+        f"{name}\nd = {distance:.2g}, {away:.0f} µm"
         for name, distance, away in zip(
             slide.adata.obs_names[hits.row], hits.distance, hits.away_um, strict=True
         )
@@ -148,10 +151,10 @@ def draw_hits(
             _draw_crop(ax, crop, bool(covered), window_um)
     for ax, row in zip(axes[-1], rows, strict=True):
         draw_surroundings(
-            ax, slide.pos, slide.pos[row], groups, palette, window_um, size_um=window_um / 9
+            ax, slide, slide.pos[row], groups, palette, window_um, size_um=window_um / 9
         )
     for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=7)
+        ax.set_title(title, fontsize=8)
     for ax in axes[:, 0]:
         for spine in ax.spines.values():
             spine.set(visible=True, linewidth=2)
@@ -160,13 +163,13 @@ def draw_hits(
         Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
         for name, hue in palette.items()
     ]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
 def draw_surroundings(
     ax: Axes,
-    pos: NDArray[np.floating],
+    slide: Slide,
     center: NDArray[np.floating],
     groups: pd.Series,
     palette: Mapping[object, str],
@@ -178,23 +181,25 @@ def draw_surroundings(
 
     Args:
         ax: Axes to draw into.
-        pos: Cell centres in µm, ``[N, 2]``.
+        slide: The slide.
         center: The position in µm, ``[2]``.
         groups: Group of each cell, ``[N]``.
         palette: Colours of the groups.
         side_um: Side of the square shown.
-        size_um: Diameter of the discs; by default 0.9 of the distance to the nearest cell there.
+        size_um: Diameter of the discs of cells without outlines; by default 0.9 of the distance to
+            the nearest cell there.
     """
     x, y = center
-    half = side_um / 2
+    half, pos, outlines = side_um / 2, slide.pos, slide.outlines
     near = np.flatnonzero(np.abs(pos - center).max(1) <= half + side_um / 8)
     spatial(
         pos[near],
         groups.iloc[near],
         image=False,
+        outlines=None if outlines is None else outlines.select(near),
         ax=ax,
         title="",
-        size_um=size_um,
+        size_um=size_um if outlines is None else None,
         palette=palette,
         legend=False,
         scale_bar=False,

@@ -186,6 +186,21 @@ def _section(name: str, title: str, parts: Sequence[str], *, folded: bool) -> st
     return f'<section id="{name}">{body}</section>\n'
 
 
+def _column(values: Sequence[Any]) -> list[str]:
+    """Values of a column as text, numbers with as many decimals."""
+    texts = [as_text(value) for value in values]
+    numbers = [isinstance(v, float) and not pd.isna(v) and "e" not in t
+               for v, t in zip(values, texts, strict=True)]  # fmt: skip
+    decimals = [len(t.partition(".")[2]) for t, n in zip(texts, numbers, strict=True) if n]
+    if not decimals or max(decimals) > 4:
+        return texts
+    places = max(decimals)
+    return [
+        f"{value:.{places}f}" if number else text
+        for value, text, number in zip(values, texts, numbers, strict=True)
+    ]
+
+
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
@@ -217,15 +232,19 @@ def _table(table: pd.DataFrame | Mapping[str, Any], caption: str, highlight: obj
         )
         return f'<div class="scroll"><table>{title}<tbody>{rows}</tbody></table></div>'
     numeric = [pd.api.types.is_numeric_dtype(t) for t in table.dtypes]
-    head = f'<th scope="col">{escape(str(table.index.name or ""))}</th>' + "".join(
+    corner = escape(str(table.index.name or ""))
+    head = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
+    head += "".join(
         f'<th scope="col"{" class=number" if n else ""}>{escape(str(c))}</th>'
         for c, n in zip(table.columns, numeric, strict=True)
     )
     body = ""
-    for name, row in zip(table.index, table.itertuples(index=False), strict=True):
+    texts = [_column(table.iloc[:, i].tolist()) for i in range(table.shape[1])]
+    lines = list(zip(*texts, strict=True)) or [()] * len(table)
+    for name, row in zip(table.index, lines, strict=True):
         cells = "".join(
-            f"<td{' class=number' if n else ''}>{escape(as_text(v))}</td>"
-            for v, n in zip(row, numeric, strict=True)
+            f"<td{' class=number' if n else ''}>{escape(text)}</td>"
+            for text, n in zip(row, numeric, strict=True)
         )
         best = ' class="best"' if highlight is not None and name == highlight else ""
         body += f'<tr{best}><th scope="row">{escape(str(name))}</th>{cells}</tr>'

@@ -1,7 +1,8 @@
 """Interactive map of the cells: pan, zoom, hover, and colour by a column.
 
-Drawn by Bokeh on a canvas. The drop-down is plain HTML with twenty lines of JavaScript in place of
-a Bokeh widget: those need ``eval``, which the page forbids, and a third more code in every page.
+Drawn by Bokeh on a canvas. The drop-down is plain HTML with some lines of JavaScript in place of a
+Bokeh widget: those need ``eval``, which the page forbids, and a third more code in every page.
+Cells that have outlines are drawn by them where the part in view holds few enough.
 """
 
 import base64
@@ -39,6 +40,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.plot.maps import cell_spacing
 from spatiagraph.report.coloring import encode
 from spatiagraph.report.gene_values import GeneValues, gene_values
+from spatiagraph.report.packed_outlines import pack_outlines
 from spatiagraph.report.style import CONTROLS
 from spatiagraph.report.text import as_text, unit_of
 
@@ -55,6 +57,7 @@ class Scatter:
         item: The drawing, as Bokeh embeds it.
         legends: Column → its legend as HTML; the first one is shown first.
         genes: Gene → its values at the cells that are drawn.
+        outlines: Outlines of the cells that are drawn, packed; ``None`` where there are none.
         amount: What the values of genes are.
         num_cells: Cells of the slide.
         unit: What they are: cells, spots or bins.
@@ -65,6 +68,7 @@ class Scatter:
     item: dict[str, Any]
     legends: dict[str, str]
     genes: dict[str, GeneValues]
+    outlines: dict[str, Any] | None
     amount: str
     num_cells: int
     unit: str
@@ -143,6 +147,15 @@ def cell_scatter(
         name="cells",
         tags=mappers,  # the page looks them up by name
     )
+    plot.patches(  # filled by the page with the cells in view, where these are few
+        "xs",
+        "ys",
+        source=ColumnDataSource({"xs": [], "ys": [], "value": []}),
+        fill_color={"field": "value", "transform": mappers[0]},
+        line_color="white",
+        line_width=0.6,
+        name="outlines",
+    )
     cells.selection_glyph = cells.nonselection_glyph = None  # the outline says what is selected
     plot.add_tools(
         HoverTool(renderers=[cells], tooltips=tooltips, limit=1),
@@ -153,9 +166,16 @@ def cell_scatter(
         side.renderers = [cells]  # not what the image covers beside the cells
     item: dict[str, Any] = json_item(plot)  # type: ignore[assignment]
     amount = "log(1 + count)" if slide.expression == "counts" else "value"
-    genes = gene_values(slide, rows)
     return Scatter(
-        item, legends, genes, amount, slide.num_cells, unit, rows, slide.image is not None
+        item=item,
+        legends=legends,
+        genes=gene_values(slide, rows),
+        outlines=pack_outlines(slide.outlines, rows),
+        amount=amount,
+        num_cells=slide.num_cells,
+        unit=unit,
+        rows=rows,
+        with_image=slide.image is not None,
     )
 
 
@@ -204,6 +224,12 @@ def scatter_html(scatter: Scatter, name: str) -> str:
     item = json.dumps(scatter.item | {"target_id": f"{name}-plot"}, separators=(",", ":"))
     item = item.replace("<", "\\u003c")
     values = json.dumps(scatter.genes, separators=(",", ":")).replace("<", "\\u003c")
+    outlines = (
+        ""
+        if scatter.outlines is None
+        else f'<script type="application/json" class="outlines">{json.dumps(scatter.outlines)}'
+        "</script>"
+    )
     return (
         f'<div class="scatter" id="{name}"><p class="controls"><label>Colour by '
         f"<select>{options}</select></label>{chooser}{opacity}</p>{thinned}"
@@ -212,7 +238,7 @@ def scatter_html(scatter: Scatter, name: str) -> str:
         "them.</p>"
         "<noscript>The map needs JavaScript, which comes with this page.</noscript>"
         f'<script type="application/json">{item}</script>'
-        f'<script type="application/json" class="genes">{values}</script></div>'
+        f'<script type="application/json" class="genes">{values}</script>{outlines}</div>'
     )
 
 
@@ -233,6 +259,7 @@ def _empty_plot() -> Any:
     """Axes in µm with y downwards, one µm as long in x as in y."""
     options: dict[str, Any] = {  # Bokeh's annotations know only a part of them
         "height": _HEIGHT,
+        "name": "plot",
         "sizing_mode": "stretch_width",
         "x_range": DataRange1d(range_padding=0.02),
         "y_range": DataRange1d(range_padding=0.02, flipped=True),
@@ -255,6 +282,7 @@ def _empty_plot() -> Any:
         dimensional=Metric(base_unit="m"),
         orientation="horizontal",
         location="bottom_left",
+        bar_length=0.1,
         background_fill_alpha=0.85,
         border_line_color=None,
     )

@@ -41,7 +41,7 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
     spread = 0.0
     if "ARI_std" in scores:
         spread = math.hypot(*scores.loc[[ours, best], "ARI_std"].fillna(0.0))
-    rival = _BASELINES.get(str(best), str(best))
+    rival = _title(str(best))
     if abs(own - other) <= max(spread, _SMALLEST):
         return (
             f"{ours} and {rival} are alike here: their ARI is {own:.2f} and {other:.2f}, "
@@ -56,6 +56,12 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
     )
 
 
+def _title(method: str) -> str:
+    """Name of a method for people: a baseline's, or the level whose embeddings are clustered."""
+    _, _, level = method.partition(", ")
+    return f"k-means of {level} embeddings" if level else _BASELINES.get(method, method)
+
+
 def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str | None) -> None:
     """Add the section on scores: the best method in a sentence, bars, and the table.
 
@@ -67,7 +73,7 @@ def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str
     """
     against = f" with “{labels}”" if labels else ""
     page.section("Scores")
-    named = scores.rename(index=lambda name: _BASELINES.get(str(name), str(name)))
+    named = scores.rename(index=lambda name: _title(str(name)))
     if "ARI" in scores:
         page.add_text(
             f"{verdict(scores, str(ours))} The adjusted Rand index (ARI) measures how well the "
@@ -83,4 +89,9 @@ def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str
         )
         said = ", ".join(f"{name} {value:.2f}" for name, value in named["ARI"].items())
         page.add_figure(ax, alt=f"Bars of the adjusted Rand index: {said}")
-    page.add_table(named.rename_axis("method"), highlight=ours)
+    spread = {
+        name: f"± ({name.removesuffix('_std')})"
+        for name in map(str, named)
+        if name.endswith("_std")
+    }
+    page.add_table(named.rename_axis("method").rename(columns=spread), highlight=ours)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import spatiagraph
 from spatiagraph import keys
@@ -14,6 +15,7 @@ from spatiagraph.data.image import SlideImage
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.embedded import level_names
+from spatiagraph.plot.canvas import DPI
 from spatiagraph.plot.colors import PALETTE, categories, category_colors, match_categories
 from spatiagraph.plot.curves import training_curves
 from spatiagraph.plot.maps import spatial
@@ -34,6 +36,7 @@ from spatiagraph.training.health import progress_of, run_warnings
 
 _METRICS = {"cosine": "cosine distance", "l2": "Euclidean distance"}
 _MAX_MISSING = 40  # genes named in the coverage section
+_HALF, _THIRD = 5.0, 3.2  # inches of a map, of which two or three stand side by side
 
 
 def add_run(page: Report, slide: Slide, run: Mapping[str, Any]) -> None:
@@ -101,25 +104,31 @@ def add_maps(
     told = "" if scores is None else verdict(scores, str(ours))
     if told:
         page.add_text(f"Agreement with “{labels}”: {told}")
-    maps: list[tuple[Any, str, str]] = []
+    shown: list[tuple[pd.Series, str, Mapping[object, str], str]] = []
     for name, values in groups.items():
         matched = truth is not None and truth.notna().any()
         caption = f"Colours follow the {labels} each domain overlaps most" if matched else ""
-        maps.append(_map(slide, values, name, domain_palette(values, truth), caption))
+        shown.append((values, name, domain_palette(values, truth), caption))
     if truth is not None:
-        caption = "As given with the slide"
-        maps.append(_map(slide, truth, str(labels), category_colors(truth), caption))
+        shown.append((truth, str(labels), category_colors(truth), "As given with the slide"))
+    many = len(shown) + (slide.image is not None) > 2
+    maps: list[tuple[Any, str, str]] = []
+    for values, title, palette, caption in shown:
+        ax = _map_axes(slide, many)
+        spatial(slide, values, title=title, palette=palette, legend="below", ax=ax)
+        maps.append((ax, f"Map of the {unit_of(slide)}s coloured by {title}", caption))
     if slide.image is not None:
-        ax = spatial(slide, None, alpha=0, title="Image")
+        ax = spatial(slide, None, alpha=0, title="Image", ax=_map_axes(slide, many))
         maps.append((ax, f"The slide image, without {unit_of(slide)}s", ""))
     page.add_figures(maps)
 
 
-def _map(
-    slide: Slide, values: pd.Series, title: str, palette: Mapping[object, str], caption: str
-) -> tuple[Axes, str, str]:
-    ax = spatial(slide, values, title=title, palette=palette, legend="below")
-    return ax, f"Map of the {unit_of(slide)}s coloured by {title}", caption
+def _map_axes(slide: Slide, many: bool) -> Axes:
+    """Axes of the shape of the slide, as wide for every map, three or two of which make a row."""
+    wide, high = np.maximum(np.ptp(slide.pos, axis=0), 1.0)
+    width = _THIRD if many else _HALF
+    height = float(np.clip(width * high / wide, width / 6, width * 1.6))
+    return Figure(figsize=(width, height), dpi=DPI).add_axes((0, 0, 1, 1))
 
 
 def domain_palette(values: pd.Series, truth: pd.Series | None) -> dict[object, str]:
@@ -160,13 +169,17 @@ def add_hits(
     unit = unit_of(slide)
     page.section("Niches like these").add_text(
         f"For a typical {unit} of each large domain, the {num_hits} {unit}s with the most similar "
-        f"surroundings, at least {side:.0f} µm apart so that no two share them. d is the "
+        f"surroundings, at least {side:.0f} µm apart so that no two share them; fewer where no "
+        f"more are among the quarter of all {unit}s that is most like it. d is the "
         f"{_METRICS[index.metric]} of their embeddings."
     )
     for row in rows:
         hits = distinct_hits(index, int(row), slide, num=num_hits, apart_um=side)
-        figure = draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px)
         name, group = slide.adata.obs_names[row], groups.iloc[row]
+        if not len(hits.row):
+            page.add_text(f"{name}, of domain {group}: no other place is like it.")
+            continue
+        figure = draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px)
         same = int((groups.iloc[hits.row] == group).sum())
         page.add_figure(
             figure,

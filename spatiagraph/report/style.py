@@ -24,8 +24,9 @@ nav a:hover { text-decoration: underline; }
 .numbers dd { margin: 0; font-size: 1.3rem; font-weight: 600; overflow-wrap: anywhere; }
 figure { margin: 1rem 0 1.5rem; }
 img { display: block; max-width: 100%; height: auto; margin-bottom: .35rem; }
-.figures { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
-.figures figure { flex: 1 1 30rem; min-width: 0; }
+.figures { display: flex; flex-wrap: wrap; gap: 0 1.25rem; align-items: flex-start; }
+.figures figure { max-width: 100%; display: table; }
+.figures figcaption { display: table-caption; caption-side: bottom; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .75rem 0 1rem; font-size: .9rem; }
 caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bottom: .35rem; }
@@ -59,21 +60,64 @@ footer { margin-top: 3rem; padding-bottom: 2rem; font-size: .8rem; }
 """
 
 CONTROLS = """
+const MOST_OUTLINES = 4000;  // in view at once
 for (const box of document.querySelectorAll(".scatter")) {
   const item = JSON.parse(box.querySelector("script").textContent);
   Bokeh.embed.embed_item(item).then(() => {
     const doc = Bokeh.documents[Bokeh.documents.length - 1];
     const glyph = doc.get_model_by_name("cells").glyph;
     const select = box.querySelector("select");
+    const source = doc.get_model_by_name("cells").data_source;
+    const shapes = doc.get_model_by_name("outlines");
+    const packed = box.querySelector("script.outlines");
+    const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+    const outlines = packed === null ? null : JSON.parse(packed.textContent);
+    const ptr = outlines && new Uint32Array(bytes(outlines.ptr));
+    const xy = outlines && new Uint16Array(bytes(outlines.xy));
+    const at = (k, axis) => outlines.low[axis] + outlines.step * xy[2 * k + axis];
+    const polygon = (i, axis) => {
+      if (ptr[i] < ptr[i + 1])
+        return Array.from({length: ptr[i + 1] - ptr[i]}, (_, k) => at(ptr[i] + k, axis));
+      const turn = (k) => [Math.cos, Math.sin][axis](k * Math.PI / 8) * glyph.radius.value;
+      return Array.from({length: 16}, (_, k) => source.data["xy"[axis]][i] + turn(k));
+    };
+    const opacity = box.querySelector("input[type=range]");
+    const plot = doc.get_model_by_name("plot");
+    let painted = "c0", seen = [];
+    const fade = () => {
+      const value = opacity ? Number(opacity.value) : 1;
+      glyph.fill_alpha = {value: seen.length ? 0 : value};
+      shapes.glyph.fill_alpha = {value};
+    };
+    const fill = () => {  // the cells in view by their outlines, where they are few
+      if (outlines === null) return;
+      const {x, y} = source.data;
+      const [x0, x1] = [plot.x_range.start, plot.x_range.end].sort((a, b) => a - b);
+      const [y0, y1] = [plot.y_range.start, plot.y_range.end].sort((a, b) => a - b);
+      seen = [];
+      for (let i = 0; i < x.length && seen.length <= MOST_OUTLINES; i++)
+        if (x[i] >= x0 && x[i] <= x1 && y[i] >= y0 && y[i] <= y1) seen.push(i);
+      if (seen.length > MOST_OUTLINES) seen = [];
+      const values = source.data[painted];
+      shapes.data_source.data = {
+        xs: seen.map((i) => polygon(i, 0)),
+        ys: seen.map((i) => polygon(i, 1)),
+        value: seen.map((i) => values[i]),
+      };
+      fade();
+    };
     const paint = (field, column) => {
-      glyph.fill_color = {field, transform: doc.get_model_by_name(`mapper ${column}`)};
+      const transform = doc.get_model_by_name(`mapper ${column}`);
+      glyph.fill_color = {field, transform};
+      shapes.glyph.fill_color = {field: "value", transform};
+      painted = field;
+      fill();
       for (const legend of box.querySelectorAll(".legend"))
         legend.hidden = legend.dataset.column !== column;
     };
     const gene = box.querySelector(".gene");
     const genes = JSON.parse(box.querySelector("script.genes").textContent);
     const names = new Map(Object.keys(genes).map((name) => [name.toLowerCase(), name]));
-    const source = doc.get_model_by_name("cells").data_source;
     const choose = () => { gene.value = ""; paint(`c${select.value}`, select.value); };
     const choose_gene = () => {
       const name = names.get(gene.value.trim().toLowerCase());
@@ -88,9 +132,11 @@ for (const box of document.querySelectorAll(".scatter")) {
     select.addEventListener("change", choose);
     gene.addEventListener("input", choose_gene);
     choose();  // a browser may come back with another choice than the first
-    const opacity = box.querySelector("input[type=range]");
-    const fade = () => { glyph.fill_alpha = {value: Number(opacity.value)}; };
-    if (opacity) { opacity.addEventListener("input", fade); fade(); }
+    if (opacity) opacity.addEventListener("input", fade);
+    fade();
+    let waiting = 0;
+    for (const range of [plot.x_range, plot.y_range])
+      range.change.connect(() => { clearTimeout(waiting); waiting = setTimeout(fill, 80); });
     const drawn = box.querySelector(".drawn");
     doc.on_event("selectiongeometry", (_, {geometry, final}) => {
       if (!final || geometry.type !== "poly") return;

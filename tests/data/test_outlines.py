@@ -270,6 +270,27 @@ def test_damaged_files_and_wrong_options_are_named(tmp_path):
         read(tmp_path / "s.h5ad", assume_um=True, outlines=tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda all_of: all_of + all_of[:2], "one outline of each cell in o.geojson, got several"),
+        (lambda all_of: [all_of[0] | {"geometry": None}], "in feature 0: no geometry"),
+        (
+            lambda all_of: [all_of[0] | {"geometry": {"type": "GeometryCollection"}}],
+            "in feature 0: a GeometryCollection",
+        ),
+    ],
+)
+def test_features_that_are_no_outline_of_a_cell_are_named(tmp_path, change, words):
+    cells().write_h5ad(tmp_path / "s.h5ad")
+    as_geojson(corners(), tmp_path / "o.geojson")
+    found = json.loads((tmp_path / "o.geojson").read_text())
+    found["features"] = change(found["features"])
+    (tmp_path / "o.geojson").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path / "s.h5ad", assume_um=True, outlines=tmp_path / "o.geojson")
+
+
 def test_a_few_outlines_that_are_elsewhere_are_left_out_with_a_warning(tmp_path):
     rng = np.random.default_rng(0)
     pos = np.stack(np.meshgrid(np.arange(15), np.arange(14)), -1).reshape(-1, 2) * 9.0

@@ -1,11 +1,14 @@
 """Tables with a row for each cell: proteins or types, however they are written."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import spatiagraph as sg
 from spatiagraph.data.read.dialect import dialect_of
+from spatiagraph.data.read.tables import read_table
 
 RNG = np.random.default_rng(0)
 POS = RNG.uniform(0, 1, (150, 2)) * (250, 200)
@@ -44,13 +47,89 @@ def test_intensities_of_a_table_are_a_slide_however_its_fields_are_parted(tmp_pa
 
 def test_decimal_commas_are_numbers(tmp_path):
     table().to_csv(tmp_path / "c.csv", sep=";", decimal=",", index=False)
-    assert dialect_of(tmp_path / "c.csv") == (";", ",")
+    assert dialect_of(tmp_path / "c.csv") == (";", ",", None)
     np.testing.assert_allclose(opened(tmp_path / "c.csv").pos, POS)
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        (["1,234", "12,5", "7"], (",", None)),  # fractions of other lengths
+        (["0,123", "1,234", "2,345"], (",", None)),  # no thousand begins with 0
+        (["1,234", "1234", "2,345"], (",", None)),  # digits are not grouped
+        (["1,234", "999", "12,345"], (".", ",")),  # counts on from 999
+        (["1,234,567", "2,345", "3,456"], (".", ",")),
+        (["1,234.5", "999.5", "2,345"], (".", ",")),
+        (["1.234", "0.5", "2"], (".", None)),
+        (["1234", "999", "5"], (".", None)),
+    ],
+)
+def test_commas_are_of_fractions_or_of_thousands_by_the_other_numbers(tmp_path, values, marks):
+    rows = "".join(f"c{i}\t{value}\n" for i, value in enumerate(values))
+    (tmp_path / "c.tsv").write_text("cell\tvalue\n" + rows)
+    assert dialect_of(tmp_path / "c.tsv") == ("\t", *marks)
+    decimal, thousands = marks
+    numbers = [v.replace(thousands or "_", "").replace(decimal, ".") for v in values]
+    np.testing.assert_array_equal(
+        read_table(tmp_path / "c.tsv")["value"], np.array(numbers, dtype=float)
+    )
+
+
+@pytest.mark.parametrize("values", [["1,234", "2,345"], ["1,234", "999", "1000"]])
+def test_commas_that_may_be_of_fractions_or_thousands_are_refused(tmp_path, values):
+    path = tmp_path / "c.tsv"
+    path.write_text("x\ty\tCD3\n" + "".join(f"{i}\t{i}\t{v}\n" for i, v in enumerate(values)))
+    with pytest.raises(ValueError, match=r"in c\.tsv: 1,234 may be 1234 or 1\.234: write"):
+        sg.read(path, kind="protein", markers=["CD3"], mpp=1)
+
+
+def test_thousands_of_a_table_are_intensities(tmp_path):
+    grouped = table()
+    whole = (1000 * VALUES).round()
+    for number, marker in enumerate(MARKERS):
+        grouped[marker] = [f"{value:,.0f}" for value in whole[:, number]]
+    grouped.to_csv(tmp_path / "c.tsv", sep="\t", index=False)
+    np.testing.assert_allclose(
+        opened(tmp_path / "c.tsv").counts.toarray(), np.arcsinh(whole / 5), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["C.CSV", "c.Tsv", "C.PARQUET", "c.csv.GZ"])
+def test_capital_letters_of_a_suffix_mean_the_same(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("PARQUET"):
+        table().to_parquet(path)
+    else:
+        table().to_csv(path, index=False, compression="gzip" if name.endswith("GZ") else None)
+    assert opened(path).symbols == MARKERS
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.encode("utf-16"), "in c.csv: it is UTF-16: save it as UTF-8"),
+        (lambda text: text.replace("CD3", "ÄD3").encode("latin-1"), "byte 0xc4.*save it as UTF-8"),
+        (lambda text: b"# of a program\n" + text.encode(), "begins with '# of a program': delete"),
+        (lambda text: b"sep=,\n" + text.encode(), "begins with 'sep=,': delete"),
+        (lambda text: text.splitlines()[0].encode(), "a row for each cell in c.csv, got none"),
+    ],
+)
+def test_text_that_is_whole_is_not_called_damaged(tmp_path, change, words):
+    (tmp_path / "c.csv").write_bytes(change(table().to_csv(index=False)))
+    with pytest.raises(ValueError, match=words):
+        sg.read(tmp_path / "c.csv", kind="protein", markers=MARKERS, mpp=1)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.csv.gz"])
+def test_whether_a_table_is_gzipped_is_seen_by_its_content(tmp_path, name):
+    text = table().to_csv(index=False).encode()
+    (tmp_path / name).write_bytes(text if name.endswith("gz") else gzip.compress(text))
+    assert opened(tmp_path / name).symbols == MARKERS
 
 
 def test_marks_in_quotes_part_no_fields(tmp_path):
     (tmp_path / "c.csv").write_text('"a;b;c;d",x,y\n1,2,3\n')
-    assert dialect_of(tmp_path / "c.csv") == (",", ".")
+    assert dialect_of(tmp_path / "c.csv") == (",", ".", None)
 
 
 def test_a_row_that_is_not_seen_whole_tells_nothing(tmp_path):

@@ -4,6 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import cKDTree
 
 import spatiagraph as sg
 from spatiagraph.data.sections import check_one_section
@@ -174,6 +175,36 @@ def test_areas_of_one_section_are_no_sections():
     for key in ("region", "tissue", "dataset"):
         check_one_section(table(pos, **{key: np.where(inside, "follicle", "around")}), pos)
     check_one_section(table(pos, cell_type=np.resize(["a", "b"], len(pos))), pos)
+
+
+@pytest.mark.parametrize("key", ["genotype", "age", "well", "treatment", "sex"])
+@pytest.mark.parametrize("number", [2, 3, 6])
+def test_labels_that_mix_cell_by_cell_in_one_tissue_are_no_sections(key, number):
+    """As in a chimaera: cells keep their distance from each other whatever they are called."""
+    pos = cells(side=30)
+    names = np.random.default_rng(0).permutation(np.resize([f"g{i}" for i in range(number)], 900))
+    check_one_section(table(pos, **{key: names}), pos)
+    both = np.concatenate([cells(n, 30) for n in range(number)])
+    apart = np.repeat([f"g{i}" for i in range(number)], 900)
+    with pytest.raises(ValueError, match=f"sample_key={key!r}"):
+        check_one_section(table(both, **{key: apart}), both)
+
+
+def test_cells_are_searched_for_their_neighbours_once(monkeypatch):
+    built = []
+
+    def tree(pos):
+        built.append(len(pos))
+        return cKDTree(pos)
+
+    monkeypatch.setattr("spatiagraph.data.sections.cKDTree", tree)
+    pos = cells()
+    names = np.resize(["a", "b"], len(pos))
+    check_one_section(table(pos, genotype=names), pos)
+    once = built.copy()
+    built.clear()
+    check_one_section(table(pos, genotype=names, age=names, well=names, sex=names), pos)
+    assert built == once
 
 
 def test_true_and_false_name_no_sections():

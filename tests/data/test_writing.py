@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.neighbors import NearestNeighbors
 
-from spatiagraph.data import make_tissue, write
+from spatiagraph.data import Outlines, Slide, make_tissue, write
 from spatiagraph.data.read import read
 from spatiagraph.inference.generated import GeneratedImages
 
@@ -27,6 +28,27 @@ def test_a_zarr_opens_again_with_image_and_molecules_in_place(tmp_path, image):
     assert len(again.transcripts) == len(slide.transcripts)
     assert_allclose(again.transcripts["x_um"], slide.transcripts["x_um"])
     assert (again.transcripts["cell_id"].isna() == slide.transcripts["cell_id"].isna()).all()
+
+
+def test_a_zarr_holds_outlines_and_sizes_that_spatialdata_reads(tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    tissue = make_tissue(50, num_genes=20, image=None, seed=0)
+    square = np.array([[-3.0, -2.0], [3.0, -2.0], [3.0, 2.0], [-3.0, 2.0]])
+    corners = (tissue.pos[:49, None] + square).reshape(-1, 2)
+    outlines = Outlines(corners, np.append(4 * np.arange(50), 4 * 49))  # the last has none
+    slide = Slide(tissue.adata, slide_id="s", outlines=outlines)
+    store = spatialdata.read_zarr(write(slide, tmp_path / "slide.zarr"))
+    shapes = store["cell_outlines"]
+    assert list(shapes.index) == list(slide.adata.obs_names[:49])
+    assert_allclose(shapes.area, 24.0)
+    assert_allclose(shapes.centroid.x, slide.pos[:49, 0])
+    radius = store["cells"]["radius"].to_numpy()
+    apart = NearestNeighbors(n_neighbors=2).fit(slide.pos).kneighbors()[0][:, 0]
+    assert_allclose(radius, 0.45 * np.median(apart))
+    table = spatialdata.join_spatialelement_table(
+        sdata=store, spatial_element_names="cells", table_name="table", how="left"
+    )[1]
+    assert list(table.obs_names) == list(slide.adata.obs_names)
 
 
 def test_large_images_are_written_as_pyramids(tmp_path):

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from spatiagraph import plot
+from spatiagraph.data import Slide
+from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.synthetic import make_tissue
 from spatiagraph.plot.maps import cell_values
 
@@ -103,6 +105,30 @@ def test_mistakes_are_told(slide):
     del adata.obsm["spatial"]
     with pytest.raises(ValueError, match=r"obsm\['spatial'\]"):
         plot.spatial(adata, "niche")
+
+
+def test_names_with_numbers_are_sorted_by_the_numbers_unless_someone_ordered_them():
+    names = [f"cluster {i}" for i in range(12)]
+    assert plot.colors.categories(pd.Series(names[::-1])) == names
+    assert plot.colors.categories(pd.Series(names, dtype="category")) == names
+    mine = pd.Categorical(names, categories=sorted(names), ordered=True)
+    assert plot.colors.categories(pd.Series(mine)) == sorted(names)
+    backwards = pd.Series(pd.Categorical(names, categories=names[::-1]))
+    assert plot.colors.categories(backwards) == names[::-1]
+    assert plot.colors.categories(pd.Series([10, 9, 2])) == [2, 9, 10]
+
+
+def test_cells_with_outlines_fill_them_on_a_map():
+    slide = make_tissue(50, num_genes=20, image=None, seed=0)
+    square = np.array([[-3.0, -2.0], [3.0, -2.0], [3.0, 2.0], [-3.0, 2.0]])
+    corners = (slide.pos[:49, None] + square).reshape(-1, 2)
+    ptr = np.append(4 * np.arange(50), 4 * 49)
+    outlined = Slide(slide.adata, slide_id="s", outlines=Outlines(corners, ptr))
+    discs, shapes = plot.spatial(outlined, "niche").collections
+    assert len(discs.get_offsets()) == 1  # the cell without one
+    assert len(shapes.get_paths()) == 49
+    np.testing.assert_allclose(shapes.get_paths()[7].vertices[:4], corners[28:32])
+    assert len(plot.spatial(outlined, "niche", outlines=False).collections) == 1
 
 
 def test_categories_keep_their_order_and_colours_can_be_chosen():

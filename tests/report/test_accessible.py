@@ -69,6 +69,14 @@ def opened(browser, tmp_path_factory):
     tab.context.close()
 
 
+def test_axe_finds_nothing_wrong(opened):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(opened)
+    assert found.response["testEngine"]["name"] == "axe-core"
+    assert len(found.response["passes"]) > 20
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_every_picture_says_what_there_is_to_see(opened):
     texts = opened.locator("img").evaluate_all("all => all.map(one => one.alt)")
     assert len(texts) > 8

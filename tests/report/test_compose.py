@@ -3,12 +3,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 import spatiagraph as sg
 from spatiagraph.data import Slide, make_tissue
 from spatiagraph.report import Generation, slide_page
 from spatiagraph.report.generation import add_generation
 from spatiagraph.report.niches import central_cells, distinct_hits, niche_window_um
+from spatiagraph.report.projection import project
 from spatiagraph.report.scores import verdict
 from spatiagraph.retrieval import NicheIndex
 
@@ -88,9 +90,31 @@ def test_domains_are_described_by_what_they_are():
         assert alt in html
     assert "UMAP" not in html
     slide.adata.obsm["X_umap"] = slide.pos
-    assert (
-        "UMAP of the cells coloured by domains and cell_type" in slide_page(slide, **options).html()
-    )
+    html = slide_page(slide, **options).html()
+    assert "UMAP of the cells coloured by domains and cell_type" in html
+    assert "as given with the slide" in html
+
+
+def test_a_umap_is_made_of_embeddings_where_the_slide_has_none():
+    pytest.importorskip("umap")
+    options = {"domains": {"found": SLIDE.adata.obs["niche"]}, "max_interactive": 0}
+    assert "of their embeddings X_context_niche" in slide_page(SLIDE, **options).html()
+
+
+def test_a_umap_keeps_neighbours_and_leaves_out_what_has_no_place():
+    pytest.importorskip("umap")
+    z = EMBEDDING.copy()
+    z[5] = np.nan
+    place = project(z)
+    assert np.flatnonzero(np.isnan(place).any(axis=1)).tolist() == [5]
+    niche = SLIDE.adata.obs["niche"].cat.codes.to_numpy()
+    known = np.arange(600) != 5
+    near = NearestNeighbors(n_neighbors=2).fit(place[known])
+    other = near.kneighbors(place[known], return_distance=False)[:, 1]
+    assert (niche[known][other] == niche[known]).mean() > 0.95
+    np.testing.assert_array_equal(project(z), place)
+    assert np.isfinite(project(z, max_cells=100)).all(axis=1).sum() == 100
+    assert np.isnan(project(z[:20])).all()
 
 
 def test_what_is_unlabelled_is_grey_and_no_label():
@@ -198,16 +222,32 @@ def test_hits_are_of_the_same_niche_and_share_no_cells():
 
 
 def test_hits_are_found_beyond_a_crowd_of_cells_in_one_niche():
-    """300 cells of one niche, all within reach of the query, are as like it as can be."""
-    slide = make_tissue(600, num_genes=30, image=None, seed=0)
-    near = np.linalg.norm(slide.pos - slide.pos[0], axis=1).argsort()
-    z = np.eye(2, dtype=np.float32)[(np.arange(600) >= 300).astype(int)]
-    slide.adata.obsm["X_context_niche"] = z[near.argsort()]
-    index = NicheIndex.from_slides({"synthetic": slide.adata}, "X_context_niche")
-    apart = np.linalg.norm(slide.pos - slide.pos[0], axis=1)[near[310]]
+    """100 cells of one niche, all within reach of the query, are as like it as can be."""
+    slide, index, apart = crowd_of(100)
     hits = distinct_hits(index, 0, slide, num=2, apart_um=apart)
     assert len(hits.row)
     assert (hits.away_um >= apart).all()
+
+
+def test_no_place_is_shown_that_is_less_like_a_cell_than_a_quarter_of_all_are():
+    """The 300 cells most like the query share its place, so what is left is unlike it."""
+    slide, index, apart = crowd_of(300)
+    assert len(distinct_hits(index, 0, slide, num=2, apart_um=apart).row) == 0
+    options = {"index": index, "queries": [0], "window_um": apart, "max_interactive": 0}
+    html = slide_page(slide, **options).html()
+    assert "no other place is like it" in html
+    assert "hits are of it too" not in html
+
+
+def crowd_of(num):
+    """A slide whose cells nearest to the first are of one niche, its index, and their reach."""
+    slide = make_tissue(600, num_genes=30, image=None, seed=0)
+    away = np.linalg.norm(slide.pos - slide.pos[0], axis=1)
+    near = away.argsort()
+    z = np.eye(2, dtype=np.float32)[(np.arange(600) >= num).astype(int)]
+    slide.adata.obsm["X_context_niche"] = z[near.argsort()]
+    index = NicheIndex.from_slides({"synthetic": slide.adata}, "X_context_niche")
+    return slide, index, away[near[num + 10]]
 
 
 def test_cells_without_a_niche_are_no_hits():

@@ -73,6 +73,14 @@ def test_what_is_missing_is_a_dash(missing):
     assert as_text([1, missing]) == "1, –"
 
 
+def test_numbers_of_a_column_have_as_many_decimals():
+    table = pd.DataFrame({"ARI": [0.45, 0.448, np.nan], "cells": [1, 20, 3]}, index=list("abc"))
+    html = Report("T").add_table(table).html()
+    for shown in (">0.450<", ">0.448<", ">–<", ">20<"):
+        assert shown in html
+    assert ">0.45<" not in html
+
+
 def test_a_failed_write_leaves_the_old_page(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("old")

@@ -11,11 +11,13 @@ from anndata import AnnData
 from PIL import Image
 
 from spatiagraph.data import Slide, make_tissue
+from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.variability import gene_variability
 from spatiagraph.plot.colors import category_colors
 from spatiagraph.report import Report
 from spatiagraph.report.coloring import scatter_columns
 from spatiagraph.report.gene_values import gene_values
+from spatiagraph.report.packed_outlines import pack_outlines
 from spatiagraph.report.scatter import cell_scatter
 from spatiagraph.retrieval import in_region, read_region
 
@@ -38,6 +40,10 @@ def page(tmp_path_factory):
 @pytest.fixture
 def opened(browser, page):
     """The page, offline, and what it asked for and complained of."""
+    yield from open_page(browser, page)
+
+
+def open_page(browser, page):
     context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
     tab = context.new_page()
     asked, complaints = [], []
@@ -180,6 +186,58 @@ def test_the_wheel_zooms_in_where_the_pointer_is(opened):
     stretch = (after[1] - after[0]) / apart
     assert (stretch > 1.05).all()
     np.testing.assert_allclose(stretch[0], stretch[1], rtol=1e-3)  # µm stay as long in x as in y
+
+
+def test_cells_in_view_fill_their_outlines(browser, tmp_path):
+    """A long bar where a cell is, far beyond the disc that it would be; others keep theirs."""
+    corners = pd.DataFrame(
+        {
+            "cell_id": str(SLIDE.adata.obs_names[CELL]),
+            "x_um": SLIDE.pos[CELL, 0] + np.array([-1.0, 40.0, 40.0, -1.0]),
+            "y_um": SLIDE.pos[CELL, 1] + np.array([-2.0, -2.0, 2.0, 2.0]),
+        }
+    )
+    outlines = Outlines.from_table(corners, SLIDE.adata.obs_names)
+    slide = Slide(SLIDE.adata, slide_id="outlined", outlines=outlines)
+    page = write(tmp_path / "page.html", slide)
+    for tab, _, complaints in open_page(browser, page):
+        wanted = as_rgb(category_colors(NICHE)[NICHE.iloc[CELL]])
+        x, y = place(tab, CELL)
+        edge = tab.evaluate(
+            "(x) => [...Bokeh.index.roots][0].frame.x_scale.compute(x)",
+            float(SLIDE.pos[CELL, 0]) + 40,
+        )
+        start = tab.evaluate(
+            "(x) => [...Bokeh.index.roots][0].frame.x_scale.compute(x)", float(SLIDE.pos[CELL, 0])
+        )
+        tab.screenshot(path=tmp_path / "a.png")
+        picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
+        bar = picture[round(y), round(x) : round(x + edge - start) - 1]
+        assert (np.abs(bar - wanted) < 4).all(axis=1).mean() > 0.8
+        tab.select_option(".scatter select", label="molecules")
+        tab.wait_for_timeout(200)
+        tab.screenshot(path=tmp_path / "b.png")
+        again = np.asarray(Image.open(tmp_path / "b.png").convert("RGB")).astype(int)
+        assert (np.abs(again[round(y), round(x + (edge - start) / 2)] - wanted) > 10).any()
+        shapes = "Bokeh.documents[0].get_model_by_name('outlines').data_source.data.xs.length"
+        assert tab.evaluate(shapes) == slide.num_cells
+        tab.mouse.move(x, y)
+        tab.mouse.wheel(0, -600)
+        tab.wait_for_timeout(600)
+        assert 0 < tab.evaluate(shapes) < slide.num_cells  # those in view alone
+        assert not [line for line in complaints if not line.startswith("log:")]
+
+
+def test_packed_outlines_are_those_of_the_cells_drawn():
+    corners = np.array([[0.0, 0], [4, 0], [4, 3], [10, 10], [12, 10], [12, 13.3], [10, 13]])
+    outlines = Outlines(corners, np.array([0, 3, 3, 7]))
+    packed = pack_outlines(outlines, np.array([1, 2]))
+    ptr = np.frombuffer(base64.b64decode(packed["ptr"]), "<u4")
+    xy = np.frombuffer(base64.b64decode(packed["xy"]), "<u2").reshape(-1, 2)
+    assert ptr.tolist() == [0, 0, 4]
+    np.testing.assert_allclose(packed["low"] + packed["step"] * xy, corners[3:], atol=1e-4)
+    assert pack_outlines(outlines, np.array([1])) is None
+    assert pack_outlines(None, np.array([1])) is None
 
 
 def test_a_large_slide_is_thinned_and_the_page_says_so(tmp_path, page):

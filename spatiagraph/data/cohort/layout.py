@@ -150,7 +150,7 @@ def cohort_place(path: str | os.PathLike[str]) -> Path:
         NotADirectoryError: It is a file.
     """
     place = Path(path).resolve()
-    if place.suffix != ".zarr":
+    if place.suffix.lower() != ".zarr":
         raise ValueError(f"Expected a folder that ends in .zarr, got {Path(path).name!r}")
     if place.exists() and not place.is_dir():
         raise NotADirectoryError(f"Expected a folder to write to, {str(path)!r} is a file")

@@ -59,7 +59,7 @@ def layout_of(path: Path, mpp: float | None = None) -> Layout:
     """
     if mpp is not None and not 0 < mpp < np.inf:
         raise ValueError(f"Expected 'mpp' to be positive µm per unit, got {mpp}")
-    if path.suffix == ".zarr":
+    if path.suffix.lower() == ".zarr":
         return _of_store(path, mpp or 1.0)
     have = table_columns(path)
     plain = {k: v for k, v in PLAIN.items() if f"{k}_um" not in have}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spatiagraph.data.molecules.layouts import Layout, layout_of
-from spatiagraph.data.read.dialect import dialect_of
+from spatiagraph.data.read.dialect import AmbiguousNumbersError, dialect_of, is_gzipped
 from spatiagraph.data.read.molecules import as_text
 from spatiagraph.data.read.tables import (
     DAMAGED,
@@ -101,7 +101,7 @@ class MoleculeTable:
         names = list(self._layout.columns)
         for path in self._layout.files:
             try:
-                if path.suffix == ".parquet":
+                if path.suffix.lower() == ".parquet":
                     with pq.ParquetFile(  # a buffer ahead would hold the whole file by its end
                         path, pre_buffer=False, page_checksum_verification=True
                     ) as file:
@@ -109,13 +109,16 @@ class MoleculeTable:
                     continue
                 named = ("cell_id", "gene")
                 text = {k: pa.string() for k, v in self._layout.columns.items() if v in named}
-                sep, decimal = dialect_of(path)
+                sep, decimal, thousands = dialect_of(path)
+                if thousands is not None:
+                    raise AmbiguousNumbersError("1,234 has a mark between thousands: write 1234")
                 kinds = pc.ConvertOptions(
                     include_columns=names, column_types=text, decimal_point=decimal
                 )
                 marks = pc.ParseOptions(delimiter=sep)
                 blocks = pc.ReadOptions(block_size=self._batch_size * 32)  # bytes of about a row
-                with pa.input_stream(str(path)) as stream:
+                zipped = "gzip" if is_gzipped(path) else None
+                with pa.input_stream(str(path), compression=zipped) as stream:
                     yield from pc.open_csv(stream, blocks, marks, kinds)
             except DAMAGED as err:
                 raise unreadable(path, err) from err
@@ -228,12 +231,12 @@ def find_molecules(path: Path) -> Path:
         FileNotFoundError: There is none.
         ValueError: It is no table.
     """
-    if path.name.endswith(".zarr.zip"):
+    if path.name.lower().endswith(".zarr.zip"):
         raise ValueError(
             f"Expected a table of molecules, got {path.name}, which is made for viewing: take "
             "transcripts.parquet of the same folder"
         )
-    if path.is_dir() and path.suffix != ".zarr":
+    if path.is_dir() and path.suffix.lower() != ".zarr":
         stems = ("transcripts", "*detected_transcripts", "*tx_file")
         found = next((table for stem in stems if (table := find_table(path, stem))), None)
         if found is None:
@@ -244,6 +247,6 @@ def find_molecules(path: Path) -> Path:
         return found
     if not path.exists():
         raise FileNotFoundError(f"Expected molecules at {path}, found no such file")
-    if not path.name.endswith(_SUFFIXES):
+    if not path.name.lower().endswith(_SUFFIXES):
         raise ValueError(f"Expected molecules as .parquet, .csv, .csv.gz or .zarr, got {path.name}")
     return path

@@ -47,7 +47,7 @@ class OutlinesFile:
         """
         if not self.path.exists():
             raise FileNotFoundError(f"Expected outlines of cells at {self.path}, found no file")
-        if self.path.suffix in (".geojson", ".json"):
+        if self.path.suffix.lower() in (".geojson", ".json"):
             table = geojson_corners(self.path)
         elif self.path.is_dir() or "Geometry" in table_columns(self.path):
             table = _of_polygons(self.path)
@@ -110,6 +110,13 @@ def geojson_corners(path: Path) -> pd.DataFrame:
                 f"Expected a cell_id and a polygon for each outline in {path.name}, got another "
                 f"thing in feature {row}: {reason(err)}"
             ) from err
+    twice = pd.Series(ids).duplicated()
+    if twice.any():
+        raise ValueError(
+            f"Expected one outline of each cell in {path.name}, got several of "
+            f"{ids[int(twice.idxmax())]!r} and {int(twice.sum()) - 1} others. Parts of one cell "
+            "are a MultiPolygon"
+        )
     return _corners(ids, rings)
 
 
@@ -123,9 +130,10 @@ def _name(feature: dict[str, Any]) -> str:
 
 def _ring(geometry: dict[str, Any]) -> np.ndarray:
     """Outline of a cell, ``[V, 2]``; of several parts the one with most corners."""
-    kind, parts = geometry["type"], geometry["coordinates"]
+    kind = geometry["type"] if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
-        raise ValueError(f"a {kind}")
+        raise ValueError("no geometry" if kind is None else f"a {kind}")
+    parts = geometry["coordinates"]
     outlines = [parts[0]] if kind == "Polygon" else [part[0] for part in parts]
     ring = np.asarray(max(outlines, key=len), dtype=np.float64)
     if ring.ndim != 2 or ring.shape[1] < 2 or len(ring) < 3 or not np.isfinite(ring).all():

@@ -47,7 +47,7 @@ def read_matrix_market(path: Path) -> csr_matrix:
 
 
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _check_header(stream: gzip.GzipFile | BufferedReader, breaks: int) -> None:

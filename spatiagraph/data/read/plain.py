@@ -48,6 +48,8 @@ def load_table(path: Path, options: Options) -> AnnData:
     """
     table = read_table(path)
     columns = [str(c) for c in table.columns]
+    if not len(table):
+        raise ValueError(f"Expected a row for each cell in {path.name}, got none")
     if options.kind == "genes":
         raise ValueError(
             f"Expected an .h5ad file, a .zarr or the folder of a slide, got the file {path.name}, "

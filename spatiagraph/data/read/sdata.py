@@ -42,7 +42,7 @@ _BROKEN = (*DAMAGED, AssertionError, AttributeError, IndexError)
 def is_spatialdata(folder: Path) -> bool:
     """Check that a folder is a SpatialData store."""
     marks = (".zgroup", "zarr.json", ".zattrs", "zmetadata")
-    return folder.suffix == ".zarr" or any((folder / m).exists() for m in marks)
+    return folder.suffix.lower() == ".zarr" or any((folder / m).exists() for m in marks)
 
 
 def load_spatialdata(path: Path, options: Options) -> Parts | list[tuple[str, Parts]]:

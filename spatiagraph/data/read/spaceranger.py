@@ -147,7 +147,7 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
     path = next((p for name in _POSITIONS if (p := spatial / name).exists()), None)
     if path is None:
         raise ValueError(f"Expected one of {', '.join(_POSITIONS)} in {spatial}, found none")
-    if path.suffix == ".parquet" or "barcode" in table_columns(path):
+    if path.suffix.lower() == ".parquet" or "barcode" in table_columns(path):
         table = read_table(path, needed=_COLUMNS)
     else:  # Space Ranger 1 wrote no header
         try:

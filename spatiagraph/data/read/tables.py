@@ -1,14 +1,13 @@
 """Tables in vendors' folders: csv and parquet, found by name and refused by name when damaged."""
 
 import csv
-import gzip
 import math
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.places import listed as listed
-from spatiagraph.data.read.dialect import dialect_of
+from spatiagraph.data.read.dialect import OtherTextError, dialect_of, is_gzipped, open_text
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
@@ -63,17 +62,30 @@ def table_columns(path: Path) -> list[str]:
     """
     check_file(path, "a table")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return [str(c) for c in pq.read_schema(path).names]
         return _header(path)
     except DAMAGED as err:
         raise unreadable(path, err) from err
 
 
+def _packed(path: Path) -> Literal["gzip"] | None:
+    """How a text file is packed, by its content."""
+    return "gzip" if is_gzipped(path) else None
+
+
 def _header(path: Path) -> list[str]:
     """Names of the columns of a csv file; the first may have none, as that of an index."""
     sep = dialect_of(path).sep
-    row = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, sep=sep).iloc[0]
+    row = pd.read_csv(
+        path,
+        header=None,
+        nrows=1,
+        dtype=str,
+        keep_default_na=False,
+        sep=sep,
+        compression=_packed(path),
+    ).iloc[0]
     return [name or f"Unnamed: {place}" for place, name in enumerate(row)]
 
 
@@ -108,19 +120,21 @@ def read_table(
     check_table(path, have, wanted)
     chosen = None if columns is None else [c for c in columns if c in have]
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
                 return file.read(columns=chosen).replace_schema_metadata().to_pandas()
         markers = {c: [""] if c in text else _MISSING for c in have}
-        sep, decimal = dialect_of(path)
+        marks = dialect_of(path)
         return pd.read_csv(
             path,
             usecols=chosen,
             low_memory=False,
             keep_default_na=False,
             na_values=markers,
-            sep=sep,
-            decimal=decimal,
+            sep=marks.sep,
+            decimal=marks.decimal,
+            thousands=marks.thousands,
+            compression=_packed(path),
         )
     except DAMAGED as err:
         raise unreadable(path, err) from err
@@ -142,7 +156,7 @@ def check_table(path: Path, have: Sequence[str], wanted: set[str]) -> None:
             f"Expected each column of {path.name} once, got {', '.join(twice)} more often. Delete "
             "the one that is wrong"
         )
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         _check_flat(path, wanted)
         return
     try:
@@ -388,7 +402,7 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
         ValueError: The file is damaged, or two columns have one name.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=rows):
                     yield batch.replace_schema_metadata().to_pandas()
@@ -399,7 +413,7 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
-        marks = dialect_of(path)._asdict()
+        marks = dialect_of(path)._asdict() | {"compression": _packed(path)}
         with pd.read_csv(path, chunksize=rows, low_memory=False, **marks) as reader:
             yield from reader
     except DAMAGED as err:
@@ -417,7 +431,7 @@ def check_text(path: Path) -> int:
     """
     check_file(path, "a file of text")
     line = 1
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with open_text(path) as file:
         while block := file.read(_BYTES_AT_ONCE):
             at = block.find(b"\0")
             if at >= 0:
@@ -435,7 +449,7 @@ def _check_last_row(path: Path) -> None:
     Raises:
         ValueError: The last row has fewer fields than the header.
     """
-    if path.suffix == ".gz":
+    if is_gzipped(path):
         return
     with path.open("rb") as file:
         first = file.readline()
@@ -456,6 +470,13 @@ def _check_last_row(path: Path) -> None:
 
 def unreadable(path: Path, err: Exception) -> ValueError:
     """Message about a table that could not be read."""
+    if isinstance(err, OtherTextError):
+        return ValueError(f"Expected a table that can be read in {path.name}: {err}")
+    if isinstance(err, UnicodeDecodeError):
+        return ValueError(
+            f"Expected a readable table of UTF-8 text, got {path.name} ({reason(err)}): save it as "
+            "UTF-8, or, if it is damaged, copy it again"
+        )
     return ValueError(
         f"Expected a readable table, got {path.name} ({reason(err)}). The file is damaged or "
         "incomplete: copy it again"

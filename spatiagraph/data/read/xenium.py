@@ -39,7 +39,7 @@ def is_xenium(folder: Path) -> bool:
     if (folder / "experiment.xenium").exists():
         return True
     table = find_table(folder, "transcripts")
-    if table is None or table.suffix != ".parquet":
+    if table is None or table.suffix.lower() != ".parquet":
         return False
     return {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
 
