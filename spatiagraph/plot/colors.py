@@ -88,6 +88,12 @@ def category_colors(
     return colors | {k: v for k, v in (palette or {}).items() if k in colors}
 
 
+def legend_text(name: object) -> str:
+    """Name for a legend, where matplotlib would leave out one that begins with an underscore."""
+    text = str(name)
+    return f" {text}" if text.startswith("_") else text
+
+
 def match_categories(found: pd.Series, reference: pd.Series) -> dict[object, object]:
     """The reference category that each found one overlaps most, each used once.
 

@@ -14,7 +14,7 @@ from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from spatiagraph.plot.canvas import DPI, new_axes, save_figure
-from spatiagraph.plot.colors import category_colors
+from spatiagraph.plot.colors import category_colors, legend_text
 
 _LARGEST = 130.0  # points squared, of a dot that all cells have
 _MAX_GROUPS = 30
@@ -129,7 +129,7 @@ def composition_bars(
     y = np.arange(len(table))
     for name in table:
         share = table[name].to_numpy()
-        ax.barh(y, share, left=start, color=colors[name], label=str(name), height=0.8, lw=0)
+        ax.barh(y, share, left=start, color=colors[name], label=legend_text(name), height=0.8, lw=0)
         start += share
     ax.set_yticks(y, [str(n) for n in table.index], fontsize=9)
     if group_palette is not None:

@@ -23,7 +23,7 @@ from spatiagraph.data.image import SlideImage
 from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import add_scale_bar, clear_frame, new_axes, save_figure
-from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
+from spatiagraph.plot.colors import MISSING, category_colors, is_categorical, legend_text
 
 _ROWS = 22  # legend entries per column
 _LINE = 56  # letters of a legend line below
@@ -234,7 +234,7 @@ def _category_legend(
     if values.isna().any():
         named["none"] = MISSING
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=hue, label=name)
+        Line2D([], [], linestyle="", marker="o", markersize=6, color=hue, label=legend_text(name))
         for name, hue in named.items()
     ]
     place: dict[str, Any] = {

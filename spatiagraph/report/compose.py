@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from anndata import AnnData
+from matplotlib import rc_context
 from tqdm.auto import tqdm
 
 from spatiagraph import keys
@@ -128,8 +129,9 @@ def slide_page(
         parts.append(lambda: add_training(page, history))
     if coverage is not None:
         parts.append(lambda: add_coverage(page, coverage, missing))
-    for add in tqdm(parts, desc="report", unit="part", disable=not progress):
-        add()
+    with rc_context({"text.parse_math": False}):  # names of the user are no formulas
+        for add in tqdm(parts, desc="report", unit="part", disable=not progress):
+            add()
     return page
 
 

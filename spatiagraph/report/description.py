@@ -13,7 +13,7 @@ from spatiagraph.data.markers import marker_genes
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.enrichment import neighbor_enrichment
 from spatiagraph.plot.canvas import DPI
-from spatiagraph.plot.colors import categories, category_colors, is_categorical
+from spatiagraph.plot.colors import categories, category_colors, is_categorical, legend_text
 from spatiagraph.plot.groups import (
     amounts_by_group,
     composition_bars,
@@ -175,7 +175,9 @@ def _add_umap(
     for ax, (name, (values, palette)) in zip(axes, every.items(), strict=True):
         for group, hue in palette.items():
             own = order[(values == group).to_numpy()[order]]
-            ax.scatter(*place[own].T, s=size, color=hue, label=str(group), lw=0, rasterized=True)
+            ax.scatter(
+                *place[own].T, s=size, color=hue, label=legend_text(group), lw=0, rasterized=True
+            )
         ax.set(title=name, xticks=[], yticks=[], xlabel="UMAP 1")
         ax.legend(
             loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9,

@@ -13,7 +13,7 @@ from spatiagraph import keys
 from spatiagraph.data.slide import Slide
 from spatiagraph.inference.searching import SlideSearch
 from spatiagraph.plot.canvas import DPI, add_scale_bar, save_figure
-from spatiagraph.plot.colors import MISSING, category_colors, is_categorical
+from spatiagraph.plot.colors import MISSING, category_colors, is_categorical, legend_text
 from spatiagraph.plot.galleries import as_rgb, gallery
 from spatiagraph.report.niches import draw_surroundings, niche_window_um
 from spatiagraph.retrieval.query import Query
@@ -121,7 +121,7 @@ def _maps(
     add_scale_bar(axes[len(shown) - 1], gap=0.05, thickness=0.02)  # no title is below the last
     named = palette | ({"none": MISSING} if any(v.isna().any() for v in values) else {})
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
+        Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=legend_text(name))
         for name, hue in named.items()
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=7)

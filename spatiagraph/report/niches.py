@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spatiagraph import keys
 from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import DPI, add_scale_bar, clear_frame
+from spatiagraph.plot.colors import legend_text
 from spatiagraph.plot.galleries import as_rgb
 from spatiagraph.plot.maps import cell_spacing, spatial
 from spatiagraph.retrieval.apart import hits_apart, inner_cells, usual_distance
@@ -160,7 +161,7 @@ def draw_hits(
             spine.set(visible=True, linewidth=2)
     add_scale_bar(axes[-1, 0], gap=0.05, thickness=0.02)
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=str(name))
+        Line2D([], [], linestyle="", marker="o", markersize=5, color=hue, label=legend_text(name))
         for name, hue in palette.items()
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)

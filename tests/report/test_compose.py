@@ -1,4 +1,5 @@
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,16 @@ def test_who_found_the_domains_best_is_said_in_a_sentence(ours, other, std, word
         ).html()
     )
     assert verdict(scores[:1], "spatiagraph") == ""
+
+
+def test_names_may_look_like_formulas_or_begin_with_a_line():
+    slide = make_tissue(200, num_genes=30, image=None, seed=0)
+    slide.adata.obs["label"] = np.resize(["$\\frac{$", "_a", "_b"], 200)
+    slide.adata.var_names = [f"$\\sqrt{i}$" for i in range(30)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        html = slide_page(slide, labels="label", domains={"_d": slide.adata.obs["niche"]}).html()
+    assert "_a (" in html
 
 
 def test_parts_of_the_slide_that_a_rule_cut_are_not_offered_as_biology():
