@@ -110,11 +110,11 @@ def geojson_corners(path: Path) -> pd.DataFrame:
                 f"Expected a cell_id and a polygon for each outline in {path.name}, got another "
                 f"thing in feature {row}: {reason(err)}"
             ) from err
-    twice = pd.Series(ids).duplicated()
-    if twice.any():
+    twice = np.flatnonzero(pd.Series(ids).duplicated())
+    if len(twice):
         raise ValueError(
             f"Expected one outline of each cell in {path.name}, got several of "
-            f"{ids[int(twice.idxmax())]!r} and {int(twice.sum()) - 1} others. Parts of one cell "
+            f"{ids[twice[0]]!r} and {len(twice) - 1} others. Parts of one cell "
             "are a MultiPolygon"
         )
     return _corners(ids, rings)

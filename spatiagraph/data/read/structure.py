@@ -31,7 +31,7 @@ version that it does not know."""
 _MEND = "The file is damaged or not of AnnData: write it again from its source"
 _SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
 _DEEPEST, _MOST = 32, 20_000  # levels of groups, and objects: more is no slide, and takes minutes
-_GIT_LFS = b"version https://git-lfs"
+_GIT_LFS = b"git-lfs.github.com/spec"
 _UNPACKED, _RATIO = 2**26, 2_000  # bytes; no filter packs numbers tighter than a thousandfold
 _AT_ONCE = 2**24  # codes looked at
 
@@ -137,7 +137,7 @@ def open_hdf5(path: Path, mend: str) -> Iterator["Node"]:
     """
     if not h5py.is_hdf5(path):
         with path.open("rb") as begin:
-            if begin.read(len(_GIT_LFS)) == _GIT_LFS:
+            if _GIT_LFS in begin.read(64):
                 raise ValueError(
                     f"Expected an HDF5 file, got {path.name}, which is a pointer of Git LFS: fetch "
                     "the file itself with git lfs pull"
