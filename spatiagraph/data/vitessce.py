@@ -39,8 +39,8 @@ def write_vitessce(
 
     ``vitessce.json`` is the configuration, ``cells.zarr`` an AnnData with log(1 + count), and
     ``image.zarr`` an OME-Zarr of the image with at most 4096 pixels a side (needs ``[io]``), all in
-    µm. Serve the folder over HTTP with cross-origin requests allowed (``npx http-server --cors``), and
-    give the viewer the address of ``vitessce.json``.
+    µm. Serve the folder over HTTP with cross-origin requests allowed (``npx http-server --cors``),
+    and give the viewer the address of ``vitessce.json``.
 
     Args:
         slide: The slide.
