@@ -553,19 +553,15 @@ def test_half_precision_learns_the_same_within_its_digits():
     assert np.mean(cosine) > 0.9 * np.mean(np.square(a.obsm["X_stalign_niche_img"]).sum(1))
 
 
-def with_pixels(pixels, origin_um=(0.0, 0.0)):
-    slide = SLIDE[:]
-    slide.image = SlideImage([pixels], mpp=MPP, origin_um=origin_um)
-    return slide
-
-
 def all_pixels():
     high, wide, _ = SLIDE.image.shape
     return np.array(SLIDE.image.pixels(slice(0, high), slice(0, wide)))
 
 
 def test_pictures_in_16_bit_give_the_crops_of_8_bit(model):
-    deep = with_pixels(all_pixels().astype(np.uint16) * 257)  # 255 → 65,535
+    deep = SLIDE[:]
+    pixels = all_pixels().astype(np.uint16) * 257  # 255 → 65,535, of which the range is given
+    deep.image = SlideImage([pixels], mpp=MPP, value_range=(0, 65535))
     plain, found = (model.prepare(slide).crop_sources for slide in (SLIDE, deep))
     for name in ("image", "niche_view"):
         crops, mask = found[name].read()
