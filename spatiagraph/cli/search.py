@@ -72,6 +72,13 @@ def search(
             "The first level, niche, if not given."
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        _asking(
+            "Vectors to ask with where they are others: --level niche_gene --by niche_img finds "
+            "genes by images (st-align)."
+        ),
+    ] = None,
     where: Annotated[
         str | None,
         typer.Option(help="Condition that hits meet, such as \"donor == 'B' and area > 50\"."),
@@ -162,6 +169,7 @@ def search(
         k,
         query=asking,
         level=level,
+        by=by,
         where=where,
         apart_um=apart_um,
         max_distance=max_distance,

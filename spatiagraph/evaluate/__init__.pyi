@@ -84,6 +84,7 @@ from .deconvolution import unmix as unmix
 from .entries import EntrySplit as EntrySplit
 from .entries import score_entry_imputation as score_entry_imputation
 from .extractors import extract_features as extract_features
+from .few_shot import score_few_shot as score_few_shot
 from .gene_pair_effects import (
     gene_pair_effects as gene_pair_effects,
 )

@@ -67,12 +67,24 @@ def check_level(adata: AnnData, level: str | None) -> str:
 
     Args:
         adata: An embedded slide.
-        level: ``"cell"``, the name of a level, or ``None``.
+        level: ``"cell"``, the name of a level or of another vector of the model, such as
+            ``"niche_gene"`` of ST-Align, or ``None``.
 
     Raises:
         ValueError: The slide was not embedded at that level.
     """
-    return choose_level(level_names(adata), level)
+    return choose_level((*level_names(adata), *other_vectors(adata)), level)
+
+
+def other_vectors(adata: AnnData) -> tuple[str, ...]:
+    """Names of the vectors of cells that a slide has beside those of its levels.
+
+    Args:
+        adata: An embedded slide.
+    """
+    start = f"{keys.embedding_key(model_name(adata), 'cell')}_"
+    found = (key.removeprefix(start) for key in adata.obsm if key.startswith(start))
+    return tuple(name for name in found if name not in level_names(adata))
 
 
 def choose_level(names: Sequence[str], level: str | None) -> str:

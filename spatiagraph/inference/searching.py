@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph.data.cohort import Cohort
@@ -72,6 +74,7 @@ def search_slides(
     *,
     query: QuerySlide | None = None,
     level: str | None = None,
+    by: str | None = None,
     where: Filter | None = None,
     apart_um: float | None = None,
     max_distance: float | None = None,
@@ -91,6 +94,9 @@ def search_slides(
         k: Most hits.
         query: A slide to search with that is not searched.
         level: What is compared: ``"cell"`` or a level of the model; its first level when ``None``.
+        by: Vectors of the query where they are others, of one space with those of ``level``: of
+            :class:`~spatiagraph.models.STAlign`, ``level="niche_gene", by="niche_img"`` looks for
+            genes with a picture.
         where: Condition that hits meet.
         apart_um: Least distance of hits to the query and to each other; the diameter of a niche
             when ``None``, and 0 where cells share the groups of the level.
@@ -112,6 +118,8 @@ def search_slides(
         ('cell7 of slide', 3)
     """
     if isinstance(slides, Cohort):
+        if by is not None:
+            raise ValueError("Expected slides with 'by', a cohort has the vectors of levels alone")
         about = _about_cohort(slides, level)
         searched: Any = slides
     else:
@@ -125,9 +133,13 @@ def search_slides(
     )
     if query is None:
         rows = selection.rows(index.obs)
-        asked = Query(selection.title(index.obs, rows), index.obs, rows, rows)
+        title = selection.title(index.obs, rows)
+        asked = Query(title, index.obs, rows, rows)
+        if by is not None:
+            vectors = _vectors(searched, name, by, index)
+            asked = Query(f"{title} by {by}", index.obs, rows, rows, vectors)
     else:
-        asked = _query_of(query, selection, index, level)
+        asked = _query_of(query, selection, index, level, by)
     group = keys.group_key(name, level)
     if apart_um is None:
         apart_um = 0.0 if group in index.obs else about.width_um
@@ -166,15 +178,42 @@ def _about_cohort(cohort: Cohort, level: str | None) -> _About:
     return _About(notes.name, level, max(widths))
 
 
-def _query_of(query: QuerySlide, selection: Selection, index: NicheIndex, level: str) -> Query:
+def _vectors(
+    slides: dict[str, AnnData], name: str, by: str, index: NicheIndex
+) -> NDArray[np.float32]:
+    """Vectors by which searched slides ask, a row for each item of the index."""
+    for adata in slides.values():
+        check_level(adata, by)
+    found, obs, _ = concatenate_slides(slides, keys.embedding_key(name, by))
+    same = len(obs) == index.num_items and bool((obs.index == index.obs.index).all())
+    if not same or found.shape[1] != index.channels:
+        raise ValueError(
+            f"Expected 'by' vectors of one space with what is searched, [{index.num_items}, "
+            f"{index.channels}], got {list(found.shape)} of {by!r}"
+        )
+    return found
+
+
+def _query_of(
+    query: QuerySlide, selection: Selection, index: NicheIndex, level: str, by: str | None
+) -> Query:
     """Cells of a slide that is not searched itself."""
     slide = query.slide
     if query.model is None:
-        embeddings, obs, made_by = concatenate_slides({slide.slide_id: slide.adata}, str(index.key))
+        key = str(index.key)
+        if by is not None:
+            key = keys.embedding_key(one_model_name([slide]), check_level(slide.adata, by))
+        embeddings, obs, made_by = concatenate_slides({slide.slide_id: slide.adata}, key)
     else:
         made_by = weights_hash(query.model)
-        found = embed_query(query.model, slide, query.modality)[level]
-        embeddings, obs = with_embedding(found, slide_obs(slide.slide_id, slide.adata))
+        vectors = embed_query(query.model, slide, query.modality)
+        wanted = level if by is None else by
+        if wanted not in vectors:
+            raise ValueError(
+                f"Expected vectors that the query has, {', '.join(vectors)}, got {wanted!r}: give "
+                "'by', such as the image of a slide without genes"
+            )
+        embeddings, obs = with_embedding(vectors[wanted], slide_obs(slide.slide_id, slide.adata))
     if index.model is not None and made_by is not None and made_by != index.model:
         raise ValueError(
             f"Expected a query embedded with the model of the slides ({index.model}), got one of "

@@ -25,6 +25,7 @@ from . import (
 from . import (
     raster as raster,
 )
+from .attention import attention_maps as attention_maps
 from .chord import chord as chord
 from .colors import PALETTE as PALETTE
 from .colors import category_colors as category_colors

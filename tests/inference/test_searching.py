@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from spatiagraph.data import make_tissue
+import spatiagraph as sg
+from spatiagraph.data import make_tissue, spots_of_cells
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Grid, Recipe
 from spatiagraph.inference import QuerySlide, embed, search_slides
-from spatiagraph.models import ContextEncoder, ContextModel
+from spatiagraph.models import ContextEncoder, ContextModel, STAlign
 from spatiagraph.nn import CellEncoder, GeneEncoder
 from spatiagraph.nn.level import Level
 from spatiagraph.retrieval import Selection
@@ -66,3 +67,60 @@ def test_a_slide_that_is_not_searched_asks_as_if_it_were(embedded):
 def test_a_modality_alone_needs_a_model(embedded):
     with pytest.raises(ValueError, match="model= with modality="):
         QuerySlide(embedded[1][0], modality="genes")
+
+
+@pytest.fixture(scope="module")
+def aligned():
+    """Two sections whose images and genes were brought to one space."""
+    sections = [
+        spots_of_cells(
+            sg.make_tissue(700, num_genes=40, image="he", seed=i, slide_id=f"s{i}"),
+            40.0,
+            diameter_um=None,
+        )
+        for i in range(2)
+    ]
+    model = STAlign.for_slides(sections, "tiny", num_genes=None)
+    for slide in sections:
+        sg.embed(model, slide, progress=False, device="cpu")
+    return model, sections
+
+
+def test_genes_are_found_by_the_image_of_a_spot(aligned):
+    """What is compared are image vectors of the query and gene vectors of the rest."""
+    _, slides = aligned
+    names = {"level": "niche_gene", "by": "niche_img"}
+    found = search_slides(slides, Selection(cells="spot9", slide="s0"), 5, apart_um=0, **names)
+    assert found.query.name == "spot9 of s0 by niche_img"
+    genes = np.concatenate([s.adata.obsm["X_stalign_niche_gene"] for s in slides])
+    image = slides[0].adata.obsm["X_stalign_niche_img"][9]
+    cosine = genes @ image / np.linalg.norm(genes, axis=1)
+    cosine[9] = -2  # the query itself is no hit
+    best = np.argsort(-cosine)[:5]
+    assert found.hits["row"].tolist() == best.tolist()
+
+
+def test_images_are_found_by_genes_of_a_slide_that_is_not_searched(aligned):
+    model, slides = aligned
+    one = slides[0][:]
+    names = {"level": "spot_img", "by": "spot_gene", "apart_um": 0}
+    asked = QuerySlide(one, model, "genes")
+    found = search_slides([slides[1]], Selection(cells="spot9"), 3, query=asked, **names)
+    image = slides[1].adata.obsm["X_stalign_spot_img"]
+    genes = slides[0].adata.obsm["X_stalign_spot_gene"][9]
+    cosine = image @ genes / np.linalg.norm(image, axis=1)
+    assert found.hits["row"].tolist() == np.argsort(-cosine)[:3].tolist()
+    embedded = search_slides(
+        [slides[1]], Selection(cells="spot9"), 3, query=QuerySlide(one), **names
+    )
+    assert embedded.hits["row"].tolist() == found.hits["row"].tolist()
+    with pytest.raises(ValueError, match=r"vectors that the query has, .*spot_gene.*'spot_img'"):
+        search_slides([slides[1]], Selection(cells="spot9"), 3, query=asked, level="spot_img")
+
+
+def test_vectors_of_other_spaces_are_refused(aligned):
+    _, slides = aligned
+    with pytest.raises(ValueError, match=r"niche_gene.*, got 'genes'"):
+        search_slides(slides, Selection(cells="spot9", slide="s0"), 3, by="genes")
+    with pytest.raises(ValueError, match="vectors of one space with what is searched"):
+        search_slides(slides, Selection(cells="spot9", slide="s0"), 3, level="spot_img", by="cell")

@@ -535,6 +535,72 @@ def test_a_run_is_saved_opened_and_goes_on_to_the_same_weights(tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+@pytest.mark.filterwarnings("ignore:.*cells are few.*")
+def test_half_precision_learns_the_same_within_its_digits():
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        model = new_model()
+        history = sg.fit(
+            model, [SLIDE], max_steps=6, tile_size=48, progress=False, accelerator="cpu",
+            precision=precision, validation=None,
+        ).history  # fmt: skip
+        found.append((history["loss"].to_numpy(), sg.embed(model, SLIDE[:], progress=False)))
+    (plain, a), (half, b) = found
+    np.testing.assert_allclose(half, plain, rtol=0.05)
+    assert not np.array_equal(half, plain)
+    assert np.isfinite(b.obsm["X_stalign"]).all()
+    cosine = (a.obsm["X_stalign_niche_img"] * b.obsm["X_stalign_niche_img"]).sum(1)
+    assert np.mean(cosine) > 0.9 * np.mean(np.square(a.obsm["X_stalign_niche_img"]).sum(1))
+
+
+def all_pixels():
+    high, wide, _ = SLIDE.image.shape
+    return np.array(SLIDE.image.pixels(slice(0, high), slice(0, wide)))
+
+
+def test_pictures_in_16_bit_give_the_vectors_of_8_bit(model):
+    deep = SLIDE[:]
+    pixels = all_pixels().astype(np.uint16) * 257  # 255 → 65,535, of which the range is given
+    deep.image = SlideImage([pixels], mpp=MPP, value_range=(0, 65535))
+    plain, found = (model.prepare(slide).crop_sources for slide in (SLIDE, deep))
+    for name in ("image", "niche_view"):
+        crops, mask = found[name].read()
+        torch.testing.assert_close(crops, plain[name].read()[0], atol=1 / 254, rtol=0)
+        assert mask.all()
+    a, b = (embed_data(model, model.prepare(s), device="cpu")["cell"] for s in (SLIDE, deep))
+    assert np.mean((a * b).sum(1)) > 0.99 * np.mean((a * a).sum(1))
+
+
+def test_an_alpha_channel_is_no_stain(tmp_path, model):
+    pixels = all_pixels()
+    alpha = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], 2)
+    for name, values in (("plain", pixels), ("alpha", alpha)):
+        extra = {"extrasamples": ["unassalpha"]} if name == "alpha" else {}
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="rgb", **extra)
+    found = []
+    for name in ("plain", "alpha"):
+        slide = SLIDE[:]
+        slide.image = SlideImage.open(tmp_path / f"{name}.tif", mpp=MPP)
+        found.append(embed_data(model, model.prepare(slide), device="cpu"))
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(found[1][name], value, err_msg=name)
+
+
+def test_an_image_that_ends_inside_the_tissue_is_refused():
+    pixels = all_pixels()
+    with pytest.raises(ValueError, match=r"outside|image"):
+        Slide(
+            SLIDE.adata, SlideImage([pixels[:, : pixels.shape[1] // 2]], mpp=MPP), slide_id="half"
+        )
+
+
+def test_gene_sets_that_share_nothing_with_the_slide_are_refused(tmp_path):
+    gmt = tmp_path / "sets.gmt"
+    gmt.write_text("SET_A\tnone\tTP53\tMYC\nSET_B\tnone\tMYC\tKRAS\n")
+    with pytest.raises(ValueError, match=r"KRAS|gene|panel"):
+        STAlign.for_slides([SLIDE], SIZE, gene_sets=str(gmt))
+
+
 def test_donors_are_on_one_side_alone():
     """ST-Align fact A16."""
     slides = [make_tissue(30, num_genes=10, image=None, seed=i, slide_id=f"s{i}") for i in range(4)]
