@@ -37,4 +37,5 @@ def gathered_weights(encoder: TimmEncoder) -> dict[str, Tensor]:
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    return get_model_state_dict(encoder, options=StateDictOptions(full_state_dict=True))
+    found = get_model_state_dict(encoder, options=StateDictOptions(full_state_dict=True))
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
