@@ -12,6 +12,7 @@ from . import progress as progress
 from . import record as record
 from . import run as run
 from . import schedule as schedule
+from . import sharding as sharding
 from . import stopping as stopping
 from . import trainer as trainer
 from . import transitions as transitions
@@ -30,6 +31,8 @@ from .morphology_fit import MorphologyFit as MorphologyFit
 from .morphology_fit import fit_morphology as fit_morphology
 from .run import Run as Run
 from .schedule import CosineSchedule as CosineSchedule
+from .sharding import gathered_weights as gathered_weights
+from .sharding import shard_encoder as shard_encoder
 from .trainer import FitResult as FitResult
 from .trainer import train as train
 from .transitions import Pairing as Pairing

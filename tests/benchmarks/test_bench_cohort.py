@@ -79,6 +79,19 @@ def train_crops():
     sg.fit(model, cohort, max_steps=20, progress=False, logger=False)
 
 
+def real():
+    names = ("xenium_pancreas/cells_top.h5ad", "xenium_breast_crop/cells.h5ad")
+    files = [Path(case["data"]) / name for name in names]
+    slides = [
+        sg.read(file, image=False, drop_empty=True, slide_id=file.parent.name) for file in files
+    ]
+    model = sg.models.ContextModel.for_slides(slides, num_genes=300, seed=0)
+    cohort = sg.Cohort.create(store, slides, model.recipe)
+    print(cohort)
+    sg.fit(model, cohort, max_epochs=1, progress=False, logger=False)
+    sg.embed(model, cohort, progress=False)
+
+
 start, cpu = time.perf_counter(), time.process_time()
 locals()[case["step"]]()
 seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
@@ -113,6 +126,24 @@ print(json.dumps({name: best["memory"] / value for name, value in best.items()} 
 """
 
 
+RANKS = """
+import json, os, resource, sys
+import spatiagraph as sg
+from spatiagraph.data.cohort.tiles import TileStore
+
+case, rank = json.loads(sys.argv[1]), os.environ.get("RANK", "0")
+read, original = [], TileStore.read
+TileStore.read = lambda store, number: (read.append(number), original(store, number))[1]
+cohort = sg.Cohort(case["folder"] + "/cohort.zarr")
+model = sg.models.ContextModel.for_slides([cohort[0]], cohort.recipe, seed=0)
+quiet = {"accelerator": "cpu", "progress": False, "logger": False}
+sg.fit(model, cohort, max_epochs=1, devices=case["ranks"], **quiet)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+with open(f"{case['folder']}/rank-{rank}.json", "w") as file:
+    json.dump({"peak_gb": peak, "tiles": len(read)}, file)
+"""
+
+
 def measured(script: str, **case: object) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", "-c", script, json.dumps(case)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -140,12 +171,35 @@ def test_a_cohort_from_counts_to_embeddings(folder, capsys):
         print(f"store: {size_of(folder / 'cohort.zarr') / CELLS:.0f} bytes a cell")
 
 
+def test_memory_of_each_process(folder, capsys):
+    if not (folder / "cohort.zarr").exists():
+        measured(STEP, step="create", cells=CELLS, folder=str(folder))
+    script = folder / "ranks.py"
+    script.write_text(RANKS)
+    for ranks in (1, 2):
+        launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
+        launch += [f"--nproc-per-node={ranks}", "--standalone", str(script)]
+        case = json.dumps({"folder": str(folder), "ranks": ranks})
+        done = subprocess.run([*launch, case], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = [json.loads((folder / f"rank-{r}.json").read_text()) for r in range(ranks)]
+        with capsys.disabled():
+            print(f"\n{ranks} processes: {found}")
+
+
 def test_crops_of_a_cohort(folder, capsys):
     for step in ("crops", "train_crops"):
         found = measured(STEP, step=step, cells=CELLS, folder=str(folder))
         with capsys.disabled():
             print(f"\n{CELLS:,} cells with crops of 64 × 64 × 3, {step}: {found}")
         assert found["peak_gb"] <= 4
+
+
+def test_real_slides_of_two_organs(folder, real_data, capsys):
+    found = measured(STEP, step="real", cells=0, data=str(real_data), folder=str(folder))
+    with capsys.disabled():
+        print(f"\npancreas and breast, created, an epoch, embedded: {found}")
+    assert found["peak_gb"] <= 4
 
 
 def test_the_loader_of_a_cohort_beside_that_of_memory(folder, capsys):

@@ -123,6 +123,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     total = len(store.tiles(64, 1))
     assert len(one["read"]) == 2 * total + 1
     assert {len(rank["read"]) for rank in both} == {2 * -(-total // 2) + 1}
+    # told no length, they take the steps that the model asks for, in twice as many epochs
+    long = started(2, script, **case, out=str(tmp_path / "long"), run={"devices": 2})
+    each = -(-total // 2)
+    assert long[0]["history"][-1] == each * -(-model.num_steps // each)
     # a run of two processes is gone on with by one
     again = started(
         1,
