@@ -77,6 +77,7 @@ from .gradient_reversal import reverse_gradient as reverse_gradient
 from .hub import PretrainedModel as PretrainedModel
 from .image import ImageEncoder as ImageEncoder
 from .image import ImageTokens as ImageTokens
+from .image_latents import ImageLatents as ImageLatents
 from .image_statistics import ImageStatistics as ImageStatistics
 from .image_statistics import color_texture as color_texture
 from .level import Level as Level
@@ -100,8 +101,8 @@ from .rank_encoder import ProfileEncoder as ProfileEncoder
 from .rank_encoder import RankEncoder as RankEncoder
 from .rank_encoder import padded_tokens as padded_tokens
 from .residual import GatedMLP as GatedMLP
-from .se2_transformer import Nodes as Nodes
 from .se2_transformer import NodeStates as NodeStates
+from .se2_transformer import Nodes as Nodes
 from .se2_transformer import PairAttentionLayer as PairAttentionLayer
 from .se2_transformer import SE2Transformer as SE2Transformer
 from .small_image import FrozenImageEncoder as FrozenImageEncoder

@@ -2,9 +2,9 @@
 
     pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py
 
-An hour on one core. In the environment: EPOCHS, CHANNELS of the network, PIXELS of a side, BATCH (pairs of a step),
-SEEDS of training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run:
-``-k "niche-0"``, the names below and the seed.
+An hour on one core. In the environment: EPOCHS, CHANNELS of the network, PIXELS of a side, BATCH
+(pairs of a step), SEEDS of training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps
+every table. One run: ``-k "niche-0"``, the names below and the seed.
 """
 
 import functools
