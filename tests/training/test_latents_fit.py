@@ -79,8 +79,8 @@ def test_a_flow_between_latents_learns_and_is_saved(slide, fitted, tmp_path):
     # at rest it returns what the autoencoder makes of the control
     assert_close(made, model.decode(model.encode(image)).clamp(0, 1))
     pairs = pair_states([slide], STATES, states_key="cell_type", niche_key=None)
-    history = fit_generator(model, slide, pairs, max_epochs=3, lr=3e-3, **OPTIONS).history
-    assert history["flow"].iloc[-1] < history["flow"].iloc[0]
+    flow = fit_generator(model, slide, pairs, max_epochs=30, lr=3e-3, **OPTIONS).history["flow"]
+    assert flow[-8:].mean() < 0.9 * flow[:8].mean()
     assert all(torch.equal(v, before[k]) for k, v in model.latents.state_dict().items())
     model.save_pretrained(tmp_path)
     again = ImageGenerator.from_pretrained(tmp_path)
