@@ -101,8 +101,8 @@ from .rank_encoder import ProfileEncoder as ProfileEncoder
 from .rank_encoder import RankEncoder as RankEncoder
 from .rank_encoder import padded_tokens as padded_tokens
 from .residual import GatedMLP as GatedMLP
-from .se2_transformer import NodeStates as NodeStates
 from .se2_transformer import Nodes as Nodes
+from .se2_transformer import NodeStates as NodeStates
 from .se2_transformer import PairAttentionLayer as PairAttentionLayer
 from .se2_transformer import SE2Transformer as SE2Transformer
 from .small_image import FrozenImageEncoder as FrozenImageEncoder
