@@ -29,6 +29,9 @@ from spatiagraph.nn.renaming import renamed
 if TYPE_CHECKING:
     from spatiagraph.tasks.base import Task
 
+DECAY = 20.0
+"""Weight decay for each unit of strength of the ridge regression that decoders start from."""
+
 
 class SlideNotes(NamedTuple):
     """Notes of a model on a slide beside embeddings.
@@ -349,7 +352,7 @@ class HierarchicalModel(SlideModel, abstract=True):
         sample: tuple[Tensor, Tensor, Tensor],
         seed: int,
     ) -> None:
-        """Start the decoder from a regression on what genes start from.
+        """Start the decoder from a regression on what genes start from, and set the decay to it.
 
         Args:
             head: The decoder.
@@ -368,6 +371,8 @@ class HierarchicalModel(SlideModel, abstract=True):
             head.linear.weight.data.copy_(found.weight)
             head.linear.bias.data.copy_(found.bias)
             head.strength = found.strength
+        if head.strength is not None:  # few cells, or noisy ones, are held to the start
+            self.weight_decay = DECAY * head.strength
 
     def graph(self, batch: Data) -> CellGraph:
         """Graph and levels of a batch."""

@@ -29,8 +29,6 @@ from spatiagraph.nn.transformer import GraphTransformer
 
 CELL_WINDOW_UM = 13.6
 """Side of the crop around a cell: 64 px of Xenium."""
-DECAY = 20.0
-"""Weight decay for each unit of strength of the ridge regression that decoders start from."""
 
 
 class ContextModel(HierarchicalModel):
@@ -206,8 +204,6 @@ class ContextModel(HierarchicalModel):
         if genes is not None:
             genes.initialize(*sample, seed=seed)
         self.start_decoder(self.head, genes, sample, seed)
-        if self.head.strength is not None:  # few cells, or noisy ones, are held to the start
-            self.weight_decay = DECAY * self.head.strength
         self.niche_head.load_state_dict(self.head.state_dict())  # a niche is the mean of its cells
 
     def expression_head(self) -> ExpressionHead:

@@ -335,7 +335,7 @@ class ImageGenerator(PretrainedModel):
         return self.path.start(self.encode(image), generator=generator)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Where a flow may start or end: the values of images, or their latents.
+        """Encode images as endpoints of flows: their values in [-1, 1], or their latents.
 
         Args:
             image: In [0, 1], ``[B, C, H, W]``.
@@ -347,7 +347,7 @@ class ImageGenerator(PretrainedModel):
             return self.latents.encode(x).to(x.dtype)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Images of what a flow led to, about in [0, 1], ``[B, C, H, W]``."""
+        """Decode endpoints of flows to images, about in [0, 1], ``[B, C, H, W]``."""
         if self.latents is not None:
             x = self.latents.decode(x).to(x.dtype)
         return 0.5 * x + 0.5

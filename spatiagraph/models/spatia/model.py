@@ -243,6 +243,16 @@ class Spatia(HierarchicalModel):
                 start.image_profile.initialize(self.sample_crops(slides, seed=seed))
         self.start_decoder(self.head, profile, sample, seed)
 
+    def target(self, x: Tensor) -> Tensor:
+        """Values as the decoder predicts them, those that components are of, ``[N, G]``."""
+        start = self.cell_encoder
+        profile = start.profile if isinstance(start, ProfileStart) else None
+        return x if profile is None else profile.normalize(x)
+
+    @property
+    def anchored(self) -> Sequence[Tensor]:
+        return (self.head.linear.weight,)
+
     def project_modalities(self, streams: CellStreams) -> tuple[Tensor, Tensor]:
         """Genes alone and the image alone of each cell, in one space, ``[N, D]`` each.
 
