@@ -19,6 +19,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
+from spatiagraph.heads.regression import ridge
 from spatiagraph.nn.cell_graph import CellGraph, Cells, Embeddings, Hidden, LevelGraph
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.hub import PretrainedModel
@@ -27,6 +28,9 @@ from spatiagraph.nn.renaming import renamed
 
 if TYPE_CHECKING:
     from spatiagraph.tasks.base import Task
+
+DECAY = 20.0
+"""Weight decay for each unit of strength of the ridge regression that decoders start from."""
 
 
 class SlideNotes(NamedTuple):
@@ -340,6 +344,35 @@ class HierarchicalModel(SlideModel, abstract=True):
         """
         total = (measured * depth.unsqueeze(1)).sum(0)
         self.gene_share.copy_((x * measured).sum(0) / total.clamp(min=1.0))
+
+    def start_decoder(
+        self,
+        head: ExpressionHead,
+        genes: GeneEncoder | None,
+        sample: tuple[Tensor, Tensor, Tensor],
+        seed: int,
+    ) -> None:
+        """Start the decoder from a regression on what genes start from, and set the decay to it.
+
+        Args:
+            head: The decoder.
+            genes: Components that embeddings start from; ``None`` for the mean profile.
+            sample: Counts or values of some cells, what is measured of them, and their depth.
+            seed: Seed of the genes that are hidden for the regression.
+        """
+        x, mask, depth = sample
+        z = None if genes is None else start_of_hidden(genes, x, mask, depth, seed)
+        if self.likelihood != "gaussian":
+            self.learn_gene_share(x, mask, depth)
+            head.initialize(x, z, mask)
+        elif genes is not None and z is not None:
+            values = genes.normalize(x) * mask + genes.mean * ~mask
+            found = ridge(z, values)
+            head.linear.weight.data.copy_(found.weight)
+            head.linear.bias.data.copy_(found.bias)
+            head.strength = found.strength
+        if head.strength is not None:  # few cells, or noisy ones, are held to the start
+            self.weight_decay = DECAY * head.strength
 
     def graph(self, batch: Data) -> CellGraph:
         """Graph and levels of a batch."""

@@ -15,8 +15,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, KNN, Crop, Neighborhoods, Parts, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.heads.regression import ridge
-from spatiagraph.models.base import HierarchicalModel, sample_of_cells, start_of_hidden
+from spatiagraph.models.base import HierarchicalModel, sample_of_cells
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.nn.cell import CellEncoder
 from spatiagraph.nn.encoding import EdgeEncoding
@@ -30,8 +29,6 @@ from spatiagraph.nn.transformer import GraphTransformer
 
 CELL_WINDOW_UM = 13.6
 """Side of the crop around a cell: 64 px of Xenium."""
-DECAY = 20.0
-"""Weight decay for each unit of strength of the ridge regression that decoders start from."""
 
 
 class ContextModel(HierarchicalModel):
@@ -202,22 +199,11 @@ class ContextModel(HierarchicalModel):
             max_cells: Cells drawn from each slide at most.
             seed: Seed of the draw.
         """
-        x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
-        genes, z = self.cell_encoder.genes, None
+        sample = sample_of_cells(self.panel, slides, max_cells, seed)
+        genes = self.cell_encoder.genes
         if genes is not None:
-            genes.initialize(x, mask, depth, seed=seed)
-            z = start_of_hidden(genes, x, mask, depth, seed)
-        if self.likelihood == "nb":
-            self.learn_gene_share(x, mask, depth)
-            self.head.initialize(x, z, mask)
-        elif z is not None:
-            values = genes.normalize(x) * mask + genes.mean * ~mask
-            found = ridge(z, values)
-            self.head.linear.weight.data.copy_(found.weight)
-            self.head.linear.bias.data.copy_(found.bias)
-            self.head.strength = found.strength
-        if self.head.strength is not None:  # few cells, or noisy ones, are held to the start
-            self.weight_decay = DECAY * self.head.strength
+            genes.initialize(*sample, seed=seed)
+        self.start_decoder(self.head, genes, sample, seed)
         self.niche_head.load_state_dict(self.head.state_dict())  # a niche is the mean of its cells
 
     def expression_head(self) -> ExpressionHead:

@@ -77,6 +77,7 @@ from .gradient_reversal import reverse_gradient as reverse_gradient
 from .hub import PretrainedModel as PretrainedModel
 from .image import ImageEncoder as ImageEncoder
 from .image import ImageTokens as ImageTokens
+from .image_latents import ImageLatents as ImageLatents
 from .image_statistics import ImageStatistics as ImageStatistics
 from .image_statistics import color_texture as color_texture
 from .level import Level as Level

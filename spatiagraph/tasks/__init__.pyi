@@ -22,6 +22,7 @@ from .catalog import pretraining as pretraining
 from .cell_adaptation import CellAdaptation as CellAdaptation
 from .cell_adaptation import mask_gene_tokens as mask_gene_tokens
 from .image_flow import ImageFlow as ImageFlow
+from .image_reconstruction import ImageReconstruction as ImageReconstruction
 from .masked_genes import MaskedGenes as MaskedGenes
 from .morphology_regression import MorphologyRegression as MorphologyRegression
 from .negatives import ClusterNegatives as ClusterNegatives

@@ -35,7 +35,8 @@ def group_totals(
     )
     size = torch.bincount(edges[0], minlength=groups.numel())
     one = group.new_full((groups.numel(),), -1).scatter(0, edges[0], edges[1])
-    return torch.sparse.mm(share, x), size, one
+    with torch.autocast(x.device.type, enabled=False):  # half precision cannot count
+        return torch.sparse.mm(share, x), size, one
 
 
 def scored_groups(

@@ -94,7 +94,7 @@ class ImageFlow(Task):
         num, device = len(image), image.device
         x0 = self.model.start(image, num, generator)
         t = sample_times(num, schedule=self.schedule, generator=generator, device=device)
-        point = self.model.path.at(x0, 2 * target - 1, t)
+        point = self.model.path.at(x0, self.model.encode(target), t)
         known = batch.condition
         keep = torch.rand(num, generator=generator, device=device) >= self.drop_probability
         velocity = self.model(point.x, t, self.model.embed(known), keep)
@@ -118,7 +118,7 @@ class ImageFlow(Task):
         if self.morphology_weight and self.profile is not None:
             end = self.model.path.endpoint(point.x, velocity, t)
             parts["morphology"] = sliced_wasserstein_loss(
-                self.profile(0.5 * end + 0.5),
+                self.profile(self.model.decode(end)),
                 self.profile(target),
                 group=known.transition,
                 min_size=MIN_MORPHOLOGY,

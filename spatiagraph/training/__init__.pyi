@@ -26,6 +26,8 @@ from .gene_table import fit_gene_table as fit_gene_table
 from .gene_table import molecule_graph as molecule_graph
 from .generating import fit_generator as fit_generator
 from .health import effective_rank as effective_rank
+from .latents_fit import LatentsFit as LatentsFit
+from .latents_fit import fit_latents as fit_latents
 from .module import TaskModule as TaskModule
 from .morphology_fit import MorphologyFit as MorphologyFit
 from .morphology_fit import fit_morphology as fit_morphology

@@ -8,11 +8,10 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from spatiagraph.data.loader.sampling import EpochSampler, Numbers
 from spatiagraph.nn.morphology_profile import MorphologyProfile
 from spatiagraph.tasks.morphology_regression import MorphologyRegression
+from spatiagraph.training.crop_batches import as_crops, held_out_rows, tensor_batches
 from spatiagraph.training.record import model_record, tensors_hash
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import check_patience, train
@@ -64,42 +63,26 @@ def fit_morphology(
     run = run_of(run, options, default=Run(max_epochs=50), taken_by=fit_morphology)
     check_patience(run, False)
     seed = run.seed
-    image = torch.as_tensor(np.asarray(images) if not isinstance(images, Tensor) else images)
+    image = as_crops(images)
     target = torch.from_numpy(features.to_numpy(np.float64))
-    if image.dim() != 4 or len(image) != len(target):
+    if len(image) != len(target):
         raise ValueError(
             f"Expected crops [N, C, H, W] with a row of features each, got {list(image.shape)} and "
             f"{len(target)} rows"
         )
-    if not image.is_floating_point():
-        raise ValueError(f"Expected crops as numbers in [0, 1], got {image.dtype}: divide by 255")
-    if not 0 < held_out < 1:
-        raise ValueError(f"Expected 'held_out' between 0 and 1, got {held_out}")
-    valid = target.isfinite().all(1).nonzero().squeeze(1)
-    order = valid[torch.randperm(len(valid), generator=torch.Generator().manual_seed(seed))]
-    num_test = round(held_out * len(order))
-    test, rows = order[:num_test], order[num_test:]
-    if num_test < 2 or len(rows) < 2:
+    test, rows = held_out_rows(target.isfinite().all(1), held_out, seed)
+    if len(test) < 2 or len(rows) < 2:
         raise ValueError(
             f"Expected at least 2 measured crops to learn from and 2 to test on, got {len(rows)} "
-            f"and {num_test} of {len(image)}: give more crops, or another 'held_out'"
+            f"and {len(test)} of {len(image)}: give more crops, or another 'held_out'"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MorphologyProfile(image.size(1), target.size(1))
     model.initialize(target[rows])
 
-    def batch(chosen: list[int]) -> dict[str, Tensor]:
-        index = rows[chosen]
-        return {"image": image[index].float(), "morphology": target[index]}
-
-    batches: DataLoader[dict[str, Tensor]] = DataLoader(
-        Numbers(len(rows)),
-        batch_size,
-        sampler=EpochSampler(len(rows), seed),
-        collate_fn=batch,
-        num_workers=run.num_workers,
-        generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
+    batches = tensor_batches(
+        {"image": image, "morphology": target}, rows, batch_size, seed, run.num_workers
     )
     record = {
         **model_record(model),

@@ -2,9 +2,9 @@
 
     pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py
 
-An hour on one core. In the environment: EPOCHS, CHANNELS of the network, BATCH (pairs of a step),
-SEEDS of training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run:
-``-k "niche-0"``, the names below and the seed.
+An hour on one core. In the environment: EPOCHS, CHANNELS of the network, PIXELS of a side, BATCH
+(pairs of a step), SEEDS of training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps
+every table. One run: ``-k "niche-0"``, the names below and the seed.
 """
 
 import functools
@@ -35,7 +35,8 @@ from spatiagraph.training import Run, fit_generator, fit_morphology
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
 
-CROP = Crop(13.6, 32)  # at the resolution of the image
+PIXELS = int(os.environ.get("PIXELS", "32"))
+CROP = Crop(0.425 * PIXELS, PIXELS)  # at the resolution of the image
 REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
 MARKERS = {
     "T cell": ["CD3D", "CD3E", "TRAC", "CD2", "CD247", "IL7R"],
@@ -207,7 +208,7 @@ def test_cells_of_one_region_in_states_learned_in_another(real_data, name, seed,
         print(closed(scores.table).round(2).to_string(), flush=True)
     if "TABLES" in os.environ:
         scores.table.assign(run=name, seed=seed, steps=steps, pairs=len(pairs)).to_csv(
-            Path(os.environ["TABLES"]) / f"pancreas_{name}_{seed}.csv"
+            Path(os.environ["TABLES"]) / f"pancreas_{name}_{PIXELS}_{seed}.csv"
         )
     if "GALLERY" in os.environ:
         out = Path(os.environ["GALLERY"])

@@ -2,11 +2,16 @@
 
     pytest -m benchmark -s tests/benchmarks/test_bench_training.py
 
-Needs SPATIAGRAPH_DATA. SEEDS in the environment, 3 by default.
+Needs SPATIAGRAPH_DATA. SEEDS in the environment, 3 by default; with ``TABLES=folder`` every test
+leaves its figures there as JSON, and ``python tests/benchmarks/test_bench_training.py folder``
+makes tables of them.
 """
 
+import json
 import os
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,9 +22,9 @@ from sklearn.metrics import adjusted_rand_score
 import spatiagraph as sg
 from spatiagraph.evaluate.baselines import domain_baselines
 from spatiagraph.inference import embed_data
-from spatiagraph.models import ContextModel
+from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.models.base import sample_of_cells
-from spatiagraph.tasks import MaskedGenes
+from spatiagraph.tasks import MaskedGenes, SpatiaPretraining, SpatiaWeights
 from tests.masked_counts import MaskedCounts, block_of
 
 pytestmark = pytest.mark.benchmark
@@ -28,6 +33,7 @@ SEEDS = range(int(os.environ.get("SEEDS", "3")))
 QUIET = {"accelerator": "cpu", "progress": False}
 BEFORE = {**QUIET, "max_epochs": 30, "tile_size": 4096, "lr": 1e-3, "weight_decay": 0.01}
 """Defaults of before: one step per 4,096 cells and pass."""
+MODELS = {"ContextModel": ContextModel, "SPATIA": Spatia}
 
 SLIDES = {
     "Xenium crop": ("xenium_breast_crop/cells.h5ad", {}, None, ()),
@@ -77,55 +83,94 @@ def agreement(z: np.ndarray, label: np.ndarray, absent: tuple[str, ...]) -> floa
     )
 
 
+def keep(test: str, found: dict[str, object], *of: object) -> None:
+    """Print figures, and leave them where tables are made."""
+    print(f"\n{test} {' '.join(map(str, of))}\n" + pd.Series(found).to_string(), flush=True)
+    if "TABLES" in os.environ:
+        name = "-".join(str(x).replace(" ", "_") for x in ("training", test, *of))
+        text = json.dumps({"test": test, "of": [str(x) for x in of], **found})
+        (Path(os.environ["TABLES"]) / f"{name}.json").write_text(text)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", SLIDES)
-def test_masked_genes_of_a_block(real_data, name):
-    slide = read(real_data, name)
-    train, test = block_of(slide)
-    rows: dict[str, list[float]] = {}
-    trivial: dict[str, float] = {}
-    for seed in SEEDS:
-        for kind, options in (("before", BEFORE), ("now", QUIET)):
-            model = ContextModel.for_slides([train], seed=seed)
-            if not trivial:
-                score = MaskedCounts(model, train, test)
-                trivial = {
-                    "start": score.of_model(model),
-                    "similar cells": score.of_similar_cells(),
-                    "ridge": score.of_ridge(),
-                }
-            if kind == "before" and seed:
-                continue
-            cpu = time.process_time()
-            history = sg.fit(model, train, seed=seed, **options).history
-            rows.setdefault(f"{kind}, CPU s", []).append(time.process_time() - cpu)
-            rows.setdefault(f"{kind}, steps", []).append(history["steps"].iloc[-1])
-            rows.setdefault(kind, []).append(score.of_model(model))
-    table = {**{k: f"{v:.1f}" for k, v in trivial.items()}}
-    table |= {k: mean_and_deviation(v) for k, v in rows.items()}
-    print(f"\n{name}, {slide.num_cells} cells\n" + pd.Series(table).to_string(), flush=True)
-    if name not in MISSED:
-        assert np.mean(rows["now"]) > 1.15 * trivial["similar cells"]
+@pytest.mark.parametrize("kind", MODELS)
+def test_masked_genes_of_a_block(real_data, kind, name, seed):
+    train, test = block_of(read(real_data, name))
+    model = MODELS[kind].for_slides([train], seed=seed)
+    score = MaskedCounts(model, train, test)
+    found = {
+        "start": score.of_model(model),
+        "ridge": score.of_ridge(),
+        "similar cells": score.of_similar_cells(),
+    }
+    if kind == "ContextModel" and not seed:
+        before = ContextModel.for_slides([train], seed=seed)
+        sg.fit(before, train, seed=seed, validation=None, **BEFORE)
+        found["before"] = score.of_model(before)
+    start, cpu = time.perf_counter(), time.process_time()
+    history = sg.fit(model, train, seed=seed, **QUIET).history
+    found["now"] = score.of_model(model)
+    found["steps"] = int(history["steps"].iloc[-1])
+    found["seconds"] = time.perf_counter() - start
+    found["CPU seconds"] = time.process_time() - cpu
+    keep("masked genes", found, kind, name, seed)
+    if name not in MISSED and kind == "ContextModel":
+        assert found["now"] > 1.15 * found["similar cells"]
 
 
+SPATIA = {  # changes of a run, and of the weights of the objectives
+    "as it is": ({}, {}),
+    "learning rate 1e-2": ({"lr": 1e-2}, {}),
+    "twice the steps": ({"steps": 2}, {}),
+    "decay 1": ({"weight_decay": 1.0}, {}),
+    "decay 0.01": ({"weight_decay": 0.01}, {}),
+    "hidden counts three times": ({}, {"expression": 3.0}),
+    "hidden counts alone": (
+        {},
+        dict.fromkeys(SpatiaWeights.__dataclass_fields__, 0.0) | {"expression": 1.0},
+    ),
+    "no bottleneck": ({}, {"bottleneck": 0.0}),
+    "no thinned counts": ({}, {"bottleneck": 0.0, "denoise": 0.0}),
+    "no hidden cells and niches": ({}, {"masked_cells": 0.0, "masked_niches": 0.0}),
+}
+
+
+@pytest.mark.parametrize("change", SPATIA)
+@pytest.mark.parametrize("name", ["Xenium crop", "STARmap"])
+def test_what_spatia_gains_by(real_data, name, change):
+    train, test = block_of(read(real_data, name))
+    model = Spatia.for_slides([train])
+    score = MaskedCounts(model, train, test)
+    found = {"start": score.of_model(model)}
+    options, weights = SPATIA[change]
+    options = dict(options)
+    if "steps" in options:
+        options["max_steps"] = options.pop("steps") * 200
+    task = SpatiaPretraining(model, SpatiaWeights(**weights))
+    history = sg.fit(model, train, task=task, **QUIET, **options).history
+    found["now"], found["steps"] = score.of_model(model), int(history["steps"].iloc[-1])
+    keep("what SPATIA gains by", found, name, change)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", [name for name, row in SLIDES.items() if row[2]])
-def test_domains(real_data, name):
+@pytest.mark.parametrize("kind", MODELS)
+def test_domains(real_data, kind, name, seed):
     slide = read(real_data, name)
     label = slide.adata.obs[SLIDES[name][2]].astype(str).to_numpy()
-    rows: dict[str, list[float]] = {}
-    for seed in SEEDS:
-        model = ContextModel.for_slides([slide], seed=seed)
-        data = model.recipe(slide)
-        for when in ("start", "trained"):
-            if when == "trained":
-                sg.fit(model, slide, seed=seed, **QUIET)
-            z = embed_data(model, data)
-            for level in ("cell", "niche"):
-                found = agreement(z[level], label, SLIDES[name][3])
-                rows.setdefault(f"{level}, {when}", []).append(found)
+    found = {}
+    model = MODELS[kind].for_slides([slide], seed=seed)
+    data = model.recipe(slide)
+    for when in ("start", "trained"):
+        if when == "trained":
+            sg.fit(model, slide, seed=seed, **QUIET)
+        z = embed_data(model, data)
+        for level in ("cell", "niche"):
+            found[f"{level}, {when}"] = agreement(z[level], label, SLIDES[name][3])
     averaged = domain_baselines(slide.counts, slide.pos)["pca30_nbr15"]
-    table = {k: mean_and_deviation(v) for k, v in rows.items()}
-    table["averaged PCA"] = f"{agreement(averaged, label, SLIDES[name][3]):.3f}"
-    print(f"\n{name}\n" + pd.Series(table).to_string(), flush=True)
+    found["averaged PCA"] = agreement(averaged, label, SLIDES[name][3])
+    keep("domains", found, kind, name, seed)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +190,7 @@ def test_decay(real_data, name, cells):
         found["strength"], found["start"] = model.head.strength, score.of_model(model)
         sg.fit(model, train, weight_decay=decay, validation=None, **QUIET)
         found[f"at {decay:g}"] = score.of_model(model)
-    print(f"\n{name}\n" + pd.Series(found).round(2).to_string(), flush=True)
+    keep("decay", found, name)
 
 
 ABLATION = {
@@ -162,33 +207,57 @@ ABLATION = {
 }
 
 
+@pytest.mark.parametrize("what", ABLATION)
 @pytest.mark.parametrize("name", ["Xenium crop", "STARmap"])
-def test_ablation(real_data, name):
+def test_ablation(real_data, name, what):
     train, test = block_of(read(real_data, name))
-    found = {}
-    for what, changed in ABLATION.items():
-        model = ContextModel.for_slides([train])
-        score = MaskedCounts(model, train, test)
-        whole = MaskedCounts(model, train, test, ratio=0.25, whole=True)
-        options = dict(changed)
-        if options.pop("plain", False):
-            x, mask, _ = sample_of_cells(model.panel, [train], 20_000, 0)
-            for head in (model.head, model.niche_head):
-                head.linear.weight.data.zero_()
-                head.initialize(x, gene_mask=mask)
-        if "scale" in options:
-            scale = options.pop("scale")
-            for layer in model.context_encoder.conv.layers:
-                layer.scale_attention.data.fill_(scale)
-                layer.scale_mlp.data.fill_(scale)
-        if options.pop("pool_context", False):
-            model.context_encoder.pool_context = True
-        names = ("mask_ratio", "cell_ratio", "niche_weight")
-        of_task = {name: options.pop(name) for name in names if name in options}
-        task = MaskedGenes(model, **of_task)
-        sg.fit(model, train, task=task, **{**QUIET, **options})
-        found[what] = {
-            "hidden genes": round(score.of_model(model), 1),
-            "a quarter of the cells hidden": round(whole.of_model(model), 1),
+    model = ContextModel.for_slides([train])
+    score = MaskedCounts(model, train, test)
+    whole = MaskedCounts(model, train, test, ratio=0.25, whole=True)
+    options = dict(ABLATION[what])
+    if options.pop("plain", False):
+        x, mask, _ = sample_of_cells(model.panel, [train], 20_000, 0)
+        for head in (model.head, model.niche_head):
+            head.linear.weight.data.zero_()
+            head.initialize(x, gene_mask=mask)
+    if "scale" in options:
+        scale = options.pop("scale")
+        for layer in model.context_encoder.conv.layers:
+            layer.scale_attention.data.fill_(scale)
+            layer.scale_mlp.data.fill_(scale)
+    if options.pop("pool_context", False):
+        model.context_encoder.pool_context = True
+    names = ("mask_ratio", "cell_ratio", "niche_weight")
+    of_task = {name: options.pop(name) for name in names if name in options}
+    task = MaskedGenes(model, **of_task)
+    sg.fit(model, train, task=task, **{**QUIET, **options})
+    found = {"hidden genes": score.of_model(model), "hidden cells": whole.of_model(model)}
+    keep("ablation", found, name, what)
+
+
+def tables(folder: Path) -> str:
+    """Markdown of what tests have left: mean and deviation over seeds where there are several."""
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("training-*.json"))]
+    parts = []
+    for test in dict.fromkeys(row["test"] for row in rows):
+        seeds = test in ("masked genes", "domains")
+        groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+        for row in rows:
+            if row["test"] == test:
+                of = tuple(row["of"][:-1] if seeds else row["of"])
+                groups.setdefault(of, []).append(
+                    {k: row[k] for k in row if k not in ("test", "of")}
+                )
+        table = {
+            " / ".join(of): pd.DataFrame(found).apply(lambda x: mean_and_deviation(x.dropna()))
+            for of, found in groups.items()
         }
-    print(f"\n{name}\n" + pd.DataFrame(found).T.to_string(), flush=True)
+        wide = pd.DataFrame(table).T
+        lines = [f"| {test} | {' | '.join(wide)} |", "|---" * (len(wide.columns) + 1) + "|"]
+        lines += [f"| {of} | {' | '.join(map(str, row))} |" for of, *row in wide.itertuples()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(tables(Path(sys.argv[1])))

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import ot
 import pytest
@@ -236,3 +240,15 @@ def test_bad_input_is_refused():
 
 def test_no_problems_have_no_couplings():
     assert couple_many([], []) == []
+
+
+def test_other_frameworks_are_not_started(tmp_path):
+    """JAX takes most of a GPU as soon as it is imported, and POT imports all it finds."""
+    started = tmp_path / "started"
+    for name in ("jax", "tensorflow", "cupy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(started)!r}, 'w')\nraise ImportError")
+    code = "import torch; from spatiagraph.flow import transport_plan as p; p(torch.rand(3, 3))"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+    assert not started.exists()

@@ -9,7 +9,7 @@ from torch import nn
 import spatiagraph as sg
 from spatiagraph.heads.regression import STRENGTHS
 from spatiagraph.models import ContextModel
-from spatiagraph.models.context import DECAY
+from spatiagraph.models.base import DECAY
 from spatiagraph.training.optimizer import AdamWTowardStart
 
 

@@ -31,6 +31,7 @@ from spatiagraph.models.generator.saved import from_flags
 from spatiagraph.models.generator.size import TINY, GeneratorSize
 from spatiagraph.nn.condition import Condition, TransitionConditioner
 from spatiagraph.nn.hub import PretrainedModel
+from spatiagraph.nn.image_latents import ImageLatents
 from spatiagraph.nn.mode import evaluating
 from spatiagraph.nn.unet import VelocityUNet
 from spatiagraph.pairing.signature import Signature
@@ -52,16 +53,18 @@ class ImageGenerator(PretrainedModel):
         conditioner: Network of the condition; ``None`` for a generator without.
         crop: Window around a cell that images show, and their size.
         path: From where to where a flow leads.
+        latents: Autoencoder whose latents the flow is between, which learns no more here; ``None``
+            for pixels.
         context: Key of ``obsm`` → width of each embedding to condition on.
         panel: Genes of an expression vector to condition on; ``None`` for none.
         transitions: Rows of (control, target, tag); empty for none.
         states_key: Column of ``obs`` that the states of the transitions are in.
 
     Shapes:
-        - **x**: images in [-1, 1], ``[B, C, H, W]``
+        - **x**: images in [-1, 1] ``[B, C, H, W]``, or their latents ``[B, L, h, w]``
         - **t**: ``[B]``
         - **condition**: what :meth:`embed` returned; ``None`` is the null condition
-        - **output**: velocities, ``[B, C, H, W]``
+        - **output**: velocities of them
 
     Raises:
         ValueError: The parts do not fit together.
@@ -74,6 +77,7 @@ class ImageGenerator(PretrainedModel):
         *,
         crop: Crop = Crop(),
         path: LinearPath = LinearPath(),
+        latents: ImageLatents | None = None,
         context: Mapping[str, int] | None = None,
         panel: GenePanel | None = None,
         transitions: Sequence[Sequence[str]] = (),
@@ -82,11 +86,17 @@ class ImageGenerator(PretrainedModel):
         super().__init__()
         if crop.of != CELL or crop.window_um is None or not crop.same_for_all:
             raise ValueError(f"Expected a 'crop' of cells with one window for all, got {crop}")
-        if crop.size_px % unet.stride:
-            raise ValueError(f"Expected 'size_px' divisible by {unet.stride}, got {crop.size_px}")
+        stride = unet.stride * (1 if latents is None else latents.stride)
+        if crop.size_px % stride:
+            raise ValueError(f"Expected 'size_px' divisible by {stride}, got {crop.size_px}")
+        if latents is not None and latents.latent_channels != unet.image_channels:
+            raise ValueError(
+                f"Expected a 'unet' on the {latents.latent_channels} channels of the latents, got "
+                f"one on {unet.image_channels}"
+            )
         self.crop = crop
         self.size_px, self.window_um = crop.size_px, crop.window_um
-        self.image_channels = unet.image_channels
+        self.image_channels = (latents or unet).image_channels
         self.context = dict(context or {})
         self.panel = panel
         self.transitions = as_transitions(transitions) if len(transitions) else []
@@ -95,6 +105,7 @@ class ImageGenerator(PretrainedModel):
         self._check_parts(unet, conditioner)
         self.conditioner = conditioner
         self.unet = unet
+        self.latents = None if latents is None else latents.requires_grad_(False)
 
     def _check_parts(self, unet: VelocityUNet, conditioner: TransitionConditioner | None) -> None:
         """Refuse networks of another condition than the one that is looked up."""
@@ -136,6 +147,7 @@ class ImageGenerator(PretrainedModel):
         signatures: Sequence[Literal["genes", "morphology"]] = (),
         crop: Crop = Crop(),
         path: LinearPath = LinearPath(),
+        latents: ImageLatents | None = None,
         seed: int = 0,
     ) -> Self:
         """A generator for some slides, with the scale of their embeddings.
@@ -153,6 +165,8 @@ class ImageGenerator(PretrainedModel):
                 :func:`~spatiagraph.training.fit_transitions`.
             crop: Window around a cell that images show, and their size.
             path: From where to where a flow leads.
+            latents: Autoencoder whose latents the flow is between, see
+                :func:`~spatiagraph.training.fit_latents`.
             seed: Seed of the first weights.
 
         Raises:
@@ -163,6 +177,11 @@ class ImageGenerator(PretrainedModel):
             raise ValueError(f"Expected signatures of genes or morphology, got {sorted(unknown)}")
         requested = as_transitions(transitions) if len(transitions) else []
         channels, widths = one_channel_number(slides), embedding_widths(slides, context)
+        if latents is not None and latents.image_channels != channels:
+            raise ValueError(
+                f"Expected 'latents' of {channels} image channels as the slides have, got "
+                f"{latents.image_channels}"
+            )
         num_genes = len(GenePanel.from_slides(list(slides))) if "genes" in signatures else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -174,10 +193,14 @@ class ImageGenerator(PretrainedModel):
                 num_delta_morphology=len(MORPHOLOGY) if "morphology" in signatures else 0,
             )
             generator = cls(
-                size.unet(channels, conditioned=conditioner is not None),
+                size.unet(
+                    channels if latents is None else latents.latent_channels,
+                    conditioned=conditioner is not None,
+                ),
                 conditioner,
                 crop=crop,
                 path=path,
+                latents=latents,
                 context=widths,
                 panel=panel,
                 transitions=[tuple(t) for t in requested],
@@ -300,14 +323,34 @@ class ImageGenerator(PretrainedModel):
         """
         shape = (num, self.image_channels, self.size_px, self.size_px)
         if self.path.source == "noise":
-            image = torch.zeros(shape, device=self.device)
-        elif image is None:
+            side = self.size_px // (1 if self.latents is None else self.latents.stride)
+            zeros = torch.zeros(num, self.unet.image_channels, side, side, device=self.device)
+            return self.path.start(zeros, generator=generator)
+        if image is None:
             raise ValueError("Expected images of the control cells: the flow starts at them")
         if tuple(image.shape) != shape:
             raise ValueError(
                 f"Expected images {list(shape)} as in training, got {list(image.shape)}"
             )
-        return self.path.start(2 * image - 1, generator=generator)
+        return self.path.start(self.encode(image), generator=generator)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images as endpoints of flows: their values in [-1, 1], or their latents.
+
+        Args:
+            image: In [0, 1], ``[B, C, H, W]``.
+        """
+        x = 2 * image - 1
+        if self.latents is None:
+            return x
+        with torch.no_grad():
+            return self.latents.encode(x).to(x.dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Decode endpoints of flows to images, about in [0, 1], ``[B, C, H, W]``."""
+        if self.latents is not None:
+            x = self.latents.decode(x).to(x.dtype)
+        return 0.5 * x + 0.5
 
     @property
     def device(self) -> torch.device:
@@ -354,4 +397,5 @@ class ImageGenerator(PretrainedModel):
                 num_steps=sampling.num_steps,
                 progress=progress,
             )
-        return (0.5 * end.x + 0.5).clamp(0, 1)
+            image = self.decode(end.x)
+        return image.clamp(0, 1)

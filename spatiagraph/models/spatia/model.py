@@ -17,7 +17,7 @@ from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Grid, InGroups, Neighborhoods, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.heads.expression import ExpressionHead
-from spatiagraph.models.base import HierarchicalModel, sample_of_cells, start_of_hidden
+from spatiagraph.models.base import HierarchicalModel, sample_of_cells
 from spatiagraph.models.context_encoder import ContextEncoder
 from spatiagraph.models.spatia.build import spatia_parts, spatia_recipe
 from spatiagraph.models.spatia.heads import SpatiaHeads
@@ -230,20 +230,28 @@ class Spatia(HierarchicalModel):
             max_cells: Cells drawn from each slide at most.
             seed: Seed of the draw.
         """
-        x, mask, depth = sample_of_cells(self.panel, slides, max_cells, seed)
-        start, z = self.cell_encoder, None
+        sample = sample_of_cells(self.panel, slides, max_cells, seed)
+        start, profile = self.cell_encoder, None
         if isinstance(start.genes, BinnedGeneEncoder):
             each = [sample_of_cells(self.panel, [slide], max_cells, seed) for slide in slides]
             start.genes.set_gene_scale((values, seen) for values, seen, _ in each)
         if isinstance(start, ProfileStart):
-            if start.profile is not None:
-                start.profile.initialize(x, mask, depth, seed=seed)
-                z = start_of_hidden(start.profile, x, mask, depth, seed)
+            profile = start.profile
+            if profile is not None:
+                profile.initialize(*sample, seed=seed)
             if start.image_profile is not None:
                 start.image_profile.initialize(self.sample_crops(slides, seed=seed))
-        if self.likelihood == "zinb":
-            self.learn_gene_share(x, mask, depth)
-            self.head.initialize(x, z, mask)
+        self.start_decoder(self.head, profile, sample, seed)
+
+    def target(self, x: Tensor) -> Tensor:
+        """Values as the decoder predicts them, those that components are of, ``[N, G]``."""
+        start = self.cell_encoder
+        profile = start.profile if isinstance(start, ProfileStart) else None
+        return x if profile is None else profile.normalize(x)
+
+    @property
+    def anchored(self) -> Sequence[Tensor]:
+        return (self.head.linear.weight,)
 
     def project_modalities(self, streams: CellStreams) -> tuple[Tensor, Tensor]:
         """Genes alone and the image alone of each cell, in one space, ``[N, D]`` each.

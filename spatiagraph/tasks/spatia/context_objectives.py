@@ -33,7 +33,7 @@ class Expression(Objective[SpatiaView]):
         z, hidden = z[core], hidden[core]
         measured, x = view.measured[core], view.batch.x[core]
         if model.likelihood == "gaussian":
-            return masked_mean((model.head.linear(z) - x).square(), hidden)
+            return masked_mean((model.head.linear(z) - model.target(x)).square(), hidden)
         expression = model.head(z, (x * measured).sum(1), measured)
         log_mu = expression.log_mu.masked_fill(~measured, 0)
         return masked_mean(negative_binomial_nll(x, log_mu, expression.log_theta), hidden)
