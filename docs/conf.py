@@ -75,7 +75,9 @@ autosummary_context = {"public": public_names()}
 
 
 def skip_fields(app, what, name, obj, skip, options) -> bool | None:
-    """Fields of dataclasses and named tuples: the docstring of the class has them."""
+    """Fields of dataclasses and named tuples, which the docstring of the class has; routing."""
+    if name.startswith("set_") and name.endswith("_request"):  # sklearn adds these to estimators
+        return True
     wrapped = isinstance(obj, property | cached_property | classmethod | staticmethod)
     return True if what == "class" and not wrapped and not callable(obj) else None
 

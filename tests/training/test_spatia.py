@@ -4,13 +4,14 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.testing import assert_close
 
-from spatiagraph.data import make_tissue
+from spatiagraph.data import Slide, make_tissue
 from spatiagraph.data.loader import NicheBatches
 from spatiagraph.data.recipe import KNN, Crop, Grid, Neighborhoods
 from spatiagraph.inference import embed, impute
@@ -20,6 +21,7 @@ from spatiagraph.nn import GeneTokenEncoder, ImageEncoder, ProfileStart, TokenFu
 from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
 from spatiagraph.training import encode_cells, fit
 from spatiagraph.training.devices import as_device
+from tests.masked_counts import MaskedCounts, block_of
 
 SLIDE = make_tissue(260, num_genes=30, image="dapi", seed=0)
 RUN = {"max_epochs": 2, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
@@ -191,3 +193,20 @@ def test_a_model_without_an_objective_needs_a_task():
 
     with pytest.raises(ValueError, match="Expected a 'task' for a Unknown, got None"):
         fit(Unknown(), [SLIDE], **RUN)
+
+
+def test_values_are_predicted_from_the_start_on():
+    """Components are of the roots of values, and so is what the decoder learns."""
+    made = make_tissue(400, num_genes=30, image=None, seed=0)
+    adata = made.adata.copy()
+    depth = np.asarray(adata.X.sum(1)).reshape(-1, 1)
+    adata.X = (adata.X.toarray() * 200 / depth).astype(np.float32)
+    slide = Slide(adata, slide_id="values", assume_um=True, expression="normalized")
+    train, test = block_of(slide)
+    model = Spatia.for_slides([train], SMALL, recipe=Spatia.default_recipe([train], crops=()))
+    score = MaskedCounts(model, train, test)
+    start = score.of_model(model)
+    assert model.likelihood == "gaussian"
+    assert start > score.of_similar_cells() > 0  # gains over the mean profile
+    fit(model, train, max_steps=60, accelerator="cpu", progress=False, validation=None)
+    assert score.of_model(model) > 0.8 * start
