@@ -27,6 +27,7 @@ _PURPOSES = {
     "cluster": "Leiden clusters as niches",
     "harmony": "Harmony beside embeddings of other donors",
     "umap": "a UMAP in reports of slides without one",
+    "dask": "shards of a cohort on many processes",
     "lora": "fine-tuning SpatialFormer by changes of low rank",
     "fidelity": "the network of FID, to compare images with",
     "ode": "adaptive solvers for flows",

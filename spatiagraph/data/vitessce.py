@@ -51,12 +51,15 @@ def write_vitessce(
         The configuration.
 
     Raises:
-        ValueError: There is no such column.
+        ValueError: There is no such column, or the folder holds something else.
         ImportError: The slide has an image, and the extra ``[io]`` is not installed.
         OSError: The place cannot be written to or is full.
     """
     place = Path(folder)
     columns = _groups(slide.adata.obs, groups)
+    kept = place.is_dir() and any(place.iterdir()) and not (place / "vitessce.json").is_file()
+    if kept or (place.exists() and not place.is_dir()):
+        raise ValueError(f"Expected a new folder, or one of Vitessce to write anew, got {place}")
     if slide.image is not None:
         require("ome_zarr", extra="io", purpose="Writing an image for Vitessce")
     with replaced_folder(place) as new, zarr_writers_ended():

@@ -96,6 +96,10 @@ def score_few_shot(
                 scored = codes >= 0
                 scored[np.flatnonzero(allowed) if candidates is not None else drawn] = False
                 truth = codes[scored]
+                if not len(truth):
+                    raise ValueError(
+                        "Expected labelled spots to be scored, that are no candidates, got none"
+                    )
                 for name, z in scaled.items():
                     probe = LogisticRegression(max_iter=500)
                     guess = probe.fit(z[drawn], codes[drawn]).predict(z[scored])

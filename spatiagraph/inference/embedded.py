@@ -73,7 +73,8 @@ def check_level(adata: AnnData, level: str | None) -> str:
     Raises:
         ValueError: The slide was not embedded at that level.
     """
-    return choose_level((*level_names(adata), *other_vectors(adata)), level)
+    names = level_names(adata)
+    return choose_level(names if level is None else (*names, *other_vectors(adata)), level)
 
 
 def other_vectors(adata: AnnData) -> tuple[str, ...]:

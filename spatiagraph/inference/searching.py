@@ -117,6 +117,10 @@ def search_slides(
         >>> found.query.name, len(found.hits)
         ('cell7 of slide', 3)
     """
+    if by is not None and calibrate:
+        raise ValueError(
+            "Expected 'by' or 'calibrate', got both: only vectors that are searched are calibrated"
+        )
     if isinstance(slides, Cohort):
         if by is not None:
             raise ValueError("Expected slides with 'by', a cohort has the vectors of levels alone")

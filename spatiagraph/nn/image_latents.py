@@ -25,7 +25,10 @@ _ONLY = {  # of the rest, what is built here
     "use_quant_conv": True,
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
+    "latents_mean": None,
+    "latents_std": None,
 }
+_AT_ONCE = 64  # images that are encoded at a time
 
 
 class Reconstruction(NamedTuple):
@@ -119,7 +122,8 @@ class ImageLatents(PretrainedModel):
         """
         self.mean.zero_()
         self.std.fill_(1.0)
-        found = self.encode(image).transpose(0, 1).flatten(1)
+        parts = [self.encode(part) for part in image.split(_AT_ONCE)]
+        found = torch.cat(parts).transpose(0, 1).flatten(1)
         self.mean.copy_(found.mean(1))
         self.std.copy_(found.std(1).clamp(min=1e-4))
 
@@ -143,6 +147,9 @@ class ImageLatents(PretrainedModel):
         blocks = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
         other = [n for n, wanted in _ONLY.items() if config.get(n, wanted) != wanted]
         other += [n for n, wanted in blocks.items() if set(config.get(n, [wanted])) != {wanted}]
+        groups = math.gcd(32, *config.get("block_out_channels", ()))
+        if config.get("norm_num_groups", 32) != groups:
+            other.append("norm_num_groups")
         if config.get("out_channels", config.get("in_channels")) != config.get("in_channels"):
             other.append("out_channels")
         if missing or other:
@@ -159,7 +166,7 @@ class ImageLatents(PretrainedModel):
         if {name: list(x.shape) for name, x in weights.items()} != wanted:
             raise ValueError(f"Expected weights of the network in {path}/config.json, got others")
         model.net.load_state_dict(weights)
-        model.std.fill_(1 / float(config.get("scaling_factor") or 1.0))
+        model.std.fill_(1 / float(config.get("scaling_factor") or 0.18215))
         model.mean.fill_(float(config.get("shift_factor") or 0.0))
         return model
 

@@ -66,7 +66,7 @@ def dot_plot(
     ax.set_xlim(-0.7, len(genes) - 0.3)
     ax.set_ylim(len(names) - 0.4, -0.9)
     colors = category_colors(pd.Series(pd.Categorical(names, categories=names)), palette)
-    _mark_rows(ax, colors)
+    _mark_rows(ax, {name: colors[name] for name in names})  # rows keep the order of markers
     marks = markers.drop_duplicates("gene")["marks"].tolist()
     for name in names:
         own = [i for i, group in enumerate(marks) if group == name]

@@ -235,4 +235,5 @@ def retrieval_recall(query: Tensor, found: Tensor, slide: Tensor, k: int = 10) -
     own = similarity.diagonal()[:, None]
     better, equal = (similarity > own).sum(1), (similarity == own).sum(1)
     rank = 1 + better + (equal - 1) / 2  # equal ones share the mean of their ranks
-    return (rank <= k).float().mean()
+    known = own.squeeze(1).isfinite()  # a vector with NaN finds nothing
+    return ((rank <= k) & known).float().mean()

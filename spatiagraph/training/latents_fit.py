@@ -1,6 +1,7 @@
 """``fit_latents``: an autoencoder of the images of cells, for flows between latents."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +12,7 @@ from torch import Tensor
 from spatiagraph.nn.image_latents import ImageLatents
 from spatiagraph.tasks.image_reconstruction import ImageReconstruction
 from spatiagraph.training.crop_batches import as_crops, held_out_rows, tensor_batches
+from spatiagraph.training.folder import MODEL
 from spatiagraph.training.record import model_record, tensors_hash
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import check_patience, train
@@ -72,6 +74,7 @@ def fit_latents(
             torch.manual_seed(run.seed)
             model = ImageLatents(image.size(1))
     model.check(image[:1].float())
+    model.requires_grad_(True)  # one that was frozen may learn more
     record = {
         **model_record(model),
         "crops": tensors_hash({"image": image}),
@@ -84,6 +87,8 @@ def fit_latents(
     model.requires_grad_(False).eval()
     device = model.mean.device
     model.initialize(2 * image[rows[: 8 * _BLOCK]].float().to(device) - 1)
+    if run.out is not None:  # the scale belongs to what was saved
+        model.save_pretrained(Path(run.out) / MODEL)
     errors, flat = 0.0, 0.0
     for part in test.split(_BLOCK):
         truth = image[part].float().to(device)

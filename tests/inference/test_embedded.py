@@ -39,3 +39,10 @@ def test_a_model_without_levels_has_domains_of_its_cells():
     found = find_domains(noted(levels=[]), None, num_domains=3)
     assert [values.nunique() for values in found.domains.values()] == [3]
     assert found.index.key == "X_m"
+
+
+def test_a_vector_beside_the_cells_is_no_level_unless_asked_for():
+    adata = AnnData(np.zeros((3, 1), np.float32))
+    adata.obsm["X_context"], adata.obsm["X_context_umap"] = np.zeros((3, 4)), np.zeros((3, 2))
+    adata.uns["spatiagraph"] = {"context": {}}
+    assert check_level(adata, None) == "cell"

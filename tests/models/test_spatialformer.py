@@ -26,6 +26,7 @@ from spatiagraph.models import (
     spatialformer_tiny,
     spatialformer_vocabulary,
 )
+from spatiagraph.models.spatialformer import Readout
 from spatiagraph.tasks import SpatialFormerPretraining
 
 
@@ -65,7 +66,7 @@ def model(slide):
     ("make", "num_genes", "options", "size"),
     [
         (spatialformer_base, 1922, {}, 53_205_409),
-        (spatialformer_base, 1922, {"pair_head": "additive"}, 53_075_361),
+        (spatialformer_base, 1922, {"readout": Readout(gene_pairs="additive")}, 53_075_361),
         (spatialformer_tiny, 32, {}, 190_719),
     ],
 )
@@ -218,7 +219,7 @@ def test_a_saved_model_answers_as_before_and_says_what_it_is(slide, model, tmp_p
 def test_weights_of_another_vocabulary_are_refused(model, tmp_path):
     """SpatialFormer fact F27."""
     recipe = spatialformer_recipe(named(50))
-    other = spatialformer_tiny(recipe, channels=32, neighbor_head="similarity")
+    other = spatialformer_tiny(recipe, channels=32, readout=Readout(neighbors="similarity"))
     first, second = (m.save_pretrained(tmp_path / n) for m, n in ((model, "a"), (other, "b")))
     (first / "model.safetensors").write_bytes((second / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"was changed|tokens\.weight"):
@@ -307,7 +308,7 @@ def test_the_published_head_knows_nothing_of_how_alike_cells_are(slide):
     model = SpatialFormer.from_options([slide], channels=16, neighbor_head="linear")
     assert model.similarity is None
     with pytest.raises(ValueError, match="linear or similarity, got 'cosine'"):
-        SpatialFormer(model.recipe, neighbor_head="cosine")
+        SpatialFormer(model.recipe, readout=Readout(neighbors="cosine"))
 
 
 def test_an_embedding_may_be_the_mean_of_genes(slide):
@@ -321,12 +322,12 @@ def test_an_embedding_may_be_the_mean_of_genes(slide):
     expected = torch.stack([h[5 : 5 + k].mean(0) for h, k in zip(hidden, n, strict=True)])
     assert_close(model(sequences).cell, expected)
     with pytest.raises(ValueError, match="cls or gene_mean, got 'mean'"):
-        SpatialFormer(model.recipe, embedding="mean")
+        SpatialFormer(model.recipe, readout=Readout(cell="mean"))
 
 
 def test_cells_without_neighbours_leave_the_start_at_nothing():
     apart = slide_of(np.ones((4, 5)), [(0, 0), (1e3, 0), (0, 1e3), (1e3, 1e3)])
-    model = SpatialFormer(spatialformer_recipe(named(5)), neighbor_head="similarity")
+    model = SpatialFormer(spatialformer_recipe(named(5)), readout=Readout(neighbors="similarity"))
     model.initialize([apart])
     assert not model.similarity.weight.any()
 

@@ -417,6 +417,7 @@ def test_recall_counts_partners_among_the_first_of_their_slide():
     eye = torch.eye(30)
     slide = torch.arange(30) % 2
     assert retrieval_recall(eye, eye, slide, k=1) == 1
+    assert retrieval_recall(eye * torch.nan, eye, slide, k=1) == 0
     assert retrieval_recall(eye, eye.roll(2, 0), slide, k=8) == 0.0  # one is better, 13 are equal
     assert retrieval_recall(eye, eye.roll(2, 0), slide, k=9) == 1.0
     one = torch.ones(30, 4)

@@ -75,6 +75,9 @@ def test_folders_that_hold_something_else_are_refused(published):
     write(down_block_types=["AttnDownEncoderBlock2D"] * 3)
     with pytest.raises(ValueError, match="down_block_types"):
         ImageLatents.from_diffusers(folder)
+    write(norm_num_groups=4)  # weights of any number of groups have one shape
+    with pytest.raises(ValueError, match="norm_num_groups"):
+        ImageLatents.from_diffusers(folder)
     write(latent_channels=8)
     with pytest.raises(ValueError, match="weights of the network"):
         ImageLatents.from_diffusers(folder)

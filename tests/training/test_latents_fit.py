@@ -50,6 +50,15 @@ def test_it_gives_images_back_that_it_has_not_seen(crops, fitted):
     assert not any(p.requires_grad for p in fitted.model.parameters())
 
 
+def test_what_a_run_keeps_has_the_scale_of_its_latents(crops, tmp_path):
+    model = fit_latents(crops[:60], small(), max_epochs=1, out=tmp_path, **OPTIONS).model
+    again = ImageLatents.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.std, model.std)
+    assert not torch.equal(model.std, torch.ones(4))
+    more = fit_latents(crops[:60], again, max_epochs=1, **OPTIONS).model  # frozen, it learns more
+    assert not torch.equal(more.net.decoder.conv_in.weight, model.net.decoder.conv_in.weight)
+
+
 def test_crops_that_do_not_fit_are_refused(crops):
     with pytest.raises(ValueError, match="1, H, W"):
         fit_latents(np.repeat(crops, 3, axis=1), small(), **OPTIONS)

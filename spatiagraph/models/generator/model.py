@@ -146,9 +146,8 @@ class ImageGenerator(PretrainedModel):
         states_key: str | None = None,
         signatures: Sequence[Literal["genes", "morphology"]] = (),
         crop: Crop = Crop(),
-        path: LinearPath = LinearPath(),
-        latents: ImageLatents | None = None,
         seed: int = 0,
+        **parts: Any,
     ) -> Self:
         """A generator for some slides, with the scale of their embeddings.
 
@@ -164,10 +163,8 @@ class ImageGenerator(PretrainedModel):
                 of all slides, and to ``"morphology"``. They are filled in by :meth:`initialize` or
                 :func:`~spatiagraph.training.fit_transitions`.
             crop: Window around a cell that images show, and their size.
-            path: From where to where a flow leads.
-            latents: Autoencoder whose latents the flow is between, see
-                :func:`~spatiagraph.training.fit_latents`.
             seed: Seed of the first weights.
+            **parts: ``path`` and ``latents``, as above.
 
         Raises:
             ValueError: A slide has no image, images differ in their channels, or an embedding is
@@ -177,6 +174,7 @@ class ImageGenerator(PretrainedModel):
             raise ValueError(f"Expected signatures of genes or morphology, got {sorted(unknown)}")
         requested = as_transitions(transitions) if len(transitions) else []
         channels, widths = one_channel_number(slides), embedding_widths(slides, context)
+        latents: ImageLatents | None = parts.get("latents")
         if latents is not None and latents.image_channels != channels:
             raise ValueError(
                 f"Expected 'latents' of {channels} image channels as the slides have, got "
@@ -199,8 +197,7 @@ class ImageGenerator(PretrainedModel):
                 ),
                 conditioner,
                 crop=crop,
-                path=path,
-                latents=latents,
+                **parts,
                 context=widths,
                 panel=panel,
                 transitions=[tuple(t) for t in requested],

@@ -1,6 +1,6 @@
 """SpatialFormer: ranked genes of one cell or two neighbours, from molecules to pairs of cells."""
 
-from spatiagraph.models.spatialformer.model import SpatialFormer
+from spatiagraph.models.spatialformer.model import Readout, SpatialFormer
 from spatiagraph.models.spatialformer.presets import spatialformer_base, spatialformer_tiny
 from spatiagraph.models.spatialformer.vocabulary import (
     METADATA,
@@ -10,6 +10,7 @@ from spatiagraph.models.spatialformer.vocabulary import (
 
 __all__ = [
     "METADATA",
+    "Readout",
     "SpatialFormer",
     "spatialformer_base",
     "spatialformer_recipe",

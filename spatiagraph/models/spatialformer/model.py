@@ -1,6 +1,7 @@
 """``SpatialFormer``: an encoder of one cell or two, with heads for tokens, genes and cells."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
+from spatiagraph._savable import full_name, savable
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.convert.counts import as_scipy
 from spatiagraph.data.loader import (
@@ -41,6 +43,40 @@ from spatiagraph.nn.squeezeformer import Squeezeformer
 NeighborKind = Literal["linear", "similarity"]
 EmbeddingKind = Literal["cls", "gene_mean"]
 
+
+@savable
+@dataclass(frozen=True)
+class Readout:
+    """What of SpatialFormer is read, and from what.
+
+    Attributes:
+        gene_pairs: Kind of :class:`~spatiagraph.heads.GenePairHead`.
+        neighbors: What says whether two cells are neighbours: ``"linear"`` of ``[CLS]``, as
+            published, or ``"similarity"``, which adds that to how alike they are, see
+            :class:`~spatiagraph.heads.CellSimilarity`.
+        cell: Embedding of a cell: its ``"cls"`` token, or ``"gene_mean"``, the mean of its genes.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+
+    gene_pairs: PairKind = "bilinear"
+    neighbors: NeighborKind = "linear"
+    cell: EmbeddingKind = "cls"
+
+    def __post_init__(self) -> None:
+        known = {"neighbors": ("linear", "similarity"), "cell": ("cls", "gene_mean")}
+        for name, kinds in known.items():
+            if getattr(self, name) not in kinds:
+                raise ValueError(
+                    f"Expected {name!r} {' or '.join(kinds)}, got {getattr(self, name)!r}"
+                )
+
+    def config_args(self) -> dict[str, Any]:
+        """Arguments that rebuild it, plain values."""
+        return asdict(self)
+
+
 _AT_ONCE = 512  # cells embedded together
 _LARGE = 256  # channels from which the published rate is right
 _TYPE_STD = 0.3  # of tokens that say which cell a gene is of; genes of both cells are to meet
@@ -62,11 +98,8 @@ class SpatialFormer(SlideModel):
         max_len: Longest sequence.
         dropout: Dropout everywhere, and how often a branch of a sequence is left out. Small models
             learn late with it which cells are neighbours, or never: the preset has none.
-        pair_head: Of pairs of genes, see :class:`~spatiagraph.heads.GenePairHead`.
-        neighbor_head: What says whether two cells are neighbours: ``"linear"`` of ``[CLS]``, as
-            published, or ``"similarity"``, which adds that to how alike they are, see
-            :class:`~spatiagraph.heads.CellSimilarity`. Call :meth:`initialize` then.
-        embedding: Of a cell: its ``"cls"`` token, or ``"gene_mean"``, the mean of its genes.
+        readout: What pairs of genes, neighbours and cells are read from. Call :meth:`initialize`
+            where neighbours start from how alike they are.
         metadata: Field (condition, tissue, species, assay) → its token, for cells that say nothing
             else.
         columns: Field → column of ``obs`` that has the token of each cell.
@@ -75,7 +108,7 @@ class SpatialFormer(SlideModel):
 
     Raises:
         ValueError: If the recipe has no vocabulary or no tokens, metadata are no tokens of it,
-            ``max_len`` has no room for two cells, or there is no such head or embedding.
+            or ``max_len`` has no room for two cells.
     """
 
     name = "spatialformer"
@@ -95,9 +128,7 @@ class SpatialFormer(SlideModel):
         *,
         max_len: int = 500,
         dropout: float = 0.1,
-        pair_head: PairKind = "bilinear",
-        neighbor_head: NeighborKind = "linear",
-        embedding: EmbeddingKind = "cls",
+        readout: Readout = Readout(),
         metadata: Mapping[str, str] | None = None,
         columns: Mapping[str, str] | None = None,
         negatives: Negatives = "uniform",
@@ -135,19 +166,22 @@ class SpatialFormer(SlideModel):
         )
         self.token_head = nn.Linear(channels, vocabulary.num_tokens)
         self.cell_head = nn.Linear(channels, 2, bias=False)
-        self.gene_head = GenePairHead(channels, kind=pair_head)
-        if embedding not in ("cls", "gene_mean"):
-            raise ValueError(f"Expected 'embedding' cls or gene_mean, got {embedding!r}")
-        self.embedding = embedding
-        if neighbor_head not in ("linear", "similarity"):
-            raise ValueError(
-                f"Expected 'neighbor_head' linear or similarity, got {neighbor_head!r}"
-            )
+        self.gene_head = GenePairHead(channels, kind=readout.gene_pairs)
+        self.embedding = readout.cell
         self.similarity: CellSimilarity | None = None
-        if neighbor_head == "similarity":
+        if readout.neighbors == "similarity":
             genes = vocabulary.ranges["gene"]
             self.similarity = CellSimilarity(genes.start, len(genes))
             nn.init.zeros_(self.cell_head.weight)  # nothing is known beyond it at the start
+
+    @classmethod
+    def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Kind of the head of gene pairs, which once stood alone."""
+        if "pair_head" not in config:
+            return config
+        rest = {name: value for name, value in config.items() if name != "pair_head"}
+        readout = {"class": full_name(Readout), "args": {"gene_pairs": config["pair_head"]}}
+        return {**rest, "readout": readout}
 
     @classmethod
     def from_options(  # type: ignore[override]
@@ -180,7 +214,8 @@ class SpatialFormer(SlideModel):
         vocabulary = spatialformer_vocabulary(symbols).fitted(slides)
         torch.manual_seed(seed)
         size = {**SIZES[preset], **({} if channels is None else {"channels": channels})}
-        model = cls(spatialformer_recipe(vocabulary), neighbor_head=neighbor_head, **size)
+        readout = Readout(neighbors=neighbor_head)
+        model = cls(spatialformer_recipe(vocabulary), readout=readout, **size)
         model.initialize(slides, seed=seed)
         return model
 
@@ -208,12 +243,14 @@ class SpatialFormer(SlideModel):
             edges = torch.stack(list(data.edge_index))
             source = PairSource(edges, data.pos, self.negatives, seed=seed)
             drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:share])
-            for rows in torch.arange(data.num_nodes).split(_AT_ONCE):
+            pairs = np.stack([drawn.first, drawn.second])
+            asked, position = np.unique(pairs, return_inverse=True)  # of these cells alone
+            for rows in torch.from_numpy(asked).split(_AT_ONCE) if len(asked) else ():
                 (sequences,) = self.inputs(cell_batch(data, rows).to(device))
                 profiles.append(self.similarity.profiles(sequences))
-            ends.append(np.stack([drawn.first, drawn.second]) + done)
+            ends.append(position.reshape(pairs.shape) + done)
             labels.append(drawn.kind == NEIGHBOR)
-            done += data.num_nodes
+            done += len(asked)
         first, second = torch.from_numpy(np.concatenate(ends, axis=1))
         label = torch.from_numpy(np.concatenate(labels))
         if len(label):
