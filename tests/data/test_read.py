@@ -708,10 +708,10 @@ def test_a_missing_path_says_what_was_looked_for(tmp_path):
 
 
 def test_files_and_folders_of_unknown_kind_say_what_was_looked_for(tmp_path):
-    (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(ValueError, match="Expected an .h5ad file, .* got the file a.csv"):
-        read(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match=r"folder of Space Ranger .* with a\.csv"):
+    (tmp_path / "a.doc").write_text("x")
+    with pytest.raises(ValueError, match="Expected an .h5ad file, .* got the file a.doc"):
+        read(tmp_path / "a.doc")
+    with pytest.raises(ValueError, match=r"folder of Space Ranger .* with a\.doc"):
         read(tmp_path)
 
 

@@ -98,5 +98,5 @@ def test_a_slide_of_places_alone_needs_no_extra(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="a new folder"):
-        write_vitessce(make_tissue(30, num_genes=5, image=None), tmp_path)
+        write_vitessce(make_tissue(60, num_genes=20, image=None), tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -20,8 +20,9 @@ def test_levels_are_those_that_were_noted():
     adata = noted(levels=["block"]).adata
     assert level_names(adata) == ("block",)
     assert (check_level(adata, None), check_level(adata, "cell")) == ("block", "cell")
-    with pytest.raises(ValueError, match="cell, block, got 'niche'"):
-        check_level(adata, "niche")
+    assert check_level(adata, "niche") == "niche"  # another vector of the model
+    with pytest.raises(ValueError, match="cell, block, niche, got 'tissue'"):
+        check_level(adata, "tissue")
     assert level_names(noted().adata) == ("niche",)  # embedded before they were noted
     with pytest.raises(ValueError, match="names of levels.*got 'block'"):
         level_names(noted(levels="block").adata)
@@ -42,7 +43,7 @@ def test_a_model_without_levels_has_domains_of_its_cells():
 
 
 def test_a_vector_beside_the_cells_is_no_level_unless_asked_for():
-    adata = AnnData(np.zeros((3, 1), np.float32))
-    adata.obsm["X_context"], adata.obsm["X_context_umap"] = np.zeros((3, 4)), np.zeros((3, 2))
-    adata.uns["spatiagraph"] = {"context": {}}
+    adata = noted(levels=[]).adata
+    adata.obsm["X_m_umap"] = adata.obsm["X_m"][:, :2]
     assert check_level(adata, None) == "cell"
+    assert check_level(adata, "umap") == "umap"
