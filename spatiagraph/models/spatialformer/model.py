@@ -47,7 +47,7 @@ EmbeddingKind = Literal["cls", "gene_mean"]
 @savable
 @dataclass(frozen=True)
 class Readout:
-    """What of SpatialFormer is read, and from what.
+    """Kinds of the outputs of SpatialFormer: of pairs of genes, of neighbours, and of cells.
 
     Attributes:
         gene_pairs: Kind of :class:`~spatiagraph.heads.GenePairHead`.
