@@ -55,7 +55,14 @@ def test_the_closed_set_is_every_concrete_module_and_nothing_that_is_not():
     rules = {cls for cls in savable_classes().values() if issubclass(cls, Rule)}
     assert rules == {c for c in below(Rule) if c.__module__.startswith("spatiagraph.")} - {Rule}
     others = {cls.__name__ for cls in {*savable_classes().values()} - modules - rules}
-    assert others == {"GenePanel", "GeneVocabulary", "LabelSet", "LinearPath", "Recipe"}
+    assert others == {
+        "GenePanel",
+        "GeneVocabulary",
+        "LabelSet",
+        "LinearPath",
+        "Readout",
+        "Recipe",
+    }
     rooms = {cls.__module__.split(".")[1] for cls in savable_classes().values()}
     assert rooms == set(ROOMS)
 
