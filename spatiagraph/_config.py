@@ -23,7 +23,7 @@ from spatiagraph._savable import find_class, full_name, is_savable, nearest_clas
 BUILDING_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
 )  # fmt: skip
-"""What constructors, and the libraries below them, raise on arguments that do not go together."""
+"""Errors of constructors, and of libraries below them, on arguments that do not go together."""
 
 
 def to_config(value: Any) -> Any:

@@ -15,7 +15,7 @@ _QUIET, _PATIENCE = 0.05, 10.0  # seconds between looks at a folder, and until w
 
 
 class DiskFullError(OSError):
-    """A place that takes no more: ``filename`` says which."""
+    """Disk that takes no more: ``filename`` says where."""
 
 
 def check_file(path: Path, what: str) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 MAX_BYTES = 64 * 2**20
-"""Most bytes of a file, unless its reader asks for more."""
+"""Most bytes of a file, unless its reader allows more."""
 MAX_DEPTH = 64
 """Most objects and lists inside each other."""
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
@@ -160,7 +160,7 @@ def _message(err: ValidationError, where: str, at: str) -> str:
 
 
 def shortened(value: Any, length: int = 60) -> str:
-    """How a value is written, cut to some characters."""
+    """Text of a value, cut to some characters."""
     text = repr(value[: length + 1] if isinstance(value, str | list) else value)
     return text if len(text) <= length else f"{text[:length]}…"
 

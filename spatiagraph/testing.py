@@ -97,7 +97,7 @@ def assert_batch_consistent(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> None:
-    """Assert that several graphs in one batch give what each gives alone.
+    """Assert that several graphs in one batch give what each gives in a batch of its own.
 
     Args:
         function: Model to test; its outputs are compared row by row, graph after graph.

@@ -1,4 +1,4 @@
-"""Checks of places, columns and models before anything heavy is imported or read."""
+"""Checks of paths, columns and models before anything heavy is imported or read."""
 
 import difflib
 import re

@@ -14,7 +14,7 @@ def merge(
         ),
     ],
 ) -> None:
-    """Join what `prepare`, `embed`, `index` or `evaluate` with --shard have written.
+    """Merge the shards that `prepare`, `embed`, `index` or `evaluate` with --shard have written.
 
     Shards that are missing or overlap are named, and nothing is changed.
     """

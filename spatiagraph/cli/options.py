@@ -181,7 +181,7 @@ class SlideOptions:
             )
 
     def check(self, paths: Sequence[Path], **columns: str | None) -> None:
-        """Refuse what names alone show to be wrong, before anything heavy is imported or read.
+        """Refuse what names show to be wrong, before anything heavy is imported or read.
 
         Args:
             paths: The files or folders.

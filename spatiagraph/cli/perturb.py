@@ -58,7 +58,7 @@ def perturb(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     seed: Annotated[int, seed_option("Same seed, same pairs of cells.")] = 0,
 ) -> None:
-    """Ask a model which pairs of genes make it sure that two types of cells are neighbours.
+    """Find the pairs of genes that make a model sure that two types of cells are neighbours.
 
     Takes every pair of genes from pairs of neighbours, one gene from each cell, and does the same
     where the second cell is no neighbour. Writes pairs.csv (genes: mean effect, p, q, and beside

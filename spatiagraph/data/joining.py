@@ -1,4 +1,4 @@
-"""Features from tables of other programs, joined to spots by slide and barcode."""
+"""Features from tables of other programs, matched to spots by slide and barcode."""
 
 import numpy as np
 import pandas as pd

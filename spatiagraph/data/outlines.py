@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 Mask = Literal["cell", "neighbors"]
-"""What is blackened of a crop: all but the cell, or its neighbours alone."""
+"""Part of a crop that is blackened: all but the cell, or only its neighbours."""
 
 
 @dataclass(frozen=True)

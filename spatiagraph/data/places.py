@@ -1,4 +1,4 @@
-"""Files and folders of slides, by their names alone: nothing is opened, nothing heavy imported."""
+"""Files and folders of slides, by their names: nothing is opened, nothing heavy imported."""
 
 import fnmatch
 import re

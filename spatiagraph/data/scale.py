@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DNB_UM = 0.5
 """Distance of the spots of a Stereo-seq chip, where the file does not say it."""
 MADE_BY = "spatiagraph"
-"""``metadata["software"]`` of a preview: what it says is of the preview alone."""
+"""``metadata["software"]`` of a preview: what it says is not of the slide."""
 VISIUM_PITCH_UM = 100.0
 """Centre-to-centre distance of Visium spots."""
 

@@ -1,4 +1,4 @@
-"""Spots on the lattice of a capture array: from cells that are added up, or from an image alone."""
+"""Spots on the lattice of a capture array: from cells that are added up, or from only an image."""
 
 from collections.abc import Sequence
 

@@ -179,7 +179,7 @@ def check_um(
 
 
 def similarity_scale(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:
-    """Size of a unit of ``a`` in units of ``b``, of two tables of the same places.
+    """Size of a unit of ``a`` in units of ``b``, of two tables of the same positions.
 
     The axes of one may be turned, swapped or mirrored against those of the other, as the stage of a
     microscope is against its camera.

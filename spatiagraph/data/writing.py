@@ -66,7 +66,7 @@ def write(slide: Slide, path: str | os.PathLike[str]) -> Path:
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """Refuse a place that :func:`write` could not write to, before the work.
+    """Refuse a path that :func:`write` could not write to, before the work.
 
     Args:
         path: File to write.

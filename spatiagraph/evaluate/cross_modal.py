@@ -13,7 +13,7 @@ from spatiagraph.evaluate.inputs import as_embedding, as_folds
 from spatiagraph.evaluate.prediction import mean_and_std
 
 RANDOM = "random"
-"""Row of the table for an order of candidates that is drawn."""
+"""Row of the table for candidates in random order."""
 
 _BLOCK = 1024  # queries at a time
 _DIRECTIONS = ("image_to_gene", "gene_to_image")

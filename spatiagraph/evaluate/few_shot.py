@@ -15,7 +15,7 @@ from spatiagraph.evaluate.inputs import as_codes, as_embeddings
 from spatiagraph.evaluate.prediction import mean_and_std
 
 CHANCE = "chance"
-"""Row of the table for labels that are drawn."""
+"""Row of the table for random labels."""
 
 
 def score_few_shot(

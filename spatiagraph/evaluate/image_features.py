@@ -36,7 +36,7 @@ def color_texture(crops: NDArray[np.floating]) -> NDArray[np.float32]:
 def network_features(
     crops: NDArray[np.floating], name: str = "resnet18", *, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Pooled features of a network with random weights: what its architecture alone is worth.
+    """Pooled features of a network with random weights: the share of its architecture.
 
     Args:
         crops: ``[N, C, H, W]`` in [0, 1]; one channel is taken as grey.

@@ -29,7 +29,7 @@ _ALPHAS = np.logspace(0, 7, 15)
 
 
 def choose_genes(counts: csr_matrix, genes: GeneSet, log: csr_matrix) -> NDArray[np.int64]:
-    """Columns of genes worth predicting, by training cells alone.
+    """Columns of genes worth predicting, by the training cells.
 
     Args:
         counts: Counts of the training cells, ``[n, G]``.

@@ -121,7 +121,7 @@ def random_folds(
     min_cells: int = 10,
     ignore: Collection[object] = (),
 ) -> NDArray[np.int64]:
-    """Folds drawn at random, every label in all of them: five random splits of 80 and 20 %.
+    """Random folds with every label in all of them: five random splits of 80 and 20 %.
 
     Neighbours of a held-out cell are in training then, and give its label away to any embedding
     that looks at neighbours: report :func:`~spatiagraph.data.splits.spatial_blocks` beside it.

@@ -46,7 +46,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "image_to_genes": ("pearson_mean", "pearson_given_depth", "pearson_median", "mse"),
     "retrieval": ("recall@1", "recall@5", "recall@10", "median_rank"),
 }
-"""Protocol → the metrics that are reported of it; the first one is drawn."""
+"""Protocol → the metrics that are reported of it; the first one is plotted."""
 
 _NEEDS = {
     "domains": ("domains_kmeans", "domains_gmm", "domains_leiden"),

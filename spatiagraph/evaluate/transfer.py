@@ -26,10 +26,10 @@ from spatiagraph.evaluate.transfer_baselines import BASELINES, Cells
 from spatiagraph.graph.points import as_points
 
 Embed: TypeAlias = Callable[[NDArray[np.bool_]], "ArrayLike | Tensor"]
-"""Mask of training cells ``[N]`` → embedding of all cells ``[N, D]``, learned on those alone."""
+"""Mask of training cells ``[N]`` → embedding of all cells ``[N, D]``, learned on these."""
 
 MAJORITY, CHANCE = "majority", "chance"
-"""Rows of the table: the commonest training label, and candidates drawn at random."""
+"""Rows of the table: the commonest training label, and random candidates."""
 
 METRICS = ("macro_F1", "accuracy", "ARI", "precision")
 

@@ -1,4 +1,4 @@
-"""Types of cells that are said to be neighbours, beside the same cells with their types dealt."""
+"""Types of cells that are said to be neighbours, beside the same cells with permuted types."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class TypeContacts(NamedTuple):
     table: pd.DataFrame
 
     def matrix(self, value: str = "z") -> NDArray[np.float64]:
-        """A column of the table as ``[K, K]``, symmetric; NaN where nothing was asked.
+        """A column of the table as ``[K, K]``, symmetric; NaN where nothing was scored.
 
         Args:
             value: The column.
@@ -44,7 +44,7 @@ def type_contacts(
     num_permutations: int = 5000,
     seed: int = 0,
 ) -> TypeContacts:
-    """Count which types are said to be neighbours, and compare with types dealt to cells anew.
+    """Count which types are said to be neighbours, and compare with types permuted among cells.
 
     The answers stay with their cells and only the names move: so cells that are called neighbours
     of many, and types that are abundant, make no contact by themselves.

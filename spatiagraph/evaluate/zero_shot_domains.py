@@ -1,4 +1,4 @@
-"""Domains by embeddings of a model that was trained elsewhere, beside those of genes alone."""
+"""Domains by embeddings of a model that was trained elsewhere, beside those of genes."""
 
 from collections.abc import Collection, Mapping, Sequence
 

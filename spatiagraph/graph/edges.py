@@ -63,10 +63,10 @@ def incoming_edges(
     return edges_by_target(source[kept], target[kept], num_sources, targets.numel())
 
 
-def join_slides(
+def cat_edges(
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]], num_cells: int
 ) -> EdgeIndex:
-    """One graph of the edges of each section.
+    """Concatenate the edges of sections to those of one graph.
 
     Args:
         parts: For each section its rows, ascending, and its edges ``[2, E_s]`` in positions

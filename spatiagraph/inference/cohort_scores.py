@@ -122,7 +122,7 @@ def score_cohort(
 
 
 def merge_scores(out: str | os.PathLike[str]) -> pd.DataFrame:
-    """Join the tables that the shards of :func:`score_cohort` have written.
+    """Merge the tables that the shards of :func:`score_cohort` have written.
 
     Args:
         out: The table that they become.

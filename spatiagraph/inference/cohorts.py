@@ -13,9 +13,10 @@ from spatiagraph.data.cohort.shards import Shard, as_shard, write_state
 from spatiagraph.data.convert import TissueData
 from spatiagraph.inference.levels import embed_tile
 from spatiagraph.models.base import SlideModel
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.cohorts import part_for
 from spatiagraph.training.encoding import each_tile
-from spatiagraph.training.record import run_record, weights_hash
+from spatiagraph.training.record import run_record
 
 
 def embed_cohort(

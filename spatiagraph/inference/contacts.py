@@ -27,7 +27,7 @@ def score_contacts(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> TypeContacts:
-    """Ask a model about pairs of cells whose places are not known, and sum answers by type.
+    """Score pairs of cells whose positions are not known, and sum the scores by type.
 
     Genes are all that is read. Both orders of every pair are asked, and :math:`N` cells have
     :math:`N (N - 1) / 2` pairs: some of the cells are drawn, as many of each type as there are

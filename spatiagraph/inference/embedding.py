@@ -15,9 +15,10 @@ from spatiagraph.inference.cohorts import embed_cohort
 from spatiagraph.inference.levels import embed_tile
 from spatiagraph.keys import UNS, embedding_key, group_key
 from spatiagraph.models.base import SlideModel
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import over_tiles
-from spatiagraph.training.record import run_record, weights_hash
+from spatiagraph.training.record import run_record
 
 TILE_SIZE = 8192
 """Core cells of a tile, where nothing is said."""

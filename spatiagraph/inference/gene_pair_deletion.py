@@ -24,8 +24,8 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens import CellSequences
 from spatiagraph.models.spatialformer import SpatialFormer
 from spatiagraph.nn.mode import evaluating
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.devices import as_device
-from spatiagraph.training.record import weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def gene_pair_grid(
     screen: int | None = None,
     max_tokens: int = _MAX_TOKENS,
 ) -> Effects:
-    """Effects of all pairs of genes of two cells, and of their genes alone.
+    """Effects of all pairs of genes of two cells, and of their single genes.
 
     Args:
         score: Sequences → a number of each, ``[K]``.

@@ -57,7 +57,7 @@ def study_gene_pairs(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> GenePairStudy:
-    """Take pairs of genes from neighbours of two types, test them, and ask others the same.
+    """Delete pairs of genes from neighbours of two types, and test the effects; others likewise.
 
     Each pair of neighbours is asked by :func:`~spatiagraph.inference.perturb_gene_pairs`, and so is
     its first cell beside another cell of the second type that is no neighbour. What lowers the

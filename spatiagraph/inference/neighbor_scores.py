@@ -27,7 +27,7 @@ def score_neighbors(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> NDArray[np.float32]:
-    """Log-odds that the cells of each pair are neighbours, from their genes alone.
+    """Log-odds that the cells of each pair are neighbours, from their genes.
 
     A sequence has an order, which cells have not: both are scored and averaged, so that the score
     of two cells is exactly that of the other way round.

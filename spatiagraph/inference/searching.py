@@ -1,4 +1,4 @@
-"""``search_slides``: places in embedded slides that are most like a cell, a region or a niche."""
+"""``search_slides``: cells of embedded slides that are most like a cell, a region or a niche."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from spatiagraph.inference.embedded import (
 )
 from spatiagraph.inference.querying import Modality, embed_query
 from spatiagraph.models.base import SlideModel
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.retrieval.filters import Filter
 from spatiagraph.retrieval.hits import find_hits
 from spatiagraph.retrieval.index import NicheIndex
 from spatiagraph.retrieval.query import Query, Selection
 from spatiagraph.retrieval.slides import concatenate_slides, slide_obs, with_embedding
-from spatiagraph.training.record import weights_hash
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models.base import SlideModel
 
 Train = Callable[[Sequence[Slide]], SlideModel]
-"""Training slides → a model that has seen them alone."""
+"""Training slides → a model that has seen no others."""
 
 
 class ZeroShot:

@@ -6,6 +6,7 @@ lives, so that the layers of a model over one graph share them.
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ logger = logging.getLogger(__name__)
 MANY_EDGES = 100_000
 
 _prepared: "WeakTensorKeyDictionary" = WeakTensorKeyDictionary()
-_noticed_unsorted = False
 
 
 @dataclass
@@ -86,7 +86,7 @@ def sort_edges(
         _check_range("source", "row 0", low_source, high_source, num_sources, "k")
         _check_range("target", "row 1", low_target, high_target, num_targets, "q")
         if not ordered:
-            _notice_unsorted()
+            notice_unsorted()
             target, perm = torch.sort(target, stable=True)
             source = source[perm]
     return _pointer(target.contiguous(), num_targets, index), source.to(index), perm
@@ -139,11 +139,10 @@ def _check_range(what: str, where: str, low: int, high: int, size: int, features
         )
 
 
-def _notice_unsorted() -> None:
-    global _noticed_unsorted
-    if not _noticed_unsorted:
-        _noticed_unsorted = True
-        logger.info(
-            "edges are not sorted by target: sorting them on the fly (said once); the graphs of "
-            "spatiagraph.graph and EdgeIndex.sort_by('col') are sorted"
-        )
+@cache
+def notice_unsorted() -> None:
+    """Say that edges had to be sorted, the first time."""
+    logger.info(
+        "edges are not sorted by target: sorting them on the fly (said once); the graphs of "
+        "spatiagraph.graph and EdgeIndex.sort_by('col') are sorted"
+    )

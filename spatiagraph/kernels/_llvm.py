@@ -157,7 +157,7 @@ class Code:
         return self.builder.icmp_signed("<", ir.Constant(integers, list(range(self.width))), rest)
 
     def exp(self, x: Any) -> Any:
-        """``exp(x)`` to about one unit in the last place; 0 where it would be subnormal.
+        """``exp(x)`` to about one unit in the last digit; 0 where it would be subnormal.
 
         ``x = n log 2 + r``, a Taylor polynomial in ``r`` and ``2^n`` by its bits (as in Cephes).
         """

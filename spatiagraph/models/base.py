@@ -25,6 +25,7 @@ from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.nn.protocols import CellEncoding
 from spatiagraph.nn.renaming import renamed
+from spatiagraph.nn.weights import weights_hash
 
 if TYPE_CHECKING:
     from spatiagraph.tasks.base import Task
@@ -47,6 +48,20 @@ class SlideNotes(NamedTuple):
     uns: Mapping[str, Any] = {}
 
 
+class Start(NamedTuple):
+    """Start of a model: what its closed forms were fitted to.
+
+    Attributes:
+        slide_ids: Names of the slides.
+        options: Arguments of :meth:`SlideModel.initialize`.
+        weights: Hash of the weights then: other weights have been trained since.
+    """
+
+    slide_ids: tuple[str, ...]
+    options: Mapping[str, Any]
+    weights: str
+
+
 class SlideModel(PretrainedModel, abstract=True):
     """Model of slides that ``fit``, ``embed`` and the command line can work with.
 
@@ -65,6 +80,8 @@ class SlideModel(PretrainedModel, abstract=True):
         weight_decay: Decoupled weight decay of matrices, likewise; a model may choose its own.
         num_hops: Hops over the cell graph that a cell embedding depends on.
         reads_molecules: Whether training reads the molecules of slides.
+        start: What :meth:`initialize` was fitted to, until ``fit`` trains the model; ``None`` where
+            it was fitted to nothing.
         cache: Folder in which :meth:`prepare` keeps what frozen parts of the model make of a
             slide; ``None`` computes it every time.
         known: Classes by name.
@@ -82,6 +99,7 @@ class SlideModel(PretrainedModel, abstract=True):
     pretraining: ClassVar[Callable[..., "Task"] | None] = None
     recipe: Recipe
     num_hops: int = 0
+    start: Start | None = None
     cache: FeatureCache | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -125,6 +143,30 @@ class SlideModel(PretrainedModel, abstract=True):
         """
         raise ValueError(f"Expected a model that is built from slides, {cls.__name__} is not")
 
+    def initialize(
+        self, slides: Sequence[Slide], *, rows: Sequence[Tensor] | None = None, seed: int = 0
+    ) -> None:
+        """Fit closed forms that training starts from to some slides: none, of most models.
+
+        A model that does so ends with :meth:`note_start`: a run that holds out cells of these
+        slides then fits them again, without these cells.
+
+        Args:
+            slides: The slides.
+            rows: Cells of each to look at, ``[N]`` bool; all of them when not given.
+            seed: Seed of what is drawn.
+        """
+
+    def note_start(self, slides: Sequence[Slide], **options: Any) -> None:
+        """Remember what :meth:`initialize` was fitted to.
+
+        Args:
+            slides: The slides.
+            **options: Its other arguments, but for the rows.
+        """
+        names = tuple(slide.slide_id for slide in slides)
+        self.start = Start(names, options, weights_hash(self))
+
     @abstractmethod
     def forward(self, *inputs: Any) -> Embeddings:
         """Embeddings of the cells of a batch and of the levels of the recipe."""
@@ -163,7 +205,7 @@ class SlideModel(PretrainedModel, abstract=True):
 
     @property
     def prepares_by_recipe(self) -> bool:
-        """True if the recipe alone makes of slides all that the model reads and notes."""
+        """True if the recipe makes of slides all that the model reads and notes."""
         own = type(self)
         return own.prepare is SlideModel.prepare and own.notes is SlideModel.notes
 
@@ -379,12 +421,18 @@ class HierarchicalModel(SlideModel, abstract=True):
         return cell_graph(batch, self.recipe.level_names)
 
     def sample_crops(
-        self, slides: Sequence[Slide], *, num_cells: int = 1000, seed: int = 0
+        self,
+        slides: Sequence[Slide],
+        *,
+        rows: Sequence[Tensor] | None = None,
+        num_cells: int = 1000,
+        seed: int = 0,
     ) -> Tensor:
         """Crops of random cells of each slide, ``[n, C, H, W]``.
 
         Args:
             slides: The slides; those without image give none.
+            rows: Cells of each to draw from, ``[N]`` bool; all of them when not given.
             num_cells: Cells drawn from each, at most.
             seed: Seed of the draw.
 
@@ -395,12 +443,11 @@ class HierarchicalModel(SlideModel, abstract=True):
         if crop is None:
             raise ValueError("Expected a recipe with crops of cells, got none")
         found = []
-        for slide in slides:
+        for i, slide in enumerate(slides):
             if slide.image is None:
                 continue
-            generator = torch.Generator().manual_seed(seed)
-            rows = torch.randperm(slide.num_cells, generator=generator)[:num_cells].sort().values
-            crops, inside = crop.source(slide, slide.pos).select(rows).read()
+            drawn = _drawn(slide.num_cells, num_cells, seed, None if rows is None else rows[i])
+            crops, inside = crop.source(slide, slide.pos).select(drawn).read()
             found.append(crops[inside])
         return torch.cat(found)
 
@@ -463,7 +510,11 @@ def start_of_hidden(
 
 
 def sample_of_cells(
-    panel: GenePanel, slides: Sequence[Slide], max_cells: int, seed: int
+    panel: GenePanel,
+    slides: Sequence[Slide],
+    max_cells: int,
+    seed: int,
+    rows: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Counts ``[N, G]``, measured genes ``[N, G]`` and depth ``[N]`` of random cells of each slide.
 
@@ -472,13 +523,20 @@ def sample_of_cells(
         slides: The slides.
         max_cells: Cells drawn from each slide at most.
         seed: Seed of the draw.
+        rows: Cells of each slide to draw from, ``[N]`` bool; all of them when not given.
     """
     parts, masks, depths = [], [], []
-    for slide in slides:
+    for i, slide in enumerate(slides):
         counts, measured = panel.counts(slide)
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randperm(counts.shape[0], generator=generator)[:max_cells].sort().values
-        parts.append(torch.from_numpy(counts[rows.numpy()].toarray()))
-        masks.append(torch.as_tensor(measured).expand(rows.numel(), -1))
-        depths.append(torch.as_tensor(slide.depth)[rows])
+        drawn = _drawn(counts.shape[0], max_cells, seed, None if rows is None else rows[i])
+        parts.append(torch.from_numpy(counts[drawn.numpy()].toarray()))
+        masks.append(torch.as_tensor(measured).expand(drawn.numel(), -1))
+        depths.append(torch.as_tensor(slide.depth)[drawn])
     return torch.cat(parts), torch.cat(masks), torch.cat(depths)
+
+
+def _drawn(num_cells: int, max_cells: int, seed: int, allowed: Tensor | None) -> Tensor:
+    """Rows of random cells of a slide, sorted."""
+    rows = torch.arange(num_cells) if allowed is None else allowed.nonzero().flatten()
+    generator = torch.Generator().manual_seed(seed)
+    return rows[torch.randperm(len(rows), generator=generator)[:max_cells]].sort().values

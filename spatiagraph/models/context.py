@@ -190,21 +190,28 @@ class ContextModel(HierarchicalModel):
         return cls.for_slides(slides, recipe, channels=channels, seed=seed)
 
     def initialize(
-        self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
+        self,
+        slides: Sequence[Slide],
+        *,
+        rows: Sequence[Tensor] | None = None,
+        max_cells: int = 20_000,
+        seed: int = 0,
     ) -> None:
         """Start genes from principal components, and decoders from a regression on them.
 
         Args:
             slides: Where the components come from.
+            rows: Cells of each to look at, ``[N]`` bool; all of them when not given.
             max_cells: Cells drawn from each slide at most.
             seed: Seed of the draw.
         """
-        sample = sample_of_cells(self.panel, slides, max_cells, seed)
+        sample = sample_of_cells(self.panel, slides, max_cells, seed, rows)
         genes = self.cell_encoder.genes
         if genes is not None:
             genes.initialize(*sample, seed=seed)
         self.start_decoder(self.head, genes, sample, seed)
         self.niche_head.load_state_dict(self.head.state_dict())  # a niche is the mean of its cells
+        self.note_start(slides, max_cells=max_cells, seed=seed)
 
     def expression_head(self) -> ExpressionHead:
         """Head that decodes counts from embeddings of cells.

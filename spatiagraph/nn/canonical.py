@@ -46,6 +46,10 @@ class CanonicalStart(Configurable):
     linear maps end: few spots teach networks on pixels less than colours say. Both maps are
     trained on.
 
+    There are fewer correlations than dimensions. Both maps are turned by the same orthonormal
+    matrix, which changes no product and no length, and spreads the correlations over all
+    dimensions: one that is zero in both views would never have a gradient.
+
     Args:
         image_channels: Features of the image, :math:`F`.
         gene_channels: Features of the genes, :math:`G`.
@@ -98,12 +102,11 @@ class CanonicalStart(Configurable):
         genes = genes - genes.mean(0)
         _, _, components = torch.linalg.svd(genes, full_matrices=False)
         basis = components[: min(_NUM_COMPONENTS, len(image) - 1)].T
-        maps = canonical_maps(
-            (image - image.mean(0)) * scale, genes @ basis, self.image.out_features
-        )
+        num_out = self.image.out_features
+        maps = canonical_maps((image - image.mean(0)) * scale, genes @ basis, num_out)
+        turn = _orthonormal(num_out, maps.a.size(1)).to(image)
         for linear, weight in ((self.image, scale[:, None] * maps.a), (self.genes, basis @ maps.b)):
-            nn.init.zeros_(linear.weight)
-            linear.weight[: weight.size(1)] = weight.T.to(linear.weight)
+            linear.weight.copy_(turn @ weight.T)
 
 
 class CanonicalMaps(NamedTuple):
@@ -144,6 +147,13 @@ def canonical_maps(
     k = min(rank, len(s))
     root = s[:k].sqrt()
     return CanonicalMaps(wx @ u[:, :k] * root, wy @ vt[:k].T * root, s[:k])
+
+
+def _orthonormal(rows: int, columns: int) -> Tensor:
+    """Columns of length 1 at right angles, the same in every call, ``[rows, columns]``."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(drawn).Q
 
 
 def _inverse_root(x: Tensor, share: float) -> Tensor:

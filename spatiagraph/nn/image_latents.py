@@ -95,7 +95,7 @@ class ImageLatents(PretrainedModel):
         self.register_buffer("std", torch.ones(latent_channels))
 
     def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
-        """Encode images, draw latents, and decode them."""
+        """Encode images, sample latents, and decode them."""
         self.check(image)
         found = self.net.encode(image, return_dict=False)[0]
         noise = torch.randn(found.mean.shape, generator=generator, device=image.device)

@@ -52,7 +52,7 @@ def alibi_bias(slopes: Tensor, position: Tensor) -> Tensor:
 
 
 class MaskedBatchNorm(Configurable):
-    """Batch norm over real tokens alone; statistics in float32.
+    """Batch norm over real tokens; statistics in float32.
 
     Args:
         channels: Size of each token, :math:`D`.

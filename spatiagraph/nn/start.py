@@ -105,7 +105,7 @@ class ProfileStart(Configurable):
         return streams._replace(cell=cell)
 
     def decode(self, streams: CellStreams) -> Tensor:
-        """Gene stream from the cell tokens alone, see :meth:`TokenCellEncoder.decode`."""
+        """Gene stream from the cell tokens, see :meth:`TokenCellEncoder.decode`."""
         return self.encoder.decode(streams)
 
 

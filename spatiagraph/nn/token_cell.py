@@ -172,7 +172,7 @@ class TokenCellEncoder(Configurable):
         )
 
     def decode(self, streams: CellStreams) -> Tensor:
-        """Gene stream ``[N, T + L, d]`` from the cell tokens alone: which genes, but not how much.
+        """Gene stream ``[N, T + L, d]`` from the cell tokens: which genes, but not how much.
 
         The bottleneck of SPATIA, a second pass: the gene encoder gets the fused cell tokens of the
         first and the identities of the genes, and the image is fused in again.
@@ -195,7 +195,7 @@ class TokenCellEncoder(Configurable):
     def sample(
         self, x: Tensor, gene_mask: Tensor | None, generator: torch.Generator | None = None
     ) -> SampledGenes:
-        """Genes of each cell that become tokens: drawn in training, fixed otherwise."""
+        """Genes of each cell that become tokens: sampled in training, fixed otherwise."""
         if self.genes is None:
             raise ValueError("Expected an encoder of genes, this one reads images alone")
         if x.size(1) != self.genes.num_genes:

@@ -1,5 +1,6 @@
-"""Weights of a file, and whether they are those of a model."""
+"""Weights of a file, whether they are those of a model, and short hashes of them."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,25 @@ from spatiagraph._reasons import reason
 
 MAX_MODULES = 100_000
 """Most modules of a model that is read from a file."""
+HASH_LENGTH = 16
+"""Digits of a hash."""
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Short hash of all weights: embeddings can be compared if those of their models are equal."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Short hash of tensors and their names, in whatever order they come."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        flat = value.detach().cpu().reshape(-1)
+        # a single value may have a stride of 0, which contiguous() leaves alone and view() refuses
+        flat = flat.clone(memory_format=torch.contiguous_format)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:HASH_LENGTH]
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Weak pairs: cells in one state beside cells of the same niche in another, by expression alone.
+"""Weak pairs: cells in one state beside cells of the same niche in another, by expression.
 
 No cell is ever seen in two states. Pairs are therefore found by transport in gene space; images are
 not read, so that look-alikes are not favoured.

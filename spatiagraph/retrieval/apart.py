@@ -1,4 +1,4 @@
-"""Hits that lie apart in the tissue, so that no two show the same place."""
+"""Hits that lie apart in the tissue, so that no two show the same niche."""
 
 from collections.abc import Callable
 

@@ -115,7 +115,7 @@ def index_cohort(
 
 @typed
 def merge_index(out: str | os.PathLike[str]) -> NicheIndex:
-    """Join what the shards of :func:`index_cohort` have written.
+    """Merge the shards of :func:`index_cohort`.
 
     Args:
         out: Folder of the index.

@@ -1,4 +1,4 @@
-"""GeoJSON (RFC 7946) as far as regions are drawn in it: polygons, alone or in collections."""
+"""GeoJSON (RFC 7946) of regions: polygons, single or in collections."""
 
 from typing import Annotated, Any, Literal
 

@@ -117,7 +117,7 @@ def parse(text: str) -> Condition:
 
 
 def refusal(text: str, start: int, what: str) -> ValueError:
-    """Error about a place in a condition."""
+    """Error about a position in a condition."""
     return ValueError(f"{what}, at character {start + 1} of the condition {text!r}")
 
 

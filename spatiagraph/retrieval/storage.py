@@ -66,7 +66,7 @@ class Stored(NamedTuple):
 
 
 def write_folder(path: Path, stored: Stored) -> None:
-    """Write an index; an older one in the same place stays until the new one is complete.
+    """Write an index; an older one in the same folder stays until the new one is complete.
 
     Raises:
         FileExistsError: If there is something else in that place.

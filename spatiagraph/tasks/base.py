@@ -48,7 +48,7 @@ class Task(nn.Module, ABC):
 
     model: nn.Module
     takes_cached_cells = False
-    """Whether the task can do with cell embeddings computed once, ``batch.z``."""
+    """True if the task can do with cell embeddings computed once, ``batch.z``."""
     watched = Watched()
     """Score of the validation set by which weights are kept and training stops."""
 

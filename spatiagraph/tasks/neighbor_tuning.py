@@ -1,4 +1,4 @@
-"""Fine-tuning of SpatialFormer on neighbours alone."""
+"""Fine-tuning of SpatialFormer on neighbours."""
 
 from contextlib import ExitStack
 

@@ -24,7 +24,12 @@ from spatiagraph.training.movement import Movement
 from spatiagraph.training.record import run_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
-from spatiagraph.training.validation import are_few, as_validation, validation_of_few
+from spatiagraph.training.validation import (
+    are_few,
+    as_validation,
+    start_without,
+    validation_of_few,
+)
 
 TILES = 8
 """Tiles that all slides together give at least, unless they are very small."""
@@ -79,7 +84,7 @@ def fit(
     run = run_of(run, options, taken_by=fit)
     if not isinstance(model, SlideModel):
         raise TypeError(f"Expected 'model' as SlideModel, got {type(model).__name__} {model!r:.60}")
-    run = run.filled(lr=model.lr, weight_decay=model.weight_decay)
+    asked, run = run, run.filled(lr=model.lr, weight_decay=model.weight_decay)
     slides = _checked(model, slides)
     ids = [slide.slide_id for slide in slides] if isinstance(slides, list) else slides.slide_ids
     unasked = isinstance(validation, str)
@@ -103,7 +108,7 @@ def fit(
             "the cells themselves: train with cache_cells=False"
         )
     if tile_size is None:
-        tile_size = model.tile_size if batches is not None else _tile_size(model, slides)
+        tile_size = model.tile_size if batches is not None else default_tile_size(model, slides)
     record = run_record(
         model,
         slides,
@@ -116,7 +121,9 @@ def fit(
         **run.record,
     )
     if run.out is not None:
-        check_folder(Path(run.out), record, run.resume)  # before hours of preparing slides
+        later = () if model.start is None else ("weight_decay",)
+        # before hours of preparing slides
+        check_folder(Path(run.out), record, run.resume, later=later)
     device = as_device("cpu" if run.accelerator == "cpu" else "auto")
     prepared: Prepared = (
         slides
@@ -128,6 +135,10 @@ def fit(
         held_out = validation_of_few(model, slides, prepared, run.seed)
     if held_out is not None:
         prepared, checked = held_out.split(model, slides, prepared, run.seed, device)
+        start_without(held_out, model, slides, prepared)
+        run = asked.filled(lr=model.lr, weight_decay=model.weight_decay)
+        record["weight_decay"] = run.weight_decay
+    model.start = None  # what is trained is no start
     frozen: Iterable[nn.Parameter] = ()
     if cache_cells:
         if not isinstance(model, HierarchicalModel):
@@ -169,8 +180,13 @@ def _checked(
     return found
 
 
-def _tile_size(model: SlideModel, slides: Sequence[Slide] | CohortPart) -> int:
-    """Core cells of a tile: the slides give many, unless tiles would become very small."""
+def default_tile_size(model: SlideModel, slides: Sequence[Slide] | CohortPart) -> int:
+    """Core cells of a tile: the slides give many, unless tiles would become very small.
+
+    Args:
+        model: Knows the least and the most.
+        slides: Training slides; a cohort has tiles already.
+    """
     if isinstance(slides, CohortPart):
         return slides.tile_size
     num_cells = sum(slide.num_cells for slide in slides)

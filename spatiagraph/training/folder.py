@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and where it stopped."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,16 @@ def read_history(folder: Path) -> pd.DataFrame:
     return table
 
 
-def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
+def check_folder(
+    folder: Path, record: dict[str, Any], resume: bool, *, later: Collection[str] = ()
+) -> None:
     """Refuse a folder that is none, or holds another run.
 
     Args:
         folder: Where the run is to be kept.
         record: Describes the run, as plain values.
         resume: Whether a run of the same record may go on.
+        later: Entries that are not known yet.
 
     Raises:
         ValueError: If it is a file, or a run was found and is another or must not go on.
@@ -115,7 +119,7 @@ def check_folder(folder: Path, record: dict[str, Any], resume: bool) -> None:
         previous, description = read_record(folder), json.loads(json.dumps(record))
         changed = [
             _change(k, previous.get(k), description.get(k))
-            for k in sorted({*previous, *description})
+            for k in sorted({*previous, *description} - {*later})
             if previous.get(k) != description.get(k)
         ]
         if changed:

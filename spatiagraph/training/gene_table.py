@@ -55,7 +55,7 @@ def molecule_graph(
     max_cells: int = 20_000,
     seed: int = 0,
 ) -> MoleculeGraph:
-    """Join the molecules of each slide that are next to each other, also across cells.
+    """Connect the molecules of each slide that are next to each other, also across cells.
 
     Args:
         slides: Molecules by cell, as of :func:`~spatiagraph.data.colocalization.cell_molecules`.

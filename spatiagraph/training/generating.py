@@ -13,14 +13,10 @@ from spatiagraph.data.loader import PairLoader
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.generator import ImageGenerator
 from spatiagraph.models.generator.inputs import check_channels
+from spatiagraph.nn.weights import tensors_hash, weights_hash
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
-from spatiagraph.training.record import (
-    model_record,
-    task_record,
-    tensors_hash,
-    weights_hash,
-)
+from spatiagraph.training.record import model_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 

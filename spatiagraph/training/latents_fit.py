@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spatiagraph.nn.image_latents import ImageLatents
+from spatiagraph.nn.weights import tensors_hash
 from spatiagraph.tasks.image_reconstruction import ImageReconstruction
 from spatiagraph.training.crop_batches import as_crops, held_out_rows, tensor_batches
 from spatiagraph.training.folder import MODEL
-from spatiagraph.training.record import model_record, tensors_hash
+from spatiagraph.training.record import model_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import check_patience, train
 

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from spatiagraph.nn.morphology_profile import MorphologyProfile
+from spatiagraph.nn.weights import tensors_hash
 from spatiagraph.tasks.morphology_regression import MorphologyRegression
 from spatiagraph.training.crop_batches import as_crops, held_out_rows, tensor_batches
-from spatiagraph.training.record import model_record, tensors_hash
+from spatiagraph.training.record import model_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import check_patience, train
 

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 import spatiagraph
 from spatiagraph._config import to_config
@@ -17,28 +14,11 @@ from spatiagraph.data.content import content_hash
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.weights import HASH_LENGTH
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.objective import ObjectiveTask
 
-_LENGTH = 16  # digits of a hash
 _DESCRIBED = ("content_hash", "num_cells", "num_genes", "panel_coverage")
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Short hash of all weights: embeddings can be compared if those of their models are equal."""
-    return tensors_hash(model.state_dict())
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Short hash of tensors and their names, in whatever order they come."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        flat = value.detach().cpu().reshape(-1)
-        # a single value may have a stride of 0, which contiguous() leaves alone and view() refuses
-        flat = flat.clone(memory_format=torch.contiguous_format)
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:_LENGTH]
 
 
 def run_record(
@@ -95,4 +75,4 @@ def task_record(task: Task) -> dict[str, Any]:
 
 
 def _short_hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:_LENGTH]
+    return hashlib.sha256(data).hexdigest()[:HASH_LENGTH]

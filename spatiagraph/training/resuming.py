@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 
 class EpochOfOrder(Callback):
-    """Tells the order of batches the epoch that a checkpoint goes on with.
+    """Sets the epoch of the order of batches to that which a checkpoint goes on with.
 
     Lightning does so once it has made the iterator; worker processes have by then been handed the
     first batches, of another epoch.

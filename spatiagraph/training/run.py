@@ -146,7 +146,7 @@ class Run:
         )
 
     def epochs(self, steps_per_epoch: int, num_steps: int = NUM_STEPS) -> int | None:
-        """Passes over the batches; ``None`` where ``max_steps`` alone ends the run.
+        """Passes over the batches; ``None`` where ``max_steps`` ends the run.
 
         Args:
             steps_per_epoch: Steps of the optimiser in a pass.

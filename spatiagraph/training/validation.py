@@ -17,13 +17,14 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.cohorts import part_for
 from spatiagraph.training.run import Run
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""
 FEW_CELLS = 500
-"""Cells below which a run validates unasked: of 346 spots a model learned genes by heart."""
+"""Cells below which a run validates by default: of 346 spots a model learned genes by heart."""
 FEW_SHARE = 0.2
 """Share that is held out then."""
 
@@ -60,6 +61,12 @@ class Validation:
         if self.cohort is not None:
             return {entry.slide_id: entry.content_hash for entry in self.cohort.entries}
         return {s.slide_id: content_hash(s) for s in self.slides} or self.share
+
+    @property
+    def slide_ids(self) -> list[str]:
+        """Names of the slides of their own."""
+        own = [slide.slide_id for slide in self.slides]
+        return own if self.cohort is None else self.cohort.slide_ids
 
     def split(
         self,
@@ -144,7 +151,7 @@ def as_validation(
 
 
 def are_few(slides: Sequence[Slide] | CohortPart, run: Run) -> bool:
-    """Tell whether cells are so few that a run validates unasked; not if it is told its length.
+    """True for so few cells that a run validates by default; not if its length is given.
 
     Args:
         slides: Training slides; a cohort is none.
@@ -162,7 +169,7 @@ def validation_of_few(
     prepared: Prepared,
     seed: int,
 ) -> Validation | None:
-    """Blocks of slides of few cells, to validate on unasked.
+    """Blocks of slides of few cells, to validate on by default.
 
     Args:
         model: Knows its reach.
@@ -188,6 +195,45 @@ def validation_of_few(
         kept += trained
     num_cells = sum(slide.num_cells for slide in slides)
     return Validation(share=FEW_SHARE) if 2 * kept >= num_cells else None
+
+
+def start_without(
+    held_out: Validation,
+    model: SlideModel,
+    slides: Sequence[Slide] | CohortPart,
+    prepared: Prepared,
+) -> None:
+    """Fit the start of a model again where it has seen cells that are held out.
+
+    A model that has been trained since, or that starts from other slides, is left as it is.
+
+    Args:
+        held_out: The validation set.
+        model: The model, changed in place.
+        slides: Training slides.
+        prepared: The same; their ``core`` marks the cells to train on.
+    """
+    start = model.start
+    if start is None or start.weights != weights_hash(model):
+        return
+    seen = {*start.slide_ids}
+    given: Sequence[Slide]
+    if isinstance(slides, CohortPart):
+        given = [slides.read(i) for i in range(len(slides.entries))]
+    else:
+        given = slides
+    rows: Sequence[Tensor] | None = None
+    if held_out.share:
+        if not seen & {slide.slide_id for slide in given}:
+            return
+        rows = (
+            prepared.cores
+            if isinstance(prepared, CohortPart)
+            else [data.core for data in whole_slides(prepared, "validation")]
+        )
+    elif not seen & {*held_out.slide_ids}:
+        return
+    model.initialize(given, rows=rows, **start.options)
 
 
 def _blocks(

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 
 from spatiagraph.kernels import neighbor_attention, neighbor_self_attention, use
-from spatiagraph.kernels._graph import neighbor_graph
+from spatiagraph.kernels._graph import neighbor_graph, notice_unsorted
 from spatiagraph.nn import GraphTransformer
 
 # target 0 hears 1, 2 and 2 again; 1 hears itself; 2 hears nobody; 3 hears everyone
@@ -84,8 +84,8 @@ def test_graph_is_prepared_once_for_all_layers():
     assert graph.transpose is not None  # made by the first backward, for all
 
 
-def test_unsorted_edges_are_said_once(caplog, monkeypatch):
-    monkeypatch.setattr("spatiagraph.kernels._graph._noticed_unsorted", False)
+def test_unsorted_edges_are_said_once(caplog):
+    notice_unsorted.cache_clear()  # other tests had them too
     q, k, v, _ = attention_inputs(2, 3)
     with caplog.at_level("INFO", "spatiagraph.kernels"):
         for _ in range(2):

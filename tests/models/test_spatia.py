@@ -208,9 +208,9 @@ def test_a_saved_model_is_the_same_model(tmp_path):
 
 
 SIZES = {  # build, parameters without the image decoder, parameters of the image decoder
-    "tiny": (spatia_tiny, (0.1e6, 0.4e6), (0.01e6, 0.05e6)),
-    "small": (spatia_small, (20e6, 35e6), (0.5e6, 3e6)),
-    "base": (spatia_base, (110e6, 140e6), (20e6, 30e6)),
+    "tiny": (spatia_tiny, (0.15e6, 0.3e6), (12e3, 24e3)),
+    "small": (spatia_small, (20e6, 35e6), (0.7e6, 1.4e6)),
+    "base": (spatia_base, (100e6, 140e6), (18e6, 36e6)),
 }
 
 

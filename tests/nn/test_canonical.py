@@ -76,12 +76,32 @@ def test_units_and_offsets_of_features_do_not_matter():
     b.initialize(scaled, y)
     zero = torch.zeros(len(x), 8)
     with torch.no_grad():
-        assert_close(
-            a(x.float(), zero, "image").abs(),
-            b(scaled.float(), zero, "image").abs(),
-            atol=1e-3,
-            rtol=1e-3,
-        )
+        first, second = a(x.float(), zero, "image"), b(scaled.float(), zero, "image")
+    assert_close(first @ first.T, second @ second.T, atol=1e-3, rtol=1e-3)
+
+
+def test_the_start_has_the_products_of_the_closed_form_and_all_dimensions_learn():
+    x, y = two_views()
+    start = CanonicalStart(5, 4, 8)
+    start.initialize(x, y)
+    std = x.std(0)
+    _, _, basis = np.linalg.svd(y.numpy(), full_matrices=False)
+    maps = canonical_maps(x / std, y @ torch.from_numpy(basis.T), 8)
+    first, second = (x / std @ maps.a).float(), (y @ torch.from_numpy(basis.T) @ maps.b).float()
+    learned = random(len(x), 8, seed=7).float()
+    a, b = start(x.float(), learned, "image"), start(y.float(), learned, "genes")
+    for found, expected in ((a @ b.T, first @ second.T), (a @ a.T, first @ first.T)):
+        assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+    a, b = (torch.nn.functional.normalize(v, dim=1) for v in (a, b))
+    torch.nn.functional.cross_entropy(10 * a @ b.T, torch.arange(len(x))).backward()
+    for parameter in start.parameters():
+        size = parameter.grad.reshape(8, -1).norm(dim=1)
+        assert (size > 1e-3 * size.max()).all()
+    with torch.no_grad():  # a step that treats no direction better than another
+        for parameter in start.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert torch.linalg.matrix_rank(start(x.float(), learned, "image"), rtol=1e-5) == 8
 
 
 def test_too_few_spots_are_refused():

@@ -13,7 +13,7 @@ from spatiagraph.data.recipe import Neighborhoods, Parts
 from spatiagraph.models import ContextModel, default_recipe
 from spatiagraph.tasks import MaskedGenes
 from spatiagraph.training import fit
-from spatiagraph.training.fitting import _tile_size
+from spatiagraph.training.fitting import default_tile_size
 
 SLIDE = make_tissue(300, num_genes=40, image=None, seed=0)
 RUN = {"max_epochs": 4, "tile_size": 120, "accelerator": "cpu", "progress": False, "seed": 3}
@@ -62,7 +62,7 @@ def test_a_small_slide_gives_many_steps_by_default():
 @pytest.mark.parametrize(("cells", "tile"), [(100, 256), (8_000, 1000), (10**6, 4096)])
 def test_tiles_are_an_eighth_of_the_cells_within_bounds(cells, tile):
     slide = SimpleNamespace(num_cells=cells // 2)
-    assert _tile_size(model(), [slide, slide]) == tile
+    assert default_tile_size(model(), [slide, slide]) == tile
 
 
 def test_gates_and_norms_are_not_decayed_and_every_matrix_is():

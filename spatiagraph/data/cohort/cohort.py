@@ -198,7 +198,7 @@ class Cohort(Sequence[Slide]):
         return self.folder(slide) / CELLS
 
     def store(self, slide: str | int) -> TileStore:
-        """Place of the tiles of a slide.
+        """Store of the tiles of a slide.
 
         Args:
             slide: Name or number of the slide.

@@ -74,7 +74,7 @@ def create_shard(
     num_hops: int = 1,
     progress: bool = False,
 ) -> list[str]:
-    """Write a part of the slides of a cohort, while other processes write the others.
+    """Write a shard of the slides of a cohort, while other processes write the remaining ones.
 
     :func:`merge_cohort` makes the cohort of them once all are there. A call that was interrupted or
     killed goes on where it stopped.

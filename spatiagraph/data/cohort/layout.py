@@ -140,7 +140,7 @@ def is_cohort(path: str | os.PathLike[str]) -> bool:
 
 
 def cohort_place(path: str | os.PathLike[str]) -> Path:
-    """Place to write a cohort to.
+    """Folder to write a cohort to.
 
     Args:
         path: A folder, there or not.

@@ -19,7 +19,7 @@ class BusyError(OSError):
 
 @contextmanager
 def only_writer(place: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from writing to a place; a file system without locks is warned of.
+    """Keep other processes from writing to a folder; a file system without locks is warned of.
 
     Args:
         place: A folder, there or not; the lock is a hidden file beside it.

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def merge_cohort(path: str | os.PathLike[str]) -> Cohort:
-    """Join what shards have written: slides that were prepared, or embeddings.
+    """Merge shards: slides that were prepared, or embeddings.
 
     A call that was interrupted or killed goes on where it stopped. Embeddings of one model are
     joined although those of another are not whole, which a warning names.

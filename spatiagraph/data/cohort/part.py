@@ -47,7 +47,7 @@ class CohortPart:
         return sum(entry.num_cells for entry in self.entries)
 
     def tiles(self, tile_size: int, num_hops: int) -> StoredTiles:
-        """Tiles of the slides, as loaders ask for them.
+        """Tiles of the slides, for loaders.
 
         Args:
             tile_size: That of the cohort.

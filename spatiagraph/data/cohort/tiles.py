@@ -19,11 +19,11 @@ from spatiagraph.data.loader.cutting import cut_tile, fill_tile, whole_tile
 from spatiagraph.data.recipe import Recipe
 
 DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-"""What zarr and its codecs raise on metadata and chunks that are not as they were written."""
+"""Errors of zarr and its codecs on metadata and chunks that are not as they were written."""
 
 
 class TileStore(NamedTuple):
-    """Place of the tiles of a slide.
+    """Store of the tiles of a slide.
 
     Attributes:
         folder: Folder of the slide.
@@ -106,7 +106,7 @@ def is_shard(name: str) -> bool:
 
 
 class StoredTiles(Dataset[TissueData]):
-    """Tiles of stored slides; item ``i`` is a tile with its context, read when it is asked for.
+    """Tiles of stored slides; item ``i`` is a tile with its context, read on access.
 
     Equal to :class:`~spatiagraph.data.loader.TileDataset` of the slides in memory; crops are
     rounded to one byte a value.

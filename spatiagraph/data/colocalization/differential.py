@@ -1,4 +1,4 @@
-"""Pairs of genes that lie together more often in one kind of cells than in the others."""
+"""Pairs of genes that lie together more often in one kind of cells than in another."""
 
 import numpy as np
 import pandas as pd

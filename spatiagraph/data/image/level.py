@@ -28,7 +28,7 @@ DAMAGED = (
     OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError,
     ArithmeticError, EOFError, MemoryError, zlib.error, struct.error,
 )  # fmt: skip
-"""What decoders raise on damaged data: imagecodecs sub-classes of RuntimeError, zarr of ValueError,
+"""Errors of decoders on damaged data: imagecodecs sub-classes of RuntimeError, zarr of ValueError,
 the file system of OSError. tifffile and Pillow compute with tags as they come, of whatever type."""
 
 
@@ -138,7 +138,7 @@ def undecodable(path: Path, err: Exception) -> ValueError:
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Name a file that a library falls over; for its calls alone, not for code of our own.
+    """Name a file that a library falls over; only for its calls, not for code of our own.
 
     Args:
         path: The file.

@@ -286,7 +286,7 @@ class SlideImage:
         return out, mask
 
     def windows(self, pos: np.ndarray, window_um: float | np.ndarray, size_px: int) -> np.ndarray:
-        """Exact place of the windows that :meth:`crops` reads, snapped to whole pixels.
+        """Exact position of the windows that :meth:`crops` reads, snapped to whole pixels.
 
         Args:
             pos: Cell centres in µm, ``[N, 2]`` as (x, y).

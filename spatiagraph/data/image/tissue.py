@@ -1,4 +1,4 @@
-"""Tissue in an image, as far as brightness and colour tell it from glass."""
+"""Tissue in an image, as far as brightness and colour separate it from glass."""
 
 import numpy as np
 from scipy import ndimage

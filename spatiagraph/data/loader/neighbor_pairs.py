@@ -1,4 +1,4 @@
-"""Pairs of cells that are neighbours or not, drawn when a batch needs them.
+"""Pairs of cells that are neighbours or not, sampled when a batch needs them.
 
 Only the graph and the positions are kept. Pair ``p`` of cell ``i`` in an epoch follows from the
 seed, the epoch, the cell and ``p`` alone, so that workers, resumed runs and other batch sizes draw
@@ -155,7 +155,7 @@ class NeighborPairLoader(DataLoader[TissueData]):
         self.slides, self.rows, self.sources = slides, [], []
         for data in slides:
             rows = np.flatnonzero(data.core.numpy())
-            edges = _among(data, rows)
+            edges = edges_among(data, rows)
             self.rows.append(rows)
             self.sources.append(PairSource(edges, data.pos[rows], negatives, ring_um, seed))
         if not sum(map(len, self.sources)):
@@ -243,8 +243,13 @@ class _PairSampler(SeededSampler[tuple[int, int, NDArray[np.int64]]]):
             yield batches[i]
 
 
-def _among(data: TissueData, rows: NDArray[np.int64]) -> Tensor:
-    """Edges between some cells, renumbered."""
+def edges_among(data: TissueData, rows: NDArray[np.int64]) -> Tensor:
+    """Edges between some cells of a slide, numbered among these, ``[2, E]``.
+
+    Args:
+        data: The slide.
+        rows: The cells, sorted.
+    """
     number = np.full(data.num_items(CELL), -1)
     number[rows] = np.arange(len(rows))
     ends = number[np.stack([np.asarray(end) for end in data.edge_index])]

@@ -1,4 +1,4 @@
-"""Orders of mini-batches that depend on seed and epoch alone, so that runs can resume."""
+"""Orders of mini-batches that depend only on seed and epoch, so that runs can resume."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""Rows that are dealt to files on disk, each small enough to be sorted in memory."""
+"""Rows that are split among files on disk, each small enough to be sorted in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ _MOST = 200  # files that are open at once
 
 
 def bucket_of(sizes: NDArray[np.integer], at_once: int) -> NDArray[np.int64]:
-    """Bucket of each of some groups of rows, in order, so that none holds many more than asked.
+    """Bucket of each of some groups of rows, in order, so that none holds many more than its size.
 
     Args:
         sizes: Rows of each group, ``[K]``.
@@ -48,7 +48,7 @@ class Buckets:
             writer.close()
 
     def add(self, columns: dict[str, NDArray], bucket: NDArray[np.int64]) -> None:
-        """Deal rows.
+        """Write rows to their buckets.
 
         Args:
             columns: The same columns each time, ``[M]`` each.

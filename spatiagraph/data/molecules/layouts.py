@@ -36,7 +36,7 @@ class Layout:
     no_cell: frozenset[str] = frozenset()
 
     def only(self, columns: Collection[str] | None) -> "Layout":
-        """The same with fewer columns beside place, gene and cell.
+        """The same with fewer columns beside position, gene and cell.
 
         Args:
             columns: Names of ours; all when not given.

@@ -1,4 +1,4 @@
-"""Parquet files of ours: what a file holds is noted in it, and told from damage when it is read."""
+"""Parquet files of ours: what a file holds is noted in it, and checked when it is read."""
 
 import json
 import zlib

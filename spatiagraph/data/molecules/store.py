@@ -1,4 +1,4 @@
-"""``Molecules``: the molecules of a section on disk, of which a window is read alone."""
+"""``Molecules``: the molecules of a section on disk, read window by window."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -28,7 +28,7 @@ class Tiling(NamedTuple):
 
 
 def bin_codes(x_um: NDArray[np.floating], y_um: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Bin of each place, as one integer.
+    """Bin of each position, as one integer.
 
     Args:
         x_um: Positions, ``[M]``.

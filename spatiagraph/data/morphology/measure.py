@@ -14,7 +14,7 @@ MORPHOLOGY = (
     "area_um2", "perimeter_um", "eccentricity", "solidity", "intensity_mean", "intensity_max",
     "intensity_min", "intensity_std", "major_axis_um", "minor_axis_um",
 )  # fmt: skip
-"""What is measured, in the order of the columns."""
+"""Features that are measured, in the order of the columns."""
 _BLOCK = 1024  # images whose components are found together
 _WITHIN = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # not across images
 

@@ -1,4 +1,4 @@
-"""Parts of an AnnData that are chosen by name before it is read: values, places, sections."""
+"""Parts of an AnnData that are chosen by name before it is read: values, positions, sections."""
 
 from collections.abc import Iterator
 

@@ -11,7 +11,7 @@ CONTROL_COUNTS = "control_counts"
 
 
 def split_controls(adata: AnnData) -> tuple[AnnData, int]:
-    """Genes alone, with ``obs["control_counts"]`` saying what the controls counted.
+    """Genes without controls, whose counts are in ``obs["control_counts"]``.
 
     Args:
         adata: Cells × features, ``[N, F]``.

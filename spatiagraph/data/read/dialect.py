@@ -50,7 +50,7 @@ def open_text(path: Path) -> IO[bytes]:
 
 
 def dialect_of(path: Path) -> Dialect:
-    """Tell commas, semicolons, tabs and bars by two lines, decimal commas by the rows.
+    """Recognise commas, semicolons, tabs and bars by two lines, decimal commas by the rows.
 
     Args:
         path: A text file, possibly gzipped.

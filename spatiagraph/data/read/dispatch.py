@@ -45,7 +45,7 @@ _WAYS = {
     ): "If it is a matrix of counts, pass the folder that also holds the places of its cells",
     (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".svs", ".ndpi"): "An image is passed as image=…",
 }
-"""How names end → what to do."""
+"""Endings of names → readers."""
 
 
 @overload

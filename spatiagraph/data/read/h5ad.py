@@ -156,7 +156,7 @@ def is_beside(file: Path, other: Path) -> bool:
 
 
 def declared_image(adata: AnnData, file: str, mpp: float | None) -> DeclaredImage:
-    """Scale and place of an image file, from what the AnnData says of it.
+    """Scale and position of an image file, from what the AnnData says of it.
 
     Understood are ``uns["image"]`` with ``pixel_size_um``, ``origin_x_um``, ``origin_y_um``, or
     with ``scale``, pixels of the image per unit of the coordinates (0.5: an image at half size);

@@ -170,7 +170,7 @@ def _place(adata: AnnData, cells: Path, counts: str, drop_unplaced: bool) -> Ann
 
 
 def read_mosaic(folder: Path) -> Mosaic:
-    """Scale and place of the mosaics, from the matrix that brings µm to pixels.
+    """Scale and position of the mosaics, from the matrix that brings µm to pixels.
 
     Args:
         folder: The folder ``images``.

@@ -159,7 +159,7 @@ def crop(parts: Parts, box: tuple[float, float, float, float] | Literal["image"]
 
 
 def placed_only(adata: AnnData, options: Options, key: str = keys.SPATIAL) -> AnnData:
-    """The cells that have a place, where the user wants to go on without the others.
+    """The cells that have a position, where the user wants to go on without the rest.
 
     Args:
         adata: The cells.
@@ -236,7 +236,7 @@ def open_image(
 
 
 def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> SlideImage:
-    """The image of a slide that was read before: the same channels, place and values in crops.
+    """The image of a slide that was read before: the same channels, position and values in crops.
 
     Args:
         notes: What :func:`build` noted of the slide.

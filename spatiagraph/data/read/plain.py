@@ -1,4 +1,4 @@
-"""Tables with a row for each cell: its place, its type or the intensities of its proteins."""
+"""Tables with a row for each cell: its position, its type or the intensities of its proteins."""
 
 import warnings
 from pathlib import Path

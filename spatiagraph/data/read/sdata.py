@@ -36,7 +36,7 @@ _OF_MOLECULES = ("qv", "z_plane", "overlaps_nucleus", "is_gene")
 """Columns of points that are kept beside place, gene and cell."""
 
 _BROKEN = (*DAMAGED, AssertionError, AttributeError, IndexError)
-"""What SpatialData raises on a store, whose elements it takes to be of the kind they should be."""
+"""Errors of SpatialData on a store, whose elements it takes to be of the kind they should be."""
 
 
 def is_spatialdata(folder: Path) -> bool:

@@ -27,7 +27,7 @@ from spatiagraph.data.scale import VISIUM_PITCH_UM
 from spatiagraph.data.units import check_scale
 
 SPOT_DIAMETER_UM = 65.0
-"""What Space Ranger's ``spot_diameter_fullres`` measures (not the 55 µm of the printed spot)."""
+"""Diameter that Space Ranger's ``spot_diameter_fullres`` measures (not the 55 µm printed)."""
 
 _FACTORS = "scalefactors_json.json"
 _MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
@@ -50,7 +50,7 @@ def is_spaceranger(folder: Path) -> bool:
 
 
 def load_spaceranger(folder: Path, options: Options) -> Parts:
-    """Read the spots in tissue of a Space Ranger folder; barcodes without a place are dropped.
+    """Read the spots in tissue of a Space Ranger folder; barcodes without a position are dropped.
 
     The scale is ``microns_per_pixel`` where Space Ranger wrote it; otherwise it follows from the
     pitch of the array, fitted to rows and columns of the spots, which also works for a few spots.

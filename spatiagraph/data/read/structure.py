@@ -25,7 +25,7 @@ DAMAGED = (
     *(OSError, KeyError, RuntimeError, TypeError, ValueError, IORegistryError),
     MemoryError,  # of a length that is damage
 )
-"""What h5py and zarr raise on an object that cannot be opened or decoded, and AnnData on one of a
+"""Errors of h5py and zarr on an object that cannot be opened or decoded, and of AnnData on one of a
 version that it does not know."""
 
 _MEND = "The file is damaged or not of AnnData: write it again from its source"

@@ -29,7 +29,7 @@ _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sp
 _BYTES_AT_ONCE = 2**24  # of text
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
 DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
-"""What pandas, pyarrow and gzip raise on a damaged file."""
+"""Errors of pandas, pyarrow and gzip on a damaged file."""
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
@@ -308,7 +308,7 @@ def place_cells(
     *,
     drop_unplaced: bool,
 ) -> tuple[AnnData, pd.DataFrame]:
-    """Cells of a count matrix with their places, and their rows of a table in the same order.
+    """Cells of a count matrix with their positions, and their rows of a table in the same order.
 
     Args:
         adata: The matrix.

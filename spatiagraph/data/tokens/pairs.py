@@ -209,7 +209,7 @@ def write_bins(
 
 @njit(cache=True, nogil=True)
 def quantile_bin(first: int, last: int, total: int, num_edges: int) -> int:
-    """Lowest quantile bin of the value at sorted places ``first`` to ``last`` of ``total``.
+    """Lowest quantile bin of the value at sorted ranks ``first`` to ``last`` of ``total``.
 
     Edge k lies at place k (total - 1) / (num_edges - 1), so which edges are below a value, or
     equal to it, follows from places alone: exactly, and for any scale of the values.

@@ -39,8 +39,8 @@ class CellSequences(NamedTuple):
     lengths: Tensor
     cells: Tensor
 
-    def gene_places(self) -> tuple[Tensor, Tensor]:
-        """Places of the genes of each cell, first cells before second ones, and which are real.
+    def gene_positions(self) -> tuple[Tensor, Tensor]:
+        """Positions of the genes of each cell, first cells before second ones, and which are real.
 
         Returns:
             Places ``[S * B, n]``, clamped to the sequence, and a mask of the same shape.
@@ -56,7 +56,7 @@ class CellSequences(NamedTuple):
         Args:
             hidden: Feature of each token, ``[B, L, ...]``.
         """
-        places, real = self.gene_places()
+        places, real = self.gene_positions()
         row = torch.arange(len(self.tokens), device=hidden.device).repeat(self.start.size(1))
         return hidden[row[:, None], places], real
 

@@ -1,4 +1,4 @@
-"""Entropic optimal transport between two clouds of points, and pairs drawn from it."""
+"""Entropic optimal transport between two clouds of points, and pairs sampled from it."""
 
 from spatiagraph.flow.coupling.cost import cost_scale, pair_cost
 from spatiagraph.flow.coupling.match import Match, row_confidence

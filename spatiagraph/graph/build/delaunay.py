@@ -6,7 +6,7 @@ from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from spatiagraph.graph.edges import join_slides
+from spatiagraph.graph.edges import cat_edges
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 
@@ -46,7 +46,7 @@ def delaunay_graph(
             length = np.linalg.norm(points[rows[edges[0]]] - points[rows[edges[1]]], axis=1)
             edges = edges[:, length <= max_um]
         parts.append((rows, edges))
-    return join_slides(parts, len(points))
+    return cat_edges(parts, len(points))
 
 
 def _triangulate(points: Points) -> NDArray[np.int64]:

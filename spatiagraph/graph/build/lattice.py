@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from spatiagraph.graph.build.knn import nearest
-from spatiagraph.graph.edges import join_slides
+from spatiagraph.graph.edges import cat_edges
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 _NEIGHBORS = {"hex": 6, "square": 4}
@@ -53,7 +53,7 @@ def grid_graph(
     parts = []
     for rows in slide_rows(slide, len(points)):
         parts.append((rows, _rings(_steps(points[rows], kind), num_rings)))
-    return join_slides(parts, len(points))
+    return cat_edges(parts, len(points))
 
 
 def _steps(points: Points, kind: str | None) -> csr_array:

@@ -15,7 +15,7 @@ from spatiagraph.graph.build.bins import (
 )
 from spatiagraph.graph.build.knn import nearest
 from spatiagraph.graph.build.tree import tree_radius
-from spatiagraph.graph.edges import join_slides
+from spatiagraph.graph.edges import cat_edges
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 MAX_EDGES = 2_000_000_000  # 32 GB of edge_index
@@ -60,7 +60,7 @@ def radius_graph(
         else:
             edges = _nearest_within(points[rows], float(radius_um), max_num_neighbors)
         parts.append((rows, edges))
-    return join_slides(parts, len(points))
+    return cat_edges(parts, len(points))
 
 
 def _within(points: Points, radius: float) -> NDArray[np.int64]:

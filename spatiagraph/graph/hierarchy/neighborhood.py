@@ -9,7 +9,7 @@ from torch_geometric import EdgeIndex
 
 from spatiagraph.graph.build.knn import nearest
 from spatiagraph.graph.build.radius import radius_graph
-from spatiagraph.graph.edges import join_slides, plain_edges
+from spatiagraph.graph.edges import cat_edges, plain_edges
 from spatiagraph.graph.points import Points, as_points, slide_rows
 
 _ROUNDING = 1 + 1e-9  # lattice distances are equal only up to the last digits
@@ -76,7 +76,7 @@ def neighborhood_niches(
         else:
             edges = _nearest(section, min(k, len(rows) - 1), max_ratio, max_um)
         parts.append((rows, edges))
-    return join_slides(parts, len(points))
+    return cat_edges(parts, len(points))
 
 
 def _nearest(

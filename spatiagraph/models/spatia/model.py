@@ -221,27 +221,40 @@ class Spatia(HierarchicalModel):
         return spatia_recipe(panel, size_px=size_px, image=image, **rules)
 
     def initialize(
-        self, slides: Sequence[Slide], *, max_cells: int = 20_000, seed: int = 0
+        self,
+        slides: Sequence[Slide],
+        *,
+        rows: Sequence[Tensor] | None = None,
+        max_cells: int = 20_000,
+        seed: int = 0,
     ) -> None:
         """Start the profile from principal components, and the decoder from a regression on them.
 
         Args:
             slides: Where the components come from.
+            rows: Cells of each to look at, ``[N]`` bool; all of them when not given.
             max_cells: Cells drawn from each slide at most.
             seed: Seed of the draw.
         """
-        sample = sample_of_cells(self.panel, slides, max_cells, seed)
+        sample = sample_of_cells(self.panel, slides, max_cells, seed, rows)
         start, profile = self.cell_encoder, None
         if isinstance(start.genes, BinnedGeneEncoder):
-            each = [sample_of_cells(self.panel, [slide], max_cells, seed) for slide in slides]
+            each = [
+                sample_of_cells(
+                    self.panel, [slide], max_cells, seed, None if rows is None else [rows[i]]
+                )
+                for i, slide in enumerate(slides)
+            ]
             start.genes.set_gene_scale((values, seen) for values, seen, _ in each)
         if isinstance(start, ProfileStart):
             profile = start.profile
             if profile is not None:
                 profile.initialize(*sample, seed=seed)
             if start.image_profile is not None:
-                start.image_profile.initialize(self.sample_crops(slides, seed=seed))
+                crops = self.sample_crops(slides, rows=rows, seed=seed)
+                start.image_profile.initialize(crops)
         self.start_decoder(self.head, profile, sample, seed)
+        self.note_start(slides, max_cells=max_cells, seed=seed)
 
     def target(self, x: Tensor) -> Tensor:
         """Values as the decoder predicts them, those that components are of, ``[N, G]``."""
@@ -254,7 +267,7 @@ class Spatia(HierarchicalModel):
         return (self.head.linear.weight,)
 
     def project_modalities(self, streams: CellStreams) -> tuple[Tensor, Tensor]:
-        """Genes alone and the image alone of each cell, in one space, ``[N, D]`` each.
+        """Genes and image of each cell, encoded without each other, in one space, ``[N, D]`` each.
 
         Raises:
             ValueError: If the model does not read both.

@@ -21,7 +21,7 @@ from spatiagraph.data.loader import (
     whole_slides,
 )
 from spatiagraph.data.loader.cutting import cell_batch
-from spatiagraph.data.loader.neighbor_pairs import NEIGHBOR, Negatives
+from spatiagraph.data.loader.neighbor_pairs import NEIGHBOR, Negatives, edges_among
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
@@ -176,7 +176,7 @@ class SpatialFormer(SlideModel):
 
     @classmethod
     def upgrade_config(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Kind of the head of gene pairs, which once stood alone."""
+        """Kind of the head of gene pairs, which was an argument of its own."""
         if "pair_head" not in config:
             return config
         rest = {name: value for name, value in config.items() if name != "pair_head"}
@@ -221,15 +221,20 @@ class SpatialFormer(SlideModel):
 
     @torch.no_grad()
     def initialize(
-        self, slides: Sequence[Slide], *, max_pairs: int = 10_000, seed: int = 0
+        self,
+        slides: Sequence[Slide],
+        *,
+        rows: Sequence[Tensor] | None = None,
+        max_pairs: int = 10_000,
+        seed: int = 0,
     ) -> None:
         """Start the similarity of cells from a regression on pairs of some slides.
 
-        Of a model without ``similarity`` nothing is done, nor of slides without neighbours. Cells
-        that are held out for validation should not be among these.
+        Of a model without ``similarity`` nothing is done, nor of slides without neighbours.
 
         Args:
             slides: Where pairs of cells are drawn.
+            rows: Cells of each to draw from, ``[N]`` bool; all of them when not given.
             max_pairs: Neighbours drawn at most.
             seed: Seed of the draw.
         """
@@ -238,23 +243,25 @@ class SpatialFormer(SlideModel):
         profiles, ends, labels, done = [], [], [], 0
         device = self.cell_head.weight.device
         share = max(1, max_pairs // max(1, len(slides)))
-        for slide in slides:
+        for i, slide in enumerate(slides):
             data = self.prepare(slide)
-            edges = torch.stack(list(data.edge_index))
-            source = PairSource(edges, data.pos, self.negatives, seed=seed)
+            core = (data.core if rows is None else rows[i]).nonzero().flatten()
+            edges = edges_among(data, core.numpy())
+            source = PairSource(edges, data.pos[core], self.negatives, seed=seed)
             drawn = source.draw(np.random.default_rng(seed).permutation(len(source))[:share])
             pairs = np.stack([drawn.first, drawn.second])
-            asked, position = np.unique(pairs, return_inverse=True)  # of these cells alone
-            for rows in torch.from_numpy(asked).split(_AT_ONCE) if len(asked) else ():
-                (sequences,) = self.inputs(cell_batch(data, rows).to(device))
+            used, position = np.unique(pairs, return_inverse=True)  # of these cells alone
+            for some in core[torch.from_numpy(used)].split(_AT_ONCE) if len(used) else ():
+                (sequences,) = self.inputs(cell_batch(data, some).to(device))
                 profiles.append(self.similarity.profiles(sequences))
             ends.append(position.reshape(pairs.shape) + done)
             labels.append(drawn.kind == NEIGHBOR)
-            done += len(asked)
+            done += len(used)
         first, second = torch.from_numpy(np.concatenate(ends, axis=1))
         label = torch.from_numpy(np.concatenate(labels))
         if len(label):
             self.similarity.initialize(torch.cat(profiles), first, second, label)
+        self.note_start(slides, max_pairs=max_pairs, seed=seed)
 
     @torch.no_grad()
     def set_gene_table(self, table: Tensor) -> None:

@@ -142,7 +142,7 @@ def st_align_parts(
         tokenizer: ``"linear"``, or ``"conv1"`` as published, whose tokens of spots are copies of
             one another.
         start: ``"canonical"`` for linear maps beside the heads of image and genes, which
-            :meth:`~spatiagraph.models.STAlign.start_from` sets; ``None`` as published.
+            :meth:`~spatiagraph.models.STAlign.initialize` sets; ``None`` as published.
         normalize_depth: Whether the slides hold counts.
 
     Raises:

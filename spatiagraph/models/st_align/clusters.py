@@ -1,4 +1,4 @@
-"""First clusters of a slide, from which the negatives of a spot are drawn."""
+"""First clusters of a slide, from which the negatives of a spot are sampled."""
 
 from typing import Literal
 

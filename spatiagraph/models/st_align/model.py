@@ -33,6 +33,7 @@ from spatiagraph.models.st_align.profiles import (
 from spatiagraph.models.st_align.scale import Alignment, Scale, Views
 from spatiagraph.models.st_align.size import STAlignSize
 from spatiagraph.nn.abfn import AttentionMaps
+from spatiagraph.nn.canonical import CanonicalStart
 from spatiagraph.nn.cell_graph import CellGraph, Embeddings, LevelEmbeddings
 from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.genes import GeneEncoder
@@ -161,32 +162,53 @@ class STAlign(SlideModel):
                 normalize_depth=expression == "counts",
             )
             model = cls(*parts, expression=expression)
-        if model.provider is not None:
-            x, mask, depth = sample_of_cells(model.panel, slides, 20_000, seed)
-            model.provider.initialize(x, mask, depth, seed=seed)
-        if model.spot.start is not None:
-            model.start_from([slide for slide in slides if slide.image is not None])
+        model.initialize(slides, seed=seed)
         return model
 
-    def start_from(self, slides: Sequence[Slide]) -> None:
-        """Set the maps that image and genes start from, by the spots of some slides.
+    def initialize(
+        self,
+        slides: Sequence[Slide],
+        *,
+        rows: Sequence[Tensor] | None = None,
+        max_cells: int = 20_000,
+        seed: int = 0,
+    ) -> None:
+        """Start profiles from principal components, and vectors from canonical correlations.
 
         Args:
-            slides: Slides with images and counts.
-
-        Raises:
-            ValueError: If the model has no such maps.
+            slides: Where components and correlations come from, those with an image alone for the
+                latter.
+            rows: Spots of each to look at, ``[N]`` bool; all of them when not given.
+            max_cells: Spots drawn from each slide for the components, at most.
+            seed: Seed of the draw.
         """
-        if self.spot.start is None or self.niche.start is None:
-            raise ValueError("Expected a model with start='canonical', this one starts at random")
+        if self.provider is not None:
+            sample = sample_of_cells(self.panel, slides, max_cells, seed, rows)
+            self.provider.initialize(*sample, seed=seed)
+        if self.spot.start is not None and self.niche.start is not None:
+            self._start_maps(self.spot.start, self.niche.start, slides, rows)
+        self.note_start(slides, max_cells=max_cells, seed=seed)
+
+    def _start_maps(
+        self,
+        spot: CanonicalStart,
+        niche: CanonicalStart,
+        slides: Sequence[Slide],
+        rows: Sequence[Tensor] | None,
+    ) -> None:
+        """Set the maps that image and genes start from, by the spots of slides with both."""
         found = []
-        for slide in slides:
+        for i, slide in enumerate(slides):
+            if slide.image is None:
+                continue
             data = self.prepare(slide)
             data.drop(*data.crop_sources, FEATURES)  # pixels are not looked at again
+            if rows is not None:
+                data.core = rows[i]
             found += [self.inputs(batch)[0] for batch in super().batches([data])]
         pairs = (
-            (self.spot.start, "spot_statistics", "spot_genes"),
-            (self.niche.start, "niche_statistics", "niche_genes"),
+            (spot, "spot_statistics", "spot_genes"),
+            (niche, "niche_statistics", "niche_genes"),
         )
         for start, image, genes in pairs:
             views = [torch.cat([getattr(v, name) for v in found]) for name in (image, genes)]

@@ -37,7 +37,7 @@ def context_encoder(size: SToFMSize, *, far: float | None = None) -> SE2Transfor
 
 
 def kernel_scale(slides: Sequence[Slide], slices: SubSlices) -> float:
-    r"""Factor of distances at which kernels start to tell the known ones apart, :math:`w`.
+    r"""Factor of distances at which kernels start to resolve the known ones, :math:`w`.
 
     Kernels start between 0 and 3. Known distances end at about four mean spacings of cells, or
     where all are known at the size of a sub-slice; in positions whose diagonal is 100 both depend

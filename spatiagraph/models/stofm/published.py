@@ -23,7 +23,7 @@ from spatiagraph.models.stofm.slices import SubSlices, VirtualCells
 from spatiagraph.nn.weights import check_weights
 
 SLICES = SubSlices(partition="grid", norm="bbox")
-"""How the published code cuts slides; both rules depend on how the slide lies."""
+"""Partition of slides in the published code; both rules depend on how the slide lies."""
 VIRTUAL = VirtualCells(features="sum2d")
 """Virtual cells of the published code."""
 FAR = 100.0

@@ -1,4 +1,4 @@
-"""Pre-training of SPATIA's binned branch: bins of some genes from the others and from the cell."""
+"""Pre-training of SPATIA's binned branch: bins of some genes from the rest and from the cell."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from spatiagraph.tasks.spatia.view import SpatiaView
 from spatiagraph.tasks.streams import Streams
 
 RATIOS = (0.25, 0.5, 0.75)
-"""Shares of the genes of a step that are to be generated; one is drawn for each step."""
+"""Shares of the genes of a step that are to be generated; one is sampled for each step."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Denoise(Objective[SpatiaView]):
 
 
 class Bottleneck(Objective[SpatiaView]):
-    """Counts of a cell from its cell tokens and the names of the genes alone."""
+    """Counts of a cell from its cell tokens and the names of the genes."""
 
     name = "bottleneck"
 

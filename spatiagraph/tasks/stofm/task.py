@@ -24,7 +24,7 @@ from spatiagraph.tasks.stofm.corruption import (
 from spatiagraph.tasks.streams import Streams
 
 CONSTANT = -100.0
-"""What the published code puts in place of a hidden cell."""
+"""Value of a hidden cell in the published code."""
 
 
 class SToFMView(NamedTuple):
