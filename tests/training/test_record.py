@@ -5,7 +5,7 @@ from torch import nn
 
 from spatiagraph.data import SlideImage, make_tissue
 from spatiagraph.data.content import content_hash
-from spatiagraph.training.record import weights_hash
+from spatiagraph.nn.weights import weights_hash
 
 
 def model(value: torch.Tensor) -> nn.Module:

@@ -16,10 +16,10 @@ from spatiagraph.flow import Sampling
 from spatiagraph.inference import generate, score_transitions
 from spatiagraph.models import ImageGenerator
 from spatiagraph.models.generator import TINY
+from spatiagraph.nn.weights import weights_hash
 from spatiagraph.pairing import pair_states
 from spatiagraph.tasks import ImageFlow, LossOutput, Task
 from spatiagraph.training import Pairing, Run, fit_generator, fit_transitions
-from spatiagraph.training.record import weights_hash
 
 STATES = [("type1", "type2", "larger"), ("type1", "type0", "smaller")]
 NET = replace(TINY, channels=8, condition_channels=8, head_channels=8)
