@@ -1,7 +1,6 @@
 """``score_cohort``: protocols on every slide of a cohort, one in memory at a time."""
 
 import os
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,14 +12,8 @@ from spatiagraph._json import Schema
 from spatiagraph._tables import write_csv
 from spatiagraph.data.cohort import Cohort
 from spatiagraph.data.cohort.lock import only_writer
-from spatiagraph.data.cohort.shards import (
-    Shard,
-    as_shard,
-    begin_work,
-    begun_work,
-    shard_folder,
-    write_state,
-)
+from spatiagraph.data.cohort.shards import Shard, as_shard, read_states, write_state
+from spatiagraph.data.cohort.work import remove_work, shard_folder, shards_begun, whole_work
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import run_protocols
 from spatiagraph.inference.domains import known_labels
@@ -85,7 +78,7 @@ def score_cohort(
     Raises:
         ValueError: A slide has no such column or embedding, there is no ``out`` with ``shard``, or
             shards of other settings are done.
-        BusyError: Another process scores the same shard.
+        BusyError: Another process scores the same shard, or one of other settings.
     """
     settings = ScoreSettings(
         folders=[entry.folder for entry in cohort.entries],
@@ -107,10 +100,8 @@ def score_cohort(
     out = Path(out)
     if out.suffix != ".csv":
         raise ValueError(f"Expected a table that ends in .csv, got {out.name!r}")
-    part, folder = Shard(0, 1) if shard is None else as_shard(shard), shard_folder(out)
-    with only_writer(folder, wait=True):
-        begin_work(folder, settings, "embeddings or settings")
-    with only_writer(folder / part.name):
+    part = Shard(0, 1) if shard is None else as_shard(shard)
+    with shards_begun(shard_folder(out), settings, "embeddings or settings", [part]) as folder:
         for at in part.items(len(cohort)):
             place = _table(folder, at)
             if not place.is_file():
@@ -129,18 +120,18 @@ def merge_scores(out: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: No shard has been written.
-        ValueError: Shards are missing or overlap.
+        ValueError: Shards are missing, overlap or are of different settings.
         BusyError: Another process writes the table.
     """
     out = Path(out)
-    folder = shard_folder(out)
-    with only_writer(folder):
-        number = len(begun_work(out, ScoreSettings).folders)
+    with only_writer(shard_folder(out)):
+        folder = whole_work(shard_folder(out))
+        number = read_states(folder)[0].total
         table = pd.concat(
             [pd.read_parquet(_table(folder, at)) for at in range(number)], ignore_index=True
         )
         write_csv(table, out)
-        shutil.rmtree(folder)
+        remove_work(folder)
     return table
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from tqdm.auto import tqdm
@@ -46,7 +47,8 @@ def embed_cohort(
 
     Raises:
         ValueError: If the cohort does not fit the model.
-        BusyError: Another process is writing to the cohort, or embeds the same shard.
+        BusyError: Another process is writing to the cohort, or embeds the same shard, or a shard
+            with other weights.
         DiskFullError: The disk takes no more; the same call goes on once there is space.
     """
     part_for(model, cohort)
@@ -57,6 +59,7 @@ def embed_cohort(
     with only_writer(place):
         cohort = Cohort(cohort.path)  # others may have written since
         results = TileResults(cohort, result_settings(model, cohort))
+        results.begin()
         todo = [at for at in range(len(cohort)) if not results.is_finished(at)]
         total = sum(cohort.entries[at].num_tiles for at in todo)
         with tqdm(total=total, desc="embed", unit="tile", disable=not progress) as bar:
@@ -92,14 +95,16 @@ def _embed_shard(
     model: SlideModel, cohort: Cohort, shard: Shard, device: str | torch.device, progress: bool
 ) -> None:
     """Embed the tiles of a shard, and note that it is done."""
-    with only_writer(cohort.path.resolve(), wait=True):
-        results = TileResults(cohort, result_settings(model, cohort))
+    results = TileResults(cohort, result_settings(model, cohort))
     every = [(at, n) for at, entry in enumerate(cohort.entries) for n in range(entry.num_tiles)]
     own = [every[item] for item in shard.items(len(every))]
-    with (
-        only_writer(results.folder / shard.name),
-        tqdm(total=len(own), desc=f"embed {shard}", unit="tile", disable=not progress) as bar,
-    ):
+    with ExitStack() as held:
+        with only_writer(cohort.path.resolve(), wait=True):
+            results.begin()
+            held.enter_context(only_writer(results.folder / shard.name))  # before others may begin
+        bar = held.enter_context(
+            tqdm(total=len(own), desc=f"embed {shard}", unit="tile", disable=not progress)
+        )
         for at, group in itertools.groupby(own, key=lambda item: item[0]):
             numbers = [number for _, number in group]
             for _ in embed_tiles(model, results, at, numbers, device=device):

@@ -1,7 +1,6 @@
 """``index_cohort``: an index of the cells of a cohort in bounded memory, whole or by shards."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +13,13 @@ from spatiagraph._json import Schema
 from spatiagraph._typed import typed
 from spatiagraph.data.cohort import Cohort
 from spatiagraph.data.cohort.lock import only_writer
-from spatiagraph.data.cohort.shards import (
-    Shard,
-    as_shard,
-    begin_work,
-    begun_work,
-    is_done,
-    read_states,
+from spatiagraph.data.cohort.shards import Shard, as_shard, is_done, read_states, write_state
+from spatiagraph.data.cohort.work import (
+    remove_work,
     shard_folder,
-    write_state,
+    shards_begun,
+    whole_work,
+    work_settings,
 )
 from spatiagraph.retrieval import backend
 from spatiagraph.retrieval.index import NicheIndex
@@ -91,22 +88,25 @@ def index_cohort(
     Raises:
         ValueError: A slide was not embedded, embeddings are of different models or not finite, or
             shards of other settings are done.
-        BusyError: Another process indexes the same shard.
+        BusyError: Another process indexes the same shard, or one of other settings.
         DiskFullError: The disk takes no more; the same call goes on once there is space.
     """
     if metric not in ("cosine", "l2"):
         raise ValueError(f"Expected 'metric' cosine or l2, got {metric!r}")
     out, items = Path(out), concatenate_cohort(cohort, key)
     settings = _settings(cohort, key, items, metric, seed, min_recall)
-    total, folder = settings.num_items, shard_folder(out)
-    with only_writer(folder, wait=True), full_disk_named(folder):
-        begin_work(folder, settings, "embeddings or settings")
-        if not (folder / _TRAINED).is_file():
-            _write(_trained(items.embeddings, settings), folder / _TRAINED)
+    total, place = settings.num_items, shard_folder(out)
     number = -(-total // _ITEMS)
     whole = [Shard(part, number) for part in range(number)]
-    for part in whole if shard is None else [as_shard(shard)]:
-        with only_writer(folder / part.name), full_disk_named(folder):
+    parts = whole if shard is None else [as_shard(shard)]
+    with (
+        full_disk_named(place),
+        shards_begun(place, settings, "embeddings or settings", parts) as folder,
+    ):
+        with only_writer(folder / _TRAINED, wait=True):  # by the first process, for all
+            if not (folder / _TRAINED).is_file():
+                _write(_trained(items.embeddings, settings), folder / _TRAINED)
+        for part in parts:
             if not is_done(folder, part):
                 _add(items.embeddings, part, folder, settings)
                 write_state(folder, part, total)
@@ -122,13 +122,20 @@ def merge_index(out: str | os.PathLike[str]) -> NicheIndex:
 
     Raises:
         FileNotFoundError: No shard has been written.
-        ValueError: Shards are missing or overlap, or the cohort has changed since.
+        ValueError: Shards are missing, overlap or are of different settings, or the cohort has
+            changed since.
         BusyError: Another process writes the index.
     """
     out = Path(out)
-    folder = shard_folder(out)
-    with only_writer(folder), full_disk_named(out):
-        settings = begun_work(out, IndexSettings)
+    place = shard_folder(out)
+    with only_writer(place), full_disk_named(out):
+        folder = whole_work(place)
+        settings = work_settings(folder, IndexSettings)
+        if settings is None:
+            raise ValueError(
+                f"Expected the settings of the shards in {str(folder)!r}, found none that can be "
+                "read: delete it and index again"
+            )
         cohort = Cohort(settings.cohort)
         items = concatenate_cohort(cohort, settings.key)
         now = _settings(
@@ -154,7 +161,7 @@ def merge_index(out: str | os.PathLike[str]) -> NicheIndex:
             model=settings.model,
             key=settings.key,
         ).save(out)
-        shutil.rmtree(folder)
+        remove_work(folder)
     return NicheIndex.load(out)
 
 

@@ -31,7 +31,7 @@ cells = case["cells"]
 
 
 def slides():
-    each = min(250_000, cells // 2)
+    each = min(500_000, cells // 2)
     for seed in range(-(-cells // each)):
         yield sg.make_tissue(each, num_genes=300, image=None, seed=seed, slide_id=f"s{seed}")
 
@@ -56,8 +56,7 @@ def embed():
 
 
 def index():
-    cohort = sg.Cohort(store)
-    sg.NicheIndex.from_slides(cohort, "X_context_niche").save(Path(case["folder"]) / "index")
+    sg.retrieval.index_cohort(sg.Cohort(store), "X_context_niche", Path(case["folder"]) / "index")
 
 
 def report():

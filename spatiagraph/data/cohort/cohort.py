@@ -35,6 +35,7 @@ from spatiagraph.data.cohort.reading import StoredSlide
 from spatiagraph.data.cohort.sources import SlideSource, each_slide
 from spatiagraph.data.cohort.tiles import StoredTiles, TileStore
 from spatiagraph.data.cohort.verifying import damaged_files
+from spatiagraph.data.cohort.work import remove_work
 from spatiagraph.data.cohort.writing import Tiling, source_hash, write_slide
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
@@ -330,7 +331,7 @@ class Cohort(Sequence[Slide]):
             staging = staging_folder(place, self._tiling)
             with begun(staging):
                 yield staging
-            shutil.rmtree(staging)
+            remove_work(staging)
 
     def _moved_in(self, staging: Path, slide: Slide, progress: bool) -> SlideEntry:
         entry = write_slide(staging / SLIDES, slide, self._tiling, progress=progress)

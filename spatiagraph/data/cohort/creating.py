@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import spatiagraph
@@ -19,14 +19,9 @@ from spatiagraph.data.cohort.layout import (
     write_manifest,
 )
 from spatiagraph.data.cohort.lock import only_writer
-from spatiagraph.data.cohort.shards import (
-    as_shard,
-    check_complete,
-    check_none_done,
-    read_states,
-    write_state,
-)
+from spatiagraph.data.cohort.shards import as_shard, read_states, write_state
 from spatiagraph.data.cohort.sources import SlideSource, each_slide
+from spatiagraph.data.cohort.work import remove_others, remove_work, whole_work, work_folder
 from spatiagraph.data.cohort.writing import Tiling, source_hash, write_slide
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
@@ -94,16 +89,17 @@ def create_shard(
     Raises:
         FileExistsError: There is something in that place.
         ValueError: A slide does not fit the recipe, or there is no such shard.
-        BusyError: Another process writes the same shard.
+        BusyError: Another process writes the same shard, or one of another recipe.
     """
     place, part = cohort_place(path), as_shard(shard)
     tiling = checked_tiling(recipe, tile_size, num_hops)
-    with only_writer(place, wait=True):
-        if _is_taken(place):
-            raise FileExistsError(f"Expected a new folder, {str(place)!r} is there already")
-        staging = staging_folder(place, tiling)
     entries: list[SlideEntry] = []
-    with only_writer(staging / part.name):
+    with ExitStack() as held:
+        with only_writer(place, wait=True):
+            if _is_taken(place):
+                raise FileExistsError(f"Expected a new folder, {str(place)!r} is there already")
+            staging = staging_folder(place, tiling)
+            held.enter_context(only_writer(staging / part.name))  # before others may begin
         for slide in each_slide(slides[item] for item in part.items(len(slides))):
             check_new(slide, entries)
             entries.append(write_slide(staging / SLIDES, slide, tiling, progress=progress))
@@ -120,19 +116,15 @@ def merge_shards(place: Path) -> None:
 
     Raises:
         FileNotFoundError: Nothing was begun.
-        ValueError: Shards are missing or overlap, or two slides have one id.
+        ValueError: Shards are missing, overlap or are of different recipes, or two slides have one
+            id.
     """
-    staging = _staging(place)
-    if not staging.is_dir():
+    if not _staging(place).is_dir():
         raise FileNotFoundError(f"Expected a cohort at {str(place)!r}, there is nothing")
-    manifest, states = read_manifest(staging), read_states(staging)
-    check_complete(states, staging)
-    listed = {
-        item: entry
-        for state in states
-        for item, entry in zip(state.items, state.slides, strict=True)
-    }
-    entries = [listed[item] for item in sorted(listed)]
+    staging = whole_work(_staging(place))
+    manifest = read_manifest(staging)
+    states = sorted(read_states(staging), key=lambda state: state.start)
+    entries = [entry for state in states for entry in state.slides]
     ids = [entry.slide_id for entry in entries]
     if repeated := sorted({name for name in ids if ids.count(name) > 1}):
         raise ValueError(f"Expected a different slide_id for each slide, got {repeated} again")
@@ -150,16 +142,10 @@ def staging_folder(place: Path, tiling: Tiling) -> Path:
 
     Raises:
         ValueError: Shards of another recipe are done.
+        BusyError: Shards of another recipe run.
     """
-    staging = _staging(place)
-    if staging.exists():
-        try:
-            settings = read_manifest(staging).settings
-        except ValueError:
-            settings = {}
-        if settings != manifest_of(tiling, []).settings:
-            check_none_done(staging, "recipe and size of tiles")
-            shutil.rmtree(staging)
+    staging = work_folder(_staging(place), manifest_of(tiling, []).settings)
+    remove_others(staging, "recipe and size of tiles")
     (staging / SLIDES).mkdir(parents=True, exist_ok=True)
     write_group(staging / SLIDES, {})
     write_manifest(staging, manifest_of(tiling, []))
@@ -177,7 +163,7 @@ def begun(staging: Path) -> Iterator[None]:
         yield
     except BaseException:  # also on Ctrl-C
         if not any((staging / SLIDES).glob("*/*")):
-            shutil.rmtree(staging)
+            remove_work(staging)
         raise
 
 
@@ -246,6 +232,8 @@ def _move_in(staging: Path, place: Path, manifest: Manifest) -> None:
     if place.exists():
         place.rmdir()
     os.replace(staging, place)
+    if not any(staging.parent.iterdir()):
+        staging.parent.rmdir()
 
 
 def _check_same(place: Path, slides: Iterable[SlideSource], tiling: Tiling) -> None:

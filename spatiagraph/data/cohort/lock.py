@@ -38,6 +38,30 @@ def only_writer(place: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Check that some process keeps others from writing to what is in a folder.
+
+    Args:
+        folder: A folder; what lies deeper is not looked at.
+    """
+    return any(_is_locked(file) for file in folder.glob(".*.lock"))
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:  # let go of in between
+        return False
+    try:
+        _lock(descriptor, wait=False)
+    except OSError as err:
+        return err.errno not in _NO_LOCKS
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _locked(file: Path, place: Path, wait: bool) -> int:
     """Descriptor of the file, locked, and still the file of that name."""
     while True:

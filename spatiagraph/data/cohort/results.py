@@ -28,7 +28,7 @@ from spatiagraph.data.cohort.layout import (
     write_files,
 )
 from spatiagraph.data.cohort.reading import row_and_tile
-from spatiagraph.data.cohort.shards import begin_work, work_settings
+from spatiagraph.data.cohort.work import begin_work, every_work, remove_work, work_folder
 from spatiagraph.keys import embedding_key
 
 _ROW, _VALUES = "row", "values/"
@@ -56,17 +56,22 @@ class TileResults:
 
     Args:
         cohort: The cohort.
-        settings: What they are; values of other settings are removed.
-
-    Raises:
-        ValueError: Shards of other settings are done.
+        settings: What they are: values of other settings lie elsewhere.
     """
 
     def __init__(self, cohort: Cohort, settings: ResultSettings):
         self.cohort = cohort
         self.settings = settings
-        self.folder = _folders(cohort, settings.name)
-        begin_work(self.folder, settings, "weights")
+        self.folder = work_folder(_place(cohort, settings.name), settings.model_dump(mode="json"))
+
+    def begin(self) -> None:
+        """Make the folder; values of other settings are removed.
+
+        Raises:
+            ValueError: Shards of other settings are done.
+            BusyError: Shards of other settings run.
+        """
+        begin_work(self.folder.parent, self.settings, "weights")
 
     def has(self, slide: int, tile: int) -> bool:
         """Check that the values of a tile are there."""
@@ -153,7 +158,7 @@ class TileResults:
 
     def remove(self) -> None:
         """Remove the folder, once all slides are finished."""
-        shutil.rmtree(self.folder)
+        remove_work(self.folder)
 
     def _file(self, slide: int, tile: int) -> Path:
         return self.folder / self.cohort.entries[slide].folder / f"{tile}{_SUFFIX}"
@@ -197,15 +202,16 @@ def begun_results(cohort: Cohort) -> list[TileResults]:
         cohort: The cohort.
     """
     place = cohort.path.resolve()
-    found = []
-    for folder in sorted(place.parent.glob(f".{glob.escape(place.stem)}.*.new")):
-        settings = work_settings(folder, ResultSettings)
-        if settings is not None and settings.folders == [e.folder for e in cohort.entries]:
-            found.append(TileResults(cohort, settings))
-    return found
+    folders = [entry.folder for entry in cohort.entries]
+    return [
+        TileResults(cohort, settings)
+        for every in sorted(place.parent.glob(f".{glob.escape(place.stem)}.*.new"))
+        for settings in every_work(every, ResultSettings)
+        if settings.folders == folders
+    ]
 
 
-def _folders(cohort: Cohort, name: str) -> Path:
+def _place(cohort: Cohort, name: str) -> Path:
     place = cohort.path.resolve()
     return place.with_name(f".{place.stem}.{name}.new")
 

@@ -1,19 +1,16 @@
 """Work on a cohort in shards: what each process does, what it leaves, and whether all have."""
 
 import re
-import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from pydantic import Field
 
 from spatiagraph._json import Schema, read_json, validated
 from spatiagraph.data.cohort.layout import SlideEntry, write_plain
 
-Settings = TypeVar("Settings", bound=Schema)
-
-_SETTINGS = "settings.json"
 _STATE = re.compile(r"shard-(\d+)-of-(\d+)\.json", re.ASCII)
 
 
@@ -57,14 +54,16 @@ class ShardState(Schema):
         shard: Number of the part.
         num_shards: Number of parts.
         total: Number of items of all parts.
-        items: Numbers of its items.
+        start: Number of its first item.
+        stop: Number of the first item after it.
         slides: Entry of each item, where items are slides.
     """
 
     shard: int = Field(ge=0)
     num_shards: int = Field(ge=1)
     total: int = Field(ge=0)
-    items: list[int]
+    start: int = Field(ge=0)
+    stop: int = Field(ge=0)
     slides: list[SlideEntry] = []
 
 
@@ -97,72 +96,6 @@ def as_shard(given: str | Sequence[int] | Shard) -> Shard:
     return Shard(number, num_shards)
 
 
-def shard_folder(out: Path) -> Path:
-    """Hidden folder beside a result, where shards leave their parts of it.
-
-    Args:
-        out: File or folder that they become.
-    """
-    place = out.resolve()
-    return place.with_name(f".{place.name}.shards")
-
-
-def begin_work(folder: Path, settings: Schema, what: str) -> None:
-    """Make the folder of some work; what is there of other settings is removed.
-
-    Args:
-        folder: Where parts are kept.
-        settings: Equal where parts can stand beside each other.
-        what: Settings that may differ, for the message.
-
-    Raises:
-        ValueError: Shards of other settings are done.
-    """
-    if folder.exists() and work_settings(folder, type(settings)) != settings:
-        check_none_done(folder, what)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if work_settings(folder, type(settings)) is None:
-        write_plain(folder / _SETTINGS, settings.model_dump(mode="json"))
-
-
-def work_settings(folder: Path, kind: type[Settings]) -> Settings | None:
-    """Settings of work that was begun; ``None`` if there are none that can be read.
-
-    Args:
-        folder: Where parts are kept.
-        kind: What they are.
-    """
-    place = folder / _SETTINGS
-    try:
-        found: Settings = validated(read_json(place), kind, repr(str(place)))
-    except ValueError:
-        return None
-    return found
-
-
-def begun_work(out: Path, kind: type[Settings], total: int | None = None) -> Settings:
-    """Settings of work of which all shards are done.
-
-    Args:
-        out: What they become.
-        kind: What the settings are.
-        total: Number of items, if it is known.
-
-    Raises:
-        FileNotFoundError: Nothing was begun.
-        ValueError: Shards are missing or overlap.
-    """
-    folder = shard_folder(out)
-    settings = work_settings(folder, kind)
-    if settings is None:
-        raise FileNotFoundError(
-            f"Expected shards of {str(out)!r} beside it, there are none: run them first"
-        )
-    check_complete(read_states(folder), folder, total)
-    return settings
-
-
 def is_done(folder: Path, shard: Shard) -> bool:
     """Check that a part is done.
 
@@ -182,11 +115,13 @@ def write_state(folder: Path, shard: Shard, total: int, slides: Sequence[SlideEn
         total: Number of items of all parts.
         slides: Entry of each of its items, where items are slides.
     """
+    items = shard.items(total)
     state = ShardState(
         shard=shard.number,
         num_shards=shard.num_shards,
         total=total,
-        items=list(shard.items(total)),
+        start=items.start,
+        stop=items.stop,
         slides=list(slides),
     )
     write_plain(folder / _state_name(shard), state.model_dump(mode="json"))
@@ -258,13 +193,14 @@ def check_complete(states: Sequence[ShardState], folder: Path, total: int | None
             f"Expected all {first.num_shards} shards in {where}, found none of "
             f"{', '.join(missing[:8])}: run --shard {missing[0]}"
         )
-    items = sorted(item for state in states for item in state.items)
-    if items != list(range(first.total if total is None else total)):
-        twice = sorted({item for item in items if items.count(item) > 1})
-        what = f"{twice[:5]} in two of them" if twice else "gaps"
-        raise ValueError(
-            f"Expected every item in one shard of {where}, found {what}: run them again"
-        )
+    ranges = sorted((state.start, state.stop) for state in states)
+    ends = [(0, 0), *ranges, (first.total if total is None else total,) * 2]
+    for (_, stop), (start, _) in pairwise(ends):
+        if stop != start:
+            found = f"{start} to {stop - 1} in two of them" if stop > start else "gaps"
+            raise ValueError(
+                f"Expected every item in one shard of {where}, found {found}: run them again"
+            )
 
 
 def _state_name(shard: Shard) -> str:

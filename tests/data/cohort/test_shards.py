@@ -9,6 +9,7 @@ import pytest
 import spatiagraph as sg
 from spatiagraph.data.cohort import BusyError, Cohort, create_shard, merge_cohort
 from spatiagraph.data.cohort.lock import only_writer
+from spatiagraph.data.cohort.results import TileResults
 from spatiagraph.data.cohort.shards import Shard, as_shard, check_complete, read_states, write_state
 
 
@@ -85,7 +86,7 @@ def test_tiles_embedded_in_shards_are_those_embedded_at_once(whole, model, tmp_p
     sg.embed(model, parts, shard="1/2", device="cpu", progress=False)
     with pytest.raises(ValueError, match="none of 0/2"):
         merge_cohort(parts.path)
-    folder = tmp_path / ".b.context.new"
+    (folder,) = (tmp_path / ".b.context.new").iterdir()
     with only_writer(folder / "0-of-2"), pytest.raises(BusyError, match="another process"):
         sg.embed(model, parts, shard="0/2", device="cpu", progress=False)
     other = sg.models.ContextModel.for_slides(SLIDES, model.recipe, channels=12)
@@ -97,6 +98,43 @@ def test_tiles_embedded_in_shards_are_those_embedded_at_once(whole, model, tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
     with pytest.raises(ValueError, match="got a slide: leave it out"):
         sg.embed(model, SLIDES[0], shard="0/2")
+
+
+def test_slides_of_another_recipe_wait_for_a_shard_that_is_running(model, tmp_path):
+    place, begun = tmp_path / "c.zarr", []
+
+    class Slides(list):
+        def __getitem__(self, item):  # another process starts while this one is at its second slide
+            if item == 1:
+                begun.append(item)
+                with pytest.raises(BusyError, match="size of tiles of the shards that run now"):
+                    create_shard(place, SLIDES, model.recipe, shard="1/2", tile_size=32)
+            return super().__getitem__(item)
+
+    create_shard(place, Slides(SLIDES), model.recipe, shard="1/2", tile_size=64)
+    assert begun == [1]
+    create_shard(place, SLIDES, model.recipe, shard="0/2", tile_size=64)
+    assert merge_cohort(place).tile_size == 64
+    assert [p.name for p in tmp_path.iterdir()] == ["c.zarr"]
+
+
+def test_other_weights_wait_for_a_shard_that_is_running(whole, model, tmp_path, monkeypatch):
+    cohort = Cohort(shutil.copytree(whole.path, tmp_path / "c.zarr"))
+    other = sg.models.ContextModel.for_slides(SLIDES, model.recipe, channels=12)
+    begun, original = [], TileResults.write
+
+    def write(results, slide, tile, *values):
+        original(results, slide, tile, *values)
+        if not begun:
+            begun.append(tile)
+            with pytest.raises(BusyError, match="weights of the shards that run now"):
+                sg.embed(other, cohort, shard="1/2", device="cpu", progress=False)
+
+    monkeypatch.setattr(TileResults, "write", write)
+    for shard in ("0/2", "1/2"):
+        sg.embed(model, cohort, shard=shard, device="cpu", progress=False)
+    assert begun
+    assert merge_cohort(cohort.path)[0].adata.obsm["X_context"].shape == (200, 8)
 
 
 class Other(sg.models.ContextModel):
@@ -123,6 +161,16 @@ def test_a_cohort_may_have_any_name(model, tmp_path):
     assert merge_cohort(place)[0].adata.obsm["X_context"].shape == (200, 8)
 
 
+def test_the_state_of_a_shard_does_not_grow_with_its_items(tmp_path):
+    sizes = []
+    for total in (10**3, 10**9):
+        for number in range(3):
+            write_state(tmp_path, Shard(number, 3), total)
+        check_complete(read_states(tmp_path), tmp_path, total)
+        sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+    assert sizes[1] < sizes[0] + 3 * 3 * 8  # digits
+
+
 def test_gaps_and_overlaps_are_refused(tmp_path):
     with pytest.raises(ValueError, match="finished shards .* found none"):
         check_complete([], tmp_path)
@@ -133,12 +181,13 @@ def test_gaps_and_overlaps_are_refused(tmp_path):
         check_complete(read_states(tmp_path), tmp_path, 12)
     state = tmp_path / "shard-1-of-3.json"
     plain = json.loads(state.read_text())
-    state.write_text(json.dumps({**plain, "items": [2, 3, 4, 5]}))
-    with pytest.raises(ValueError, match=r"found \[2\] in two of them"):
+    state.write_text(json.dumps({**plain, "start": 2}))
+    with pytest.raises(ValueError, match="found 2 to 2 in two of them"):
         check_complete(read_states(tmp_path), tmp_path)
-    state.write_text(json.dumps({**plain, "items": [4, 5]}))
-    with pytest.raises(ValueError, match="found gaps"):
-        check_complete(read_states(tmp_path), tmp_path)
+    for gap in ({"start": 4}, {"stop": 5}):
+        state.write_text(json.dumps({**plain, **gap}))
+        with pytest.raises(ValueError, match="found gaps"):
+            check_complete(read_states(tmp_path), tmp_path)
     state.write_text("{")
     with pytest.raises(ValueError, match=r"shard-1-of-3.json"):
         read_states(tmp_path)
