@@ -56,8 +56,9 @@ class Run:
         seed: Seed of the order of batches, of masks and of dropout.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"``, … as in Lightning.
         devices: Devices to use, as in Lightning; every one gets batches of its own.
-        strategy: ``"ddp"``, ``"fsdp"``, … as in Lightning; on several devices ``"auto"`` is DDP
-            that allows for parts of the model which a batch has nothing for.
+        strategy: ``"ddp"``, … as in Lightning; on several devices ``"auto"`` is DDP that allows for
+            parts of the model which a batch has nothing for. Every process holds all weights:
+            strategies that divide them are refused.
         precision: ``"32-true"``, ``"bf16-mixed"``, … as in Lightning.
         num_workers: Worker processes that prepare batches; loaders that are handed in have theirs.
         out: Folder of the run; nothing is written without it.

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
@@ -240,6 +241,14 @@ def _quiet(progress: bool) -> Iterator[None]:
 
 
 def _strategy(run: Run) -> Any:
+    divides = isinstance(run.strategy, FSDPStrategy | ModelParallelStrategy)
+    if divides or (isinstance(run.strategy, str) and run.strategy.startswith("fsdp")):
+        # scores, best weights, averages and what is saved are of weights that are whole
+        raise ValueError(
+            "Expected a strategy that leaves the weights whole, such as 'ddp', got "
+            f"{run.strategy!r}: training.shard_encoder divides those of an image encoder in a "
+            "loop of one's own"
+        )
     if run.strategy != "auto":
         return run.strategy
     gpus = torch.cuda.device_count() if run.accelerator in ("auto", "gpu", "cuda") else 1

@@ -73,9 +73,9 @@ def test_a_window_reads_the_tiles_it_touches_alone(table, tmp_path, monkeypatch)
     molecules = Molecules.create(tmp_path / "tiles.parquet", table, tile_size=100)
     read, original = [], store.read_groups
 
-    def counted(path, note, groups, columns):
+    def counted(path, note, groups, *how):
         read.extend(groups)
-        return original(path, note, groups, columns)
+        return original(path, note, groups, *how)
 
     monkeypatch.setattr(store, "read_groups", counted)
     window = molecules.window(0, 0, 20, 20, columns=["gene"])

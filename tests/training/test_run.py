@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
@@ -258,6 +259,8 @@ def test_a_run_is_frozen_and_options_go_before_its_fields():
         ({"patience": 3}, "'validation' with patience=3"),
         ({"epochs": 3}, r"of train\(\) or a field of Run, got 'epochs': did you mean 'max_epochs'"),
         ({"run": {"lr": 1}}, "'run' as a Run, got a dict"),
+        ({"strategy": "fsdp"}, "leaves the weights whole, such as 'ddp', got 'fsdp'"),
+        ({"strategy": ModelParallelStrategy()}, "weights whole, .* got <.*ModelParallelStrategy"),
     ],
 )
 def test_options_out_of_range_or_unknown_are_refused(options, message):

@@ -2,10 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from spatiagraph import _json
 from spatiagraph._files import check_file
 from spatiagraph.data.read.tables import DAMAGED, unreadable
 
+RowsOf: TypeAlias = Callable[[int, NDArray, NDArray], NDArray[np.bool_]]
+"""Rows of a row group to keep, from its number, ``x_um`` and ``y_um``."""
+_PLACE = ("x_um", "y_um")
 _KEY = b"spatiagraph.molecules"
 
 
@@ -135,7 +139,11 @@ def read_note(path: Path, order: Literal["tiles", "cells"], maker: str) -> Note:
 
 
 def read_groups(
-    path: Path, note: Note, groups: Sequence[int], columns: Sequence[str] | None = None
+    path: Path,
+    note: Note,
+    groups: Sequence[int],
+    columns: Sequence[str] | None = None,
+    rows: RowsOf | None = None,
 ) -> Iterator[tuple[int, pa.Table]]:
     """Row groups of a file of ours one by one, names of genes and cells as dictionaries.
 
@@ -144,19 +152,34 @@ def read_groups(
         note: What it holds.
         groups: Numbers of row groups, in the order they are read in.
         columns: Columns that are read; all by default.
+        rows: Rows to keep of a row group, of which columns are then read one at a time.
 
     Raises:
         ValueError: It is damaged.
     """
+    every = note.columns if columns is None else columns
     named = [c for c in ("gene", "cell_id") if c in note.columns]
     try:
         with pq.ParquetFile(
             path, read_dictionary=named, pre_buffer=False, page_checksum_verification=True
         ) as file:
-            for number in groups:
-                part = file.read_row_group(number, columns=columns, use_threads=False)
+
+            def read(number: int, names: Sequence[str]) -> pa.Table:
+                part = file.read_row_group(number, columns=names, use_threads=False)
                 if len(part) != note.rows[number]:
                     raise ValueError("other rows than were written")
-                yield number, part
+                return part
+
+            for number in groups:
+                if rows is None:
+                    yield number, read(number, every)
+                    continue
+                place = read(number, _PLACE)
+                kept = pa.array(rows(number, *(place[name].to_numpy() for name in _PLACE)))
+                parts = {
+                    name: (place if name in _PLACE else read(number, [name]))[name].filter(kept)
+                    for name in every
+                }
+                yield number, pa.table(parts)
     except DAMAGED as err:
         raise unreadable(path, err) from err

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spatiagraph._files import replaced_file
 from spatiagraph.data.molecules.buckets import Buckets, bucket_of
-from spatiagraph.data.molecules.notes import NotedWriter, read_groups, read_note
+from spatiagraph.data.molecules.notes import NotedWriter, RowsOf, read_groups, read_note
 from spatiagraph.data.molecules.table import BATCH, MoleculeTable
 from spatiagraph.data.molecules.tiling import Tiling, bin_codes, cut
 from spatiagraph.data.read.tables import unreadable
@@ -150,15 +150,11 @@ class Molecules:
             )
         x_min, x_max, y_min, y_max = self.bounds_um.T
         touched = (x_max >= x0_um) & (x_min < x1_um) & (y_max >= y0_um) & (y_min < y1_um)
-        inside = (x_min >= x0_um) & (x_max < x1_um) & (y_min >= y0_um) & (y_max < y1_um)
-        parts = []
-        for tile, part in self._read(np.flatnonzero(touched), columns):
-            if not inside[tile]:
-                x, y = part["x_um"].to_numpy(), part["y_um"].to_numpy()
-                part = part.filter(
-                    pa.array((x >= x0_um) & (x < x1_um) & (y >= y0_um) & (y < y1_um))
-                )
-            parts.append(part)
+
+        def inside(tile: int, x: NDArray, y: NDArray) -> NDArray[np.bool_]:
+            return np.asarray((x >= x0_um) & (x < x1_um) & (y >= y0_um) & (y < y1_um))
+
+        parts = [part for _, part in self._read(np.flatnonzero(touched), columns, inside)]
         return _frame(parts) if parts else self._empty(columns)
 
     def tiles(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
@@ -174,7 +170,10 @@ class Molecules:
             yield _frame([part])
 
     def _read(
-        self, tiles: NDArray[np.integer], columns: Sequence[str] | None
+        self,
+        tiles: NDArray[np.integer],
+        columns: Sequence[str] | None,
+        rows: RowsOf | None = None,
     ) -> Iterator[tuple[int, pa.Table]]:
         have = self._note.columns
         wanted = have if columns is None else list(dict.fromkeys(["x_um", "y_um", *columns]))
@@ -183,7 +182,7 @@ class Molecules:
                 f"Expected columns among {', '.join(have)} of {self.path.name}, got "
                 f"{', '.join(missing)}"
             )
-        return read_groups(self.path, self._note, tiles.tolist(), wanted)
+        return read_groups(self.path, self._note, tiles.tolist(), wanted, rows)
 
     def _empty(self, columns: Sequence[str] | None) -> pd.DataFrame:
         _, part = next(self._read(np.arange(1), columns))
