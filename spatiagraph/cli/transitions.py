@@ -48,13 +48,23 @@ def write_galleries(out: Path, scores: "TransitionScores") -> list[Path]:
 
 
 def print_scores(scores: "TransitionScores") -> None:
-    """Print how generated cells compare with real ones, beside the bounds."""
+    """Print how generated cells compare with real ones, beside the bounds.
+
+    A line says so where training made images worse than the map that their flows start with.
+    """
     import pandas as pd
 
-    from spatiagraph.cli.console import print_table
+    from spatiagraph.cli.console import print_table, say
 
     shown = scores.table.xs("all", level="transition").filter(items=_SHOWN)
     print_table(
         pd.DataFrame(shown),
         f"\n{len(scores.pairs):,} cells in another state, on tissue that training never saw",
     )
+    if "start" in shown.index:
+        made, start = shown.loc["generated"], shown.loc["start"]
+        if made["ks"] < start["ks"] and made["kernel_morphology"] > start["kernel_morphology"]:
+            say(
+                "Training made these images worse than the map that they start with (start): more "
+                "passes or more cells are needed"
+            )

@@ -32,7 +32,8 @@ def score_integration(
     :math:`1 - |s|` of silhouettes of batches within each type, averaged over types,
     ``connectivity``, the share of each type in its largest component of the graph of neighbours,
     and ``iLISI``, the inverse Simpson index of batches among neighbours from 1 (one batch) to their
-    number, on a scale from 0 to 1. Neighbours weigh the same.
+    number, on a scale from 0 to 1. Neighbours weigh the same, and their graph is undirected; in
+    scib-metrics near ones weigh more, and components are strong ones. Silhouettes are the same.
 
     An embedding that knows nothing mixes batches perfectly: read ``bio`` and ``mixing`` together.
 

@@ -152,7 +152,7 @@ def score_transitions(
         pairs = order.groupby("transition", sort=False).head(max_pairs).sort_index()
     pairs = pairs.reset_index(drop=True)
     size = (generator.image_channels, generator.size_px, generator.size_px)
-    sides = ("control", "generated", "wrong", "target")
+    sides = ("control", "generated", "wrong", "target", "start")
     images = {side: np.empty((len(pairs), *size), dtype=np.float32) for side in sides}
     for (slide_id, tag), group in pairs.groupby(["slide", "transition"], sort=False):
         slide, rows = known[str(slide_id)], group["control_row"].to_numpy()
@@ -169,6 +169,8 @@ def score_transitions(
             )
             images[side][group.index] = made.images[:, 0]
             images["control"][group.index] = made.control
+        if generator.transport is not None:
+            images["start"][group.index] = _start(generator, made.control, str(tag))
         images["target"][group.index] = read_crops(
             slide, group["target_row"].to_numpy(), generator.crop
         )
@@ -178,6 +180,7 @@ def score_transitions(
         images["control"],
         pairs["transition"].tolist(),
         wrong=images["wrong"] if len(tags) > 1 else None,
+        start=None if generator.transport is None else images["start"],
         mpp=generator.window_um / generator.size_px,
         foreground=foreground,
         component="center",
@@ -185,6 +188,16 @@ def score_transitions(
         **scoring,
     )
     return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])
+
+
+@torch.no_grad()
+def _start(generator: ImageGenerator, control: NDArray[np.float32], tag: str) -> NDArray:
+    """Images that the flows of some cells start at, ``[N, C, H, W]`` in [0, 1]."""
+    image = torch.from_numpy(control).to(generator.device)
+    number = torch.full((len(image),), generator.number_of(tag), device=image.device)
+    x = generator.start(image, len(image), transition=number)
+    found: NDArray = generator.decode(x).clamp(0, 1).float().cpu().numpy()
+    return found
 
 
 def _check_pairs(pairs: pd.DataFrame, slides: list[str], tags: list[str]) -> None:

@@ -8,6 +8,7 @@ from . import config as config
 from . import cross_attention as cross_attention
 from . import encoding as encoding
 from . import fusion as fusion
+from . import gaussian_map as gaussian_map
 from . import gene_sampling as gene_sampling
 from . import gene_tokens as gene_tokens
 from . import genes as genes
@@ -66,6 +67,7 @@ from .encoding import PositionEncoding as PositionEncoding
 from .fusion import ConcatFusion as ConcatFusion
 from .fusion import CrossModalFusion as CrossModalFusion
 from .fusion import GateFusion as GateFusion
+from .gaussian_map import GaussianMap as GaussianMap
 from .gene_sampling import SampledGenes as SampledGenes
 from .gene_sampling import sample_genes as sample_genes
 from .gene_tokens import GeneTokenEncoder as GeneTokenEncoder

@@ -92,7 +92,7 @@ class ImageFlow(Task):
     def loss(self, batch: PairBatch, generator: torch.Generator | None = None) -> LossOutput:
         image, target = _mirrored(batch.image, batch.target_image, self.flip_probability, generator)
         num, device = len(image), image.device
-        x0 = self.model.start(image, num, generator)
+        x0 = self.model.start(image, num, generator, transition=batch.condition.transition)
         t = sample_times(num, schedule=self.schedule, generator=generator, device=device)
         point = self.model.path.at(x0, self.model.encode(target), t)
         known = batch.condition

@@ -134,6 +134,14 @@ def test_the_gap_to_the_wrong_condition_is_that_of_a_generator_that_listens(chan
         assert gap["kernel_morphology"] > 0
 
 
+def test_what_flows_start_at_is_scored_beside_what_they_make(changes):
+    control, target, tags = changes
+    table = score_generation(target, target, control, tags, start=control, mpp=0.5)
+    assert table.loc["start"].equals(table.loc["identity"])
+    table = score_generation(control, target, control, tags, start=target, mpp=0.5)
+    assert table.loc["start", "ks"].to_numpy() == pytest.approx(1)
+
+
 def test_distances_are_taken_of_any_features(changes):
     control, target, tags = changes
     extractors = {"grey": lambda x: x.mean((2, 3)), "morphology": "morphology"}

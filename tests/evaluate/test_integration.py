@@ -44,6 +44,16 @@ def test_known_answers_of_four_cells():
     assert row["iLISI"] == 0  # the one neighbour is of one batch
 
 
+def test_widths_are_those_of_scib_metrics():
+    """Values of scib-metrics 0.6.1, ``silhouette_label`` and ``silhouette_batch``."""
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat([0, 1, 2], 100), np.tile([0, 1], 150)
+    z = rng.normal(0, 1, (300, 4)) + 2.0 * np.eye(4)[kind] + 0.8 * np.eye(4)[3] * batch[:, None]
+    row = score_integration({"z": z.round(3)}, batch, kind, num_neighbors=30).loc["z"]
+    assert row["type_ASW"] == pytest.approx(0.6205552, abs=1e-6)
+    assert row["batch_ASW"] == pytest.approx(0.9135125, abs=1e-6)
+
+
 def test_cells_without_type_take_no_part_and_many_are_thinned_out(tissue):
     kind, batch, noise = tissue
     names = np.where(np.arange(400) < 10, None, np.array(["a", "b"], dtype=object)[kind])

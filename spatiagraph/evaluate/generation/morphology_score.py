@@ -17,7 +17,7 @@ def score_morphology(
     generated: Mapping[str, ArrayLike | Tensor],
     target: Mapping[str, ArrayLike | Tensor],
     *,
-    wrong: Mapping[str, ArrayLike | Tensor] | None = None,
+    beside: Mapping[str, Mapping[str, ArrayLike | Tensor]] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     r"""Score the morphology of cells generated from controls against the real one.
@@ -37,13 +37,13 @@ def score_morphology(
         control: Transition → features of control cells, ``[N, F]``.
         generated: Transition → features of the cells made of them, ``[N', F]``.
         target: Transition → features of real target cells, ``[M, F]``.
-        wrong: Transition → features of cells made of the same control cells under the condition of
-            another transition, ``[N', F]``.
+        beside: Other generators to score: name → transition → features of the cells that it made of
+            the same control cells, ``[N', F]``.
         seed: Of the random halves.
 
     Returns:
         One row per transition and ``"all"`` for each of ``generated``, ``identity``,
-        ``random_target`` and, if given, ``wrong_condition``: ``wasserstein_correlation``, ``ks``,
+        ``random_target`` and those of ``beside``: ``wasserstein_correlation``, ``ks``,
         ``num_images``.
 
     Raises:
@@ -51,7 +51,8 @@ def score_morphology(
             ``"all"``.
     """
     names = list(control)
-    sides = [control, generated, *([] if wrong is None else [wrong]), target]
+    beside = dict(beside or {})
+    sides = [control, generated, *beside.values(), target]
     if not names or any(set(side) != set(names) for side in sides):
         raise ValueError(
             "Expected the same transitions everywhere, got "
@@ -64,7 +65,7 @@ def score_morphology(
     moved: dict[str, list[tuple[NDArray, NDArray]]] = {}
     scored: list[str] = []
     for name in names:
-        start, made, *misled, real = _standardized(*(side[name] for side in sides))
+        start, made, *others, real = _standardized(*(side[name] for side in sides))
         half, rest = halves(real, rng)
         if np.isfinite(start).any():
             scored.append(name)
@@ -72,7 +73,7 @@ def score_morphology(
             ("generated", made, real),
             ("identity", start, real),
             ("random_target", half, rest),
-            *(("wrong_condition", cells, real) for cells in misled),
+            *((who, cells, real) for who, cells in zip(beside, others, strict=True)),
         ):
             away, wanted = _distances(start, cells), _distances(start, truth)
             moved.setdefault(who, []).append((away, wanted))

@@ -28,6 +28,7 @@ def score_generation(
     *,
     mpp: float,
     wrong: ArrayLike | Tensor | None = None,
+    start: ArrayLike | Tensor | None = None,
     extractors: Sequence[str] | Mapping[str, Extractor] = ("morphology",),
     weights: Mapping[str, str | Path] | None = None,
     foreground: Literal["bright", "dark"] = "bright",
@@ -42,7 +43,9 @@ def score_generation(
     Two bounds stand beside every score: ``identity`` returns the control cell, ``random_target`` is
     a random half of the real targets, scored against the other half. With ``wrong``, the same cells
     made under the condition of another transition are scored too (``wrong_condition``), and ``gap``
-    says by how much the right condition is better: a generator that does not listen has none.
+    says by how much the right condition is better: a generator that does not listen has none. With
+    ``start``, what the generator made before training is scored (``start``): what it learned is the
+    difference.
 
     Args:
         generated: Images made of the control cells, ``[N, C, H, W]`` in [0, 1].
@@ -51,6 +54,8 @@ def score_generation(
         transition: Transition of each row, ``[N]``.
         mpp: µm per pixel.
         wrong: Images made under wrong conditions, ``[N, C, H, W]``.
+        start: Images that flows start at, ``[N, C, H, W]``, such as those of a
+            :class:`~spatiagraph.nn.GaussianMap`.
         extractors: What features distances are taken of: names, or name → extractor, see
             :func:`~spatiagraph.evaluate.extract_features`.
         weights: Name of an extractor → its local weight file.
@@ -74,8 +79,8 @@ def score_generation(
             none of them two control and two target cells can be measured.
     """
     images = {"control": control, "generated": generated, "target": target}
-    if wrong is not None:
-        images["wrong_condition"] = wrong
+    others = {"start": start, "wrong_condition": wrong}
+    images |= {name: x for name, x in others.items() if x is not None}
     tags = np.asarray(transition, dtype=object).astype(str)
     shapes = {name: list(np.shape(x)) for name, x in images.items()}
     if len(set(map(tuple, shapes.values()))) != 1 or tags.shape != (shapes["control"][0],):
@@ -107,7 +112,7 @@ def score_generation(
         by_name["control"],
         by_name["generated"],
         by_name["target"],
-        wrong=by_name.get("wrong_condition"),
+        beside={name: by_name[name] for name in others if name in by_name},
         seed=seed,
     )
     rows = _Rows(tags, names, seed)

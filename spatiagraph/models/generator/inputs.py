@@ -1,6 +1,7 @@
 """Conditions of a generator, looked up on slides."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,54 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.checks import name_rows, nearest
+from spatiagraph.data.loader import read_crops
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.recipe import Crop
 from spatiagraph.data.slide import Slide
 from spatiagraph.nn.condition import Condition
 from spatiagraph.pairing.signature import Signature
+
+_ENDS = ("control_row", "target_row")
+_MOST_PAIRS = 1000  # of a transition whose images are read at once
+
+
+class PairImages(NamedTuple):
+    """Images of both cells of some pairs.
+
+    Attributes:
+        control: In [0, 1], ``[N, C, H, W]``.
+        target: In [0, 1], ``[N, C, H, W]``.
+        transition: Number of the transition of each, ``[N]``.
+    """
+
+    control: Tensor
+    target: Tensor
+    transition: Tensor
+
+
+def pair_images(
+    slides: Sequence[Slide], pairs: pd.DataFrame, crop: Crop, tags: Sequence[str], seed: int = 0
+) -> PairImages:
+    """Images of pairs, of at most 1,000 of each transition.
+
+    Args:
+        slides: Slides with images.
+        pairs: Result of :func:`~spatiagraph.pairing.pair_states`.
+        crop: Window to read.
+        tags: Transitions in order; others are left out.
+        seed: Of which pairs are read.
+    """
+    pairs = pairs[pairs["transition"].isin(tags)].sample(frac=1.0, random_state=seed)
+    pairs = pairs.groupby("transition", sort=False).head(_MOST_PAIRS)
+    found = []
+    for slide in slides:
+        mine = pairs[pairs["slide"] == slide.slide_id]
+        if len(mine):
+            ends = [read_crops(slide, mine[c].to_numpy(), crop) for c in _ENDS]
+            number = pd.Index(tags).get_indexer(pd.Index(mine["transition"]))
+            found.append(PairImages(*ends, torch.from_numpy(number).long()))
+    return PairImages(*(torch.cat(part) for part in zip(*found, strict=True)))
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:

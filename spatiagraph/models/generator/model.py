@@ -25,11 +25,13 @@ from spatiagraph.models.generator.inputs import (
     embedding,
     embedding_widths,
     expression,
+    pair_images,
     signature_features,
 )
 from spatiagraph.models.generator.saved import from_flags
 from spatiagraph.models.generator.size import TINY, GeneratorSize
 from spatiagraph.nn.condition import Condition, TransitionConditioner
+from spatiagraph.nn.gaussian_map import GaussianMap
 from spatiagraph.nn.hub import PretrainedModel
 from spatiagraph.nn.image_latents import ImageLatents
 from spatiagraph.nn.mode import evaluating
@@ -53,6 +55,8 @@ class ImageGenerator(PretrainedModel):
         conditioner: Network of the condition; ``None`` for a generator without.
         crop: Window around a cell that images show, and their size.
         path: From where to where a flow leads.
+        transport: Map of each transition that control images go through before their flow starts,
+            so that it starts with the mean and covariance of the other state; ``None`` for none.
         latents: Autoencoder whose latents the flow is between, which learns no more here; ``None``
             for pixels.
         context: Key of ``obsm`` → width of each embedding to condition on.
@@ -77,6 +81,7 @@ class ImageGenerator(PretrainedModel):
         *,
         crop: Crop = Crop(),
         path: LinearPath = LinearPath(),
+        transport: GaussianMap | None = None,
         latents: ImageLatents | None = None,
         context: Mapping[str, int] | None = None,
         panel: GenePanel | None = None,
@@ -105,7 +110,10 @@ class ImageGenerator(PretrainedModel):
         self._check_parts(unet, conditioner)
         self.conditioner = conditioner
         self.unet = unet
+        self.transport = transport
         self.latents = None if latents is None else latents.requires_grad_(False)
+        if transport is not None:
+            self._check_transport(transport)
 
     def _check_parts(self, unet: VelocityUNet, conditioner: TransitionConditioner | None) -> None:
         """Refuse networks of another condition than the one that is looked up."""
@@ -132,6 +140,17 @@ class ImageGenerator(PretrainedModel):
             raise ValueError(
                 f"Expected a 'unet' with a condition of {channels} channels as the conditioner "
                 f"has, got {unet.condition_channels}"
+            )
+
+    def _check_transport(self, transport: GaussianMap) -> None:
+        """Refuse a map of other images or transitions, or where no image is mapped."""
+        if self.path.source == "noise":
+            raise ValueError("Expected no 'transport' where flows start at noise")
+        found, wanted = (transport.num_groups, transport.shape), (len(self.transitions), self.shape)
+        if found != wanted:
+            raise ValueError(
+                f"Expected a 'transport' of {wanted[0]} transitions of images {list(wanted[1])}, "
+                f"got one of {found[0]} of {list(found[1])}"
             )
 
     @classmethod
@@ -164,7 +183,8 @@ class ImageGenerator(PretrainedModel):
                 :func:`~spatiagraph.training.fit_transitions`.
             crop: Window around a cell that images show, and their size.
             seed: Seed of the first weights.
-            **parts: ``path`` and ``latents``, as above.
+            **parts: ``path``, ``latents`` and ``transport``, as above; where flows of transitions
+                start at images, a :class:`~spatiagraph.nn.GaussianMap` unless ``transport=None``.
 
         Raises:
             ValueError: A slide has no image, images differ in their channels, or an embedding is
@@ -181,6 +201,10 @@ class ImageGenerator(PretrainedModel):
                 f"{latents.image_channels}"
             )
         num_genes = len(GenePanel.from_slides(list(slides))) if "genes" in signatures else 0
+        ends = channels if latents is None else latents.latent_channels
+        if requested and parts.get("path", LinearPath()).source == "control":
+            side = crop.size_px // (1 if latents is None else latents.stride)
+            parts.setdefault("transport", GaussianMap((ends, side, side), len(requested)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             conditioner = size.conditioner(
@@ -191,10 +215,7 @@ class ImageGenerator(PretrainedModel):
                 num_delta_morphology=len(MORPHOLOGY) if "morphology" in signatures else 0,
             )
             generator = cls(
-                size.unet(
-                    channels if latents is None else latents.latent_channels,
-                    conditioned=conditioner is not None,
-                ),
+                size.unet(ends, conditioned=conditioner is not None),
                 conditioner,
                 crop=crop,
                 **parts,
@@ -219,12 +240,12 @@ class ImageGenerator(PretrainedModel):
         delta_genes: Signature | None = None,
         delta_morphology: Signature | None = None,
     ) -> None:
-        """Take the scale of embeddings and genes from training cells, and keep signatures.
+        """Take scales from training cells, keep signatures, and fit the map of each transition.
 
         Args:
             slides: Training slides, embedded.
-            pairs: Pairs to be trained on: scales are those of their controls; of all embedded cells
-                when not given.
+            pairs: Pairs to be trained on: scales are those of their controls, maps those of their
+                images. When not given, scales are of all embedded cells, and maps stay as they are.
             delta_genes: Result of :func:`~spatiagraph.pairing.gene_signature`.
             delta_morphology: Result of :func:`~spatiagraph.pairing.morphology_signature`.
 
@@ -248,6 +269,13 @@ class ImageGenerator(PretrainedModel):
                 if signature is not None
             },
         )
+        if self.transport is not None and pairs is not None:
+            found = pair_images(slides, pairs, self.crop, tags)
+            self.transport.initialize(
+                self.encode(found.control.to(self.device)),
+                self.encode(found.target.to(self.device)),
+                found.transition.to(self.device),
+            )
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Tensor | None = None, keep: Tensor | None = None
@@ -310,18 +338,32 @@ class ImageGenerator(PretrainedModel):
             )
         return tags.index(transition)
 
-    def start(self, image: Tensor | None, num: int, generator: Randomness = None) -> Tensor:
-        """Starting points of the flows of some cells: their images, or noise.
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an endpoint of flows: of an image, or of its latents."""
+        side = self.size_px // (1 if self.latents is None else self.latents.stride)
+        return self.unet.image_channels, side, side
+
+    def start(
+        self,
+        image: Tensor | None,
+        num: int,
+        generator: Randomness = None,
+        *,
+        transition: Tensor | None = None,
+    ) -> Tensor:
+        """Starting points of flows: images of cells, mapped or as they are, or noise.
 
         Args:
             image: In [0, 1], ``[B, C, H, W]``; not looked at where flows start at noise.
             num: How many cells, :math:`B`.
             generator: Source of randomness, or one for each cell.
+            transition: Transition of each whose map to take, ``[B]``; ``None`` leaves images as
+                they are.
         """
         shape = (num, self.image_channels, self.size_px, self.size_px)
         if self.path.source == "noise":
-            side = self.size_px // (1 if self.latents is None else self.latents.stride)
-            zeros = torch.zeros(num, self.unet.image_channels, side, side, device=self.device)
+            zeros = torch.zeros(num, *self.shape, device=self.device)
             return self.path.start(zeros, generator=generator)
         if image is None:
             raise ValueError("Expected images of the control cells: the flow starts at them")
@@ -329,7 +371,10 @@ class ImageGenerator(PretrainedModel):
             raise ValueError(
                 f"Expected images {list(shape)} as in training, got {list(image.shape)}"
             )
-        return self.path.start(self.encode(image), generator=generator)
+        x = self.encode(image)
+        if self.transport is not None and transition is not None:
+            x = self.transport(x, transition)
+        return self.path.start(x, generator=generator)
 
     def encode(self, image: Tensor) -> Tensor:
         """Encode images as endpoints of flows: their values in [-1, 1], or their latents.
@@ -388,7 +433,7 @@ class ImageGenerator(PretrainedModel):
                 generator = torch.Generator().manual_seed(sampling.seed)
             end = integrate(
                 self if embedded is None else guided(self, sampling.guidance),
-                self.start(image, num, generator),
+                self.start(image, num, generator, transition=condition.transition),
                 embedded,
                 method=sampling.method,
                 num_steps=sampling.num_steps,

@@ -6,11 +6,12 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.data import GenePanel, Slide, make_tissue
+from spatiagraph.data.loader import read_crops
 from spatiagraph.data.recipe import Crop
 from spatiagraph.flow import LinearPath, Sampling
 from spatiagraph.models import ImageGenerator
 from spatiagraph.models.generator import SIZES, TINY
-from spatiagraph.nn import Condition
+from spatiagraph.nn import Condition, GaussianMap
 from spatiagraph.pairing import gene_signature, pair_states
 
 NET = replace(TINY, channels=8, condition_channels=8, head_channels=8)
@@ -231,6 +232,35 @@ def test_slides_that_cannot_train_a_generator_are_refused():
     model = ImageGenerator.for_slides([SLIDE], NET, transitions=STATES, signatures=["genes"])
     with pytest.raises(ValueError, match=r"none for \['smaller'\]"):
         model.initialize([SLIDE], delta_genes=partial)
+
+
+def test_flows_start_at_images_with_the_mean_of_the_other_state(tmp_path):
+    """Before training, what is generated is the closed form: see ``nn.GaussianMap``."""
+    pairs = pair_states([SLIDE], STATES, states_key="cell_type", niche_key=None)
+    parts = {"transitions": STATES, "states_key": "cell_type", "crop": SMALL}
+    model = ImageGenerator.for_slides([SLIDE], NET, **parts)
+    plain = ImageGenerator.for_slides([SLIDE], NET, **parts, transport=None)
+    model.initialize([SLIDE], pairs)
+    rows = pairs[pairs["transition"] == "larger"]
+    control, target = (
+        read_crops(SLIDE, rows[c].to_numpy(), SMALL) for c in ("control_row", "target_row")
+    )
+    condition = Condition(transition=torch.zeros(len(rows)).long())
+    made = model.generate(control, condition, Sampling(2))
+    away = (control.mean(0) - target.mean(0)).abs().mean()
+    assert (made.mean(0) - target.mean(0)).abs().mean() < 0.3 * away
+    assert_close(plain.generate(control, condition, Sampling(2)), control)
+    again = ImageGenerator.from_pretrained(model.save_pretrained(tmp_path))
+    assert_close(again.generate(control, condition, Sampling(2)), made)
+
+
+def test_a_map_of_other_transitions_or_images_is_refused():
+    with pytest.raises(ValueError, match=r"2 transitions of images \[1, 16, 16\], got one of 1"):
+        small(transitions=STATES, transport=GaussianMap((1, 16, 16), 1))
+    with pytest.raises(ValueError, match=r"got one of 2 of \[1, 8, 8\]"):
+        small(transitions=STATES, transport=GaussianMap((1, 8, 8), 2))
+    with pytest.raises(ValueError, match="no 'transport' where flows start at noise"):
+        small(transitions=STATES, transport=GaussianMap((1, 16, 16), 2), path=LinearPath("noise"))
 
 
 def test_parts_of_different_conditions_are_refused():
