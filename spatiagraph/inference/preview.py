@@ -20,9 +20,12 @@ from spatiagraph.training.transitions import Pairing
 
 MIN_CELLS = 1000
 """Cells of which some of each state can be held out."""
-_MAX_PAIRS = 1000  # of a transition
+MAX_PAIRS = 1000
+"""Pairs of a transition, at most."""
+NUM_EPOCHS = 3
+"""Passes over the pairs."""
 # no less than 24 px and 12 passes on the synthetic tissue: ks of 0.63 after 3 passes and after 6
-_SIDE_PX, _NUM_EPOCHS = 16, 3
+_SIDE_PX = 16
 
 
 def preview_transitions(
@@ -69,11 +72,11 @@ def preview_transitions(
     return fit_and_score_transitions(
         [slide],
         generator,
-        Pairing(max_cells=_MAX_PAIRS),
+        Pairing(max_cells=MAX_PAIRS),
         foreground=foreground or nuclei_foreground([slide]),
         max_pairs=40,
         sampling=Sampling(10, seed=seed),
-        run=Run(max_epochs=_NUM_EPOCHS, lr=2e-3, average=0.999, seed=seed, out=out),
+        run=Run(max_epochs=NUM_EPOCHS, lr=2e-3, average=0.999, seed=seed, out=out),
     )[1]
 
 

@@ -108,6 +108,14 @@ def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
     assert 'src="http' not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
 
 
+@pytest.fixture
+def short_preview(monkeypatch):
+    """A generator of one pass over few pairs: what it learns is the matter of other tests."""
+    monkeypatch.setattr("spatiagraph.inference.preview.NUM_EPOCHS", 1)
+    monkeypatch.setattr("spatiagraph.inference.preview.MAX_PAIRS", 64)
+
+
+@pytest.mark.usefixtures("short_preview")
 def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path):
     out = tmp_path / "demo"
     done = run("demo", "--cells", 1000, "--epochs", 2, "--out", out)
@@ -127,6 +135,7 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
     assert "Generation: larger nuclei" in (out / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("short_preview")
 def test_demo_on_a_slide_with_an_image_takes_clusters_of_cells_as_states(run, tmp_path):
     pytest.importorskip("spatialdata")
     write(make_tissue(1000, num_genes=40, image="dapi", seed=0), tmp_path / "slide.zarr")

@@ -89,7 +89,14 @@ def normalised() -> Spatia:
 
 VARIANTS = {  # how to build it → what must be so of the model, and its terms beside the common ones
     binned: (lambda m: m.cell_encoder.encoder.tokenizer == "bins", {"denoise", "masked_image"}),
-    published: (lambda m: not isinstance(m.cell_encoder, ProfileStart), {"denoise"}),
+    published: (
+        lambda m: (
+            not isinstance(m.cell_encoder, ProfileStart)
+            and m.cell_encoder.genes.normalization == "sum"
+            and m.cell_encoder.fusion.residual == "double"
+        ),
+        {"denoise"},
+    ),
     normalised: (lambda m: m.cell_encoder.image is None, set()),
     of_spots: (lambda m: isinstance(m.cell_encoder.image, ImageEncoder), {"denoise"}),
     with_images: (lambda m: all(x.look for x in m.context_encoder.levels), {"masked_image"}),
