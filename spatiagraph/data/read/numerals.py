@@ -193,7 +193,7 @@ def stays_text(column: pd.Series) -> bool:
 
 
 def comma_advice(value: object) -> str | None:
-    """How to write a number that has commas; ``None`` of anything else.
+    """Advice on writing a number that has commas; ``None`` of anything else.
 
     Examples:
         >>> comma_advice("1,234")
