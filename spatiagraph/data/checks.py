@@ -48,7 +48,11 @@ def nearest(wanted: str, keys: Collection[str]) -> str:
         return "There are none"
     listed = ", ".join(repr(k) for k in sorted(keys)[:_LISTED])
     listed += f" and {len(keys) - _LISTED:,} more" if len(keys) > _LISTED else ""
-    close = difflib.get_close_matches(wanted, keys, n=3, cutoff=0.5)
+    plain = [str(k).strip().casefold() for k in keys]
+    close = difflib.get_close_matches(wanted.strip().casefold(), plain, n=3, cutoff=0.5)
+    close = list(
+        dict.fromkeys(k for c in close for k, p in zip(keys, plain, strict=True) if p == c)
+    )
     hint = f"Nearest: {', '.join(repr(k) for k in close)}; there are: " if close else "There are: "
     return hint + listed
 

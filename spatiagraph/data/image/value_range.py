@@ -13,7 +13,7 @@ _BRIGHT = 0.25  # of white: median of a picture taken in white light; stains glo
 _ABOVE = 0.4  # of the values between the darkest and the brightest: median of such, over channels
 _WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
 FEWEST_VALUES = 4
-"""Levels of grey below which a channel shows nothing: noise of a camera alone has as many."""
+"""Levels of grey below which a channel shows nothing: the noise of a camera has as many."""
 
 
 class ValueRange(NamedTuple):

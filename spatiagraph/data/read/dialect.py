@@ -14,7 +14,7 @@ _MARKS = (",", "\t", ";", "|")
 _LOOKED_AT = 2**16  # bytes of the first lines
 _LINES = 200
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
-"""What stands in a field without a value."""
+"""Text of fields without a value."""
 _NUMBER = re.compile(r"^\s*[+-]?[\d.,]*\d[\d.,]*\s*$")
 
 
@@ -82,7 +82,7 @@ def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
         return Dialect(sep, ".")
     columns_of_rows = zip_longest(*rows, fillvalue="")
     fields = [[f.strip() for f in fields if f not in MISSING] for fields in columns_of_rows]
-    table = dict(zip(clean_header(header), fields, strict=False))
+    table = dict(zip(aligned_header(path, header), fields, strict=False))
     found = numerals_of(table, columns)
     for name in columns:
         if name in table and name not in found and (of := _ambiguous(table[name])):
@@ -92,13 +92,45 @@ def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
     return Dialect(sep, decimal, next((m.thousands for m in marks if m.thousands), None))
 
 
+def aligned_header(path: Path, names: Sequence[str]) -> list[str]:
+    """Names of the columns of a table, one for each field of its rows, as they are meant.
+
+    R writes row names without a name above them, and some programs end each row with a mark: in
+    both a row has a field more than the header.
+
+    Args:
+        path: A text file, possibly gzipped.
+        names: Names in its first line.
+
+    Raises:
+        OtherTextError: Rows have more fields than there are names, and not one more each.
+    """
+    sep, lines = _begin(path)
+    try:
+        rows = [row for row in csv.reader(lines[1:], delimiter=sep) if row]
+    except csv.Error:  # a field of many bytes
+        return clean_header(names)
+    more = {len(row) - len(names) for row in rows}
+    if not rows or len(rows[0]) <= len(names):
+        return clean_header(names)
+    if more != {1}:
+        raise OtherTextError(
+            f"its header has {len(names)} fields and its first row {len(rows[0])}: give each "
+            "column a name"
+        )
+    if any(row[-1] for row in rows):
+        return ["Unnamed: 0", *clean_header(names)]
+    return [*clean_header(names), f"Unnamed: {len(names)}"]
+
+
 def clean_header(names: Sequence[str]) -> list[str]:
-    """Names of columns, without the # that some programs put before the first.
+    """Names of columns without spaces around them, and the # that may stand before the first.
 
     Examples:
-        >>> clean_header(["#cell_id", "x", "#spots"])
+        >>> clean_header(["#cell_id", " x", "#spots"])
         ['cell_id', 'x', '#spots']
     """
+    names = [name.strip() or name for name in names]
     return [
         name.lstrip("# ") or name if at == 0 and "#" in name[:1] else name
         for at, name in enumerate(names)
@@ -125,6 +157,12 @@ def _begin(path: Path) -> tuple[str, list[str]]:
     bare = [re.sub(r'"[^"]*"', "", line) for line in lines[:2]]
     # names may hold marks, and so may numbers: what parts fields is in both; the first of equals
     sep = max(_MARKS, key=lambda mark: min(line.count(mark) for line in bare))
+    words = {len(line.split()) for line in lines[:_LINES]}
+    if (
+        not any(mark in line for mark in _MARKS for line in bare)
+        and len(words) == 1 < max(words) - 1
+    ):
+        raise OtherTextError("spaces part its fields: write commas or tabs between them")
     is_comment = lines[0].startswith("#") and not _is_header(lines[:3], sep)
     if is_comment or lines[0].startswith("sep="):
         raise OtherTextError(f"it begins with {lines[0][:20]!r}: delete what is above the header")

@@ -14,6 +14,7 @@ from anndata import AnnData
 from spatiagraph import keys
 from spatiagraph.data.checks import as_positions
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.image.formats import open_levels
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
@@ -233,6 +234,21 @@ def open_image(
         if mpp is not None:
             raise
         raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
+
+
+def stored_mpp(path: Path) -> float | None:
+    """µm per pixel that an image file says of itself; ``None`` if it does not, or is not there.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    if not path.exists():
+        return None
+    with warnings.catch_warnings():  # said when it is opened
+        warnings.simplefilter("ignore", UserWarning)
+        opened = open_levels(path)
+    opened.close()
+    return opened.mpp
 
 
 def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> SlideImage:

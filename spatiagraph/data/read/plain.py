@@ -56,7 +56,9 @@ def load_table(path: Path, options: Options) -> AnnData:
             f"Expected an .h5ad file, a .zarr or the folder of a slide, got the file {path.name}, "
             f"a table with columns {', '.join(columns[:12])}. If it has places of cells and types, "
             "pass kind='types' with type_key=…; if intensities of proteins, kind='protein'. Places "
-            "are x_key=…, y_key=…, unless they are called x and y"
+            "are x_key=…, y_key=…, unless they are called x and y. If it has counts of genes, "
+            "write an .h5ad of them and of the places: AnnData(counts, obsm={'spatial': "
+            "xy_in_um}). If an instrument wrote it, pass its folder"
         )
     options.x_key, options.y_key = x, y = _place_columns(table, path, options)
     check_numbers(table, [x, y], path.name)
@@ -73,6 +75,13 @@ def load_table(path: Path, options: Options) -> AnnData:
     if options.kind == "protein":
         markers = _markers(table, path, options)
     names = next((table[c] for c in _IDS if c in columns and table[c].is_unique), None)
+    if names is None and (ids := next((c for c in _IDS if c in columns), None)) is not None:
+        twice = int(table[ids].duplicated(keep=False).sum())
+        warnings.warn(
+            f"{twice} of {len(table)} rows of {path.name} share their {ids} with another: cells "
+            "are called by their row. If they are of several sections, pass sample_key=…",
+            stacklevel=5,
+        )
     table.index = pd.RangeIndex(len(table)) if names is None else pd.Index(names)
     table.index = table.index.astype(str).rename(None)
     if not markers:

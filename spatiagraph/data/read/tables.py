@@ -25,7 +25,7 @@ from spatiagraph.data.places import listed as listed
 from spatiagraph.data.read.dialect import (
     MISSING,
     OtherTextError,
-    clean_header,
+    aligned_header,
     dialect_of,
     is_gzipped,
     open_text,
@@ -51,7 +51,7 @@ def find_table(folder: Path, stem: str) -> Path | None:
         ValueError: Several tables have such a name.
     """
     for suffix in _SUFFIXES:
-        found = listed(folder, f"{stem}{suffix}")
+        found = [p for p in listed(folder, f"{stem}{suffix}") if not p.is_dir()]
         if len(found) > 1:
             raise ValueError(
                 f"Expected one {stem}{suffix} in {folder}, got "
@@ -72,7 +72,7 @@ def table_columns(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return [str(c) for c in pq.read_schema(path).names]
-        return clean_header(_header(path))
+        return aligned_header(path, _header(path))
     except DAMAGED as err:
         raise unreadable(path, err) from err
 
