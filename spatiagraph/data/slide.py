@@ -1,6 +1,5 @@
 """One tissue section: cells, image and molecules, everything in µm."""
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,9 +38,6 @@ Expression = Literal["counts", "normalized"]
 
 _NAMED_BY = (keys.SLIDE_ID, "library_id", "sample_id", "sample", "section")
 _MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
-_MOLECULES_LOOKED_AT = 100_000
-_OWN_UM = 5.0  # about the radius of a cell
-_FAR_FROM_OWN_UM = 50.0  # beyond the largest
 
 
 class Slide:
@@ -233,7 +229,6 @@ class Slide:
             check_image(self.image, self.pos, names)
         if self.transcripts is not None:
             _check_molecules(self.transcripts)
-            _check_own_molecules(self.transcripts, self.pos, names)
         if self.outlines is not None:
             _check_outlines(self.outlines, self.pos, names, self.slide_id)
 
@@ -341,34 +336,6 @@ def _check_outlines(
             f"Expected cells of slide {slide_id!r} inside of their outlines, got "
             f"{len(apart)} of {int(outlines.known.sum())} elsewhere: {name_rows(names, apart)}. "
             "Are outlines in µm (else outlines_mpp=…), and of this region? Or drop these outlines"
-        )
-
-
-def _check_own_molecules(
-    transcripts: pd.DataFrame, pos: NDArray[np.float64], names: pd.Index
-) -> None:
-    """Cells lie among their own molecules, and not only with x and y swapped."""
-    if "cell_id" not in transcripts:
-        return
-    step = max(1, len(transcripts) // _MOLECULES_LOOKED_AT)
-    some = transcripts[["cell_id", "x_um", "y_um"]].iloc[::step]
-    cell = names.get_indexer(pd.Index(some["cell_id"].to_numpy(dtype=object, na_value="")))
-    own = pos[cell[cell >= 0]]
-    if not len(own):
-        return
-    xy = some[["x_um", "y_um"]].to_numpy(np.float64)[cell >= 0]
-    apart, swapped = (float(np.median(np.hypot(*(xy - where).T))) for where in (own, own[:, ::-1]))
-    if apart > _OWN_UM and swapped < apart / 3:
-        raise ValueError(
-            f"Expected cells among their own molecules, got them {apart:.0f} µm apart (median), "
-            f"and {swapped:.0f} µm with x and y swapped: the table of cells or that of molecules "
-            "has them the wrong way around. Rename its columns, or pass transcripts=False"
-        )
-    if apart > _FAR_FROM_OWN_UM:
-        warnings.warn(
-            f"Cells lie {apart:.0f} µm from their own molecules (median): one of both is in "
-            "another unit, or of another slide. Check them, or pass transcripts=False",
-            stacklevel=6,
         )
 
 

@@ -69,8 +69,9 @@ def test_spaces_around_the_names_of_columns_are_none_of_them(tmp_path):
     np.testing.assert_allclose(sg.read(tmp_path / "c.csv", **TYPES).pos, POS)
 
 
-def test_fields_that_spaces_part_are_named(tmp_path):
-    cells().to_csv(tmp_path / "c.txt", index=False, sep=" ")
+@pytest.mark.parametrize("index", [False, True])
+def test_fields_that_spaces_part_are_named(tmp_path, index):
+    cells().to_csv(tmp_path / "c.txt", index=index, index_label=False, sep=" ")
     with pytest.raises(ValueError, match="in c.txt: spaces part its fields: write commas or tabs"):
         sg.read(tmp_path / "c.txt", **TYPES)
 

@@ -158,10 +158,8 @@ def _begin(path: Path) -> tuple[str, list[str]]:
     # names may hold marks, and so may numbers: what parts fields is in both; the first of equals
     sep = max(_MARKS, key=lambda mark: min(line.count(mark) for line in bare))
     words = {len(line.split()) for line in lines[:_LINES]}
-    if (
-        not any(mark in line for mark in _MARKS for line in bare)
-        and len(words) == 1 < max(words) - 1
-    ):
+    has_marks = any(mark in line for mark in _MARKS for line in bare)
+    if not has_marks and min(words) > 2 and max(words) - min(words) <= 1:
         raise OtherTextError("spaces part its fields: write commas or tabs between them")
     is_comment = lines[0].startswith("#") and not _is_header(lines[:3], sep)
     if is_comment or lines[0].startswith("sep="):

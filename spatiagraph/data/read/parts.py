@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph.data.checks import as_positions
+from spatiagraph.data.checks import as_positions, check_own_molecules
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.image.formats import open_levels
 from spatiagraph.data.notes import our_notes
@@ -346,6 +346,9 @@ def build(
         pitch_um=pitch_um,
         one_section=one_section,
     )
+    if slide.transcripts is not None:
+        line = check_own_molecules(slide.transcripts, slide.pos, slide.adata.obs_names)
+        parts.warnings += [] if line is None else [line]
     if texts := make_values_writable(slide.adata):
         parts.warnings.append(f"No file can hold, and is text from now on: {'; '.join(texts)}")
     if parts.image is not None and (dark := parts.image.dark_channels()):

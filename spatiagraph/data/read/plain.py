@@ -158,16 +158,12 @@ def _markers(table: pd.DataFrame, path: Path, options: Options) -> list[str]:
         )
     others = [c for c in numeric if c not in found]
     left = f", and {_few(others)} for none" if others else ""
+    if odd := [c for c in columns if c not in _IDS and stays_text(table[c])]:
+        left += f"; {_few(odd)}, which may be numbers or lists, stay text"
     warnings.warn(
         f"Of {path.name}, {_few(found)} are taken for proteins{left}: pass markers=[…] for others",
         stacklevel=5,
     )
-    if odd := [c for c in columns if c not in _IDS and stays_text(table[c])]:
-        warnings.warn(
-            f"{_few(odd)} of {path.name} may be numbers or lists, and stay text: pass markers=[…] "
-            "with all proteins if they are some",
-            stacklevel=5,
-        )
     return found
 
 

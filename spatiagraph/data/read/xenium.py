@@ -141,7 +141,7 @@ def _image(folder: Path, options: Options) -> SlideImage | None:
         mpp = stored_mpp(given)
     if mpp is None and specs.exists():
         mpp = positive_number(read_json(specs), "pixel_size", specs.name)
-        if given is not None and not is_own:
+        if given is not None and given.exists() and not is_own:
             warnings.warn(
                 f"{given.name} does not say its scale and is taken to have the {mpp:g} µm per "
                 "pixel of the instrument: pass image_mpp=…",
