@@ -97,7 +97,8 @@ def evaluate(
     slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
     means, Harmony if it is installed, and a regression on genes.
 
-    Of a cohort, every slide is scored by itself, and the mean over slides is shown.
+    Of a cohort, every slide is scored by itself, and the mean over slides is shown; a slide that
+    cannot be, as one with a single label, is named with the reason.
     """
     from spatiagraph.data.cohort.layout import is_cohort
 
@@ -197,6 +198,7 @@ def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given
     """Score every slide of a cohort, and print the mean over slides."""
     from spatiagraph.cli.console import check_output_file, print_table, quiet_libraries, say
     from spatiagraph.data.cohort import Cohort
+    from spatiagraph.evaluate.protocols import UNSCORED
     from spatiagraph.inference import score_cohort
 
     if out is not None:
@@ -206,9 +208,9 @@ def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given
     if table is None:
         say(f"shard {shard} is done; once all are, spatiagraph merge {out}")
         return
-    for name, part in table.groupby("protocol", sort=False):
+    for name, part in table[table[UNSCORED] == ""].groupby("protocol", sort=False):
         wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
-        print_table(wide, f"\n{name}, mean over {table['slide_id'].nunique()} slides")
+        print_table(wide, f"\n{name}, mean over {part['slide_id'].nunique()} slides")
     if out is not None:
         say(f"\nwritten to {out}")
 

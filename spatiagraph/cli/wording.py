@@ -19,6 +19,8 @@ def as_typed(text: str, options: Mapping[str, bool]) -> str:
         >>> flags = {"pitch_um": False, "drop_empty": True}
         >>> as_typed("pass pitch_um=100 or drop_empty=True", flags)
         'pass --pitch-um 100 or --drop-empty'
+        >>> as_typed("Pass drop_empty=True to read(), or filter them out", flags)
+        'Pass --drop-empty, or filter them out'
     """
     if not options:
         return text
@@ -37,7 +39,7 @@ def as_typed(text: str, options: Mapping[str, bool]) -> str:
         plain = value.strip("'\"()").replace(", ", " ")
         return f"{flag} {plain}{end}"
 
-    return pattern.sub(typed, text)
+    return re.sub(r"(--[\w-]+(?: [^\s:;,]+)?) to read\(\)", r"\1", pattern.sub(typed, text))
 
 
 def cut_lists(text: str) -> str:

@@ -17,6 +17,9 @@ MAX_OUTSIDE = 0.05
 """Share of cells that may lie outside of the image: segmentation puts some centres on its rim."""
 _FEWEST_PLACED = 50  # cells that tell whether they lie on tissue
 _SAMPLED = 5_000
+_MOLECULES_SAMPLED = 100_000
+_OWN_UM = 5.0  # about the radius of a cell
+_FAR_FROM_OWN_UM = 50.0  # beyond the largest
 _ON, _OFF = 0.8, 0.4  # share of cells on tissue that is plausible, and one that is not
 _LISTED = 50  # names in a message; a slide has a million cells
 FAR_UM = 1e9
@@ -48,7 +51,11 @@ def nearest(wanted: str, keys: Collection[str]) -> str:
         return "There are none"
     listed = ", ".join(repr(k) for k in sorted(keys)[:_LISTED])
     listed += f" and {len(keys) - _LISTED:,} more" if len(keys) > _LISTED else ""
-    close = difflib.get_close_matches(wanted, keys, n=3, cutoff=0.5)
+    plain = [str(k).strip().casefold() for k in keys]
+    close = difflib.get_close_matches(wanted.strip().casefold(), plain, n=3, cutoff=0.5)
+    close = list(
+        dict.fromkeys(k for c in close for k, p in zip(keys, plain, strict=True) if p == c)
+    )
     hint = f"Nearest: {', '.join(repr(k) for k in close)}; there are: " if close else "There are: "
     return hint + listed
 
@@ -215,6 +222,46 @@ def check_not_empty(values: csr_matrix, names: pd.Index) -> None:
             f"Expected at least one count in each cell, got none in {rows.size} of {len(names)} "
             f"cells: {name_rows(names, rows)}. Pass drop_empty=True to read(), or filter them out"
         )
+
+
+def check_own_molecules(
+    transcripts: pd.DataFrame, pos: NDArray[np.float64], names: pd.Index
+) -> str | None:
+    """Refuse cells that lie among their own molecules only with x and y swapped.
+
+    Args:
+        transcripts: Molecules, with ``x_um``, ``y_um`` and maybe ``cell_id``.
+        pos: Cell centres in µm, ``[N, 2]``.
+        names: Cell ids, ``[N]``.
+
+    Returns:
+        A line if cells lie far from their molecules anyhow.
+
+    Raises:
+        ValueError: They are swapped.
+    """
+    if "cell_id" not in transcripts:
+        return None
+    step = max(1, len(transcripts) // _MOLECULES_SAMPLED)
+    some = transcripts[["cell_id", "x_um", "y_um"]].iloc[::step]
+    cell = names.get_indexer(pd.Index(some["cell_id"].to_numpy(dtype=object, na_value="")))
+    own = pos[cell[cell >= 0]]
+    if not len(own):
+        return None
+    xy = some[["x_um", "y_um"]].to_numpy(np.float64)[cell >= 0]
+    apart, swapped = (float(np.median(np.hypot(*(xy - at).T))) for at in (own, own[:, ::-1]))
+    if apart > _OWN_UM and swapped < apart / 3:
+        raise ValueError(
+            f"Expected cells among their own molecules, got them {apart:.0f} µm apart (median), "
+            f"and {swapped:.0f} µm with x and y swapped: the table of cells or that of molecules "
+            "has them the wrong way around. Rename its columns, or pass transcripts=False"
+        )
+    if apart <= _FAR_FROM_OWN_UM:
+        return None
+    return (
+        f"Cells lie {apart:.0f} µm from their own molecules (median): one of both is in another "
+        "unit, or of another slide. Check them, or pass transcripts=False"
+    )
 
 
 def check_image(image: SlideImage, pos: NDArray[np.float64], names: pd.Index) -> None:

@@ -126,6 +126,8 @@ def doubts(adata: "AnnData", pos: NDArray[np.float64], scale: Scale | None) -> l
             f"{pair} are the coordinates with x and y swapped. The coordinates are used; check "
             "on an image which of the two is right"
         )
+    if (line := _beside_tissue(adata)) is not None:
+        said.append(line)
     if scale is not None:
         return said
     grid = lattice(pos)
@@ -143,6 +145,20 @@ def doubts(adata: "AnnData", pos: NDArray[np.float64], scale: Scale | None) -> l
                 f"mpp={DNB_UM:g}; pitch_um={grid.pitch:g} confirms µm"
             )
     return said
+
+
+def _beside_tissue(adata: "AnnData") -> str | None:
+    """A line on spots that Space Ranger says lie beside the tissue."""
+    flags = adata.obs.get("in_tissue")
+    if flags is None:
+        return None
+    beside = int(flags.astype(str).str.lower().isin(("0", "0.0", "false")).sum())
+    if not beside:
+        return None
+    return (
+        f"{beside} of {len(flags)} spots lie beside the tissue (obs['in_tissue']) and are read as "
+        "the others: leave them out, adata[adata.obs['in_tissue'] == 1], unless they are wanted"
+    )
 
 
 def is_preview(library: Mapping) -> bool:

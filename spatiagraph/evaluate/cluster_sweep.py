@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from spatiagraph.clustering.leiden import leiden, neighbor_graph
 from spatiagraph.evaluate.baselines import Expression, neighbor_mean, pca
-from spatiagraph.evaluate.inputs import as_codes, as_embeddings, as_expression
+from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embeddings, as_expression
 
 RESOLUTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -86,7 +86,7 @@ def score_clusters(
     rows = np.flatnonzero(truth >= 0)
     num_labels = len(np.unique(truth[rows]))
     if num_labels < 2:
-        raise ValueError(f"Expected at least two different labels, got {num_labels}")
+        raise UnscorableError(f"Expected at least two different labels, got {num_labels}")
     sweep = sorted({*map(float, resolutions), 1.0})
     table = {}
     with tqdm(total=len(arrays) * num_seeds, desc="leiden", disable=not progress) as bar:

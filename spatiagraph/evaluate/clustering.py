@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from spatiagraph.clustering.clusters import Clusterer
 from spatiagraph.clustering.names import as_clusterer
-from spatiagraph.evaluate.inputs import as_codes, as_embedding, as_embeddings
+from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embedding, as_embeddings
 
 
 def cluster_domains(
@@ -102,7 +102,7 @@ def score_domains(
     truth = truth[rows]
     num_labels = len(np.unique(truth))
     if num_labels < 2:
-        raise ValueError(
+        raise UnscorableError(
             f"Expected at least two different labels to compare with, got {num_labels} in "
             f"{len(rows)} labelled cells"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.evaluate.image_to_genes import grouped_ridge
-from spatiagraph.evaluate.inputs import as_embedding, as_folds
+from spatiagraph.evaluate.inputs import UnscorableError, as_embedding, as_folds
 from spatiagraph.evaluate.prediction import mean_and_std
 
 RANDOM = "random"
@@ -31,8 +31,9 @@ def score_retrieval(
     Candidates are the cells of the same fold, by cosine similarity; equal ones share the mean of
     their ranks, so an embedding that is the same for all cells scores as chance or below. Within a
     fold, neither depth of section nor batch tells candidates apart; folds that were held out in
-    training are the honest ones. Features that were not trained to agree can be brought into one
-    space by :func:`ridge_map`.
+    training are the honest ones. Among ``k`` candidates or fewer every one is found: such folds say
+    nothing of ``recall@k`` and are left out of it. Features that were not trained to agree can be
+    brought into one space by :func:`ridge_map`.
 
     Args:
         pairs: Name → image embedding and gene embedding, both ``[N, D]``.
@@ -45,7 +46,8 @@ def score_retrieval(
         Two rows per name and for ``"random"``, distinguished by ``direction``,
         ``"image_to_gene"`` or ``"gene_to_image"``: ``recall@k``, ``median_rank`` (1 is best) and
         ``median_rank_share``, that rank over the number of candidates, each the mean over folds
-        with ``…_std`` beside it; ``num_candidates`` (mean) and ``num_cells``.
+        with ``…_std`` beside it; ``num_candidates`` (mean) and ``num_cells``. ``recall@k`` is NaN
+        where no fold has more than ``k`` candidates.
 
     Raises:
         ValueError: Two embeddings of a pair differ in shape, a fold has one cell, or a name is
@@ -69,7 +71,7 @@ def score_retrieval(
     fold = np.zeros(total, dtype=np.int64) if folds is None else as_folds(folds, total)
     parts = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
     if not parts or min(len(rows) for rows in parts) < 2:
-        raise ValueError(
+        raise UnscorableError(
             f"Expected folds of two cells at least, got {[len(rows) for rows in parts]}"
         )
     candidates = float(np.mean([len(rows) for rows in parts]))
@@ -131,7 +133,7 @@ def ridge_map(
     for number in np.unique(fold):
         train, test = fold != number, fold == number
         if len(np.unique(group[train])) < 2:
-            raise ValueError(
+            raise UnscorableError(
                 f"Expected at least two groups outside of fold {number}. Use three folds or more, "
                 "or pass 'groups'"
             )
@@ -171,11 +173,16 @@ def _ranks(query: NDArray[np.floating], found: NDArray[np.floating]) -> NDArray[
 
 def _scores(rank: NDArray[np.float64], num_cells: int, k: Sequence[int]) -> dict[str, float]:
     middle = float(np.median(rank))
-    recall = {f"recall@{n}": float((rank <= n).mean()) for n in k}
+    recall = {f"recall@{n}": _told(float((rank <= n).mean()), n, num_cells) for n in k}
     return {**recall, "median_rank": middle, "median_rank_share": middle / num_cells}
 
 
+def _told(recall: float, k: int, num_cells: int) -> float:
+    """A recall that is not 1 by definition, as among ``k`` candidates or fewer."""
+    return recall if num_cells > k else float("nan")
+
+
 def _chance(num_cells: int, k: Sequence[int]) -> dict[str, float]:
-    recall = {f"recall@{n}": min(n / num_cells, 1.0) for n in k}
+    recall = {f"recall@{n}": _told(n / num_cells, n, num_cells) for n in k}
     middle = (num_cells + 1) / 2
     return {**recall, "median_rank": middle, "median_rank_share": middle / num_cells}

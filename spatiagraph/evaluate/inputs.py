@@ -17,6 +17,10 @@ from spatiagraph.graph.hierarchy import label_niches
 Method = TypeVar("Method")
 
 
+class UnscorableError(ValueError):
+    """Labels or cells of a slide that do not allow a score, whatever the embedding."""
+
+
 def as_embedding(z: ArrayLike | Tensor, name: str = "embeddings") -> NDArray[np.floating]:
     """An embedding as a floating array.
 

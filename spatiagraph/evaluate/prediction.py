@@ -101,11 +101,15 @@ def prediction_scores(
 
 
 def mean_and_std(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each score over runs, and beside it ``…_std``, their sample standard deviation."""
+    """Mean of each score over runs, and beside it ``…_std``, their sample standard deviation.
+
+    Runs that do not have a score, NaN, are left out of it.
+    """
     table = {}
     for name in runs[0]:
         values = np.array([run[name] for run in runs])
-        table[name] = float(values.mean())
+        values = values[~np.isnan(values)]
+        table[name] = float(values.mean()) if len(values) else np.nan
         table[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
     return table
 

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph.evaluate.inputs import as_codes, as_embeddings, as_folds
+from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embeddings, as_folds
 
 Classifier: TypeAlias = Literal["lr", "mlp", "knn"] | BaseEstimator
 
@@ -149,7 +149,7 @@ def random_folds(
     rows = np.flatnonzero((codes >= 0) & (size >= min_cells)[codes])
     smallest = int(size[np.unique(codes[rows])].min(initial=len(codes)))
     if not rows.size or not 2 <= num_folds <= smallest:
-        raise ValueError(
+        raise UnscorableError(
             f"Expected 'num_folds' between 2 and the cells of the rarest label, got {num_folds} "
             f"for {len(rows)} cells of labels that {min_cells} cells or more have"
         )
@@ -180,14 +180,14 @@ def _resolve(classifier: Classifier) -> BaseEstimator:
 def _check_task(truth: NDArray[np.int64], fold: NDArray[np.int64], min_cells: int) -> None:
     numbers = np.unique(fold)
     if len(numbers) < 2:
-        raise ValueError(
+        raise UnscorableError(
             f"Expected at least two folds with labelled cells, got {len(numbers)} "
             f"({len(truth)} cells with a label that {min_cells} cells or more have)"
         )
     for number in numbers:
         found = len(np.unique(truth[fold != number]))
         if found < 2:
-            raise ValueError(
+            raise UnscorableError(
                 f"Expected at least two labels to train on, got {found} outside of fold "
                 f"{number}. Use other folds, or a smaller 'min_cells' than {min_cells}"
             )

@@ -4,9 +4,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from spatiagraph.evaluate.entries import score_entry_imputation
 from spatiagraph.evaluate.image_features import image_baselines
 from spatiagraph.evaluate.image_to_genes import DEPTH_ORACLE, TRAIN_MEAN, score_image_to_genes
 from spatiagraph.evaluate.imputation import BASELINES, Method, score_imputation
-from spatiagraph.evaluate.inputs import as_embeddings, as_expression
+from spatiagraph.evaluate.inputs import UnscorableError, as_embeddings, as_expression
 from spatiagraph.evaluate.probe import MAJORITY, random_folds, score_probe
 from spatiagraph.graph.points import as_points
 
@@ -53,15 +53,10 @@ _NEEDS = {
     "types": ("types_leiden", "annotation_blocks", "annotation_random", "annotation_mlp"),
     "crops": ("image_to_genes", "retrieval"),
 }
+UNSCORED = "not_scored"
+"""Column of a table of several slides: the reason why a protocol could not score a slide."""
 _DEFAULT = {"domains_kmeans", "domains_gmm", "annotation_blocks"}
 _PANEL = 500  # genes; a wider panel is a whole transcriptome
-
-
-class _Job(NamedTuple):
-    """One embedding in one protocol."""
-
-    protocol: str
-    score: Callable[[], pd.DataFrame]
 
 
 def run_protocols(
@@ -79,6 +74,7 @@ def run_protocols(
     ignore: Collection[object] = (),
     expression: Expression = "counts",
     num_seeds: int = 5,
+    unscored: Callable[[str, str], None] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Score embeddings of a slide by the protocols that its labels and images allow.
@@ -118,6 +114,8 @@ def run_protocols(
         ignore: Labels that mean "not labelled".
         expression: Which of the two ``counts`` holds.
         num_seeds: Clusterings of each embedding.
+        unscored: Called with the name of a protocol that the labels or cells do not allow, and the
+            reason; it is left out then. Without it such a protocol is an error.
         progress: Show a bar.
 
     Returns:
@@ -148,20 +146,60 @@ def run_protocols(
         num_seeds=num_seeds,
     )
     task.check_names()
-    jobs = [job for name in chosen for job in task.jobs(name)]
-    rows, seen = [], set[tuple[str, object]]()
-    with tqdm(total=len(jobs), disable=not progress) as bar:
-        for protocol, score in jobs:
-            bar.set_description(protocol)
-            start = time.perf_counter()
-            table = score()
-            seconds = time.perf_counter() - start
-            # floors such as the majority come with every table: they are kept once
-            new = [name for name in table.index.unique() if (protocol, name) not in seen]
-            seen.update((protocol, name) for name in new)
-            rows += list(_tidy(protocol, table.loc[new], seconds))
-            bar.update()
+    work: dict[str, list[Callable[[], pd.DataFrame]]] = {}
+    for name in chosen:
+        with _left_out(name, unscored):
+            work[name] = list(task.jobs(name))
+    rows: list[tuple] = []
+    with tqdm(total=sum(map(len, work.values())), disable=not progress) as bar:
+        for name, jobs in work.items():
+            bar.set_description(name)
+            with _left_out(name, unscored):
+                rows += list(_protocol_rows(name, jobs, bar))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def default_protocols(*, domains: bool, types: bool) -> list[str]:
+    """Protocols that are run by default.
+
+    Args:
+        domains: Whether there are known domains.
+        types: Whether there are known types.
+    """
+    given = {"domains": domains, "types": types}
+    return [name for name in METRICS if name in _DEFAULT and given.get(labels_of_protocol(name))]
+
+
+def labels_of_protocol(protocol: str) -> str:
+    """Labels that a protocol compares with: ``"domains"``, ``"types"``, or ``""`` for none."""
+    return next((kind for kind in ("domains", "types") if protocol in _NEEDS[kind]), "")
+
+
+@contextmanager
+def _left_out(protocol: str, unscored: Callable[[str, str], None] | None) -> Iterator[None]:
+    """Tell of a protocol that the labels or cells do not allow."""
+    try:
+        yield
+    except UnscorableError as err:
+        if unscored is None:
+            raise
+        unscored(protocol, str(err))
+
+
+def _protocol_rows(
+    protocol: str, jobs: Collection[Callable[[], pd.DataFrame]], bar: tqdm
+) -> Iterator[tuple]:
+    """Rows of one protocol, a job after the other."""
+    seen = set[object]()
+    for score in jobs:
+        start = time.perf_counter()
+        table = score()
+        seconds = time.perf_counter() - start
+        # floors such as the majority come with every table: they are kept once
+        new = [name for name in table.index.unique() if name not in seen]
+        seen.update(new)
+        yield from _tidy(protocol, table.loc[new], seconds)
+        bar.update()
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +233,10 @@ class _Task:
 
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
-        return spatial_blocks(self.pos)
+        try:
+            return spatial_blocks(self.pos)
+        except ValueError as err:  # too few cells for blocks
+            raise UnscorableError(str(err)) from err
 
     @cached_property
     def images(self) -> dict[str, ArrayLike | Tensor]:
@@ -212,12 +253,11 @@ class _Task:
                 f"Expected other names than those of baselines, got {', '.join(sorted(taken))}"
             )
 
-    def jobs(self, protocol: str) -> Iterator[_Job]:
+    def jobs(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
         """One job for each embedding, feature or method that a protocol scores."""
         make = {"domains": self._domains, "types": self._domains, "annotation": self._annotation}
         make |= {"imputation": self._imputation, "image": self._images, "retrieval": self._images}
-        for score in make[protocol.split("_")[0]](protocol):
-            yield _Job(protocol, score)
+        yield from make[protocol.split("_")[0]](protocol)
 
     def _domains(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
         labels = self.types if protocol == "types_leiden" else self.domains

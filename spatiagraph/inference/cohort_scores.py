@@ -1,6 +1,7 @@
 """``score_cohort``: protocols on every slide of a cohort, one in memory at a time."""
 
 import os
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -11,12 +12,22 @@ from spatiagraph._files import replaced_file
 from spatiagraph._json import Schema
 from spatiagraph._tables import write_csv
 from spatiagraph.data.cohort import Cohort
+from spatiagraph.data.cohort.embedded import stored_columns
 from spatiagraph.data.cohort.lock import only_writer
 from spatiagraph.data.cohort.shards import Shard, as_shard, read_states, write_state
 from spatiagraph.data.cohort.work import remove_work, shard_folder, shards_begun, whole_work
 from spatiagraph.data.slide import Slide
-from spatiagraph.evaluate import run_protocols
-from spatiagraph.inference.domains import known_labels
+from spatiagraph.evaluate.inputs import UnscorableError
+from spatiagraph.evaluate.protocols import (
+    COLUMNS,
+    UNSCORED,
+    default_protocols,
+    labels_of_protocol,
+    run_protocols,
+)
+from spatiagraph.inference.domains.described import known_labels, labels_of
+
+_SHOWN = 4
 
 
 class ScoreSettings(Schema):
@@ -41,6 +52,11 @@ class ScoreSettings(Schema):
     unlabelled: list[str]
     protocols: list[str] | None
     num_seeds: int
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """Kind of labels → their column."""
+        return {"domains": self.domains, "types": self.types}
 
 
 def score_cohort(
@@ -73,11 +89,13 @@ def score_cohort(
 
     Returns:
         The rows of :func:`~spatiagraph.evaluate.run_protocols` of all slides, after a column
-        ``slide_id``; ``None`` for a shard.
+        ``slide_id``; ``None`` for a shard. A slide that a protocol cannot score, as one with a
+        single label, has a row without value, and the reason in ``not_scored``, which is empty in
+        all other rows; a warning names such slides.
 
     Raises:
-        ValueError: A slide has no such column or embedding, there is no ``out`` with ``shard``, or
-            shards of other settings are done.
+        ValueError: No slide can be scored, one has no such embedding, there is no ``out`` with
+            ``shard``, or shards of other settings are done.
         BusyError: Another process scores the same shard, or one of other settings.
     """
     settings = ScoreSettings(
@@ -93,13 +111,14 @@ def score_cohort(
         protocols=None if protocols is None else sorted(protocols),
         num_seeds=num_seeds,
     )
+    if out is None and shard is not None:
+        raise ValueError(f"Expected out= with shard={shard!r}, the table of all shards")
+    if out is not None and Path(out).suffix != ".csv":
+        raise ValueError(f"Expected a table that ends in .csv, got {Path(out).name!r}")
+    _check_labels(cohort, settings)
     if out is None:
-        if shard is not None:
-            raise ValueError(f"Expected out= with shard={shard!r}, the table of all shards")
-        return pd.concat([_scores(slide, settings, progress) for slide in cohort])
+        return _checked(pd.concat([_scores(slide, settings, progress) for slide in cohort]))
     out = Path(out)
-    if out.suffix != ".csv":
-        raise ValueError(f"Expected a table that ends in .csv, got {out.name!r}")
     part = Shard(0, 1) if shard is None else as_shard(shard)
     with shards_begun(shard_folder(out), settings, "embeddings or settings", [part]) as folder:
         for at in part.items(len(cohort)):
@@ -130,6 +149,11 @@ def merge_scores(out: str | os.PathLike[str]) -> pd.DataFrame:
         table = pd.concat(
             [pd.read_parquet(_table(folder, at)) for at in range(number)], ignore_index=True
         )
+        try:
+            table = _checked(table)
+        except ValueError:
+            remove_work(folder)  # nothing in it is of use
+            raise
         write_csv(table, out)
         remove_work(folder)
     return table
@@ -149,16 +173,77 @@ def _scores(slide: Slide, settings: ScoreSettings, progress: bool) -> pd.DataFra
             f"Expected obsm[{missing[0]!r}] in slide {slide.slide_id!r} of the cohort, found "
             f"{sorted(map(str, slide.adata.obsm))}: embed it first"
         )
-    table = run_protocols(
-        {key: slide.adata.obsm[key] for key in slots},
-        slide.counts,
-        slide.pos,
-        domains=known_labels(slide, settings.domains, settings.unlabelled),
-        types=known_labels(slide, settings.types, settings.unlabelled),
-        protocols=settings.protocols,
-        expression=slide.expression,
-        num_seeds=settings.num_seeds,
-        progress=progress,
-    )
+    chosen = settings.protocols
+    if chosen is None:
+        chosen = default_protocols(
+            domains=settings.domains is not None, types=settings.types is not None
+        )
+    labels: dict[str, pd.Series | None] = {}
+    reasons: dict[str, str] = {}
+    for kind, column in settings.columns.items():
+        try:
+            labels[kind] = known_labels(slide, column, settings.unlabelled)
+        except UnscorableError as err:
+            reasons |= {name: str(err) for name in chosen if labels_of_protocol(name) == kind}
+    table = pd.DataFrame(columns=list(COLUMNS))
+    possible = [name for name in chosen if name not in reasons]
+    if possible or not chosen:
+        table = run_protocols(
+            {key: slide.adata.obsm[key] for key in slots},
+            slide.counts,
+            slide.pos,
+            domains=labels.get("domains"),
+            types=labels.get("types"),
+            protocols=possible or None,
+            expression=slide.expression,
+            num_seeds=settings.num_seeds,
+            unscored=reasons.__setitem__,
+            progress=progress,
+        )
+    table[UNSCORED] = ""
+    lost = [_lost_row(name, reason) for name, reason in reasons.items()]
+    table = pd.DataFrame([*table.to_dict("records"), *lost], columns=[*COLUMNS, UNSCORED])
     table.insert(0, keys.SLIDE_ID, slide.slide_id)
     return table
+
+
+def _lost_row(protocol: str, reason: str) -> dict[str, object]:
+    """Row of a protocol that a slide does not allow."""
+    text = dict.fromkeys(("embedding", "metric"), "")
+    numbers = dict.fromkeys(("value", "std", "seconds", "peak_gb"), float("nan"))
+    return {"protocol": protocol, **text, **numbers, UNSCORED: reason}
+
+
+def _check_labels(cohort: Cohort, settings: ScoreSettings) -> None:
+    """Refuse labels that no slide has, before any of them is read whole."""
+    columns = [column for column in settings.columns.values() if column is not None]
+    reasons: list[str] = []
+    for obs in stored_columns(cohort) if columns else ():
+        for column in columns:
+            try:
+                labels_of(obs, column, settings.unlabelled)
+            except UnscorableError as err:
+                reasons.append(str(err))
+            else:
+                return
+    if reasons:
+        raise ValueError(_none_scored(len(cohort), reasons[0]))
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """A table some rows of which have scores, with a warning on slides that have none."""
+    lost = table[table[UNSCORED] != ""]
+    if len(lost) == len(table):
+        raise ValueError(_none_scored(lost[keys.SLIDE_ID].nunique(), lost[UNSCORED].iloc[0]))
+    names = [
+        f"{row[keys.SLIDE_ID]} by {row['protocol']}: {row[UNSCORED]}"
+        for row in lost.to_dict("records")
+    ]
+    if names:
+        more = f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        warnings.warn(f"Not scored: {'; '.join(names[:_SHOWN])}{more}", stacklevel=3)
+    return table
+
+
+def _none_scored(num_slides: int, reason: str) -> str:
+    return f"Expected a slide that can be scored, got none of {num_slides}: {reason}"

@@ -164,7 +164,8 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         temperature: Temperature of the contrasts.
         watched: Score of the validation set that training stops by: ``"recall@10"``, the share of
             spots whose genes are among the first ten that their images find, of the spots of their
-            slide in a batch; or ``"loss"``.
+            slide in a batch, where these are more than ten; or ``"loss"``, which is also watched
+            where no slide has so many.
         seed: Not read: nothing but the model learns.
 
     Raises:
@@ -200,7 +201,8 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
         self.watched = Watched(watched, highest=watched == RECALL)
 
     def measure(self, view: STAlignView) -> dict[str, Tensor]:
-        return {RECALL: retrieval_recall(*view.pair, view.slide)}
+        recall = retrieval_recall(*view.pair, view.slide)
+        return {} if bool(recall.isnan()) else {RECALL: recall}
 
     def view(self, batch: Data, streams: Streams) -> STAlignView:
         if "cluster" not in batch:
@@ -220,6 +222,9 @@ class STAlignPretraining(ObjectiveTask[STAlignView], pretrains=STAlign):
 def retrieval_recall(query: Tensor, found: Tensor, slide: Tensor, k: int = 10) -> Tensor:
     """Share of spots whose own partner is among the ``k`` most similar of their slide, a scalar.
 
+    Spots of slides with ``k`` spots or fewer are left out, whose partners are among them anyhow;
+    NaN where all are of such.
+
     Args:
         query: Vectors that are searched with, ``[N, D]``.
         found: Vectors that are searched, ``[N, D]``.
@@ -236,4 +241,5 @@ def retrieval_recall(query: Tensor, found: Tensor, slide: Tensor, k: int = 10) -
     better, equal = (similarity > own).sum(1), (similarity == own).sum(1)
     rank = 1 + better + (equal - 1) / 2  # equal ones share the mean of their ranks
     known = own.squeeze(1).isfinite()  # a vector with NaN finds nothing
-    return ((rank <= k) & known).float().mean()
+    told = (slide == slide[:, None]).sum(1) > k
+    return ((rank <= k) & known)[told].float().mean()

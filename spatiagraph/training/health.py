@@ -80,10 +80,11 @@ def run_warnings(history: pd.DataFrame, watched: Watched | None = None) -> list[
         >>> run_warnings(pd.DataFrame({"steps": [30], "lr_sum": [0.015], "moved": [0.01]}))[0][:44]
         'The run was too short to learn: the learning'
     """
-    watched = Watched() if watched is None else watched
     collapsed = collapse_warning(history)
     found = [] if collapsed is None else [collapsed]
     last = history.iloc[-1] if len(history) else pd.Series(dtype=float)
+    if watched is None or f"start_val_{watched.name}" not in last:
+        watched = Watched()
     if "moved" in last and last["lr_sum"] < _LEAST_LR_SUM:
         found.append(
             f"The run was too short to learn: the learning rates of its {last['steps']:.0f} steps "

@@ -1,6 +1,7 @@
 """``BestWeights``: the weights of the best validation score, and early stopping."""
 
 import math
+import warnings
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -13,7 +14,7 @@ from spatiagraph.tasks.base import Watched
 class BestWeights(Callback):
     """Keeps the weights of the best validation score and stops when none was better for long.
 
-    The score is the loss, or what the task says it watches.
+    The score is the loss, or what the task says it watches, where the validation set has it.
 
     The weights before training count as well: what training made worse is not kept. They are part
     of a checkpoint, so that a resumed run stops where an uninterrupted one does, with the same
@@ -46,6 +47,13 @@ class BestWeights(Callback):
         if trainer.sanity_checking and self.weights:
             return  # before the first step the start counts, on a resume it has been
         name = f"val_{self.watched.name}"
+        if name not in trainer.callback_metrics and self.watched != Watched():
+            warnings.warn(
+                f"No {self.watched.name} of what is held out, which is too little for it: the loss "
+                "is watched. Hold out more",
+                stacklevel=2,
+            )
+            self.watched, name = Watched(), f"val_{Watched().name}"
         if name not in trainer.callback_metrics:
             raise ValueError(f"Expected {name!r} to watch in what is held out, got none")
         score = float(trainer.callback_metrics[name])

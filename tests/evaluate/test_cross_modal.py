@@ -56,6 +56,18 @@ def test_noise_scores_as_the_random_row_says():
     assert table.loc["random", "recall@10"].tolist() == pytest.approx([0.1, 0.1])
 
 
+def test_recall_of_no_more_candidates_than_it_looks_at_says_nothing():
+    z, _, _ = paired(28)
+    table = score_retrieval({"z": (z, z[::-1])}, np.repeat([0, 1], [8, 20]), k=[1, 8, 10, 20])
+    large = score_retrieval({"z": (z, z[::-1])}, np.repeat([-1, 1], [8, 20]), k=[1, 8, 10, 20])
+    for metric in ("recall@8", "recall@10"):
+        assert table[metric].tolist() == large[metric].tolist()
+        assert table[metric].max() < 1
+    assert table["recall@20"].isna().all()
+    assert table["recall@1"].notna().all()
+    assert table.loc["random", "recall@1"].tolist() == pytest.approx([(1 / 8 + 1 / 20) / 2] * 2)
+
+
 def test_an_embedding_that_collapsed_finds_nothing():
     one = np.ones((50, 3))
     row = of(score_retrieval({"one": (one, one), "none": (0 * one, one)}), "one", "image_to_gene")

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -77,6 +78,76 @@ def test_shards_merge_to_the_table_of_all_and_gaps_are_refused(cohort, whole, tm
     pd.testing.assert_frame_equal(merged[SCORES], whole[SCORES].reset_index(drop=True))
     assert [p.name for p in tmp_path.iterdir()] == ["scores.csv"]
     assert pd.read_csv(out)["value"].tolist() == pytest.approx(merged["value"].tolist())
+
+
+def labelled(tmp_path, **labels):
+    """An embedded cohort, the labels of whose slides are given by slide; one has no such column."""
+    slides = [
+        sg.make_tissue(150, num_genes=20, image=None, seed=seed, slide_id=name)
+        for seed, name in enumerate(labels)
+    ]
+    for slide, values in zip(slides, labels.values(), strict=True):
+        if values is not None:
+            slide.adata.obs["known"] = np.resize(values, 150)
+    model = sg.models.ContextModel.for_slides(slides, channels=8)
+    made = Cohort.create(tmp_path / "c.zarr", slides, model.recipe, tile_size=64)
+    return sg.embed(model, made, device="cpu", progress=False)
+
+
+def test_a_slide_that_cannot_be_scored_is_named_and_the_others_are_scored(tmp_path):
+    cohort = labelled(tmp_path, one=["a"], two=["a", "b"], none=None, gone=["?"], three=["b", "c"])
+    options = settings(domains="known", unlabelled=["?"])
+    with pytest.warns(UserWarning, match="Not scored: one by domains_kmeans: Expected two labels"):
+        table = score_cohort(cohort, **options)
+    lost = table[table["not_scored"] != ""].set_index("slide_id")
+    assert lost.index.tolist() == ["one", "none", "gone"]
+    assert "two labels or more in obs['known'], got 1" in lost.loc["one", "not_scored"]
+    assert "column of obs with known labels, got 'known'" in lost.loc["none", "not_scored"]
+    assert "got 0 in 0 labelled cells" in lost.loc["gone", "not_scored"]
+    assert lost["value"].isna().all()
+    scored = table[table["not_scored"] == ""]
+    assert scored["slide_id"].unique().tolist() == ["two", "three"]
+    assert scored["value"].notna().all()
+    out = tmp_path / "scores.csv"
+    with pytest.warns(UserWarning, match="Not scored: one by domains_kmeans"):
+        score_cohort(cohort, out=out, **options)
+    written = pd.read_csv(out)
+    assert written["slide_id"].tolist() == table["slide_id"].tolist()
+    assert written["not_scored"].notna().sum() == 3
+
+
+def test_each_protocol_is_judged_by_its_own_labels(tmp_path):
+    cohort = labelled(tmp_path, mixed=["a"], both=["a", "b"])
+    options = settings(types="known", protocols=["domains_kmeans", "annotation_blocks"])
+    with pytest.warns(UserWarning, match="Not scored: mixed by annotation_blocks"):
+        table = score_cohort(cohort, **options)
+    done = table[table["not_scored"] == ""].groupby("slide_id", sort=False)["protocol"].unique()
+    assert done["mixed"].tolist() == ["domains_kmeans"]
+    assert done["both"].tolist() == ["domains_kmeans", "annotation_blocks"]
+
+
+def test_labels_that_folds_cannot_hold_out_are_no_scores(tmp_path):
+    rare = ["a"] * 149 + ["b"]
+    cohort = labelled(tmp_path, rare=rare, both=["a", "b"])
+    with pytest.warns(UserWarning, match="Not scored: rare by annotation_blocks"):
+        table = score_cohort(cohort, types="known", protocols=["annotation_blocks"], num_seeds=1)
+    assert table[table["not_scored"] == ""]["slide_id"].unique().tolist() == ["both"]
+
+
+@pytest.mark.parametrize("column", ["known", "knowm"])
+def test_a_cohort_of_which_no_slide_can_be_scored_is_refused_and_leaves_nothing(tmp_path, column):
+    cohort = labelled(tmp_path, one=["a"], two=["b"])
+    with pytest.raises(ValueError, match=r"a slide that can be scored, got none of 2: Expected"):
+        score_cohort(cohort, out=tmp_path / "s.csv", **settings(domains=column))
+    cohort = labelled(tmp_path / "rare", one=["a"] * 149 + ["b"], two=["c"] * 149 + ["d"])
+    options = {"types": "known", "protocols": ["annotation_blocks"], "num_seeds": 1}
+    for shard in ("0/2", "1/2"):
+        score_cohort(cohort, out=tmp_path / "s.csv", shard=shard, **options)
+    with pytest.raises(ValueError, match=r"got none of 2: Expected at least two"):
+        merge_scores(tmp_path / "s.csv")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.zarr", "rare"]
+    with pytest.raises(ValueError, match="Expected known 'domains' or 'types'"):
+        score_cohort(cohort)
 
 
 def test_what_cannot_be_scored(cohort, tmp_path):

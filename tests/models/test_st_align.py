@@ -425,6 +425,29 @@ def test_recall_counts_partners_among_the_first_of_their_slide():
     assert retrieval_recall(one, one, slide, k=8) == 1.0
 
 
+@torch.no_grad()
+def test_slides_of_ten_spots_say_nothing_of_the_first_ten():
+    worst, slide = torch.eye(30), torch.tensor([0] * 20 + [1] * 10)
+    found = worst.roll(1, 0)
+    alone = retrieval_recall(worst[:20], found[:20], slide[:20])
+    assert retrieval_recall(worst, found, slide) == alone < 1
+    assert retrieval_recall(worst[20:], found[20:], slide[20:]).isnan()
+
+
+@pytest.mark.filterwarnings("ignore:.*at least 6 clusters")
+def test_the_loss_is_watched_where_no_slide_has_more_than_ten_spots(monkeypatch):
+    monkeypatch.setattr(
+        "spatiagraph.tasks.st_align.retrieval_recall", lambda *_: torch.tensor(torch.nan)
+    )
+    with pytest.warns(UserWarning, match="No recall@10 of what is held out.*: the loss is watched"):
+        result = sg.fit(
+            new_model(), [SLIDE], validation=[blocks(1, slide_id="other")], tile_size=128,
+            max_epochs=2, progress=False, accelerator="cpu",
+        )  # fmt: skip
+    assert "val_recall@10" not in result.history
+    assert result.history["start_val_loss"].notna().all()
+
+
 @pytest.mark.filterwarnings("ignore:.*at least 6 clusters")
 def test_weights_of_the_best_recall_on_a_held_out_section_are_kept(monkeypatch):
     """Training that makes recall worse ends with the start, whatever the loss says."""

@@ -8,8 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import spatiagraph as sg
 from spatiagraph.data import Slide, make_tissue
-from spatiagraph.report import Generation, slide_page
-from spatiagraph.report.generation import add_generation
+from spatiagraph.inference.transition_scores import TransitionScores
+from spatiagraph.report import Generation, Report, slide_page
+from spatiagraph.report.generation import add_generation, as_generations
 from spatiagraph.report.niches import central_cells, distinct_hits, niche_window_um
 from spatiagraph.report.projection import project
 from spatiagraph.report.scores import verdict
@@ -196,6 +197,31 @@ def test_a_collapse_is_told_beside_the_curve(tmp_path):
     told = "The embeddings collapsed: they use 1.1 dimensions"
     assert told in write(tmp_path / "page.html", history=collapsed, max_interactive=0)
     assert told not in write(tmp_path / "page.html", history=HISTORY, max_interactive=0)
+
+
+@pytest.mark.parametrize(
+    ("generated", "words"),
+    [
+        (0.54, "closer to real ones than the cells unchanged, by 0.14."),
+        (0.40, "no closer to real ones than the cells unchanged: take the images for no result"),
+        (0.10, "no closer to real ones"),
+    ],
+)
+def test_generated_cells_are_judged_beside_the_cells_unchanged(generated, words):
+    index = [(who, "a to b") for who in ("generated", "identity", "random_target")]
+    table = pd.DataFrame(
+        {"ks": [generated, 0.4, 0.72]},
+        index=pd.MultiIndex.from_tuples(index, names=["generator", "transition"]),
+    )
+    pairs = pd.DataFrame({"transition": ["a to b"] * len(IMAGES)})
+    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES))
+    page = Report("title")
+    add_generation(page, made)
+    assert words in page.html()
+    assert f"generated {generated:.2f}, unchanged 0.40, other real cells 0.72." in page.html()
+    table["ks"] = np.nan
+    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES))
+    assert made.verdict == ""
 
 
 def test_generated_images_are_counted(tmp_path):

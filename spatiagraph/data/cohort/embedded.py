@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph._reasons import reason
+from spatiagraph.data.cohort.cohort import Cohort
 from spatiagraph.data.cohort.layout import CELLS, ROW, TILE, Results, SlideFiles
 from spatiagraph.data.cohort.part import CohortPart
 from spatiagraph.data.cohort.tiles import DAMAGED
@@ -131,6 +132,30 @@ def _result(files: SlideFiles, key: str, slide_id: str) -> Results:
     raise ValueError(
         f"Expected obsm[{key!r}] in slide {slide_id!r} of the cohort, found {there}: embed it first"
     )
+
+
+def stored_columns(cohort: Cohort) -> Iterator[pd.DataFrame]:
+    """Columns of the cells of each slide of a cohort, without anything else of it.
+
+    Args:
+        cohort: The cohort.
+
+    Raises:
+        ValueError: A slide is damaged.
+    """
+    import zarr
+
+    for slide_id in cohort.slide_ids:
+        cells = cohort.cells(slide_id)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", category=UserWarning)
+                group = zarr.open_group(cells, mode="r", zarr_format=3)
+                yield anndata.io.read_elem(group["obs"])
+        except DAMAGED as err:
+            raise ValueError(
+                f"Expected a slide in {str(cells)!r}, found it damaged: {reason(err)}"
+            ) from err
 
 
 def _read(cells: Path, key: str) -> tuple[pd.DataFrame, NDArray[np.float64], Any]:

@@ -15,9 +15,8 @@ from spatiagraph.data.image.crops import add_crops, snapped_windows
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
 from spatiagraph.data.image.resample import area_weights
-from spatiagraph.data.image.value_range import value_range_of, values_seen
+from spatiagraph.data.image.value_range import FEWEST_VALUES, value_range_of, values_seen
 
-_FEWEST_VALUES = 4  # levels of grey: noise of a camera alone has as many
 _CHECKED = 2048  # pixels of each side that are decoded at a time
 
 
@@ -35,8 +34,9 @@ class SlideImage:
         mpp: µm per pixel of the first level.
         origin_um: x and y of the first pixel's outer corner in µm.
         value_range: Values that become 0 and 1 in crops, a pair or ``[C, 2]``. By default
-            ``(0, 255)`` for pictures in colour, as H&E of 8 bits, and otherwise the 0.1 and 99.9
-            percentiles of each channel. Kept as :attr:`value_range`.
+            0 and white for pictures in white light, as H&E: ``(0, 255)`` of 8 bits, or the largest
+            value of as many bits as they hold; otherwise the 0.1 and 99.9 percentiles of each
+            channel. Kept as :attr:`value_range`.
         path: File of the image, for error messages.
         axes: Axes of the file, as given to :meth:`open`.
 
@@ -217,15 +217,18 @@ class SlideImage:
         """Channels that show next to nothing, by name, with the values they hold.
 
         Such are black or saturated everywhere, or hold the noise of a camera alone: a model trains
-        on them all the same. None are if :attr:`value_range` was given.
+        on them all the same. Few nuclei on black are something. No channel is one if
+        :attr:`value_range` was given.
         """
         if self._is_given:
             return []
-        found = values_seen(self._levels) if self._seen is None else self._seen  # [C, 2]
+        found = self._seen  # [C, 2]
+        if found is None:
+            found = values_seen(self._levels, self.mpp * self._downsample)
         numbers = self.channels or range(self.num_channels)
         names = self.channel_names or [f"channel {c}" for c in numbers]
         top = np.iinfo(self.dtype).max if self.dtype.kind in "iu" else np.inf
-        fewest = _FEWEST_VALUES if self.dtype.kind in "iu" else 0
+        fewest = FEWEST_VALUES if self.dtype.kind in "iu" else 0
         dark = [
             f"{name} holds {low:g} alone" if low == high else f"{name} holds {low:g} to {high:g}"
             for name, (low, high) in zip(names, found, strict=True)

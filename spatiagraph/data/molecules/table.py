@@ -109,14 +109,17 @@ class MoleculeTable:
                     continue
                 named = ("cell_id", "gene")
                 text = {k: pa.string() for k, v in self._layout.columns.items() if v in named}
-                sep, decimal, thousands = dialect_of(path)
+                have = table_columns(path)
+                sep, decimal, thousands = dialect_of(path, [n for n in names if n not in text])
                 if thousands is not None:
                     raise AmbiguousNumbersError("1,234 has a mark between thousands: write 1234")
                 kinds = pc.ConvertOptions(
                     include_columns=names, column_types=text, decimal_point=decimal
                 )
                 marks = pc.ParseOptions(delimiter=sep)
-                blocks = pc.ReadOptions(block_size=self._batch_size * 32)  # bytes of about a row
+                blocks = pc.ReadOptions(  # bytes of about a row
+                    block_size=self._batch_size * 32, column_names=have, skip_rows=1
+                )
                 zipped = "gzip" if is_gzipped(path) else None
                 with pa.input_stream(str(path), compression=zipped) as stream:
                     yield from pc.open_csv(stream, blocks, marks, kinds)

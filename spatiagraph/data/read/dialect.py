@@ -3,17 +3,19 @@
 import csv
 import gzip
 import re
-from itertools import chain, zip_longest
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, NamedTuple, cast
+
+from spatiagraph.data.read.numerals import comma_advice, numerals_of
 
 _MARKS = (",", "\t", ";", "|")
 _LOOKED_AT = 2**16  # bytes of the first lines
 _LINES = 200
-_COMMA = re.compile(r"^-?\d+(,\d+)+(\.\d+)?$")
-_POINT = re.compile(r"^-?[\d,]*\d\.\d+$")
-_GROUPED = re.compile(r"^-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?$")  # 1,234 and 1,234,567.8
-_SHORT, _LONG = re.compile(r"^-?\d{1,3}$"), re.compile(r"^-?\d{4,}$")
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
+"""Text of fields without a value."""
+_NUMBER = re.compile(r"^\s*[+-]?[\d.,]*\d[\d.,]*\s*$")
 
 
 class Dialect(NamedTuple):
@@ -49,56 +51,126 @@ def open_text(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if is_gzipped(path) else path.open("rb")
 
 
-def dialect_of(path: Path) -> Dialect:
-    """Recognise commas, semicolons, tabs and bars by two lines, decimal commas by the rows.
+def separator_of(path: Path) -> str:
+    """Recognise commas, semicolons, tabs and bars between fields by the first two lines.
 
     Args:
         path: A text file, possibly gzipped.
 
     Raises:
         OtherTextError: It is UTF-16, or begins with lines that are no header.
-        AmbiguousNumbersError: ``1,234`` may be a number above or below a thousand.
     """
+    return _begin(path)[0]
+
+
+def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
+    """Recognise the mark between fields by two lines, those within numbers by the first rows.
+
+    Args:
+        path: A text file, possibly gzipped.
+        columns: Columns that have to be numbers; any others are lists where they may be such.
+
+    Raises:
+        OtherTextError: See :func:`separator_of`.
+        AmbiguousNumbersError: One of ``columns`` has numbers that may be above or below a
+            thousand.
+    """
+    sep, lines = _begin(path)
+    try:
+        header, *rows = csv.reader(lines, delimiter=sep)
+    except (csv.Error, ValueError):  # a field of many bytes, or no line
+        return Dialect(sep, ".")
+    columns_of_rows = zip_longest(*rows, fillvalue="")
+    fields = [[f.strip() for f in fields if f not in MISSING] for fields in columns_of_rows]
+    table = dict(zip(aligned_header(path, header), fields, strict=False))
+    found = numerals_of(table, columns)
+    for name in columns:
+        if name in table and name not in found and (of := _ambiguous(table[name])):
+            raise AmbiguousNumbersError(of)
+    marks = set(found.values())
+    decimal = next((m.decimal for m in marks), ".")
+    return Dialect(sep, decimal, next((m.thousands for m in marks if m.thousands), None))
+
+
+def aligned_header(path: Path, names: Sequence[str]) -> list[str]:
+    """Names of the columns of a table, one for each field of its rows, as they are meant.
+
+    R writes row names without a name above them, and some programs end each row with a mark: in
+    both a row has a field more than the header.
+
+    Args:
+        path: A text file, possibly gzipped.
+        names: Names in its first line.
+
+    Raises:
+        OtherTextError: Rows have more fields than there are names, and not one more each.
+    """
+    sep, lines = _begin(path)
+    try:
+        rows = [row for row in csv.reader(lines[1:], delimiter=sep) if row]
+    except csv.Error:  # a field of many bytes
+        return clean_header(names)
+    more = {len(row) - len(names) for row in rows}
+    if not rows or len(rows[0]) <= len(names):
+        return clean_header(names)
+    if more != {1}:
+        raise OtherTextError(
+            f"its header has {len(names)} fields and its first row {len(rows[0])}: give each "
+            "column a name"
+        )
+    if any(row[-1] for row in rows):
+        return ["Unnamed: 0", *clean_header(names)]
+    return [*clean_header(names), f"Unnamed: {len(names)}"]
+
+
+def clean_header(names: Sequence[str]) -> list[str]:
+    """Names of columns without spaces around them, and the # that may stand before the first.
+
+    Examples:
+        >>> clean_header(["#cell_id", " x", "#spots"])
+        ['cell_id', 'x', '#spots']
+    """
+    names = [name.strip() or name for name in names]
+    return [
+        name.lstrip("# ") or name if at == 0 and "#" in name[:1] else name
+        for at, name in enumerate(names)
+    ]
+
+
+def _ambiguous(fields: Sequence[str]) -> str | None:
+    """Advice on the first field with commas."""
+    return next((advice for f in fields if "," in f and (advice := comma_advice(f))), None)
+
+
+def _begin(path: Path) -> tuple[str, list[str]]:
+    """The mark between fields, and the first lines that are whole."""
     with open_text(path) as file:
         raw = file.read(_LOOKED_AT)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise OtherTextError("it is UTF-16: save it as UTF-8")
     begin = raw.decode("utf-8-sig", errors="replace")
     lines = [line for line in begin.splitlines() if line.strip()]
-    if lines and lines[0].startswith(("#", "sep=")):
-        raise OtherTextError(f"it begins with {lines[0][:20]!r}: delete what is above the header")
     if len(raw) == _LOOKED_AT:  # the last line may go on
         lines = lines[:-1] or lines
-    lines = lines[:_LINES]
     if not lines:
-        return Dialect(",", ".")
+        return ",", []
     bare = [re.sub(r'"[^"]*"', "", line) for line in lines[:2]]
     # names may hold marks, and so may numbers: what parts fields is in both; the first of equals
     sep = max(_MARKS, key=lambda mark: min(line.count(mark) for line in bare))
-    if sep == ",":
-        return Dialect(",", ".")
-    try:
-        rows = list(csv.reader(lines[1:], delimiter=sep))
-    except csv.Error:
-        return Dialect(sep, ".")
-    columns = [[field.strip() for field in column] for column in zip_longest(*rows, fillvalue="")]
-    return _with_commas(sep, columns)
+    words = {len(line.split()) for line in lines[:_LINES]}
+    has_marks = any(mark in line for mark in _MARKS for line in bare)
+    if not has_marks and min(words) > 2 and max(words) - min(words) <= 1:
+        raise OtherTextError("spaces part its fields: write commas or tabs between them")
+    is_comment = lines[0].startswith("#") and not _is_header(lines[:3], sep)
+    if is_comment or lines[0].startswith("sep="):
+        raise OtherTextError(f"it begins with {lines[0][:20]!r}: delete what is above the header")
+    return sep, lines[:_LINES]
 
 
-def _with_commas(sep: str, columns: list[list[str]]) -> Dialect:
-    """What commas within numbers are, by all numbers that have one and those that have none."""
-    with_comma = [column for column in columns if any(map(_COMMA.match, column))]
-    marked = [field for column in with_comma for field in column if _COMMA.match(field)]
-    points = any(map(_POINT.match, chain(*columns)))
-    if not all(map(_GROUPED.match, marked)):  # 0,5 and 1234,5 are no groups of three digits
-        return Dialect(sep, "." if points else ",")
-    if not marked or points or any(field.count(",") > 1 for field in marked):
-        return Dialect(sep, ".", "," if marked else None)
-    # 999 beside 1,000 counts on, 1000 beside 1,000 does not; whoever rounds 1,5 to 2 has 1,25 too
-    short, long = (any(map(mark.match, chain(*with_comma))) for mark in (_SHORT, _LONG))
-    if short == long:
-        raise AmbiguousNumbersError(
-            f"{marked[0]} may be {marked[0].replace(',', '')} or {marked[0].replace(',', '.')}: "
-            "write numbers with decimal points, and without marks between thousands"
-        )
-    return Dialect(sep, ".", ",") if short else Dialect(sep, ",")
+def _is_header(lines: Sequence[str], sep: str) -> bool:
+    """Whether a first line with # names the columns: as many as there are, above their values."""
+    names, *rows = csv.reader(lines, delimiter=sep)
+    if len(names) < 2 or any(len(row) != len(names) for row in rows):
+        return False
+    with_numbers = [any(map(_NUMBER.match, row)) for row in rows]
+    return not rows or with_numbers[0] or not (with_numbers[-1] or lines[0].startswith("# "))

@@ -15,6 +15,7 @@ from spatiagraph.data.slide import expression_matrix
 Kind = Literal["genes", "protein", "types"]
 Transform = Literal["arcsinh", "clr", "none"]
 
+_MOST_TYPES = 0.5  # of the cells that have one
 INTENSITIES = "intensities"
 """``layers``: intensities of proteins as they were in the file, ``[N, G]``."""
 COFACTOR = 5.0
@@ -97,6 +98,11 @@ def type_features(adata: AnnData, type_key: str | None) -> AnnData:
         raise ValueError(
             f"Expected several types of cells in obs[{type_key!r}], got "
             f"{types.cat.categories.tolist()}"
+        )
+    if len(types.cat.categories) > _MOST_TYPES * types.notna().sum():
+        raise ValueError(
+            f"Expected types of cells in obs[{type_key!r}], got {len(types.cat.categories)} "
+            f"different values in {types.notna().sum()} cells. Are these ids or measurements?"
         )
     row = np.flatnonzero(types.cat.codes >= 0)
     one_hot = csr_matrix(

@@ -25,6 +25,7 @@ from spatiagraph.data.read.parts import (
     open_image,
     recall,
     reopen_image,
+    stored_mpp,
 )
 from spatiagraph.data.read.structure import DAMAGED, check_structure, open_hdf5
 from spatiagraph.data.read.tables import finite_number, positive_number, read_json
@@ -32,6 +33,7 @@ from spatiagraph.data.scale import doubts, libraries
 from spatiagraph.data.sparse import settle
 
 _MEND = "The file is damaged, incomplete or not of AnnData: copy it again"
+_APART = 0.05  # two scales of one image
 _FACTORS = "scalefactors of uns['spatial']"
 
 
@@ -260,7 +262,14 @@ def _image(
     image_mpp = options.image_mpp or declared.mpp or mpp
     source = "image_mpp" if options.image_mpp else "the h5ad" if declared.mpp else "mpp"
     origin = options.origin_um if options.origin_um is not None else declared.origin_um
-    return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", None
+    warning = None
+    own = stored_mpp(path) if source == "mpp" and image_mpp is not None else None
+    if own is not None and image_mpp is not None and abs(own / image_mpp - 1) > _APART:
+        warning = (
+            f"{path.name} says that its pixels are {own:.4g} µm, and is taken to have those of the "
+            f"coordinates, {image_mpp:.4g} µm: pass image_mpp=… for the one that is right"
+        )
+    return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", warning
 
 
 def _embedded(

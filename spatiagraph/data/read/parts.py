@@ -12,8 +12,9 @@ import pandas as pd
 from anndata import AnnData
 
 from spatiagraph import keys
-from spatiagraph.data.checks import as_positions
+from spatiagraph.data.checks import as_positions, check_own_molecules
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.image.formats import open_levels
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
@@ -235,6 +236,21 @@ def open_image(
         raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
 
 
+def stored_mpp(path: Path) -> float | None:
+    """µm per pixel that an image file says of itself; ``None`` if it does not, or is not there.
+
+    Raises:
+        ValueError: It cannot be decoded.
+    """
+    if not path.exists():
+        return None
+    with warnings.catch_warnings():  # said when it is opened
+        warnings.simplefilter("ignore", UserWarning)
+        opened = open_levels(path)
+    opened.close()
+    return opened.mpp
+
+
 def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> SlideImage:
     """The image of a slide that was read before: the same channels, position and values in crops.
 
@@ -330,6 +346,9 @@ def build(
         pitch_um=pitch_um,
         one_section=one_section,
     )
+    if slide.transcripts is not None:
+        line = check_own_molecules(slide.transcripts, slide.pos, slide.adata.obs_names)
+        parts.warnings += [] if line is None else [line]
     if texts := make_values_writable(slide.adata):
         parts.warnings.append(f"No file can hold, and is text from now on: {'; '.join(texts)}")
     if parts.image is not None and (dark := parts.image.dark_channels()):

@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix
 
 from spatiagraph.data.axes import AxisPair, axis_of, axis_pairs, tokens
 from spatiagraph.data.checks import nearest
+from spatiagraph.data.read.numerals import stays_text
 from spatiagraph.data.read.parts import Options
-from spatiagraph.data.read.tables import numbers, read_table
+from spatiagraph.data.read.tables import check_numbers, numbers, read_table, table_columns
 from spatiagraph.data.sections import may_name_sections
 
 SUFFIXES = tuple(f".{kind}{zipped}" for kind in ("csv", "tsv", "txt") for zipped in ("", ".gz"))
@@ -46,7 +47,7 @@ def load_table(path: Path, options: Options) -> AnnData:
         ValueError: It is damaged, the columns of coordinates or proteins are not there, or it is
             to be read as genes.
     """
-    table = read_table(path)
+    table = read_table(path, numeric=_may_be_asked(path, options))
     columns = [str(c) for c in table.columns]
     if not len(table):
         raise ValueError(f"Expected a row for each cell in {path.name}, got none")
@@ -55,9 +56,12 @@ def load_table(path: Path, options: Options) -> AnnData:
             f"Expected an .h5ad file, a .zarr or the folder of a slide, got the file {path.name}, "
             f"a table with columns {', '.join(columns[:12])}. If it has places of cells and types, "
             "pass kind='types' with type_key=…; if intensities of proteins, kind='protein'. Places "
-            "are x_key=…, y_key=…, unless they are called x and y"
+            "are x_key=…, y_key=…, unless they are called x and y. If it has counts of genes, "
+            "write an .h5ad of them and of the places: AnnData(counts, obsm={'spatial': "
+            "xy_in_um}). If an instrument wrote it, pass its folder"
         )
     options.x_key, options.y_key = x, y = _place_columns(table, path, options)
+    check_numbers(table, [x, y], path.name)
     has_scale = options.mpp is not None or options.pitch_um is not None or options.assume_um
     pair = next(iter(axis_pairs([x, y])), None)
     is_told = pair is not None and (pair.unit is not None or pair.is_um_by_maker)
@@ -71,6 +75,13 @@ def load_table(path: Path, options: Options) -> AnnData:
     if options.kind == "protein":
         markers = _markers(table, path, options)
     names = next((table[c] for c in _IDS if c in columns and table[c].is_unique), None)
+    if names is None and (ids := next((c for c in _IDS if c in columns), None)) is not None:
+        twice = int(table[ids].duplicated(keep=False).sum())
+        warnings.warn(
+            f"{twice} of {len(table)} rows of {path.name} share their {ids} with another: cells "
+            "are called by their row. If they are of several sections, pass sample_key=…",
+            stacklevel=5,
+        )
     table.index = pd.RangeIndex(len(table)) if names is None else pd.Index(names)
     table.index = table.index.astype(str).rename(None)
     if not markers:
@@ -78,6 +89,14 @@ def load_table(path: Path, options: Options) -> AnnData:
     values = csr_matrix(numbers(table, markers, path.name), dtype=np.float32)
     obs = table.drop(columns=markers)
     return AnnData(values, obs=obs, var=pd.DataFrame(index=pd.Index(markers, dtype=object)))
+
+
+def _may_be_asked(path: Path, options: Options) -> list[str]:
+    """Columns that are read as coordinates or proteins if they are there."""
+    keys = [options.x_key, options.y_key]
+    pairs = axis_pairs(table_columns(path)) if keys == [None, None] else []
+    asked = [*keys, *(name for pair in pairs for name in (pair.x, pair.y))]
+    return [*filter(None, asked), *(options.markers or ())]
 
 
 def _place_columns(table: pd.DataFrame, path: Path, options: Options) -> tuple[str, str]:
@@ -106,7 +125,8 @@ def _place_columns(table: pd.DataFrame, path: Path, options: Options) -> tuple[s
 
 
 def _is_numeric(table: pd.DataFrame, pair: AxisPair) -> bool:
-    return all(pd.api.types.is_numeric_dtype(table[name]) for name in (pair.x, pair.y))
+    columns = (table[name] for name in (pair.x, pair.y))
+    return all(pd.api.types.is_numeric_dtype(c) or stays_text(c) for c in columns)
 
 
 def _markers(table: pd.DataFrame, path: Path, options: Options) -> list[str]:
@@ -138,6 +158,8 @@ def _markers(table: pd.DataFrame, path: Path, options: Options) -> list[str]:
         )
     others = [c for c in numeric if c not in found]
     left = f", and {_few(others)} for none" if others else ""
+    if odd := [c for c in columns if c not in _IDS and stays_text(table[c])]:
+        left += f"; {_few(odd)}, which may be numbers or lists, stay text"
     warnings.warn(
         f"Of {path.name}, {_few(found)} are taken for proteins{left}: pass markers=[…] for others",
         stacklevel=5,

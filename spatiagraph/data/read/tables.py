@@ -22,12 +22,20 @@ from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.places import listed as listed
-from spatiagraph.data.read.dialect import OtherTextError, dialect_of, is_gzipped, open_text
+from spatiagraph.data.read.dialect import (
+    MISSING,
+    OtherTextError,
+    aligned_header,
+    dialect_of,
+    is_gzipped,
+    open_text,
+    separator_of,
+)
+from spatiagraph.data.read.numerals import Numerals, as_numbers, comma_advice, marked_numbers
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
 _BYTES_AT_ONCE = 2**24  # of text
-_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "None", "NULL", "null", "<NA>"]
 DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
 """Errors of pandas, pyarrow and gzip on a damaged file."""
 
@@ -43,7 +51,7 @@ def find_table(folder: Path, stem: str) -> Path | None:
         ValueError: Several tables have such a name.
     """
     for suffix in _SUFFIXES:
-        found = listed(folder, f"{stem}{suffix}")
+        found = [p for p in listed(folder, f"{stem}{suffix}") if not p.is_dir()]
         if len(found) > 1:
             raise ValueError(
                 f"Expected one {stem}{suffix} in {folder}, got "
@@ -64,7 +72,7 @@ def table_columns(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".parquet":
             return [str(c) for c in pq.read_schema(path).names]
-        return _header(path)
+        return aligned_header(path, _header(path))
     except DAMAGED as err:
         raise unreadable(path, err) from err
 
@@ -76,14 +84,13 @@ def _packed(path: Path) -> Literal["gzip"] | None:
 
 def _header(path: Path) -> list[str]:
     """Names of the columns of a csv file; the first may have none, as that of an index."""
-    sep = dialect_of(path).sep
     row = pd.read_csv(
         path,
         header=None,
         nrows=1,
         dtype=str,
         keep_default_na=False,
-        sep=sep,
+        sep=separator_of(path),
         compression=_packed(path),
     ).iloc[0]
     return [name or f"Unnamed: {place}" for place, name in enumerate(row)]
@@ -95,14 +102,19 @@ def read_table(
     *,
     needed: Sequence[str] = (),
     text: Sequence[str] = (),
+    numeric: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read a csv or parquet table.
+
+    Numbers of a csv file may have decimal commas, or marks between thousands. Columns in which
+    such are not told from one another, or from lists, stay text.
 
     Args:
         path: The file.
         columns: Columns to read where the file has them; all by default.
         needed: Columns without which it is of no use.
         text: Columns of names, in which only an empty field is missing: nan is a gene of the fly.
+        numeric: Columns that are no lists, beside the needed ones.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -123,21 +135,36 @@ def read_table(
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:  # what pandas noted of its index is no matter
                 return file.read(columns=chosen).replace_schema_metadata().to_pandas()
-        markers = {c: [""] if c in text else _MISSING for c in have}
-        marks = dialect_of(path)
-        return pd.read_csv(
-            path,
-            usecols=chosen,
-            low_memory=False,
-            keep_default_na=False,
-            na_values=markers,
-            sep=marks.sep,
-            decimal=marks.decimal,
-            thousands=marks.thousands,
-            compression=_packed(path),
+        markers = {c: [""] if c in text else MISSING for c in have}
+        names = _named(path, have)
+
+        def read(**options: Any) -> pd.DataFrame:
+            return pd.read_csv(
+                path,
+                low_memory=False,
+                keep_default_na=False,
+                na_values=markers,
+                sep=separator_of(path),
+                compression=_packed(path),
+                **names,
+                **options,
+            )
+
+        table = read(usecols=chosen)
+        asked = [c for c in (*needed, *numeric) if c not in text]
+        marked = marked_numbers(
+            table[[c for c in table if c not in text]],
+            asked,
+            lambda fractions: read(usecols=fractions, dtype=str),
         )
+        return table.assign(**marked) if marked else table
     except DAMAGED as err:
         raise unreadable(path, err) from err
+
+
+def _named(path: Path, have: Sequence[str]) -> dict[str, Any]:
+    """Names for pandas where those in the file are others."""
+    return {} if _header(path) == list(have) else {"header": 0, "names": list(have)}
 
 
 def check_table(path: Path, have: Sequence[str], wanted: set[str]) -> None:
@@ -201,7 +228,7 @@ def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
     rows = max(1, _VALUES_AT_ONCE // len(genes))
     parts: list[csr_matrix] = []
     tables: list[pd.DataFrame] = []
-    for chunk in _pieces(path, rows):
+    for chunk in _pieces(path, rows, have, genes):
         parts.append(_as_counts(chunk[genes], path.name))
         tables.append(chunk[[c for c in ids if c in have]])
     if not sum(len(table) for table in tables):
@@ -291,11 +318,17 @@ def check_numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> Non
         if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind in "mM":
             raise ValueError(f"Expected numbers in column {column!r} of {name}, got times")
         if not pd.api.types.is_numeric_dtype(values):
-            bad = pd.to_numeric(values, errors="coerce").isna() & values.notna()
-            if bad.any():
+            bad = values[pd.to_numeric(values, errors="coerce").isna() & values.notna()]
+            other = bad[[comma_advice(value) is None for value in bad]]
+            if len(other):
                 raise ValueError(
                     f"Expected numbers in column {column!r} of {name}, got "
-                    f"{values[bad].iloc[0]!r} in row {bad.idxmax()}"
+                    f"{other.iloc[0]!r} in row {other.index[0]}"
+                )
+            if len(bad):
+                raise ValueError(
+                    f"Expected numbers that can be read in column {column!r} in {name}: "
+                    f"{comma_advice(bad.iloc[0])}"
                 )
 
 
@@ -395,7 +428,9 @@ def _as_counts(values: pd.DataFrame, name: str) -> csr_matrix:
     return csr_matrix(dense)
 
 
-def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+def _pieces(
+    path: Path, rows: int, have: Sequence[str], numeric: Sequence[str]
+) -> Iterator[pd.DataFrame]:
     """A table, so many rows at a time.
 
     Raises:
@@ -409,15 +444,30 @@ def _pieces(path: Path, rows: int) -> Iterator[pd.DataFrame]:
             return
         check_text(path)
         _check_last_row(path)
-        header = pd.Series(_header(path))
+        header = pd.Series(have)
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
-        marks = dialect_of(path)._asdict() | {"compression": _packed(path)}
-        with pd.read_csv(path, chunksize=rows, low_memory=False, **marks) as reader:
-            yield from reader
+        marks = dialect_of(path, numeric)
+        with pd.read_csv(
+            path,
+            chunksize=rows,
+            low_memory=False,
+            sep=marks.sep,
+            compression=_packed(path),
+            **_named(path, have),
+        ) as reader:
+            for chunk in reader:
+                yield _with_numbers(chunk, numeric, Numerals(marks.decimal, marks.thousands))
     except DAMAGED as err:
         raise unreadable(path, err) from err
+
+
+def _with_numbers(table: pd.DataFrame, columns: Sequence[str], marks: Numerals) -> pd.DataFrame:
+    """A table whose numbers with commas are such, where all of a column are."""
+    text = (c for c in columns if marks != Numerals() and table[c].dtype == object)
+    found = {c: numbers for c in text if (numbers := as_numbers(table[c], marks)) is not None}
+    return table.assign(**found) if found else table
 
 
 def check_text(path: Path) -> int:
@@ -459,7 +509,7 @@ def _check_last_row(path: Path) -> None:
         return
     last = end.replace(b"\r", b"\n").rpartition(b"\n")[2]
     try:
-        sep = dialect_of(path).sep
+        sep = separator_of(path)
         rows = (csv.reader([row.decode()], delimiter=sep) for row in (first, last))
         wanted, got = (len(next(row, [])) for row in rows)
     except csv.Error:  # a field of many bytes

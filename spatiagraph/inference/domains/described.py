@@ -11,6 +11,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import nearest
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
+from spatiagraph.evaluate.inputs import UnscorableError
 from spatiagraph.inference.domains.write import domains
 from spatiagraph.inference.embedded import check_level, model_name
 from spatiagraph.retrieval.index import NicheIndex
@@ -53,16 +54,29 @@ def known_labels(slide: Slide, labels: str | None, unlabelled: Sequence[str]) ->
     Raises:
         ValueError: If there is no such column, or cells do not differ in it.
     """
-    if labels is None:
-        return None
-    obs = slide.adata.obs
+    return None if labels is None else labels_of(slide.adata.obs, labels, unlabelled)
+
+
+def labels_of(obs: pd.DataFrame, labels: str, unlabelled: Sequence[str]) -> pd.Series:
+    """The known label of each cell, ``[N]``, missing where there is none.
+
+    Args:
+        obs: Columns of the cells.
+        labels: Name of one.
+        unlabelled: Labels that mean there is none.
+
+    Raises:
+        UnscorableError: If there is no such column, or cells do not differ in it.
+    """
     if labels not in obs:
         close = nearest(labels, [str(c) for c in obs])
-        raise ValueError(f"Expected a column of obs with known labels, got {labels!r}. {close}")
+        raise UnscorableError(
+            f"Expected a column of obs with known labels, got {labels!r}. {close}"
+        )
     truth = obs[labels].astype(object)
     truth = truth.mask(truth.astype(str).isin(list(unlabelled)))  # labels may be numbers
     if truth.nunique() < 2:
-        raise ValueError(
+        raise UnscorableError(
             f"Expected two labels or more in obs[{labels!r}], got {truth.nunique()} in "
             f"{truth.notna().sum():,} labelled cells of {len(truth):,}"
         )

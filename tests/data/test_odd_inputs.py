@@ -1,0 +1,176 @@
+"""What people bring in other ways than was meant: it opens as it was meant, or is named."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from anndata import AnnData
+from fuzzing.vendors import VENDORS
+from PIL import Image
+
+import spatiagraph as sg
+from spatiagraph.cli.wording import as_typed
+from spatiagraph.data.checks import nearest
+from spatiagraph.data.molecules.table import MoleculeTable
+from spatiagraph.data.read.tables import read_counts, read_table
+
+RNG = np.random.default_rng(0)
+POS = RNG.uniform(0, 1, (150, 2)) * (250, 200)
+TYPES = {"kind": "types", "type_key": "kind", "mpp": 1}
+
+
+def cells(**more):
+    found = {"x": POS[:, 0], "y": POS[:, 1], "area": POS[:, 1] + 7, "kind": ["a", "b"] * 75}
+    return pd.DataFrame({"cell_id": [f"c{i}" for i in range(150)], **found, **more})
+
+
+@pytest.mark.parametrize("sep", [",", "\t", ";"])
+def test_marks_at_the_ends_of_rows_shift_no_column(tmp_path, sep):
+    head, *rows = cells().to_csv(index=False, sep=sep).splitlines()
+    (tmp_path / "c.csv").write_text("\n".join([head, *(row + sep for row in rows)]) + "\n")
+    slide = sg.read(tmp_path / "c.csv", **TYPES)
+    np.testing.assert_allclose(slide.pos, POS)
+    assert slide.adata.obs_names[:2].tolist() == ["c0", "c1"]
+
+
+@pytest.mark.parametrize("sep", [",", "\t"])
+def test_row_names_of_r_have_no_name_above_them(tmp_path, sep):
+    named = cells().to_csv(index=True, index_label=False, sep=sep)
+    assert named.splitlines()[1].count(sep) == named.splitlines()[0].count(sep) + 1
+    (tmp_path / "c.txt").write_text(named)
+    slide = sg.read(tmp_path / "c.txt", **TYPES)
+    np.testing.assert_allclose(slide.pos, POS)
+    assert slide.adata.obs_names[:2].tolist() == ["c0", "c1"]
+
+
+def test_counts_and_molecules_with_marks_at_the_ends_of_rows(tmp_path):
+    path = tmp_path / "counts.csv"
+    path.write_text("cell,Gad1,Sst\nc1,1,2,\nc2,3,4,\n")
+    ids, adata = read_counts(path, ["cell", "Unnamed: 3"])
+    assert ids["cell"].tolist() == ["c1", "c2"]
+    np.testing.assert_array_equal(adata.X.toarray(), [[1, 2], [3, 4]])
+    path.write_text("x,y,gene\n1,2,Gad1,\n3,4,Sst,\n")
+    (batch,) = MoleculeTable(path).batches()
+    np.testing.assert_array_equal(batch.values["x_um"], [1, 3])
+
+
+@pytest.mark.parametrize("rows", ["1,2,3,4\n", "1,2,3\n4,5,6,7\n", "1,2,3\n4,5\n"])
+def test_rows_that_do_not_fit_the_header_are_refused(tmp_path, rows):
+    (tmp_path / "c.csv").write_text("x,y\n" + rows)
+    with pytest.raises(ValueError, match=r"in c\.csv: its header has 2 fields and its first row"):
+        read_table(tmp_path / "c.csv")
+
+
+def test_spaces_around_the_names_of_columns_are_none_of_them(tmp_path):
+    padded = cells().rename(columns={"x": " x", "y": " y ", "kind": "kind "})
+    padded.to_csv(tmp_path / "c.csv", index=False)
+    np.testing.assert_allclose(sg.read(tmp_path / "c.csv", **TYPES).pos, POS)
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_fields_that_spaces_part_are_named(tmp_path, index):
+    cells().to_csv(tmp_path / "c.txt", index=index, index_label=False, sep=" ")
+    with pytest.raises(ValueError, match="in c.txt: spaces part its fields: write commas or tabs"):
+        sg.read(tmp_path / "c.txt", **TYPES)
+
+
+def test_the_nearest_name_may_differ_in_its_letters():
+    assert nearest("X", ["x", "area"]).startswith("Nearest: 'x'; ")
+    assert nearest("cell_type", ["Cell_Type ", "area"]).startswith("Nearest: 'Cell_Type '; ")
+
+
+def test_ids_that_occur_twice_are_said(tmp_path):
+    cells(cell_id=[f"c{i % 75}" for i in range(150)]).to_csv(tmp_path / "c.csv", index=False)
+    with pytest.warns(UserWarning, match="150 of 150 rows of c.csv share their cell_id with anoth"):
+        assert sg.read(tmp_path / "c.csv", **TYPES).adata.obs_names[:2].tolist() == ["0", "1"]
+
+
+def test_counts_of_genes_in_a_table_are_told_the_way(tmp_path):
+    cells().to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(ValueError, match="counts of genes, write an .h5ad .*pass its folder"):
+        sg.read(tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize("key", ["cell_id", "area"])
+def test_ids_and_measurements_are_no_types(tmp_path, key):
+    cells().to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(ValueError, match=rf"obs\['{key}'\], got 150 different values in 150 cells"):
+        sg.read(tmp_path / "c.csv", kind="types", type_key=key, mpp=1)
+
+
+@pytest.mark.parametrize("flags", [[0, 1, 1], [False, True, True], ["0", "1", "1"]])
+def test_spots_beside_the_tissue_are_said(flags):
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    adata.obs["in_tissue"] = flags * 50
+    with pytest.warns(UserWarning, match="50 of 150 spots lie beside the tissue"):
+        sg.read(adata)
+    adata.obs["in_tissue"] = 1
+    sg.read(adata)
+
+
+@pytest.fixture
+def xenium(tmp_path):
+    VENDORS["xenium"](tmp_path / "x")
+    (tmp_path / "x" / "morphology_mip.ome.tif").unlink()
+    return tmp_path / "x"
+
+
+def change(folder, make):
+    make(pd.read_parquet(folder / "cells.parquet")).to_parquet(folder / "cells.parquet")
+
+
+def test_cells_that_are_swapped_against_their_molecules_are_refused(xenium):
+    swapped = {"x_centroid": "y_centroid", "y_centroid": "x_centroid"}
+    change(xenium, lambda table: table.rename(columns=swapped))
+    with pytest.raises(ValueError, match="among their own molecules, .* with x and y swapped"):
+        sg.read(xenium)
+    assert len(sg.read(xenium, transcripts=False)) == 30
+
+
+def test_cells_in_another_unit_than_their_molecules_are_doubted(xenium):
+    def in_pixels(table):
+        return table.assign(x_centroid=table["x_centroid"] * 4, y_centroid=table["y_centroid"] * 4)
+
+    change(xenium, in_pixels)
+    with pytest.warns(UserWarning, match="µm from their own molecules .median.: one of both is in"):
+        sg.read(xenium)
+
+
+def test_another_picture_of_xenium_has_a_scale_of_its_own(xenium, tmp_path):
+    he = np.full((600, 600, 3), 200, np.uint8)
+    scale = {"axes": "YXS", "PhysicalSizeX": 0.35, "PhysicalSizeY": 0.35}
+    tifffile.imwrite(tmp_path / "he.ome.tif", he, photometric="rgb", metadata=scale)
+    assert sg.read(xenium, image=tmp_path / "he.ome.tif").image.mpp == 0.35
+    assert sg.read(xenium, image=tmp_path / "he.ome.tif", image_mpp=0.4).image.mpp == 0.4
+    Image.fromarray(he).save(tmp_path / "he.png")
+    with pytest.warns(UserWarning, match="he.png does not say its scale and is taken .* 0.2125 µm"):
+        assert sg.read(xenium, image=tmp_path / "he.png").image.mpp == 0.2125
+    assert json.loads((xenium / "experiment.xenium").read_text()) == {"pixel_size": 0.2125}
+
+
+def test_two_scales_of_one_image_are_said(tmp_path):
+    scale = {"axes": "YXS", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0}
+    he = np.full((1100, 1100, 3), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "he.ome.tif", he, photometric="rgb", metadata=scale)
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS * 4})
+    with pytest.warns(UserWarning, match="he.ome.tif says that its pixels are 1 µm, and is taken"):
+        sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif")
+    for options in ({"image_mpp": 0.25}, {"image_mpp": 1.0}):
+        sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif", **options)
+
+
+@pytest.mark.parametrize("vendor", ["merscope", "cosmx"])
+def test_folders_that_are_called_like_tables_are_none(tmp_path, vendor):
+    VENDORS[vendor](tmp_path / vendor)
+    whole = sg.read(tmp_path / vendor).pos
+    (tmp_path / vendor / "old_detected_transcripts.csv").mkdir()
+    (tmp_path / vendor / "old_tx_file.csv").mkdir()
+    np.testing.assert_array_equal(sg.read(tmp_path / vendor).pos, whole)
+
+
+def test_options_are_of_the_command_that_was_typed():
+    flags = {"counts_layer": False, "drop_empty": True}
+    assert as_typed("pass counts_layer='raw' to read()", flags) == "pass --counts-layer raw"
+    assert as_typed("Pass drop_empty=True to read(), or", flags) == "Pass --drop-empty, or"
