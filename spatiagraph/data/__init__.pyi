@@ -58,6 +58,7 @@ from .morphology import measure_cellprofiler as measure_cellprofiler
 from .morphology import measure_morphology as measure_morphology
 from .morphology import measure_nuclei as measure_nuclei
 from .morphology import read_nuclei as read_nuclei
+from .niche_slide import slide_of_niches as slide_of_niches
 from .outlines import Outlines as Outlines
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe
