@@ -1,7 +1,7 @@
 """Single values that were not measured, filled in from the rest of the table."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -144,11 +144,14 @@ def score_entry_imputation(
 
 
 def ridge_entries_on(embed: Callable[[EntrySplit], ArrayLike | Tensor]) -> EntryMethod:
-    """A method for single values: ridge from an embedding to each gene, on cells that show it.
+    """A method for single values: ridge from an embedding to each gene.
 
-    This puts any model into the table: it embeds the cells by what is visible of them, as in
-    ``ridge_entries_on(lambda split: my_embedding(split.counts, split.pos))``. Columns are
-    standardised; each gene has one strength of 15 between 0.1 and 1e6, by leave-one-out error.
+    This puts any model into the table, as in
+    ``ridge_entries_on(lambda split: my_embedding(split.counts, split.pos))``. An embedding has seen
+    the visible values of its cell, and a regression on those would learn to read them back. So as
+    many values again are hidden from ``embed``, and each gene is fitted on the cells in which only
+    that hid it. Columns are standardised; each gene has one strength of 15 between 0.1 and 1e6, by
+    leave-one-out error. A gene that fewer than two such cells have is predicted by its mean.
 
     Args:
         embed: From a split to an embedding of its cells, ``[N, D]``, that has not seen hidden
@@ -159,7 +162,8 @@ def ridge_entries_on(embed: Callable[[EntrySplit], ArrayLike | Tensor]) -> Entry
     """
 
     def method(split: EntrySplit) -> NDArray[np.floating]:
-        z = as_embedding(embed(split), "the embedding").astype(np.float64)
+        again = _hidden_again(split)
+        z = as_embedding(embed(again), "the embedding").astype(np.float64)
         if len(z) != len(split.hidden):
             raise ValueError(
                 f"Expected an embedding with a row for each of {len(split.hidden)} cells, got "
@@ -167,13 +171,29 @@ def ridge_entries_on(embed: Callable[[EntrySplit], ArrayLike | Tensor]) -> Entry
             )
         spread = z.std(axis=0)
         z = (z - z.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        guess = np.empty(split.hidden.shape)
-        for gene, hidden in enumerate(split.hidden.T):
-            model = RidgeCV(_ALPHAS).fit(z[~hidden], split.log[~hidden, gene])
-            guess[:, gene] = model.predict(z)
+        guess = np.tile(split.gene_means, (len(z), 1))
+        for gene, known in enumerate((again.hidden & ~split.hidden).T):
+            if known.sum() > 1:
+                model = RidgeCV(_ALPHAS).fit(z[known], split.log[known, gene])
+                guess[:, gene] = model.predict(z)
         return guess
 
     return method
+
+
+def _hidden_again(split: EntrySplit) -> EntrySplit:
+    """The split with as many values of each cell hidden once more."""
+    count = min(int(split.hidden[0].sum()), int((~split.hidden[0]).sum()) - 1)
+    rng = np.random.default_rng([split.seed, 1])
+    draw = rng.random(split.hidden.shape, dtype=np.float32)
+    draw[split.hidden] = 2  # the last to be drawn
+    hidden = split.hidden.copy()
+    np.put_along_axis(hidden, np.argsort(draw, axis=1)[:, :count], True, axis=1)
+    counts = split.counts.copy()
+    cell = np.repeat(np.arange(len(hidden)), np.diff(counts.indptr))
+    counts.data[hidden[cell, counts.indices]] = 0
+    counts.eliminate_zeros()
+    return replace(split, counts=counts, hidden=hidden)
 
 
 def _hide(

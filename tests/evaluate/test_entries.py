@@ -92,15 +92,36 @@ def test_normalised_values_keep_their_scale():
     assert table.loc["oracle", "rmse"] < 1e-6
 
 
-def test_ridge_is_fitted_on_the_cells_that_show_a_gene():
+def test_ridge_is_fitted_on_values_that_the_embedding_has_not_seen():
     z = np.random.default_rng(1).normal(size=(250, 3))
     (split,) = seen_by_a_method(num_repeats=1)
-    guess = ridge_entries_on(lambda s: 5 * z + 1)(split)
+    given = []
+
+    def embed(again):
+        given.append(again)
+        return 5 * z + 1
+
+    guess = ridge_entries_on(embed)(split)
+    (again,) = given
+    second = again.hidden & ~split.hidden
+    assert (second.sum(1) == split.hidden.sum(1)).all()
+    assert again.hidden[split.hidden].all()
+    assert not again.counts.toarray()[again.hidden].any()
+    kept = split.counts.toarray()
+    np.testing.assert_array_equal(again.counts.toarray()[~again.hidden], kept[~again.hidden])
     x = (z - z.mean(0)) / z.std(0)
     for gene in (0, 17):
-        seen = ~split.hidden[:, gene]
-        model = RidgeCV(np.logspace(-1, 6, 15)).fit(x[seen], split.log[seen, gene])
+        own = second[:, gene]
+        model = RidgeCV(np.logspace(-1, 6, 15)).fit(x[own], split.log[own, gene])
         np.testing.assert_allclose(guess[:, gene], model.predict(x))
+
+
+def test_an_embedding_that_copies_what_it_sees_knows_nothing_of_the_rest():
+    noise = np.random.default_rng(0).poisson(3.0, (300, 20))
+    table = score_entry_imputation(
+        {"copy": ridge_entries_on(lambda split: split.log)}, noise, num_repeats=1
+    )
+    assert table.loc["copy", "rmse"] < 1.1 * table.loc["gene_mean", "rmse"]
 
 
 def test_a_model_that_knows_the_types_beats_the_mean():
@@ -109,7 +130,6 @@ def test_a_model_that_knows_the_types_beats_the_mean():
         {"types": ridge_entries_on(lambda split: types)}, COUNTS, num_repeats=1
     )
     r = table["pearson_mean"]
-    assert r["types"] > r["low_rank"]
     assert r["types"] > r["gene_mean"] + 0.1
 
 
@@ -130,7 +150,7 @@ def test_a_trained_model_stands_in_the_table():
         baselines=["gene_mean"],
     )
     assert table.loc["model", "pearson_mean"] > table.loc["gene_mean", "pearson_mean"] + 0.03
-    assert table.loc["model", "rmse"] < table.loc["gene_mean", "rmse"]
+    assert table.loc["model", "rmse"] < 1.05 * table.loc["gene_mean", "rmse"]
 
 
 def test_bad_input_is_refused():
