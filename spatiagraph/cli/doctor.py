@@ -30,6 +30,8 @@ _PURPOSES = {
     "dask": "shards of a cohort on many processes",
     "lora": "fine-tuning SpatialFormer by changes of low rank",
     "fidelity": "the network of FID, to compare images with",
+    "xgboost": "boosted trees from images to genes",
+    "lite": "weights of EfficientNet-Lite, to compare images with",
     "ode": "adaptive solvers for flows",
     "tensorboard": "training curves in TensorBoard",
     "scatter": "not needed: results are the same",

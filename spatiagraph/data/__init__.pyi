@@ -53,9 +53,12 @@ from .loader import TileLoader as TileLoader
 from .loader import pairs_of_cells as pairs_of_cells
 from .markers import marker_genes as marker_genes
 from .morphology import MORPHOLOGY as MORPHOLOGY
+from .morphology import cellprofiler_names as cellprofiler_names
+from .morphology import measure_cellprofiler as measure_cellprofiler
 from .morphology import measure_morphology as measure_morphology
 from .morphology import measure_nuclei as measure_nuclei
 from .morphology import read_nuclei as read_nuclei
+from .niche_slide import slide_of_niches as slide_of_niches
 from .outlines import Outlines as Outlines
 from .panel import GenePanel as GenePanel
 from .recipe import Recipe as Recipe

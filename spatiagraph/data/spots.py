@@ -14,12 +14,14 @@ from spatiagraph.data.image import SlideImage
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe.rule import obs_column
 from spatiagraph.data.slide import Slide
+from spatiagraph.graph.points import as_points
 
 
 def spots_of_cells(
     slide: Slide,
     pitch_um: float = 100.0,
     *,
+    pos: NDArray[np.floating] | None = None,
     diameter_um: float | None = 55.0,
     min_cells: int = 1,
     labels: Sequence[str] = (),
@@ -27,12 +29,13 @@ def spots_of_cells(
 ) -> Slide:
     """Capture spots that a slide of cells would have given: the same section, counted coarsely.
 
-    Spots lie on a hexagonal lattice, as those of Visium do; each has the counts of the cells whose
-    centres it covers.
+    Spots lie on a hexagonal lattice, as those of Visium do, or where the spots of another section
+    of the same block lie; each has the counts of the cells whose centres it covers.
 
     Args:
         slide: Cells.
         pitch_um: Distance of neighbouring spots.
+        pos: Centres of the spots in µm, ``[M, 2]``, in the place of the lattice.
         diameter_um: Diameter of a spot; ``None`` gives every cell to the nearest spot.
         min_cells: Cells below which a spot is left out.
         labels: Columns of ``obs`` of which a spot has the most frequent value of its cells.
@@ -42,16 +45,18 @@ def spots_of_cells(
 
     Returns:
         A slide of spots named ``"spot0"``, ``"spot1"``, …, with ``obs["num_cells"]``, the labels,
-        the shares and the image of the cells.
+        the shares and the image of the cells. With ``pos``, ``obs["row"]`` says which of the
+        centres a spot has.
 
     Raises:
-        ValueError: If a number is not positive, a column is missing, or no spot has enough cells.
+        ValueError: If a number is not positive, a column is missing, centres are not ``[M, 2]``, or
+            no spot has enough cells.
     """
     for name, value in {"pitch_um": pitch_um, "diameter_um": diameter_um}.items():
         if value is not None and not 0 < value < np.inf:
             raise ValueError(f"Expected {name!r} as a number above 0, got {value}")
     columns = {name: obs_column(slide, name) for name in dict.fromkeys([*labels, *shares])}
-    centres = _lattice(slide.pos, pitch_um)
+    centres = _lattice(slide.pos, pitch_um) if pos is None else as_points(pos)
     distance, spot = cKDTree(centres).query(slide.pos)
     inside = np.ones(len(spot), bool) if diameter_um is None else distance <= diameter_um / 2
     cells = np.flatnonzero(inside)
@@ -67,6 +72,8 @@ def spots_of_cells(
         shape=(len(centres), slide.num_cells),
     )[kept]
     obs = pd.DataFrame({"num_cells": size[kept]}, index=[f"spot{i}" for i in range(len(kept))])
+    if pos is not None:
+        obs["row"] = kept
     tables = {}
     for name, column in columns.items():
         codes, values = pd.factorize(column)
@@ -94,6 +101,7 @@ def spots_of_cells(
         slide_id=slide.slide_id,
         donor=slide.donor,
         expression=slide.expression,
+        assume_um=pos is not None,  # centres are those of a slide, and few of them no lattice
         pitch_um=pitch_um,
     )
 

@@ -41,6 +41,9 @@ from . import (
     inputs as inputs,
 )
 from . import (
+    mapping as mapping,
+)
+from . import (
     prediction as prediction,
 )
 from . import (
@@ -82,6 +85,7 @@ from .deconvolution import score_deconvolution as score_deconvolution
 from .deconvolution import type_profiles as type_profiles
 from .deconvolution import unmix as unmix
 from .entries import EntrySplit as EntrySplit
+from .entries import ridge_entries_on as ridge_entries_on
 from .entries import score_entry_imputation as score_entry_imputation
 from .extractors import extract_features as extract_features
 from .few_shot import score_few_shot as score_few_shot
@@ -131,6 +135,7 @@ from .imputation import (
 from .integration import score_integration as score_integration
 from .ligand_receptors import KnownPairs as KnownPairs
 from .ligand_receptors import known_gene_pairs as known_gene_pairs
+from .mapping import map_expression as map_expression
 from .neighborhoods import composition_divergence as composition_divergence
 from .neighborhoods import jensen_shannon as jensen_shannon
 from .neighborhoods import neighbor_composition as neighbor_composition

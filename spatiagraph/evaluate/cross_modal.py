@@ -1,6 +1,7 @@
 """Retrieval between images and genes: does a cell's picture find its expression, and back?"""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from spatiagraph.evaluate.prediction import mean_and_std
 RANDOM = "random"
 """Row of the table for candidates in random order."""
 
+Projection: TypeAlias = tuple[ArrayLike | Tensor, ArrayLike | Tensor]
+"""Image and gene embedding of each cell in one space, both ``[N, D]``."""
+
 _BLOCK = 1024  # queries at a time
 _DIRECTIONS = ("image_to_gene", "gene_to_image")
 
 
 def score_retrieval(
-    pairs: Mapping[str, tuple[ArrayLike | Tensor, ArrayLike | Tensor]],
+    pairs: Mapping[str, Projection],
     folds: ArrayLike | Tensor | None = None,
     *,
     k: Sequence[int] = (1, 5, 10),

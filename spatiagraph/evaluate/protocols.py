@@ -19,9 +19,9 @@ from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, domain_baselines, log_normalize
 from spatiagraph.evaluate.cluster_sweep import score_clusters
 from spatiagraph.evaluate.clustering import score_domains
-from spatiagraph.evaluate.cross_modal import RANDOM, ridge_map, score_retrieval
+from spatiagraph.evaluate.cross_modal import RANDOM, Projection, ridge_map, score_retrieval
 from spatiagraph.evaluate.entries import BASELINES as ENTRY_BASELINES
-from spatiagraph.evaluate.entries import score_entry_imputation
+from spatiagraph.evaluate.entries import EntryMethod, score_entry_imputation
 from spatiagraph.evaluate.image_features import image_baselines
 from spatiagraph.evaluate.image_to_genes import DEPTH_ORACLE, TRAIN_MEAN, score_image_to_genes
 from spatiagraph.evaluate.imputation import BASELINES, Method, score_imputation
@@ -70,6 +70,8 @@ def run_protocols(
     crops: NDArray[np.floating] | None = None,
     image_mask: ArrayLike | None = None,
     imputers: Mapping[str, Method] | None = None,
+    entry_imputers: Mapping[str, EntryMethod] | None = None,
+    projections: Mapping[str, Projection] | None = None,
     protocols: Collection[str] | None = None,
     ignore: Collection[object] = (),
     expression: Expression = "counts",
@@ -88,9 +90,10 @@ def run_protocols(
     ``annotation_random``   logistic regression of ``types``, a random fifth held out in turn
     ``annotation_mlp``      a small network instead, spatial blocks held out in turn
     ``imputation``          hidden genes in held-out blocks, by ``imputers``
-    ``imputation_entries``  single hidden values: baselines alone
+    ``imputation_entries``  single hidden values, by ``entry_imputers``
     ``image_to_genes``      ridge from image features to genes, spatial blocks held out in turn
-    ``retrieval``           image features, mapped to genes by ridge, find their cell and back
+    ``retrieval``           image features, mapped to genes by ridge, find their cell and back;
+                            and ``projections`` as they are
     ======================= ==================================================================
 
     The first three are run by default, where there are labels for them; the others when they are
@@ -110,6 +113,9 @@ def run_protocols(
         image_mask: Which cells have an image, ``[N]``; all by default. The others take no part
             where images are scored.
         imputers: Name → method of :func:`~spatiagraph.evaluate.score_imputation`.
+        entry_imputers: Name → method of :func:`~spatiagraph.evaluate.score_entry_imputation`.
+        projections: Name → image and gene embedding of each cell in one space, both ``[N, D]``,
+            such as :func:`~spatiagraph.inference.project_modalities` makes.
         protocols: Some of the names above.
         ignore: Labels that mean "not labelled".
         expression: Which of the two ``counts`` holds.
@@ -129,7 +135,7 @@ def run_protocols(
             its labels or images, an embedding has the name of a baseline, or arrays do not fit.
     """
     given = {"domains": domains, "types": types, "crops": crops}
-    chosen = _choose(protocols, given, bool(image_features))
+    chosen = _choose(protocols, given, bool(image_features), bool(projections))
     x = as_expression(counts)
     task = _Task(
         embeddings=embeddings,
@@ -141,6 +147,8 @@ def run_protocols(
         crops=crops,
         image_mask=_as_mask(image_mask, x.shape[0]),
         imputers=imputers or {},
+        entry_imputers=entry_imputers or {},
+        projections=projections or {},
         ignore=ignore,
         expression=expression,
         num_seeds=num_seeds,
@@ -215,6 +223,8 @@ class _Task:
     crops: NDArray[np.floating] | None
     image_mask: NDArray[np.bool_]
     imputers: Mapping[str, Method]
+    entry_imputers: Mapping[str, EntryMethod]
+    projections: Mapping[str, Projection]
     ignore: Collection[object]
     expression: Expression
     num_seeds: int
@@ -248,6 +258,8 @@ class _Task:
         of_images = {"color_texture", "resnet18_random", TRAIN_MEAN, DEPTH_ORACLE, RANDOM}
         taken = {*self.embeddings} & reserved | {*self.image_features} & of_images
         taken |= {*self.imputers} & {*BASELINES}
+        taken |= {*self.entry_imputers} & {*ENTRY_BASELINES}
+        taken |= {*self.projections} & {*of_images, *self.image_features}
         if taken:
             raise ValueError(
                 f"Expected other names than those of baselines, got {', '.join(sorted(taken))}"
@@ -287,15 +299,19 @@ class _Task:
         entries = protocol == "imputation_entries"
         score: Callable[..., pd.DataFrame] = score_entry_imputation if entries else score_imputation
         run = partial(score, counts=self.counts, pos=self.pos, expression=self.expression)
-        if not entries:
-            for name, method in self.imputers.items():
-                yield partial(run, {name: method}, baselines=[])
+        methods = self.entry_imputers if entries else self.imputers
+        for name, method in methods.items():
+            yield partial(run, {name: method}, baselines=[])
         for name in ENTRY_BASELINES if entries else BASELINES:
             yield partial(run, {}, baselines=[name])
 
     def _images(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
         panel = self.counts.shape[1] <= _PANEL
-        for name, z in as_embeddings(self.images, len(self.pos)).items():
+        if protocol == "retrieval":
+            for name, pair in self.projections.items():
+                yield partial(self._projected, name, pair)
+        images = as_embeddings(self.images, len(self.pos)) if self.images else {}
+        for name, z in images.items():
             if protocol == "retrieval":
                 yield partial(self._retrieval, name, z)
             else:
@@ -309,6 +325,13 @@ class _Task:
                     expression=self.expression,
                 )
 
+    def _projected(self, name: str, pair: Projection) -> pd.DataFrame:
+        rows = np.flatnonzero(self.image_mask)
+        image, gene = as_embeddings(
+            {f"{name}, image": pair[0], f"{name}, gene": pair[1]}, len(self.pos)
+        ).values()
+        return score_retrieval({name: (image[rows], gene[rows])}, self.blocks[rows])
+
     def _retrieval(self, name: str, z: NDArray[np.floating]) -> pd.DataFrame:
         rows = np.flatnonzero(self.image_mask)
         goal, fold = self.baselines["pca30"][rows], self.blocks[rows]
@@ -317,14 +340,19 @@ class _Task:
 
 
 def _choose(
-    protocols: Collection[str] | None, given: Mapping[str, object], has_features: bool
+    protocols: Collection[str] | None,
+    given: Mapping[str, object],
+    has_features: bool,
+    has_projections: bool = False,
 ) -> list[str]:
     """Protocols to run, in the order of the table."""
     possible = [
         name
         for name in METRICS
         if all(
-            given[need] is not None or (need == "crops" and has_features)
+            given[need] is not None
+            or (need == "crops" and has_features)
+            or (name == "retrieval" and has_projections)
             for need, names in _NEEDS.items()
             if name in names
         )

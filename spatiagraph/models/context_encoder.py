@@ -150,7 +150,12 @@ class ContextEncoder(Configurable):
                 slide = slide_of_groups(index, slide, num)
             alone = level.see_image(pooled.h, tokens[i] if i < len(tokens) else None)
             above = given[i + 1] if i + 1 < len(given) else None
-            members = level.see_each_other(hide(alone, masked, level.hidden), groups.pos, above)
+            members = level.see_each_other(
+                hide(alone, masked, level.hidden),
+                groups.pos,
+                above,
+                tokens[i + 1] if i + 1 < len(tokens) else None,
+            )
             found.append(LevelEmbeddings(members, groups.own, alone, groups.members))
             pos = groups.pos
             if any(later.pool.assigns for later in self._levels[i + 1 :]):

@@ -5,6 +5,7 @@ from . import signature as signature
 from . import transitions as transitions
 from .cells import pair_states as pair_states
 from .niches import pair_niches as pair_niches
+from .niches import rows_of_niches as rows_of_niches
 from .signature import Signature as Signature
 from .signature import gene_signature as gene_signature
 from .signature import morphology_signature as morphology_signature

@@ -114,6 +114,39 @@ def pair_niches(
     return pd.concat(tables, ignore_index=True)
 
 
+def rows_of_niches(pairs: pd.DataFrame, slides: Sequence[Slide]) -> pd.DataFrame:
+    """Pairs of niches as pairs of rows, which loaders of pairs take.
+
+    Args:
+        pairs: Result of :func:`pair_niches`.
+        slides: The slides that were paired, with a row for each niche: see
+            :func:`~spatiagraph.data.slide_of_niches`.
+
+    Returns:
+        The pairs of which both niches have a row, with ``control_row`` and ``target_row``.
+
+    Raises:
+        ValueError: A slide of the pairs is not given, or none of the niches has a row.
+    """
+    known = {slide.slide_id: slide.adata.obs_names for slide in slides}
+    if unknown := sorted(set(pairs["slide"]) - set(known)):
+        raise ValueError(f"Expected the slides of niches {unknown}, got {sorted(known)}")
+    pairs = pairs.copy()
+    for side in ("control", "target"):
+        rows = np.full(len(pairs), -1)
+        for name, niches in known.items():
+            here = (pairs["slide"] == name).to_numpy(bool)
+            rows[here] = niches.get_indexer(pd.Index(pairs.loc[here, side].astype(str)))
+        pairs[f"{side}_row"] = rows
+    found = pairs[(pairs["control_row"] >= 0) & (pairs["target_row"] >= 0)]
+    if found.empty:
+        raise ValueError(
+            "Expected slides with a row for each niche of the pairs, got none of "
+            f"{pairs['control'].iloc[:3].tolist()}: see slide_of_niches"
+        )
+    return found.reset_index(drop=True)
+
+
 class _Shares:
     """Counts of the labelled cells of each niche by state."""
 

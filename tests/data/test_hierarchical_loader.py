@@ -203,6 +203,18 @@ def test_large_niches_and_regions_come_up_in_random_chunks():
     assert not chunks[0] & chunks[1]
 
 
+def test_niches_that_come_in_parts_are_said(caplog):
+    niche = torch.repeat_interleave(torch.arange(3), torch.tensor([100, 130, 20]))
+    slide = make_tissue(250, num_genes=30, image=None, seed=0)
+    data = annotated(slide, niche)
+    with caplog.at_level("INFO", logger="spatiagraph"):
+        HierarchicalLoader([data], 300, max_cells=120)
+        assert "Niches of more than 120 cells: 1." in caplog.text
+        caplog.clear()
+        HierarchicalLoader([data], 300, max_cells=130)
+        assert not caplog.text
+
+
 def test_where_niches_overlap_a_cell_is_core_with_its_own():
     data = whole_slide(SLIDES[0])  # a cell and its 15 nearest
     batches = epoch(HierarchicalLoader([data], 120))

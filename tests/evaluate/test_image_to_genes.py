@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -196,3 +199,48 @@ def test_the_strength_of_hest_is_a_hundred_over_features_and_genes():
     assert table.loc["train_mean", "num_folds"] == 2  # needs no third group
     with pytest.raises(ValueError, match="'strength' in"):
         score_image_to_genes({"z": z}, counts, fold, strength="strong")
+
+
+def test_boosted_trees_see_a_step_that_ridge_does_not():
+    pytest.importorskip("xgboost", reason="boosted trees need the extra [xgboost]")
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (400, 3))
+    rate = np.where(np.abs(z[:, :1]) > 0.5, 20.0, 2.0) * np.array([[1.0, 0.0, 0.0]]) + 10
+    counts = csr_matrix(rng.poisson(rate).astype(np.float32))
+    donor = np.arange(400) % 4  # patients, each held out in turn
+    r = {
+        name: score_image_to_genes({"z": z}, counts, donor, genes=[0], regressor=name).loc["z"]
+        for name in ("ridge", "xgboost")
+    }
+    assert r["xgboost"]["pearson_mean"] > 0.6 > 0.2 > r["ridge"]["pearson_mean"]
+    assert r["xgboost"]["num_folds"] == 4
+
+
+def test_boosted_trees_are_those_of_hest_and_say_how_to_install_them(monkeypatch):
+    z, counts, fold = tissue()
+    given = {}
+
+    class Trees:
+        def __init__(self, **options):
+            given.update(options)
+
+        def fit(self, x, y):
+            self.mean = y.mean(axis=0)
+            return self
+
+        def predict(self, x):
+            return np.tile(self.mean, (len(x), 1))
+
+    monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(XGBRegressor=Trees))
+    table = score_image_to_genes({"z": z}, counts, fold, genes="all", regressor="xgboost")
+    assert given == {
+        "n_estimators": 100, "max_depth": 3, "learning_rate": 0.1, "subsample": 0.8,
+        "colsample_bytree": 0.8, "random_state": 0,
+    }  # fmt: skip
+    assert table.loc["z", "rmse"] == pytest.approx(table.loc["train_mean", "rmse"])
+    assert table.loc["depth_oracle", "pearson_mean"] > 0.1  # a ridge all the same
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(ImportError, match=r"pip install 'spatiagraph\[xgboost\]'"):
+        score_image_to_genes({"z": z}, counts, fold, genes="all", regressor="xgboost")
+    with pytest.raises(ValueError, match="'regressor' in .*, got 'forest'"):
+        score_image_to_genes({"z": z}, counts, fold, regressor="forest")

@@ -4,11 +4,14 @@ import pytest
 from spatiagraph.data import make_tissue
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
+    ridge_entries_on,
     ridge_on,
     run_protocols,
     score_domains,
+    score_entry_imputation,
     score_image_to_genes,
     score_imputation,
+    score_retrieval,
 )
 from spatiagraph.evaluate.protocols import COLUMNS
 
@@ -65,6 +68,36 @@ def test_genes_are_imputed_beside_their_baselines_without_labels():
     np.testing.assert_allclose(scores["std"], alone["pearson_mean_std"])
     entries = run({"mine": PERFECT}, protocols=["imputation_entries"])
     assert set(entries["embedding"]) == {"gene_mean", "knn_smooth", "low_rank"}
+
+
+def test_models_that_fill_in_single_values_stand_in_the_table():
+    types = np.eye(8)[OBS["cell_type"].cat.codes]
+    method = ridge_entries_on(lambda split: types)
+    table = run({}, protocols=["imputation_entries"], entry_imputers={"mine": method})
+    alone = score_entry_imputation({"mine": method}, SLIDE.counts, SLIDE.pos, baselines=[])
+    row = table.query("embedding == 'mine' and metric == 'pearson_mean'")["value"].item()
+    assert row == pytest.approx(alone.loc["mine", "pearson_mean"])
+    with pytest.raises(ValueError, match="than those of baselines, got low_rank"):
+        run({}, protocols=["imputation_entries"], entry_imputers={"low_rank": method})
+
+
+def test_projections_of_a_model_are_searched_as_they_are():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(400, 5))
+    gene = image + rng.normal(size=(400, 5))
+    mask = np.arange(400) % 7 > 0
+    table = run({}, protocols=["retrieval"], projections={"mine": (image, gene)}, image_mask=mask)
+    assert set(table["embedding"]) == {"mine", "random"}
+    alone = score_retrieval({"mine": (image[mask], gene[mask])}, spatial_blocks(SLIDE.pos)[mask])
+    known = alone.loc["mine"].set_index("direction")["recall@5"]
+    for direction, value in known.to_dict().items():
+        metric = f"{direction}_recall@5"
+        row = table[(table["embedding"] == "mine") & (table["metric"] == metric)]
+        assert row["value"].item() == pytest.approx(value)
+    with pytest.raises(ValueError, match="than those of baselines, got random"):
+        run({}, protocols=["retrieval"], projections={"random": (image, gene)})
+    with pytest.raises(ValueError, match="for image_to_genes, got none"):
+        run({}, protocols=["image_to_genes"], projections={"mine": (image, gene)})
 
 
 def test_images_are_scored_beside_depth_and_chance():

@@ -1,6 +1,7 @@
 """Mini-batches of whole niches from all over a cohort: regions → niches → cells."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from spatiagraph.data.loader.cutting import cut_niches, fill_tile, in_hilbert_or
 from spatiagraph.data.loader.region_sampler import RegionSampler, Step
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.graph.ranges import ranges, row_of_each
+
+logger = logging.getLogger(__name__)
 
 _FILL = {"labels": -1, "window_um": 1}  # of what a slide lacks and others have, instead of 0
 _MASK = "_mask"
@@ -41,6 +44,14 @@ class RegionDataset(Dataset[TissueData]):
         self.table: NicheChunks = niche_chunks(slides, max_cells, weights)
         if not self.table.niche.numel():
             raise ValueError("Expected cells with a niche and a region, got none")
+        parted = torch.stack([self.table.slide, self.table.niche])[:, self.table.part == 1]
+        if parted.size(1):
+            logger.info(
+                "Niches of more than %d cells: %d. They come in parts of equal size, divided at "
+                "random and anew in each epoch. Embedding reads all of their cells",
+                max_cells,
+                parted.size(1),
+            )
         self.max_cells = max_cells
         self.slides = [in_hilbert_order(data) for data in slides]
         self._split: tuple[int, list[tuple[Tensor, Tensor]]] = (-1, [])  # by its seed

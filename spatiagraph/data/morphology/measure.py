@@ -1,7 +1,7 @@
 """Shape and stain of the nucleus in each crop, as a pathologist would measure them."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,51 @@ def measure_morphology(
         >>> table[["area_um2", "major_axis_um"]].round(1).to_numpy()
         array([[79., 10.]])
     """
+    found = objects_of(images, mpp=mpp, foreground=foreground, masks=masks, component=component)
+    grey = found.grey
+    table = np.full((len(grey), len(MORPHOLOGY)), np.nan)
+    for i, mask in track(
+        found.masks, description="Measuring", total=len(grey), disable=not progress, transient=True
+    ):
+        if mask.any():
+            table[i] = _measure(mask, grey[i], found.scale[i])
+    return pd.DataFrame(table, columns=list(MORPHOLOGY))
+
+
+class Objects(NamedTuple):
+    """One object in each image.
+
+    Attributes:
+        grey: Mean over the channels, ``[N, H, W]``.
+        scale: µm per pixel, ``[N]``.
+        masks: Number of each image and the pixels of its object, ``[H, W]``, in order.
+    """
+
+    grey: NDArray[np.float32]
+    scale: NDArray[np.float64]
+    masks: Iterator[tuple[int, NDArray[np.bool_]]]
+
+
+def objects_of(
+    images: ArrayLike | Tensor,
+    *,
+    mpp: float | ArrayLike,
+    foreground: str,
+    masks: ArrayLike | Tensor | None,
+    component: str,
+) -> Objects:
+    """Find the object that is measured in each image, see :func:`measure_morphology`.
+
+    Args:
+        images: ``[N, C, H, W]`` in [0, 1].
+        mpp: µm per pixel, one for all or ``[N]``.
+        foreground: ``"bright"``, ``"dark"`` or ``"mask"``.
+        masks: Segmentation, ``[N, H, W]``.
+        component: ``"largest"`` or ``"center"``.
+
+    Raises:
+        ValueError: An argument is none of these.
+    """
     grey = _grey(images)
     if foreground not in ("bright", "dark", "mask"):
         raise ValueError(f"Expected 'foreground' bright, dark or mask, got {foreground!r}")
@@ -73,15 +118,8 @@ def measure_morphology(
     scale = np.asarray(mpp, dtype=np.float64)
     if scale.shape not in ((), (len(grey),)) or not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"Expected 'mpp' as µm per pixel, one or {len(grey)}, got {mpp!r}")
-    scale = np.broadcast_to(scale, len(grey))
-    table = np.full((len(grey), len(MORPHOLOGY)), np.nan)
     objects = _objects(grey, given, foreground == "dark", component)
-    for i, mask in track(
-        objects, description="Measuring", total=len(grey), disable=not progress, transient=True
-    ):
-        if mask.any():
-            table[i] = _measure(mask, grey[i], scale[i])
-    return pd.DataFrame(table, columns=list(MORPHOLOGY))
+    return Objects(grey, np.broadcast_to(scale, len(grey)), objects)
 
 
 def _measure(mask: NDArray[np.bool_], grey: NDArray[np.float32], mpp: float) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spatiagraph.data.loader.pairs import inside_image, read_crops
 from spatiagraph.data.masked import MaskedCrops
+from spatiagraph.data.morphology.cellprofiler import cellprofiler_names, measure_cellprofiler
 from spatiagraph.data.morphology.measure import MORPHOLOGY, measure_morphology
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.slide import Slide
@@ -22,6 +23,7 @@ def measure_nuclei(
     crop: Crop = Crop(),
     *,
     foreground: Literal["bright", "dark", "mask"] = "bright",
+    features: Literal["morphology", "cellprofiler"] = "morphology",
     among: NDArray[np.bool_] | None = None,
     chunk_size: int = 4096,
     progress: bool = False,
@@ -34,20 +36,24 @@ def measure_nuclei(
         foreground: Whether nuclei are ``"bright"`` (DAPI) or ``"dark"`` (H&E), to be found anew;
             or ``"mask"``: what lies inside of the slide's outlines, of nuclei or of whole cells,
             whatever stain the image shows.
+        features: The ten of :data:`~spatiagraph.data.MORPHOLOGY`, or the many of
+            :func:`~spatiagraph.data.measure_cellprofiler`.
         among: Cells to measure, ``[N]``; all when not given.
         chunk_size: Crops in memory at a time; changes no result.
         progress: Show a progress bar.
 
     Returns:
-        A row per cell, named as in ``obs``, of :data:`~spatiagraph.data.MORPHOLOGY` as
-        :func:`~spatiagraph.data.measure_morphology` has it. A row is NaN where there is nothing to
-        measure, where the window reaches beyond the image or an outline beyond its window, and for
-        cells that are not selected.
+        A row per cell, named as in ``obs``, as :func:`~spatiagraph.data.measure_morphology` or
+        :func:`~spatiagraph.data.measure_cellprofiler` has it. A row is NaN where there is nothing
+        to measure, where the window reaches beyond the image or an outline beyond its window, and
+        for cells that are not selected.
 
     Raises:
         ValueError: There is no image, or it is smaller than a window, or there are no outlines
-            with ``"mask"``.
+            with ``"mask"``, or the features are none of these.
     """
+    if features not in ("morphology", "cellprofiler"):
+        raise ValueError(f"Expected 'features' morphology or cellprofiler, got {features!r}")
     inside = inside_image(slide, crop)
     window_um = np.broadcast_to(crop.windows_um(slide), slide.num_cells)
     own = None
@@ -56,7 +62,11 @@ def measure_nuclei(
         half = own.outlines.half_sides_um(slide.pos)  # NaN, and thus left out, without an outline
         inside = inside & (half <= window_um / 2 + own.image.mpp)
     rows = np.flatnonzero(inside if among is None else inside & among)
-    table = np.full((slide.num_cells, len(MORPHOLOGY)), np.nan)
+    measure, names = measure_morphology, list(MORPHOLOGY)
+    if features == "cellprofiler":
+        channels = [f"Ch{i + 1}" for i in range(read_crops(slide, rows[:0], crop).size(1))]
+        measure, names = measure_cellprofiler, cellprofiler_names(channels)
+    table = np.full((slide.num_cells, len(names)), np.nan)
     for start in track(
         range(0, len(rows), chunk_size),
         description=f"Measuring nuclei of {slide.slide_id}",
@@ -64,14 +74,14 @@ def measure_nuclei(
         transient=True,
     ):
         part = rows[start : start + chunk_size]
-        table[part] = measure_morphology(
+        table[part] = measure(
             read_crops(slide, part, crop),
             mpp=window_um[part] / crop.size_px,
             foreground=foreground,
             masks=None if own is None else own.inside(part),
             component="center",
         ).to_numpy()
-    return pd.DataFrame(table, slide.adata.obs_names, list(MORPHOLOGY))
+    return pd.DataFrame(table, slide.adata.obs_names, names)
 
 
 def read_nuclei(

@@ -1,9 +1,9 @@
 """Distances of two clouds of features."""
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import sqrtm
-from torch import Tensor
+from torch import Tensor, nn
 
 from spatiagraph.evaluate.inputs import as_embedding
 
@@ -21,8 +21,8 @@ def frechet_distance(
         - 2 (\Sigma_1 \Sigma_2)^{1/2}\right),
 
     the FID where features are those of Inception (`arXiv:1706.08500
-    <https://arxiv.org/abs/1706.08500>`_). It is biased by the number of images, strongly where
-    there are few.
+    <https://arxiv.org/abs/1706.08500>`_), computed by torchmetrics. It is biased by the number of
+    images, strongly where there are few.
 
     Args:
         generated: Features of generated images, ``[N, F]``.
@@ -32,6 +32,8 @@ def frechet_distance(
     Raises:
         ValueError: If there are fewer images, or features differ in number.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # slow to import
+
     x, y = _features(generated, real)
     fewest = min(len(x), len(y))
     if fewest < max(min_images, 2):
@@ -39,11 +41,11 @@ def frechet_distance(
             f"Expected {min_images} images or more on each side, got {fewest}: use "
             "kernel_distance, which few images do not bias"
         )
-    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    first, second = np.atleast_2d(first), np.atleast_2d(second)
-    cross = np.trace(np.real(sqrtm(first @ second)))
-    shift = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
-    return max(0.0, float(shift + np.trace(first) + np.trace(second) - 2 * cross))
+    metric = FrechetInceptionDistance(_Given(x.shape[1]))
+    middle = y.mean(axis=0)  # covariances come of sums of squares: small numbers lose no digits
+    for side, real_side in ((x, False), (y, True)):
+        metric.update(torch.from_numpy(side - middle), real=real_side)
+    return max(0.0, float(metric.compute()))
 
 
 def kernel_distance(
@@ -58,8 +60,8 @@ def kernel_distance(
 
     The unbiased estimate of the maximum mean discrepancy with the kernel
     :math:`(\mathbf{x}^\top \mathbf{y} / F + 1)^3` (`arXiv:1801.01401
-    <https://arxiv.org/abs/1801.01401>`_). It may be slightly negative. Where a subset is all there
-    is, there is one value, and its deviation is NaN.
+    <https://arxiv.org/abs/1801.01401>`_), computed by torchmetrics. It may be slightly negative.
+    Where a subset is all there is, there is one value, and its deviation is NaN.
 
     Args:
         generated: Features of generated images, ``[N, F]``.
@@ -71,6 +73,8 @@ def kernel_distance(
     Raises:
         ValueError: If features differ in number, or a side has fewer than two images.
     """
+    from torchmetrics.image.kid import poly_mmd  # slow to import
+
     x, y = _features(generated, real)
     size = min(subset_size, len(x), len(y))
     if size < 2:
@@ -81,10 +85,19 @@ def kernel_distance(
     for _ in range(1 if everything else num_subsets):
         a = x[rng.choice(len(x), size, replace=False)]
         b = y[rng.choice(len(y), size, replace=False)]
-        aa, bb, ab = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
-        off = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (size * (size - 1))
-        values.append(off - 2 * ab.mean())
+        values.append(float(poly_mmd(torch.from_numpy(a), torch.from_numpy(b))))
     return float(np.mean(values)), np.nan if everything else float(np.std(values))
+
+
+class _Given(nn.Module):
+    """An extractor for features that are there already."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
 
 
 def _features(

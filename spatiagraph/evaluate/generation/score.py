@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from spatiagraph.evaluate.extractors import Extractor, extract_features
+from spatiagraph.evaluate.extractors import MEASURED, Extractor, extract_features
 from spatiagraph.evaluate.generation.distances import (
     MIN_FRECHET,
     frechet_distance,
@@ -33,6 +33,7 @@ def score_generation(
     weights: Mapping[str, str | Path] | None = None,
     foreground: Literal["bright", "dark"] = "bright",
     component: Literal["largest", "center"] = "largest",
+    measured: Literal["morphology", "cellprofiler"] = "morphology",
     min_frechet: int = MIN_FRECHET,
     num_subsets: int = 100,
     seed: int = 0,
@@ -61,6 +62,7 @@ def score_generation(
         weights: Name of an extractor → its local weight file.
         foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
         component: The object that is measured, see :func:`~spatiagraph.data.measure_morphology`.
+        measured: Features of that object that ``ks`` and ``wasserstein_correlation`` are of.
         min_frechet: Images on each side below which no Fréchet distance is given (NaN).
         num_subsets: Random subsets of the kernel distance.
         seed: Of halves and subsets.
@@ -68,11 +70,11 @@ def score_generation(
 
     Returns:
         One row per generator and transition, ``"all"`` among them: ``wasserstein_correlation`` and
-        ``ks`` of morphology (see :func:`score_morphology`), ``num_images``, ``num_valid`` (those
-        with a nucleus to measure), and for each extractor ``kernel_…`` with its deviation over
-        subsets ``kernel_…_std`` and ``frechet_…``. Morphology is standardised over control and
-        target cells of all transitions for these. In rows of ``gap`` positive is better throughout.
-        NaN where too few cells could be measured.
+        ``ks`` of what is measured (see :func:`score_morphology`), ``num_images``, ``num_valid``
+        (those with a nucleus to measure), and for each extractor ``kernel_…`` with its deviation
+        over subsets ``kernel_…_std`` and ``frechet_…``. What is measured is standardised over
+        control and target cells of all transitions for these. In rows of ``gap`` positive is better
+        throughout. NaN where too few cells could be measured.
 
     Raises:
         ValueError: If images differ in number or shape, a transition has the name ``"all"``, or in
@@ -104,10 +106,12 @@ def score_generation(
             for side, x in images.items()
         }
 
-    measured = features("morphology", "morphology")
+    if measured not in MEASURED:
+        raise ValueError(f"Expected 'measured' among {', '.join(MEASURED)}, got {measured!r}")
+    objects = features(measured, measured)
     names = list(dict.fromkeys(tags.tolist()))
-    _check_measured(measured, tags, names, foreground)
-    by_name = {side: {name: x[tags == name] for name in names} for side, x in measured.items()}
+    _check_measured(objects, tags, names, foreground)
+    by_name = {side: {name: x[tags == name] for name in names} for side, x in objects.items()}
     table = score_morphology(
         by_name["control"],
         by_name["generated"],
@@ -117,18 +121,17 @@ def score_generation(
     )
     rows = _Rows(tags, names, seed)
     table["num_valid"] = [
-        len(_finite(measured[_side(who)][rows(who, name)[0]])) for who, name in table.index
+        len(_finite(objects[_side(who)][rows(who, name)[0]])) for who, name in table.index
     ]
     for label, extractor in named.items():
-        if extractor == "morphology":
-            found = _standardized(measured)
-        else:
-            found = features(extractor, label)
+        found = objects if extractor == measured else features(extractor, label)
+        if extractor in MEASURED:
+            found = _standardized(found)
         distances = []
         for who, name in table.index:
             ours, theirs = rows(who, name)
             x, y = found[_side(who)][ours], found["target"][theirs]
-            if extractor == "morphology":  # what cannot be measured is counted, and left out
+            if extractor in MEASURED:  # what cannot be measured is counted, and left out
                 x, y = _finite(x), _finite(y)
             distances.append(_distances(x, y, min_frechet, num_subsets, seed))
         names_of = [f"kernel_{label}", f"kernel_{label}_std", f"frechet_{label}"]

@@ -68,6 +68,7 @@ def spatia_parts(
     image_channels: int = 1,
     start: bool = True,
     top_down: bool | Sequence[bool] = True,
+    region_tokens: bool = False,
     likelihood: Literal["zinb", "gaussian"] = "zinb",
 ) -> SpatiaParts:
     """Parts of SPATIA in a size; those that are given are used as they are.
@@ -85,6 +86,8 @@ def spatia_parts(
             of the crop, see :class:`~spatiagraph.nn.ProfileStart`; ``False`` is the published
             model.
         top_down: Whether niches, and regions, are handed down to their cells.
+        region_tokens: Let the niches of a region see a learned token of it, and where the recipe
+            crops regions their image, before the layers among niches; as published.
         likelihood: ``"zinb"`` for counts, ``"gaussian"`` for values that are normalised already.
 
     Raises:
@@ -137,7 +140,13 @@ def spatia_parts(
     return SpatiaParts(
         recipe,
         encoder,
-        spatia_context(recipe, size, top_down=top_down, token_channels=token_channels),
+        spatia_context(
+            recipe,
+            size,
+            top_down=top_down,
+            token_channels=token_channels,
+            region_tokens=region_tokens,
+        ),
         SpatiaHeads(
             size.channels,
             num_genes,
@@ -192,6 +201,7 @@ def spatia_context(
     *,
     top_down: bool | Sequence[bool] = True,
     token_channels: int | None = None,
+    region_tokens: bool = False,
 ) -> ContextEncoder:
     """Context encoder of SPATIA for the levels of a recipe.
 
@@ -203,6 +213,7 @@ def spatia_context(
         size: Widths and depths.
         top_down: Whether the groups of each level are handed down to their cells.
         token_channels: Size of the image tokens that groups look at; ``None`` for no look.
+        region_tokens: Whether groups see a learned token of the group above, and of its image.
     """
     channels, heads, dropout = size.channels, size.context_heads, size.dropout
     inside = isinstance(recipe.graph, InGroups)
@@ -220,7 +231,9 @@ def spatia_context(
         look = None
         if token_channels is not None and recipe.crop(name) is not None:
             look = CrossAttention(channels, heads, context_channels=token_channels)
-        among = None
+        among = seen = None
+        if region_tokens and not last and recipe.crop(names[i + 1]) is not None:
+            seen = token_channels
         if not last:
             among = GraphTransformer(channels, level_layers, heads, dropout=dropout)
         levels.append(
@@ -232,6 +245,8 @@ def spatia_context(
                 look=look,
                 top_down=down[i],
                 maskable=not last,
+                region_token=region_tokens and not last,
+                region_channels=seen or 0,
             )
         )
     return ContextEncoder(
