@@ -95,6 +95,8 @@ def index_cohort(
         raise ValueError(f"Expected 'metric' cosine or l2, got {metric!r}")
     out, items = Path(out), concatenate_cohort(cohort, key)
     settings = _settings(cohort, key, items, metric, seed, min_recall)
+    embeddings = items.embeddings
+    del items  # the table of all cells, which is not needed until the end
     total, place = settings.num_items, shard_folder(out)
     number = -(-total // _ITEMS)
     whole = [Shard(part, number) for part in range(number)]
@@ -105,10 +107,10 @@ def index_cohort(
     ):
         with only_writer(folder / _TRAINED, wait=True):  # by the first process, for all
             if not (folder / _TRAINED).is_file():
-                _write(_trained(items.embeddings, settings), folder / _TRAINED)
+                _write(_trained(embeddings, settings), folder / _TRAINED)
         for part in parts:
             if not is_done(folder, part):
-                _add(items.embeddings, part, folder, settings)
+                _add(embeddings, part, folder, settings)
                 write_state(folder, part, total)
     return merge_index(out) if shard is None else None
 
@@ -162,6 +164,7 @@ def merge_index(out: str | os.PathLike[str]) -> NicheIndex:
             key=settings.key,
         ).save(out)
         remove_work(folder)
+    del items  # the index has a table of its own
     return NicheIndex.load(out)
 
 
