@@ -2,7 +2,7 @@
 
     pytest -m benchmark -s tests/benchmarks/test_bench_pancreas.py
 
-A run of EPOCHS=5 and CHANNELS=16 takes a quarter of an hour on one core. In the environment: EPOCHS,
+A run of EPOCHS=5, CHANNELS=16 takes a quarter of an hour on one core. In the environment: EPOCHS,
 CHANNELS of the network, PIXELS of a side, BATCH (pairs of a step), SEEDS of training;
 ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run: ``-k "niche-0"``,
 the names below and the seed.
