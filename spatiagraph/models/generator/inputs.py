@@ -53,10 +53,11 @@ def pair_images(
     for slide in slides:
         mine = pairs[pairs["slide"] == slide.slide_id]
         if len(mine):
-            ends = [read_crops(slide, mine[c].to_numpy(), crop) for c in _ENDS]
+            control, target = (read_crops(slide, mine[c].to_numpy(), crop) for c in _ENDS)
             number = pd.Index(tags).get_indexer(pd.Index(mine["transition"]))
-            found.append(PairImages(*ends, torch.from_numpy(number).long()))
-    return PairImages(*(torch.cat(part) for part in zip(*found, strict=True)))
+            found.append(PairImages(control, target, torch.from_numpy(number).long()))
+    control, target, transition = (torch.cat(part) for part in zip(*found, strict=True))
+    return PairImages(control, target, transition)
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:
