@@ -457,8 +457,11 @@ def _dataframe(node: Node, length: Length) -> int:
     if len(set(names)) < len(names):
         raise node.wrong("columns that are there once", f"column-order {names[:8]}")
     rows = _column(node.child(index), None)
-    if not node.child(index).is_group:
-        node.child(index).check_whole()
+    text = node.child(index)
+    if text.is_group and text.encoding == "nullable-string-array":  # names of pandas 3
+        text = text.child(_OF_COLUMNS[text.encoding])
+    if not text.is_group:
+        text.check_whole()
     if length and length[0] is not None and rows != length[0]:
         raise node.wrong(f"{length[0]:,} rows", f"{rows:,}")
     for name in names:
