@@ -200,17 +200,19 @@ def test_a_collapse_is_told_beside_the_curve(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("generated", "words"),
+    ("generated", "kernel", "words"),
     [
-        (0.54, "closer to real ones than the cells unchanged, by 0.14."),
-        (0.40, "no closer to real ones than the cells unchanged: take the images for no result"),
-        (0.10, "no closer to real ones"),
+        (0.54, 1.0, "Generated cells are closer to real ones than the cells unchanged. Nuclei"),
+        (0.54, 9.0, "not in all of them together: take the images for no result."),
+        (0.54, np.nan, "not in all of them together: take the images for no result."),
+        (0.40, 1.0, "no closer to real ones than the cells unchanged: take the images for no"),
+        (0.10, 9.0, "no closer to real ones"),
     ],
 )
-def test_generated_cells_are_judged_beside_the_cells_unchanged(generated, words):
+def test_generated_cells_are_judged_beside_the_cells_unchanged(generated, kernel, words):
     index = [(who, "a to b") for who in ("generated", "identity", "random_target")]
     table = pd.DataFrame(
-        {"ks": [generated, 0.4, 0.72]},
+        {"ks": [generated, 0.4, 0.72], "kernel_morphology": [kernel, 3.0, -0.1]},
         index=pd.MultiIndex.from_tuples(index, names=["generator", "transition"]),
     )
     pairs = pd.DataFrame({"transition": ["a to b"] * len(IMAGES)})
@@ -218,7 +220,7 @@ def test_generated_cells_are_judged_beside_the_cells_unchanged(generated, words)
     page = Report("title")
     add_generation(page, made)
     assert words in page.html()
-    assert f"generated {generated:.2f}, unchanged 0.40, other real cells 0.72." in page.html()
+    assert f"generated {generated:.2f}, unchanged 0.40, other real cells 0.72;" in page.html()
     table["ks"] = np.nan
     (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES))
     assert made.verdict == ""
