@@ -61,7 +61,7 @@ def print_scores(scores: "TransitionScores") -> None:
         pd.DataFrame(shown),
         f"\n{len(scores.pairs):,} cells in another state, on tissue that training never saw",
     )
-    if "start" in shown.index:
+    if "start" in shown.index and "kernel_morphology" in shown:
         made, start = shown.loc["generated"], shown.loc["start"]
         if made["ks"] < start["ks"] and made["kernel_morphology"] > start["kernel_morphology"]:
             say(

@@ -80,14 +80,17 @@ def extract_features(
             ).to_numpy()
         if extractor == "color_texture":
             return color_texture(x.cpu().numpy()).astype(np.float64)
-        if extractor == "efficientnet_lite0":
-            return _by_blocks(_efficientnet_lite(weights), x, progress)
+        lite = extractor == "efficientnet_lite0"
+        if lite and weights is None:
+            return _by_blocks(_efficientnet_lite(None), x, progress)
         if weights is None or not Path(weights).is_file():
             raise ValueError(
                 f"Expected a local file with the weights of {extractor!r}, got "
                 f"{None if weights is None else str(weights)!r}; nothing is downloaded. "
                 'extractor="morphology" needs none'
             )
+        if lite and Path(weights).suffix == ".pth":  # by the names of the package
+            return _by_blocks(_efficientnet_lite(weights), x, progress)
         if extractor == "inception":
             return _by_blocks(_inception(weights), x, progress)
         return _by_blocks(_timm(extractor, weights, x.size(1)), x, progress)

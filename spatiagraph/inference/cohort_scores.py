@@ -215,18 +215,19 @@ def _lost_row(protocol: str, reason: str) -> dict[str, object]:
 
 
 def _check_labels(cohort: Cohort, settings: ScoreSettings) -> None:
-    """Refuse labels that no slide has, before any of them is read whole."""
-    columns = [column for column in settings.columns.values() if column is not None]
-    reasons: list[str] = []
-    for obs in stored_columns(cohort) if columns else ():
-        for column in columns:
+    """Refuse a column of labels that no slide has, before any of them is read whole."""
+    missing = {column: "" for column in settings.columns.values() if column is not None}
+    for obs in stored_columns(cohort) if missing else ():
+        for column in list(missing):
             try:
                 labels_of(obs, column, settings.unlabelled)
             except UnscorableError as err:
-                reasons.append(str(err))
+                missing[column] = missing[column] or str(err)
             else:
-                return
-    if reasons:
+                del missing[column]
+        if not missing:
+            return
+    if reasons := [reason for reason in missing.values() if reason]:
         raise ValueError(_none_scored(len(cohort), reasons[0]))
 
 

@@ -22,6 +22,8 @@ from spatiagraph.pairing.transitions import Transitions
 from spatiagraph.training.run import Run
 from spatiagraph.training.transitions import Pairing, TransitionFit, fit_transitions
 
+_AT_ONCE = 256  # images that an autoencoder decodes
+
 
 @dataclass(frozen=True)
 class TransitionScores:
@@ -193,11 +195,12 @@ def score_transitions(
 @torch.no_grad()
 def _start(generator: ImageGenerator, control: NDArray[np.float32], tag: str) -> NDArray:
     """Images that the flows of some cells start at, ``[N, C, H, W]`` in [0, 1]."""
-    image = torch.from_numpy(control).to(generator.device)
-    number = torch.full((len(image),), generator.number_of(tag), device=image.device)
-    x = generator.start(image, len(image), transition=number)
-    found: NDArray = generator.decode(x).clamp(0, 1).float().cpu().numpy()
-    return found
+    found = []
+    for part in torch.from_numpy(control).split(_AT_ONCE):
+        number = torch.full((len(part),), generator.number_of(tag), device=generator.device)
+        x = generator.start(part.to(generator.device), len(part), transition=number)
+        found.append(generator.decode(x).clamp(0, 1).float().cpu().numpy())
+    return np.concatenate(found)
 
 
 def _check_pairs(pairs: pd.DataFrame, slides: list[str], tags: list[str]) -> None:

@@ -431,7 +431,8 @@ class HierarchicalModel(SlideModel, abstract=True):
         """Crops of random cells of each slide, ``[n, C, H, W]``.
 
         Args:
-            slides: The slides; those without image give none.
+            slides: The slides; those without image give none, as do those of a cohort, which keeps
+                crops and not the image.
             rows: Cells of each to draw from, ``[N]`` bool; all of them when not given.
             num_cells: Cells drawn from each, at most.
             seed: Seed of the draw.
@@ -449,7 +450,7 @@ class HierarchicalModel(SlideModel, abstract=True):
             drawn = _drawn(slide.num_cells, num_cells, seed, None if rows is None else rows[i])
             crops, inside = crop.source(slide, slide.pos).select(drawn).read()
             found.append(crops[inside])
-        return torch.cat(found)
+        return torch.cat(found) if found else torch.empty(0)
 
 
 LEVELS = (

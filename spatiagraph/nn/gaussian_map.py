@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from spatiagraph.nn.config import Configurable
 
 _LEAST = 1e-6  # of the mean variance: what varies less is not stretched
+_NOTHING = 1e-15
 _ITERATIONS = 4  # of the randomised components
 
 
@@ -168,7 +169,9 @@ def _covariance(x: Tensor) -> Tensor:
 
 def _transport(source: Tensor, target: Tensor) -> Tensor:
     """Symmetric matrix that takes one covariance to another, ``[K, K]``."""
-    least = _LEAST * source.diagonal().mean().clamp(min=torch.finfo(source.dtype).tiny)
+    least = _LEAST * source.diagonal().mean()
+    if float(least) < _NOTHING:  # images that do not vary have no shape to change
+        return torch.eye(len(source), dtype=source.dtype, device=source.device)
     values, vectors = torch.linalg.eigh(source)
     values = values.clamp(min=least)
     root = vectors * values.sqrt() @ vectors.T

@@ -72,6 +72,11 @@ class Level(Configurable):
                 f"Expected given groups for a look at their image, but {type(pool).__name__} makes "
                 "its own: leave out one of the two"
             )
+        if pool.assigns and region_channels:
+            raise ValueError(
+                f"Expected given groups for 'region_channels', but {type(pool).__name__} makes its "
+                "own, which have no image"
+            )
         if (region_token or region_channels) and conv is None:
             raise ValueError("Expected 'conv', through which groups see tokens of those above")
         self.channels = channels

@@ -54,6 +54,8 @@ def as_generations(scores: TransitionScores) -> list[Generation]:
 
 def _verdict(table: pd.DataFrame, tag: str) -> str:
     """A line on the nuclei of generated cells beside those of the same cells unchanged."""
+    if "kernel_morphology" not in table:
+        return ""
     names = {"generated": "generated", "identity": "unchanged", "random_target": "other real cells"}
     ks, kernel = (
         {who: float(table[score].get((who, tag), np.nan)) for who in names}

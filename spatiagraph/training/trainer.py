@@ -17,7 +17,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+)
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch.utils.data import DataLoader
 
@@ -241,8 +245,10 @@ def _quiet(progress: bool) -> Iterator[None]:
 
 
 def _strategy(run: Run) -> Any:
-    divides = isinstance(run.strategy, FSDPStrategy | ModelParallelStrategy)
-    if divides or (isinstance(run.strategy, str) and run.strategy.startswith("fsdp")):
+    divides = isinstance(
+        run.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy
+    ) or str(run.strategy).startswith(("fsdp", "deepspeed"))
+    if divides:
         # scores, best weights, averages and what is saved are of weights that are whole
         raise ValueError(
             "Expected a strategy that leaves the weights whole, such as 'ddp', got "

@@ -217,14 +217,15 @@ def start_without(
     if start is None or start.weights != weights_hash(model):
         return
     seen = {*start.slide_ids}
-    given: Sequence[Slide]
-    if isinstance(slides, CohortPart):
-        given = [slides.read(i) for i in range(len(slides.entries))]
-    else:
-        given = slides
+    given: Sequence[Slide] = _Stored(slides) if isinstance(slides, CohortPart) else slides
     rows: Sequence[Tensor] | None = None
     if held_out.share:
-        if not seen & {slide.slide_id for slide in given}:
+        names = (
+            slides.slide_ids
+            if isinstance(slides, CohortPart)
+            else [slide.slide_id for slide in slides]
+        )
+        if not seen & {*names}:
             return
         rows = (
             prepared.cores
@@ -234,6 +235,23 @@ def start_without(
     elif not seen & {*held_out.slide_ids}:
         return
     model.initialize(given, rows=rows, **start.options)
+
+
+class _Stored(Sequence[Slide]):
+    """Slides of a cohort, each read when it is looked at, and not kept."""
+
+    def __init__(self, part: CohortPart):
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(self.part.entries)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return self.part.read(at % len(self))
 
 
 def _blocks(

@@ -113,8 +113,8 @@ REFUSED = {
     ],
     "merge": [
         ("no such cohort", "{tmp}/no.zarr", ["no.zarr", "there is nothing"]),
-        ("a folder of another kind", "{tmp}/folder", ["shards of", "folder'"]),
-        ("a slide", "{work}/slide.h5ad", ["shards of", "slide.h5ad'"]),
+        ("a folder of another kind", "{tmp}/folder", ["Expected shards in", "folder"]),
+        ("a slide", "{work}/slide.h5ad", ["Expected shards in", "slide.h5ad"]),
     ],
     "index": [
         ("no such cohort", "{tmp}/no.zarr --out {tmp}/out", ["no.zarr", "there is nothing"]),

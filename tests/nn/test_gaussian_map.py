@@ -74,6 +74,14 @@ def test_large_images_keep_their_detail():
     assert_close(made - source, torch.ones_like(source), rtol=0, atol=0.02)
 
 
+def test_images_that_do_not_vary_move_by_their_mean():
+    model, group = GaussianMap((1, 4, 4), 1), torch.zeros(20).long()
+    model.initialize(torch.zeros(20, 1, 4, 4), normal(20, 1, 4, 4) + 1, group)
+    made = model(torch.zeros(2, 1, 4, 4), group[:2])
+    assert made.isfinite().all()
+    assert_close(made.mean(), torch.tensor(1.0), rtol=0, atol=0.2)
+
+
 def test_maps_are_saved_with_a_state_dict():
     model, again = GaussianMap((1, 4, 4), 1), GaussianMap((1, 4, 4), 1)
     model.initialize(normal(9, 1, 4, 4), normal(9, 1, 4, 4, seed=1) + 1, torch.zeros(9).long())

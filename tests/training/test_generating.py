@@ -75,6 +75,7 @@ def test_nuclei_of_cells_in_another_state_move_to_its_size():
         context=["X_cell", "X_niche"],
         transitions=STATES,
         states_key="cell_type",
+        transport=None,  # the network alone
     )
     assert history["flow"].iloc[-1] < 0.9 * history["flow"].iloc[0]
     state = slide.adata.obs["cell_type"].to_numpy()

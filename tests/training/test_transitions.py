@@ -112,7 +112,7 @@ def test_a_single_transition_has_no_wrong_one():
     only = fitted_to(SLIDE, STATES[:1], use_morphology=False)
     scores = score_transitions(only.generator, [SLIDE], only.held_out, max_pairs=6, **ONE_STEP)
     who = set(scores.table.index.get_level_values("generator"))
-    assert who == {"generated", "identity", "random_target"}
+    assert who == {"generated", "identity", "random_target", "start"}
     assert len(scores.pairs) == len(scores.generated) == 6
 
 
@@ -247,6 +247,13 @@ def test_the_wrong_condition_is_scored_on_images_of_another_transition(fitted):
             rows = group["control_row"].to_numpy()
             made = generate(fitted.generator, SLIDE, transition=transition, cells=rows, **ONE_STEP)
             sides[side][group.index] = made.images[:, 0]
+    generator, start = fitted.generator, np.empty_like(scores.control)
+    for tag, group in pairs.groupby("transition"):
+        image = torch.from_numpy(scores.control[group.index])
+        number = torch.full((len(group),), generator.number_of(tag))
+        x = generator.start(image, len(image), transition=number)
+        start[group.index] = generator.decode(x).clamp(0, 1).detach().numpy()
+    assert np.abs(start - scores.control).max() > 0
     assert np.abs(sides["generated"] - sides["wrong"]).max() > 0
     np.testing.assert_array_equal(scores.generated, sides["generated"])
     again = score_generation(
@@ -255,6 +262,7 @@ def test_the_wrong_condition_is_scored_on_images_of_another_transition(fitted):
         scores.control,
         pairs["transition"].tolist(),
         wrong=sides["wrong"],
+        start=start,
         mpp=CROP.window_um / CROP.size_px,
         component="center",
     )

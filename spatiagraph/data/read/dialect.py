@@ -87,7 +87,7 @@ def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
     for name in columns:
         if name in table and name not in found and (of := _ambiguous(table[name])):
             raise AmbiguousNumbersError(of)
-    marks = set(found.values())
+    marks = {found[name] for name in (columns or found) if name in found}
     decimal = next((m.decimal for m in marks), ".")
     return Dialect(sep, decimal, next((m.thousands for m in marks if m.thousands), None))
 

@@ -465,7 +465,9 @@ def _pieces(
 
 def _with_numbers(table: pd.DataFrame, columns: Sequence[str], marks: Numerals) -> pd.DataFrame:
     """A table whose numbers with commas are such, where all of a column are."""
-    text = (c for c in columns if marks != Numerals() and table[c].dtype == object)
+    text = (
+        c for c in columns if marks != Numerals() and not pd.api.types.is_numeric_dtype(table[c])
+    )
     found = {c: numbers for c in text if (numbers := as_numbers(table[c], marks)) is not None}
     return table.assign(**found) if found else table
 

@@ -39,6 +39,8 @@ from spatiagraph.nn.unet import VelocityUNet
 from spatiagraph.pairing.signature import Signature
 from spatiagraph.pairing.transitions import Transitions, as_transitions
 
+_AT_ONCE = 256  # images that an autoencoder encodes
+
 
 class ImageGenerator(PretrainedModel):
     r"""Flow from images of cells, or from noise, to images of the same cells in another state.
@@ -272,8 +274,8 @@ class ImageGenerator(PretrainedModel):
         if self.transport is not None and pairs is not None:
             found = pair_images(slides, pairs, self.crop, tags)
             self.transport.initialize(
-                self.encode(found.control.to(self.device)),
-                self.encode(found.target.to(self.device)),
+                self._encoded(found.control),
+                self._encoded(found.target),
                 found.transition.to(self.device),
             )
 
@@ -387,6 +389,10 @@ class ImageGenerator(PretrainedModel):
             return x
         with torch.no_grad():
             return self.latents.encode(x).to(x.dtype)
+
+    def _encoded(self, image: Tensor) -> Tensor:
+        """The same of many images, some at a time."""
+        return torch.cat([self.encode(part.to(self.device)) for part in image.split(_AT_ONCE)])
 
     def decode(self, x: Tensor) -> Tensor:
         """Decode endpoints of flows to images, about in [0, 1], ``[B, C, H, W]``."""

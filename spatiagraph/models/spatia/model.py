@@ -250,8 +250,10 @@ class Spatia(HierarchicalModel):
             profile = start.profile
             if profile is not None:
                 profile.initialize(*sample, seed=seed)
-            if start.image_profile is not None:
-                crops = self.sample_crops(slides, rows=rows, seed=seed)
+            if (
+                start.image_profile is not None
+                and (crops := self.sample_crops(slides, rows=rows, seed=seed)).numel()
+            ):
                 start.image_profile.initialize(crops)
         self.start_decoder(self.head, profile, sample, seed)
         self.note_start(slides, max_cells=max_cells, seed=seed)
