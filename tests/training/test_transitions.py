@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from spatiagraph.data import Slide, SlideImage, make_tissue, pairs_of_cells
