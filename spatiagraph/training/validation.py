@@ -1,6 +1,7 @@
 """Validation sets of a run: slides of their own, or blocks of the training slides."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,7 +206,8 @@ def start_without(
 ) -> None:
     """Fit the start of a model again where it has seen cells that are held out.
 
-    A model that has been trained since, or that starts from other slides, is left as it is.
+    A model that starts from other slides is left as it is, as is one whose weights have changed
+    since, with a warning.
 
     Args:
         held_out: The validation set.
@@ -214,7 +216,7 @@ def start_without(
         prepared: The same; their ``core`` marks the cells to train on.
     """
     start = model.start
-    if start is None or start.weights != weights_hash(model):
+    if start is None:
         return
     seen = {*start.slide_ids}
     given: Sequence[Slide] = _Stored(slides) if isinstance(slides, CohortPart) else slides
@@ -233,6 +235,13 @@ def start_without(
             else [data.core for data in whole_slides(prepared, "validation")]
         )
     elif not seen & {*held_out.slide_ids}:
+        return
+    if start.weights != weights_hash(model):
+        warnings.warn(
+            "The model has seen the cells that are held out: it was made from them, and its "
+            "weights have changed since, so that its start is not fitted again without them",
+            stacklevel=2,
+        )
         return
     model.initialize(given, rows=rows, **start.options)
 

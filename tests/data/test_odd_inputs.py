@@ -45,6 +45,29 @@ def test_row_names_of_r_have_no_name_above_them(tmp_path, sep):
     assert slide.adata.obs_names[:2].tolist() == ["c0", "c1"]
 
 
+def test_quoted_row_names_of_r_beside_a_column_that_begins_empty(tmp_path):
+    rows = [f'"{i + 1}","c{i}",{x},{y},"t{i % 2}",' for i, (x, y) in enumerate(POS)]
+    (tmp_path / "c.csv").write_text("\n".join(['"cell_id","x","y","kind","note"', *rows]) + "\n")
+    slide = sg.read(tmp_path / "c.csv", **TYPES)
+    np.testing.assert_allclose(slide.pos, POS)
+    assert slide.adata.obs_names[:2].tolist() == ["c0", "c1"]
+
+
+def test_a_column_that_is_there_twice_and_not_needed_is_no_damage(tmp_path):
+    head, *rows = cells().assign(a=1, b=2).to_csv(index=False).splitlines()
+    head = "#" + head.replace("a,b", "note,note") if head.endswith(",a,b") else head
+    assert head.endswith("note,note")
+    (tmp_path / "c.csv").write_text("\n".join([head, *rows]) + "\n")
+    np.testing.assert_allclose(sg.read(tmp_path / "c.csv", **TYPES).pos, POS)
+
+
+def test_molecules_beside_a_column_of_numbers_with_commas_that_nobody_reads(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text('gene,x,y,tag\nGad1,1,2,"1,234"\nSst,3,4,999\n')
+    (batch,) = MoleculeTable(path).batches()
+    np.testing.assert_array_equal(batch.values["x_um"], [1, 3])
+
+
 def test_counts_and_molecules_with_marks_at_the_ends_of_rows(tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("cell,Gad1,Sst\nc1,1,2,\nc2,3,4,\n")

@@ -157,3 +157,8 @@ def test_what_cannot_be_scored(cohort, tmp_path):
         score_cohort(cohort, out=tmp_path / "a.txt", **settings())
     with pytest.raises(ValueError, match="Expected obsm\\['X_none'\\] in slide 's0'"):
         score_cohort(cohort, embeddings=["X_none"], **settings())
+
+
+def test_a_column_that_no_slide_has_is_refused_though_another_is_there(cohort):
+    with pytest.raises(ValueError, match="cel_type"):
+        score_cohort(cohort, **settings(types="cel_type"))

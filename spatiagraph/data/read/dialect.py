@@ -118,7 +118,8 @@ def aligned_header(path: Path, names: Sequence[str]) -> list[str]:
             f"its header has {len(names)} fields and its first row {len(rows[0])}: give each "
             "column a name"
         )
-    if any(row[-1] for row in rows):
+    quoted = all(line.lstrip().startswith('"') for line in lines[1:])
+    if any(row[-1] for row in rows) or (quoted and len({row[0] for row in rows}) == len(rows)):
         return ["Unnamed: 0", *clean_header(names)]
     return [*clean_header(names), f"Unnamed: {len(names)}"]
 

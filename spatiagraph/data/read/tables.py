@@ -4,6 +4,7 @@ import csv
 import math
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -164,7 +165,14 @@ def read_table(
 
 def _named(path: Path, have: Sequence[str]) -> dict[str, Any]:
     """Names for pandas where those in the file are others."""
-    return {} if _header(path) == list(have) else {"header": 0, "names": list(have)}
+    if _header(path) == list(have):
+        return {}
+    seen: Counter[str] = Counter()
+    names = []
+    for name in have:  # as pandas tells those of one name apart
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return {"header": 0, "names": names}
 
 
 def check_table(path: Path, have: Sequence[str], wanted: set[str]) -> None:
