@@ -86,12 +86,12 @@ def demo(
     from spatiagraph.report import report_slide
 
     if slide is None:
-        section = make_tissue(cells, image="he", seed=seed)
+        section, heard = make_tissue(cells, image="he", seed=seed), []
         labels = labels or "niche"
         if generate and not asked and cells >= MIN_CELLS:
             states, asked = "cell_type", parse_transitions(_SYNTHETIC)
     else:
-        section = slide_options.read(slide)
+        section, heard = slide_options.read_and_warn(slide)
     say(repr(section))
     known_labels(section, labels, unlabelled or ())  # refused now, not after the work
     nuclei = nuclei_of([section], None) if asked else None
@@ -112,6 +112,7 @@ def demo(
             unlabelled=unlabelled or (),
             model=model,
             run=run,
+            warnings=heard,
             seed=seed,
             progress=True,
         )

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -142,6 +143,25 @@ class SlideOptions:
             ValueError: If there are several by ``--sample-key``, of which ``--sample`` names none.
         """
         return self.read_one([path], molecules=molecules)
+
+    def read_and_warn(self, path: Path) -> "tuple[Slide, list[str]]":
+        """The slide of one file or folder, and what its reader warned of, for a page about it.
+
+        Args:
+            path: The file or folder.
+
+        Returns:
+            The slide, and the warnings, which are shown as well.
+
+        Raises:
+            ValueError: As :meth:`read`.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            section = self.read(path)
+        for each in caught:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        return section, [str(each.message) for each in caught if each.category is UserWarning]
 
     def read_one(self, paths: Sequence[Path], *, molecules: bool = True) -> "Slide":
         """The only slide of some files or folders.

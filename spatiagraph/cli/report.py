@@ -5,14 +5,22 @@ from typing import Annotated
 
 import typer
 
-from spatiagraph.cli.options import Labels, Unlabelled, seed_option
+from spatiagraph.cli.options import (
+    Labels,
+    SlideOptions,
+    Unlabelled,
+    seed_option,
+    with_slide_options,
+)
 
 
+@with_slide_options
 def report(
     slide: Annotated[
         Path,
         typer.Argument(help="File that `spatiagraph embed` wrote, or an embedded cohort.zarr."),
     ],
+    slide_options: SlideOptions,
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run that trained the model.")
     ] = None,
@@ -30,32 +38,32 @@ def report(
     beside baselines where there are labels, niches that are alike, how training went, the genes
     that were measured. Of a cohort, maps of all slides, their domains and what each measures.
     """
-    from spatiagraph.cli.early import check_run_folder, check_slide_file
+    from spatiagraph.cli.early import check_run_folder
     from spatiagraph.data.cohort.layout import is_cohort
 
     if is_cohort(slide):
-        if run is not None or labels is not None or unlabelled:
-            raise ValueError("Expected --domains, --seed and --out with a cohort, got others")
+        slide_options.check_unused(run=run, labels=labels, unlabelled=unlabelled or None)
         write_cohort(slide, 7 if domains is None else domains, out, seed)
         return
-    check_slide_file(slide, {"--labels": labels})
+    slide_options.check([slide], labels=labels)
     if run is not None:
         check_run_folder(run)
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model
-    from spatiagraph.data.read import read
     from spatiagraph.report import report_slide
 
     check_output_file(out, ".html")
     model = None if run is None else load_model(run)
+    section, heard = slide_options.read_and_warn(slide)
     done = report_slide(
-        read(slide),
+        section,
         out,
         labels=labels,
         unlabelled=unlabelled or (),
         num_domains=domains,
         model=model,
         run=run,
+        warnings=heard,
         seed=seed,
     )
     if done.scores is not None:
