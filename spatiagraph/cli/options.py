@@ -55,8 +55,8 @@ class Transform(StrEnum):
     none = "none"
 
 
-def _option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=_PANEL)
+def _option(help: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=_PANEL)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class SlideOptions:
     ] = None
     image_mpp: Annotated[float | None, _option("µm per pixel of the image.")] = None
     origin_um: Annotated[
-        tuple[float, float] | None, _option("x and y of the image's first corner in µm.")
+        tuple[float, float] | None,
+        _option("x and y of the image's first corner in µm.", metavar="X Y"),
     ] = None
     assume_um: Annotated[
         bool, _option("Take coordinates as µm, however unlikely they look.", "--assume-um")
@@ -95,7 +96,7 @@ class SlideOptions:
     drop_empty: Annotated[bool, _option("Drop cells without counts.", "--drop-empty")] = False
     crop_um: Annotated[
         tuple[float, float, float, float] | None,
-        _option("Part of the slide to keep: x0 y0 x1 y1 in µm."),
+        _option("Part of the slide to keep, its corners in µm.", metavar="X0 Y0 X1 Y1"),
     ] = None
     drop_unplaced: Annotated[
         bool, _option("Drop cells that were counted and have no place.", "--drop-unplaced")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -117,10 +118,11 @@ class Report:
         return self._add(scatter_html(scatter, f"scatter{self._num_scatters}"))
 
     def add_warnings(self, warnings: Sequence[str]) -> Self:
-        """Add warnings before everything else; nothing if there are none."""
+        """Add warnings, commands in backticks as code; nothing if there are none."""
         if not warnings:
             return self
-        items = "".join(f"<li>{escape(str(w))}</li>" for w in warnings)
+        lines = [re.sub("`([^`]+)`", r"<code>\1</code>", escape(str(w))) for w in warnings]
+        items = "".join(f"<li>{line}</li>" for line in lines)
         return self._add(f'<div class="warnings" role="note"><ul>{items}</ul></div>')
 
     def html(self) -> str:

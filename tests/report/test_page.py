@@ -98,3 +98,8 @@ def test_a_failed_write_leaves_the_old_page(tmp_path):
 def test_a_page_is_written_into_a_new_folder(tmp_path):
     path = Report("T").section("S").add_text("there").write(tmp_path / "new" / "page.html")
     assert "there" in path.read_text(encoding="utf-8")
+
+
+def test_commands_in_warnings_are_code_and_nothing_else_is_markup():
+    page = Report("a").section("b").add_warnings(["`spatiagraph <b>` or `", "5 `\u00b5m"]).html()
+    assert "<li><code>spatiagraph &lt;b&gt;</code> or `</li><li>5 `\u00b5m</li>" in page
