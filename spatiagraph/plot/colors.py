@@ -33,6 +33,8 @@ seen with normal vision, protanopia and deuteranopia. White, black and light gre
 MISSING = "#D9D9D9"
 """Colour of cells without a value."""
 _MAX_INTEGER_CATEGORIES = 32
+_SHADES = (None, 0x20, 0xF0)
+"""Value that half of each part of a colour comes from, in each round of the palette."""
 
 
 def is_categorical(values: pd.Series) -> bool:
@@ -73,7 +75,9 @@ def _natural(name: object) -> list[tuple[int, str]]:
 def category_colors(
     values: pd.Series, palette: Mapping[object, str] | None = None
 ) -> dict[object, str]:
-    """A colour for each category; with more than 20 of them colours repeat.
+    """A colour for each category; after 20 of them come darker shades, lighter ones after 40.
+
+    With more than 60 categories colours repeat.
 
     Args:
         values: Categories of the cells.
@@ -84,8 +88,16 @@ def category_colors(
         {'a': '#0072B2', 'b': '#E69F00'}
     """
     names = categories(values)
-    colors = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    colors = {name: _color(i) for i, name in enumerate(names)}
     return colors | {k: v for k, v in (palette or {}).items() if k in colors}
+
+
+def _color(number: int) -> str:
+    """Colour of a category by its number: of the palette, then its shades."""
+    toward = _SHADES[number // len(PALETTE) % len(_SHADES)]
+    hue = PALETTE[number % len(PALETTE)]
+    parts = [int(hue[i : i + 2], 16) for i in (1, 3, 5)]
+    return hue if toward is None else "#" + "".join(f"{(v + toward) // 2:02X}" for v in parts)
 
 
 def legend_text(name: object) -> str:

@@ -14,7 +14,7 @@ from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from spatiagraph.plot.canvas import DPI, new_axes, save_figure
-from spatiagraph.plot.colors import category_colors, legend_text
+from spatiagraph.plot.colors import categories, category_colors, legend_text
 
 _LARGEST = 130.0  # points squared, of a dot that all cells have
 _MAX_GROUPS = 30
@@ -123,7 +123,8 @@ def composition_bars(
     """
     table = pd.crosstab(groups.to_numpy(), parts.to_numpy(), normalize="index")
     colors = category_colors(parts, palette)
-    table = table[[name for name in colors if name in table]]
+    rows = [name for name in categories(groups) if name in table.index]
+    table = table.loc[rows, [name for name in colors if name in table]]
     ax = new_axes(ax, (6.4, 1.1 + 0.34 * len(table)))
     start = np.zeros(len(table))
     y = np.arange(len(table))

@@ -30,6 +30,7 @@ _CELL_TYPES = re.compile(
 _MAX_DOTS = 45  # genes of a dot plot
 _MAX_PARTS = 30  # cell types that a chart can tell apart
 _NEIGHBORS = 6
+_ROWS = 16  # legend entries per column
 UMAP = "X_umap"
 """``obsm``: an embedding in two dimensions, as scanpy names it."""
 
@@ -77,7 +78,8 @@ def _add_markers(
     page: Report, slide: Slide, domains: pd.Series, palette: Mapping[object, str], unit: str
 ) -> None:
     num = max(1, min(5, _MAX_DOTS // len(categories(domains))))
-    markers = marker_genes(slide, domains, num=num)
+    ordered = pd.Series(pd.Categorical(domains, categories=categories(domains)))
+    markers = marker_genes(slide, ordered, num=num)
     if not len(markers):
         return
     have = f"{unit}s that have it" if slide.expression == "counts" else f"{unit}s above the mean"
@@ -181,7 +183,7 @@ def _add_umap(
         ax.set(title=name, xticks=[], yticks=[], xlabel="UMAP 1")
         ax.legend(
             loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9,
-            markerscale=max(1.0, 5 / size**0.5),
+            markerscale=max(1.0, 5 / size**0.5), ncols=-(-len(palette) // _ROWS),
         )  # fmt: skip
     page.add_figure(
         figure,

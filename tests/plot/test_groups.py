@@ -36,6 +36,12 @@ def test_bars_are_shares_that_add_up():
     assert to_hex(ax.patches[0].get_facecolor()) == "#ff0000"
 
 
+def test_rows_follow_the_numbers_in_the_names_of_groups():
+    groups = pd.Series([str(i % 11) for i in range(44)])
+    ax = composition_bars(groups, pd.Series(["a", "b"] * 22))
+    assert [t.get_text() for t in ax.get_yticklabels()] == [str(i) for i in range(11)]
+
+
 def test_boxes_stand_at_the_medians_of_their_groups():
     depth = np.asarray(SLIDE.depth, float)
     figure = amounts_by_group({"molecules": depth}, NICHE)

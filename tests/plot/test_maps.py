@@ -140,6 +140,15 @@ def test_categories_keep_their_order_and_colours_can_be_chosen():
     assert list(plot.category_colors(pd.Series([10, 9, 9]))) == [9, 10]
 
 
+def test_sixty_categories_have_sixty_colours():
+    colors = list(plot.category_colors(pd.Series(range(61))).values())
+    assert len(set(colors[:60])) == 60
+    assert colors[60] == colors[0] == plot.PALETTE[0]
+    # half of 0x00, 0x72, 0xB2 and half of 0x20, then of 0xF0
+    assert colors[20] == "#104969"
+    assert colors[40] == "#78B1D1"
+
+
 def test_found_groups_take_the_colour_of_what_they_overlap():
     found, truth = pd.Series([0, 0, 0, 1, 1, 2]), pd.Series(list("bbacca"))
     assert plot.colors.match_categories(found, truth) == {0: "b", 1: "c", 2: "a"}
