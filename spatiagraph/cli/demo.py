@@ -86,7 +86,8 @@ def demo(
     from spatiagraph.report import report_slide
 
     if slide is None:
-        section, heard = make_tissue(cells, image="he", seed=seed), []
+        section = make_tissue(cells, image="he", seed=seed)
+        heard: list[str] = []
         labels = labels or "niche"
         if generate and not asked and cells >= MIN_CELLS:
             states, asked = "cell_type", parse_transitions(_SYNTHETIC)
