@@ -86,15 +86,17 @@ class LabelSet:
         parents = {} if parents is None else parents
         classes = {}
         for column in columns:
-            present = [slide for slide in slides if column in slide.adata.obs]
-            if not present:
+            found: set[str] | None = None
+            for slide in slides:  # one at a time: those of a cohort need not stay in memory
+                if column in slide.adata.obs:
+                    found = (found or set()) | set(_values(slide, column, unknown)[1])
+            if found is None:
                 known = {str(c) for slide in slides for c in slide.adata.obs}
                 raise ValueError(
                     f"Expected a column {column!r} in the obs of some slide, got none. "
                     f"{nearest(column, known)}"
                 )
             above = parents.get(column, {})
-            found = {name for slide in present for name in _values(slide, column, unknown)[1]}
             below = {name for leaves in above.values() for name in leaves}
             classes[column] = sorted((found - set(above)) | below)
         return cls(classes, {c: parents[c] for c in columns if c in parents}, unknown)

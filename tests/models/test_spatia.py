@@ -1,5 +1,8 @@
 """SPATIA: what context may and may not do to a cell."""
 
+import gc
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -322,3 +325,33 @@ def test_learned_poolings_take_the_place_of_a_level(name, at):
     learned = [p for p in pool.parameters() if p.requires_grad]
     assert learned
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learned)
+
+
+class Lazy(Sequence):
+    """Slides that are made when they are asked for, as those of a cohort."""
+
+    def __init__(self, num):
+        self.num, self.made, self.most = num, [], 0
+
+    def __len__(self):
+        return self.num
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.num:
+            raise IndexError(index)
+        gc.collect()
+        self.most = max(self.most, 1 + sum(ref() is not None for ref in self.made))
+        slide = make_tissue(80, num_genes=30, image=None, seed=index, slide_id=str(index))
+        self.made.append(weakref.ref(slide))
+        return slide
+
+
+def test_slides_that_are_read_when_asked_for_are_not_kept():
+    slides = Lazy(5)
+    model = Spatia.for_slides(slides, labels=["cell_type"], num_genes=20, seed=0)
+    assert len(slides.made) > 5
+    assert slides.most <= 2  # one at hand, one to come
+    kept = Spatia.for_slides([slides[i] for i in range(5)], labels=["cell_type"], num_genes=20)
+    assert model.recipe == kept.recipe
+    for name, value in kept.state_dict().items():
+        assert_close(model.state_dict()[name], value, rtol=0, atol=0)

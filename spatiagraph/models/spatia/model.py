@@ -138,7 +138,6 @@ class Spatia(HierarchicalModel):
         Raises:
             ValueError: If slides differ in expression or image channels, or an argument is wrong.
         """
-        slides = list(slides)
         if isinstance(size, str):
             if size not in SIZES:
                 raise ValueError(f"Expected 'size' {', '.join(SIZES)}, got {size!r}")
@@ -208,9 +207,9 @@ class Spatia(HierarchicalModel):
             num_genes: Most variable genes; all of them when ``None``.
             **rules: Arguments of :class:`~spatiagraph.data.Recipe` that are to differ.
         """
-        panel = GenePanel.from_slides(list(slides), num_genes=num_genes)
+        panel = GenePanel.from_slides(slides, num_genes=num_genes)
         image = any(slide.image is not None for slide in slides)
-        pitch_um = spot_pitch_um(list(slides))
+        pitch_um = spot_pitch_um(slides)
         if pitch_um is not None:
             spots: dict[str, Any] = {
                 "graph": KNN(8),
