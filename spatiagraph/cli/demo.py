@@ -94,7 +94,7 @@ def demo(
     else:
         section, heard = slide_options.read_and_warn(slide)
     say(repr(section))
-    known_labels(section, labels, unlabelled or ())  # refused now, not after the work
+    known_labels(section, labels, unlabelled or None)  # refused now, not after the work
     nuclei = nuclei_of([section], None) if asked else None
     if asked:
         check_states([column(section, str(states))], as_transitions(asked), str(states))
@@ -110,7 +110,7 @@ def demo(
             section,
             out / "report.html",
             labels=labels,
-            unlabelled=unlabelled or (),
+            unlabelled=unlabelled or None,
             model=model,
             run=run,
             warnings=heard,

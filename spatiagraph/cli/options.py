@@ -20,7 +20,11 @@ Labels = Annotated[
     str | None, typer.Option(help="Column of obs with known domains, to compare with.")
 ]
 Unlabelled = Annotated[
-    list[str] | None, typer.Option(help="Label that means there is none; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        help="Label that means there is none, in place of unknown, NA, nan, undetermined and "
+        "Ambiguous; may be repeated."
+    ),
 ]
 
 

@@ -59,7 +59,7 @@ def report(
         section,
         out,
         labels=labels,
-        unlabelled=unlabelled or (),
+        unlabelled=unlabelled or None,
         num_domains=domains,
         model=model,
         run=run,

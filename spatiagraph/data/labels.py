@@ -224,6 +224,23 @@ def _values(
     return np.array([*place, -1], dtype=np.int64)[code], list(kept)
 
 
+def means_no_label(values: pd.Series, unlabelled: Sequence[str] | None = None) -> pd.Series:
+    """Check which cells have no label, ``[N]`` bool.
+
+    Args:
+        values: Label of each cell, ``[N]``.
+        unlabelled: Values that mean there is none, in any case; :data:`UNKNOWN` when ``None``.
+
+    Examples:
+        >>> means_no_label(pd.Series(["L1", "NA", None, "Unknown"])).tolist()
+        [False, True, True, True]
+    """
+    words = UNKNOWN if unlabelled is None else unlabelled
+    code, raw = pd.factorize(values)
+    nothing = np.array([*(_means_nothing(str(name), words) for name in raw), True])
+    return pd.Series(nothing[code], index=values.index)
+
+
 def _means_nothing(name: str, unknown: Sequence[str]) -> bool:
     word = name.strip().casefold()
     return not word or word in {entry.casefold() for entry in unknown}

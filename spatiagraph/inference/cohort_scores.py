@@ -39,7 +39,8 @@ class ScoreSettings(Schema):
         embeddings: Slots of ``obsm`` that are scored; all that start with ``X_`` when ``None``.
         domains: Column of known domains.
         types: Column of known types.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
         protocols: Names of the protocols, if they were chosen.
         num_seeds: Clusterings of each embedding.
     """
@@ -49,7 +50,7 @@ class ScoreSettings(Schema):
     embeddings: list[str] | None
     domains: str | None
     types: str | None
-    unlabelled: list[str]
+    unlabelled: list[str] | None
     protocols: list[str] | None
     num_seeds: int
 
@@ -64,7 +65,7 @@ def score_cohort(
     *,
     domains: str | None = None,
     types: str | None = None,
-    unlabelled: Sequence[str] = (),
+    unlabelled: Sequence[str] | None = None,
     embeddings: Sequence[str] | None = None,
     protocols: Collection[str] | None = None,
     num_seeds: int = 5,
@@ -78,7 +79,8 @@ def score_cohort(
         cohort: A cohort that was embedded.
         domains: Column of ``obs`` with known domains.
         types: Column of ``obs`` with known cell types.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
         embeddings: Slots of ``obsm``; all that start with ``X_`` when not given.
         protocols: As of :func:`~spatiagraph.evaluate.run_protocols`, of those that need no image.
         num_seeds: Clusterings of each embedding.
@@ -107,7 +109,7 @@ def score_cohort(
         embeddings=None if embeddings is None else list(embeddings),
         domains=domains,
         types=types,
-        unlabelled=list(unlabelled),
+        unlabelled=None if unlabelled is None else list(unlabelled),
         protocols=None if protocols is None else sorted(protocols),
         num_seeds=num_seeds,
     )

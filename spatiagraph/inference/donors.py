@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from spatiagraph.data.checks import nearest
+from spatiagraph.data.labels import means_no_label
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate.transfer import score_transfer
 from spatiagraph.inference.domains import Sections
@@ -18,7 +19,7 @@ def score_donors(
     slides: Sequence[Slide],
     labels: str,
     *,
-    unlabelled: Sequence[str] = (),
+    unlabelled: Sequence[str] | None = None,
     donor_key: str | None = None,
     model: type[SlideModel] | None = None,
     levels: Sequence[str] = ("cell", "niche"),
@@ -31,7 +32,8 @@ def score_donors(
     Args:
         slides: Slides of two donors or more.
         labels: Column of ``obs`` with the labels that are carried over.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
         donor_key: Column of ``obs`` with the donor; what the slides say when ``None``.
         model: Kind of the model that is trained on the other donors, with its defaults; baselines
             alone when ``None``.
@@ -102,11 +104,11 @@ def donor_of(slide: Slide, key: str | None) -> str:
     return str(names[0])
 
 
-def _labels(slide: Slide, column: str, unlabelled: Sequence[str]) -> pd.Series:
+def _labels(slide: Slide, column: str, unlabelled: Sequence[str] | None) -> pd.Series:
     if column not in slide.adata.obs:
         close = nearest(column, [str(c) for c in slide.adata.obs])
         raise ValueError(
             f"Expected labels in obs[{column!r}] of slide {slide.slide_id!r}, got none. {close}"
         )
     values = slide.adata.obs[column].astype(object)
-    return values.mask(values.isna() | values.astype(str).isin(list(unlabelled)))
+    return values.mask(means_no_label(values, unlabelled))

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from tqdm.auto import tqdm
 
 from spatiagraph import keys
+from spatiagraph.data.labels import means_no_label
 from spatiagraph.data.slide import Slide
 from spatiagraph.report.description import add_description
 from spatiagraph.report.generation import Generation, add_generation
@@ -38,7 +39,7 @@ def slide_page(
     history: pd.DataFrame | None = None,
     domains: Mapping[str, Sequence | pd.Series] | None = None,
     labels: str | None = None,
-    unlabelled: Sequence[str] = (),
+    unlabelled: Sequence[str] | None = None,
     scores: pd.DataFrame | None = None,
     highlight: str | None = None,
     index: NicheIndex | None = None,
@@ -66,7 +67,8 @@ def slide_page(
         history: Loss of every epoch.
         domains: Name → domain of each cell ``[N]``. The first ones are described.
         labels: Column of ``obs`` with the expert's (or planted) domains, to show beside them.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
         scores: One row per method, its name in the index; a column ``ARI`` is drawn as bars, with
             ``ARI_std`` as error.
         highlight: Row of ``scores`` to set off.
@@ -135,13 +137,13 @@ def slide_page(
     return page
 
 
-def _labels(adata: AnnData, column: str | None, none: Sequence[str]) -> pd.Series | None:
+def _labels(adata: AnnData, column: str | None, none: Sequence[str] | None) -> pd.Series | None:
     if column is None:
         return None
     if column not in adata.obs:
         raise ValueError(f"Expected obs[{column!r}], found {list(map(str, adata.obs.columns))}")
     values = adata.obs[column].reset_index(drop=True)
-    unknown = values.astype(str).isin(list(none))
+    unknown = means_no_label(values, none)
     if unknown.any():
         values = values.mask(unknown)
     if isinstance(values.dtype, pd.CategoricalDtype):

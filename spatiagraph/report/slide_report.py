@@ -51,7 +51,7 @@ def report_slide(
     path: str | os.PathLike[str] = "report.html",
     *,
     labels: str | None = None,
-    unlabelled: Sequence[str] = (),
+    unlabelled: Sequence[str] | None = None,
     num_domains: int | None = None,
     model: SlideModel | None = None,
     run: str | os.PathLike[str] | None = None,
@@ -67,7 +67,8 @@ def report_slide(
             image is to be shown. Domains are written to its ``obs``.
         path: The HTML file to write.
         labels: Column of ``obs`` with known domains, to score beside baselines.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
         num_domains: Number of domains; that of the labels, or else 7 with a warning, when not
             given.
         model: The model, for the coverage of its panel.

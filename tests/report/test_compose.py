@@ -124,6 +124,10 @@ def test_what_is_unlabelled_is_grey_and_no_label():
     number = int((SLIDE.adata.obs["niche"] == "niche1").sum())
     assert f"none ({number})" in html
     assert "niche1 (" not in html
+    slide = make_tissue(len(SLIDE.pos), num_genes=30, image=None)
+    names = slide.adata.obs["niche"].astype(str)
+    slide.adata.obs["niche"] = names.where(names != "niche1", "NA")
+    assert "NA (" not in slide_page(slide, labels="niche", max_interactive=600).html()
 
 
 def test_spots_are_called_spots():

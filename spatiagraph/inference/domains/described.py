@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spatiagraph import keys
 from spatiagraph.data.checks import nearest
+from spatiagraph.data.labels import means_no_label
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
 from spatiagraph.evaluate.inputs import UnscorableError
@@ -43,13 +44,16 @@ class Domains:
     note: str | None
 
 
-def known_labels(slide: Slide, labels: str | None, unlabelled: Sequence[str]) -> pd.Series | None:
+def known_labels(
+    slide: Slide, labels: str | None, unlabelled: Sequence[str] | None
+) -> pd.Series | None:
     """The known domain of each cell, ``[N]``.
 
     Args:
         slide: The slide.
         labels: Column of ``obs``; ``None`` for none.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
 
     Raises:
         ValueError: If there is no such column, or cells do not differ in it.
@@ -57,13 +61,14 @@ def known_labels(slide: Slide, labels: str | None, unlabelled: Sequence[str]) ->
     return None if labels is None else labels_of(slide.adata.obs, labels, unlabelled)
 
 
-def labels_of(obs: pd.DataFrame, labels: str, unlabelled: Sequence[str]) -> pd.Series:
+def labels_of(obs: pd.DataFrame, labels: str, unlabelled: Sequence[str] | None) -> pd.Series:
     """The known label of each cell, ``[N]``, missing where there is none.
 
     Args:
         obs: Columns of the cells.
         labels: Name of one.
-        unlabelled: Labels that mean there is none.
+        unlabelled: Labels that mean there is none, in any case;
+            unknown, NA, nan, undetermined and Ambiguous when ``None``.
 
     Raises:
         UnscorableError: If there is no such column, or cells do not differ in it.
@@ -74,7 +79,7 @@ def labels_of(obs: pd.DataFrame, labels: str, unlabelled: Sequence[str]) -> pd.S
             f"Expected a column of obs with known labels, got {labels!r}. {close}"
         )
     truth = obs[labels].astype(object)
-    truth = truth.mask(truth.astype(str).isin(list(unlabelled)))  # labels may be numbers
+    truth = truth.mask(means_no_label(truth, unlabelled))
     if truth.nunique() < 2:
         raise UnscorableError(
             f"Expected two labels or more in obs[{labels!r}], got {truth.nunique()} in "
