@@ -230,3 +230,20 @@ def test_bins_of_visium_hd_in_um_stay_whatever_their_size_is_called():
         assert np.ptp(sg.read(annotated(spots("square", bins), bin_size=bins)).pos[:, 0]) == (
             pytest.approx(19 * bins)
         )
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("mpp", [0.5, None])
+def test_a_slide_in_um_is_not_scaled_once_more(tmp_path, suffix, mpp):
+    if suffix == ".zarr":
+        pytest.importorskip("spatialdata")
+    slide = sg.make_tissue(200, num_genes=20, image=None, seed=0)
+    adata = slide.adata.copy()
+    adata.obsm["spatial"] = adata.obsm["spatial"] / (mpp or 1.0)
+    first = sg.read(adata, mpp=mpp)
+    sg.write(first, path := tmp_path / f"a{suffix}")
+    earlier = r" with mpp=0\.5" if mpp else ""
+    with pytest.raises(ValueError, match=rf"read before{earlier} and .* got mpp=0\.5: leave"):
+        sg.read(path, mpp=0.5)
+    for again in (sg.read(path), sg.read(path, mpp=1)):
+        np.testing.assert_allclose(again.pos, first.pos)

@@ -108,9 +108,21 @@ class Parts:
 
 
 def notes_of(adata: AnnData, options: Options) -> Mapping[str, Any]:
-    """Notes of an earlier ``read`` of the slide, if its coordinates are selected."""
+    """Notes of an earlier ``read`` of the slide, if its coordinates are selected.
+
+    Raises:
+        ValueError: There are, so that positions are µm, and they are to be scaled once more.
+    """
     asked = options.spatial_key == keys.SPATIAL and options.x_key is None
-    return our_notes(adata, "read") if asked else {}
+    notes = our_notes(adata, "read") if asked else {}
+    if notes and options.mpp not in (None, 1):
+        scale = positive_number(notes, "mpp", "the notes of the slide")
+        earlier = "" if scale is None else f" with mpp={scale:.6g}"
+        raise ValueError(
+            f"Expected no mpp for a slide that was read before{earlier} and whose positions are µm "
+            f"since, got mpp={options.mpp:.6g}: leave it out"
+        )
+    return notes
 
 
 def recall(parts: Parts, notes: Mapping[str, Any]) -> None:
