@@ -14,6 +14,7 @@ from spatiagraph.data.labels import means_no_label
 from spatiagraph.data.slide import Slide
 from spatiagraph.report.description import add_description
 from spatiagraph.report.generation import Generation, add_generation
+from spatiagraph.report.modalities import add_cross_modal, image_and_gene
 from spatiagraph.report.page import Report
 from spatiagraph.report.scatter import MAX_CELLS
 from spatiagraph.report.scores import add_scores
@@ -125,6 +126,13 @@ def slide_page(
         shown = next(iter(groups.values()), truth)
         options = (shown, truth, queries, num_hits, window_um, crop_px)
         parts.append(lambda: add_hits(page, slide, adata, index, embedding, *options))
+    if aligned := image_and_gene(adata):
+        groups_shown = next(iter(groups.values()), truth)
+        parts.append(
+            lambda: add_cross_modal(
+                page, slide, aligned, groups_shown, truth, num_hits=num_hits, crop_px=crop_px
+            )
+        )
     parts += [partial(add_generation, page, made) for made in generation]
     parts.append(lambda: add_run(page, slide, run))
     if history is not None and len(history):

@@ -1,0 +1,119 @@
+"""Search across modalities in a report: genes of a slide found by its image."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from spatiagraph import keys
+from spatiagraph.data.slide import Slide
+from spatiagraph.evaluate.cross_modal import RANDOM, score_retrieval
+from spatiagraph.inference.embedded import is_embedded, model_name, other_vectors
+from spatiagraph.report.niches import Hits, central_cells, draw_hits, niche_window_um
+from spatiagraph.report.page import Report
+from spatiagraph.report.sections import domain_palette
+from spatiagraph.report.text import unit_of
+from spatiagraph.retrieval.apart import inner_cells
+
+_IMAGE, _GENE = "_img", "_gene"
+_SHOWN = "niche"
+_BEST = 10
+_MOST = 5000  # cells to count what is found among
+
+
+def image_and_gene(adata: AnnData) -> dict[str, tuple[NDArray, NDArray]]:
+    """Vectors of image and of genes that a model brought into one space, by what they are of.
+
+    Args:
+        adata: An embedded slide.
+
+    Returns:
+        Name, such as ``"spot"`` or ``"niche"`` of ST-Align, → both, ``[N, D]``; none where one of
+        them is not finite, as that of cells without image.
+    """
+    if not is_embedded(adata):
+        return {}
+    there, found = other_vectors(adata), {}
+    for name in (vector.removesuffix(_IMAGE) for vector in there if vector.endswith(_IMAGE)):
+        if f"{name}{_GENE}" in there:
+            slots = [
+                keys.embedding_key(model_name(adata), f"{name}{end}") for end in (_IMAGE, _GENE)
+            ]
+            image, gene = (np.asarray(adata.obsm[slot]) for slot in slots)
+            if np.isfinite(image).all() and np.isfinite(gene).all():
+                found[name] = (image, gene)
+    return found
+
+
+def add_cross_modal(
+    page: Report,
+    slide: Slide,
+    pairs: Mapping[str, tuple[NDArray, NDArray]],
+    groups: pd.Series | None,
+    truth: pd.Series | None,
+    *,
+    num_hits: int,
+    crop_px: int,
+) -> None:
+    """Add the section on genes that images find.
+
+    Args:
+        page: The report.
+        slide: The slide.
+        pairs: What :func:`image_and_gene` gives.
+        groups: Group of each cell, ``[N]``; ``None`` for none.
+        truth: Known label of each cell, ``[N]``, whose colours groups take.
+        num_hits: Cells to show of each query.
+        crop_px: Side of the image crops in pixels.
+    """
+    if slide.num_cells <= _BEST:
+        return
+    groups = pd.Series(["cells"] * slide.num_cells) if groups is None else groups
+    palette = domain_palette(groups, truth)
+    unit, side = unit_of(slide), niche_window_um(slide)
+    asked = np.random.default_rng(0).permutation(slide.num_cells)[:_MOST]
+    sample = {name: (image[asked], gene[asked]) for name, (image, gene) in pairs.items()}
+    recall = score_retrieval(sample, k=[_BEST])
+    forth = recall[recall["direction"] == "image_to_gene"][f"recall@{_BEST}"]
+    shares = " and ".join(f"{forth[name]:.1%} of the {name}s" for name in pairs)
+    page.section("Genes found by images").add_text(
+        f"By their images alone, the model finds the genes of {shares} among the {_BEST} most "
+        f"similar of {len(asked):,}; {forth[RANDOM]:.1%} would be chance. On a slide that it was "
+        "trained on that is no test."
+    )
+    image, gene = (
+        _normalized(vectors) for vectors in pairs.get(_SHOWN, next(iter(pairs.values())))
+    )
+    for row in central_cells(image, groups, inner_cells(slide.pos, side / 2)):
+        likeness = gene @ image[row]
+        rank = 1 + int((likeness > likeness[row]).sum())
+        hits = _apart(likeness, slide.pos, int(row), num_hits, side)
+        called = slide.adata.obs_names[row]
+        page.add_figure(
+            draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px),
+            alt=f"Image of {unit} {called} and the {unit}s whose genes are most like it",
+            caption=f"The image of {called}, and the {unit}s whose genes the model takes for its, "
+            f"{side:.0f} µm apart or more. Its own are number {rank:,} of {slide.num_cells:,}",
+        )
+
+
+def _normalized(vectors: NDArray) -> NDArray[np.float64]:
+    x = vectors.astype(np.float64)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _apart(
+    likeness: NDArray[np.float64], pos: NDArray[np.floating], query: int, num: int, apart_um: float
+) -> Hits:
+    """Most similar cells, none of them close to a more similar one."""
+    found: list[int] = []
+    for row in np.argsort(-likeness, kind="stable"):
+        if all(np.linalg.norm(pos[row] - pos[other]) >= apart_um for other in found):
+            found.append(int(row))
+        if len(found) == num:
+            break
+    rows = np.array(found, dtype=np.int64)
+    away = np.linalg.norm(pos[rows] - pos[query], axis=1)
+    return Hits(rows, 1.0 - likeness[rows], away)
