@@ -15,6 +15,7 @@ from spatiagraph import keys
 from spatiagraph.data.checks import as_positions, check_own_molecules
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.image.formats import open_levels
+from spatiagraph.data.image.pixel_size import warn_of_scales
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
@@ -211,6 +212,20 @@ def find_scale(options: Options, adata: AnnData, pos: np.ndarray) -> Scale | Non
     return found
 
 
+def image_scale(options: Options, stated: float | None, source: str) -> float | None:
+    """µm per pixel of an image: as the user gave it, or else as is stated beside the image.
+
+    Args:
+        options: What the user gave; another scale than that which is stated is warned of.
+        stated: µm per pixel that the folder or table states for it, if it does.
+        source: Where, for the message.
+    """
+    if options.image_mpp is None:
+        return stated
+    warn_of_scales(options.image_mpp, stated, source)
+    return options.image_mpp
+
+
 def open_image(
     path: PathLike, mpp: float | None, origin_um: tuple[float, float] | None
 ) -> SlideImage:
@@ -263,7 +278,7 @@ def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> Slide
         ValueError: The notes are not as they were written, or the image cannot be decoded.
     """
     where = f"uns[{keys.UNS!r}]['read'] of {name}"
-    mpp = options.image_mpp or positive_number(notes, "image_mpp", where)
+    mpp = image_scale(options, positive_number(notes, "image_mpp", where), where)
     if mpp is None:
         raise ValueError(f"Expected 'image_mpp' in {where}, got none. Pass image_mpp=…")
     origin = np.asarray(notes.get("image_origin_um", (0.0, 0.0)))

@@ -9,7 +9,7 @@ import pandas as pd
 from spatiagraph import keys
 from spatiagraph.data.checks import check_positions
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image
 from spatiagraph.data.read.segmented import CELL_MATRICES, find_cells, read_segmented
 from spatiagraph.data.read.tables import (
     DAMAGED,
@@ -236,7 +236,7 @@ def _image(
         found = next((p for p in files if p.exists()), None)
         factor = positive_number(factors, f"tissue_{kind}_scalef", _FACTORS)
         if found is not None and (options.image_mpp or factor) is not None:
-            scale = options.image_mpp or mpp / (factor or 1.0)
+            scale = image_scale(options, mpp / factor if factor else None, _FACTORS)
             return open_image(found, scale, options.origin_um), found.name
     if options.image is True:
         raise FileNotFoundError(

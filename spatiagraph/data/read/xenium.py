@@ -17,7 +17,7 @@ from spatiagraph.data.read.molecules import (
     polygon_centroids,
     read_molecules,
 )
-from spatiagraph.data.read.parts import Options, Parts, open_image, stored_mpp
+from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image, stored_mpp
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
@@ -133,20 +133,23 @@ def _place_by_outlines(adata: AnnData, file: Path) -> None:
 def _image(folder: Path, options: Options) -> SlideImage | None:
     if options.image is False:
         return None
-    mpp = options.image_mpp
+    mpp: float | None = None
     specs = folder / "experiment.xenium"
     given = None if isinstance(options.image, bool | None) else Path(options.image)
     is_own = given is None or given.name.lower().startswith("morphology")
-    if mpp is None and given is not None and not is_own:  # of another microscope
-        mpp = stored_mpp(given)
+    if given is not None and not is_own:  # of another microscope
+        mpp = options.image_mpp or stored_mpp(given)
     if mpp is None and specs.exists():
         mpp = positive_number(read_json(specs), "pixel_size", specs.name)
-        if given is not None and given.exists() and not is_own:
+        if given is None or is_own:
+            mpp = image_scale(options, mpp, specs.name)
+        elif given.exists():
             warnings.warn(
                 f"{given.name} does not say its scale and is taken to have the {mpp:g} µm per "
                 "pixel of the instrument: pass image_mpp=…",
                 stacklevel=6,
             )
+    mpp = mpp or options.image_mpp
     if options.image is None or options.image is True:
         found = next((p for name in _MORPHOLOGY for p in listed(folder, name)), None)
         if found is None and options.image is True:
