@@ -23,6 +23,7 @@ from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.places import listed as listed
+from spatiagraph.data.places import member as member
 from spatiagraph.data.read.dialect import (
     MISSING,
     OtherTextError,

@@ -21,6 +21,7 @@ from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image,
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
+    member,
     numbers,
     place_cells,
     positive_number,
@@ -30,6 +31,7 @@ from spatiagraph.data.read.tables import (
 )
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
+_MATRICES = ("cell_feature_matrix",)
 _CENTRE = ("x_centroid", "y_centroid")
 _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morphology_mip.ome.tif")
 """In order of preference; any file of a set opens all of it, and the first is DAPI."""
@@ -37,7 +39,9 @@ _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morpho
 
 def is_xenium(folder: Path) -> bool:
     """Check that a folder looks like Xenium output, complete or not."""
-    if (folder / "experiment.xenium").exists():
+    if listed(folder, "experiment.xenium"):
+        return True
+    if find_matrix(folder, _MATRICES) is not None and find_table(folder, "cells") is not None:
         return True
     table = find_table(folder, "transcripts")
     if table is None or table.suffix.lower() != ".parquet":
@@ -63,7 +67,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     if options.pitch_um is not None or options.mpp is not None:
         raise ValueError("Expected no mpp or pitch_um: the coordinates of Xenium are µm")
     table = find_table(folder, "transcripts")
-    matrix = find_matrix(folder, ("cell_feature_matrix",))
+    matrix = find_matrix(folder, _MATRICES)
     cells = find_table(folder, "cells")
     outlines = find_table(folder, "cell_boundaries")
     molecules = None
@@ -134,7 +138,7 @@ def _image(folder: Path, options: Options) -> SlideImage | None:
     if options.image is False:
         return None
     mpp: float | None = None
-    specs = folder / "experiment.xenium"
+    specs = member(folder, "experiment.xenium")
     given = None if isinstance(options.image, bool | None) else Path(options.image)
     is_own = given is None or given.name.lower().startswith("morphology")
     if given is not None and not is_own:  # of another microscope
