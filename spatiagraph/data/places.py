@@ -17,6 +17,7 @@ _ANCHORS = re.compile(  # names that tell whose folder it is, after what GEO or 
     re.IGNORECASE,
 )
 _PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".tar.bz2")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 _STORE = (".zgroup", "zarr.json", ".zattrs", "zmetadata")
 _MARKS: tuple[tuple[str, ...], ...] = (  # all that readers of vendors' folders know them by
     ("spatial/tissue_positions*",),
@@ -87,6 +88,7 @@ def unknown_folder(folder: Path) -> str:
         folder: The folder.
     """
     inside = [*listed(folder, "*"), *listed(folder, "binned_outputs/*")]
+    deeper = [p for below in inside if below.is_dir() for p in listed(below, "*")]
     slides = [
         p for p in inside if p.suffix.lower() == ".h5ad" or (p.is_dir() and could_be_slide(p))
     ]
@@ -108,6 +110,12 @@ def unknown_folder(folder: Path) -> str:
         mend = (
             "Its transcripts are of no vendor that is known: count them with "
             "spatiagraph.data.transcripts.counts_from_transcripts and write an .h5ad"
+        )
+    elif any(p.name.lower().endswith(_TABLES) for p in [*inside, *deeper]):
+        mend = (
+            "Its tables are of no vendor that is known: write an .h5ad of counts and places, "
+            "AnnData(counts, obsm={'spatial': xy_in_um}), or pass a table with the places of cells "
+            "and their types or proteins"
         )
     else:
         mend = "Pass the folder or file that holds counts and coordinates"

@@ -229,3 +229,35 @@ def test_options_are_of_the_command_that_was_typed():
     flags = {"counts_layer": False, "drop_empty": True}
     assert as_typed("pass counts_layer='raw' to read()", flags) == "pass --counts-layer raw"
     assert as_typed("Pass drop_empty=True to read(), or", flags) == "Pass --drop-empty, or"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["GSM5_counts.txt.gz", "GSM5_coords.txt.gz"],
+        ["MappedDGEForR.csv", "BeadLocationsForR.csv"],
+        ["intensities/p1.csv", "regionprops/p1.csv"],
+    ],
+)
+def test_folders_of_tables_that_no_vendor_writes_are_told_what_to_do(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"of no vendor that is known: write an .h5ad .*obsm="):
+        sg.read(tmp_path)
+
+
+def test_cells_in_columns_are_told_from_those_without_places(tmp_path):
+    var = pd.DataFrame({"x": POS[:, 0], "y": POS[:, 1]}, [f"c{i}" for i in range(150)])
+    AnnData(np.ones((3, 150), np.float32), var=var).write_h5ad(tmp_path / "t.h5ad")
+    with pytest.raises(ValueError, match=r"places in var\['x'\] .* genes × cells\? Transpose it"):
+        sg.read(tmp_path / "t.h5ad")
+
+
+def test_an_image_without_a_scale_is_told_of_the_argument_of_read(tmp_path):
+    inch = {"unit": "inch", "axes": "YX"}
+    pixels = np.full((600, 600), 9, np.uint16)
+    tifffile.imwrite(tmp_path / "i.tif", pixels, imagej=True, resolution=(72, 72), metadata=inch)
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    with pytest.raises(ValueError, match="pixel size of i.tif, got none: pass image_mpp="):
+        sg.read(adata, image=tmp_path / "i.tif")

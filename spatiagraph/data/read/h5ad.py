@@ -236,6 +236,12 @@ def read_file(path: Path) -> AnnData:
 def _positions(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
         pairs = axis_pairs(adata.obs.columns)
+        if not (pairs or len(adata.obsm)) and (turned := axis_pairs(adata.var.columns)):
+            raise ValueError(
+                f"Expected a row for each cell, got places in var[{turned[0].x!r}] and "
+                f"var[{turned[0].y!r}]: is it genes × cells? Transpose it, by adata.T, and pass "
+                f"x_key={turned[0].x!r} and y_key={turned[0].y!r}"
+            )
         ways = [f"spatial_key={k!r}" for k in list(adata.obsm)[:1] if "spatial" in k.lower()]
         ways += [f"x_key={pair.x!r} and y_key={pair.y!r}" for pair in pairs[:2]]
         raise ValueError(

@@ -26,6 +26,7 @@ from spatiagraph.data.writable import make_values_writable
 
 PathLike = str | os.PathLike[str]
 
+_PLAIN = (".png", ".jpg", ".jpeg")  # pictures that do not say their scale
 _SCALES = {
     "mpp": "µm per unit",
     "pitch_um": "µm",
@@ -238,17 +239,12 @@ def open_image(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"Expected an image at {path}, found no such file")
-    if mpp is None and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+    if mpp is None and (path.suffix.lower() in _PLAIN or stored_mpp(path) is None):
         raise ValueError(
             f"Expected the pixel size of {path.name}, got none: pass image_mpp=… (µm per pixel of "
             "the image), or mpp=… if the coordinates are pixels of this image too"
         )
-    try:
-        return SlideImage.open(path, mpp=mpp, origin_um=origin_um or (0.0, 0.0))
-    except ValueError as err:
-        if mpp is not None:
-            raise
-        raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
+    return SlideImage.open(path, mpp=mpp, origin_um=origin_um or (0.0, 0.0))
 
 
 def stored_mpp(path: Path) -> float | None:
