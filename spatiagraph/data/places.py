@@ -26,6 +26,7 @@ _MARKS: tuple[tuple[str, ...], ...] = (  # all that readers of vendors' folders 
     ("*cell_segmentations.geojson",),
     ("experiment.xenium",),
     ("transcripts.parquet",),
+    ("transcripts.csv*",),
     ("cell_feature_matrix*", "cells.*"),
     ("images/micron_to_mosaic_pixel_transform.csv",),
     ("*cell_by_gene.*",),

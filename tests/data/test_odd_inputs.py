@@ -261,3 +261,13 @@ def test_an_image_without_a_scale_is_told_of_the_argument_of_read(tmp_path):
     adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
     with pytest.raises(ValueError, match="pixel size of i.tif, got none: pass image_mpp="):
         sg.read(adata, image=tmp_path / "i.tif")
+
+
+def test_a_scale_that_no_microscope_has_is_said(tmp_path):
+    Image.fromarray(np.full((600, 600, 3), 200, np.uint8)).save(tmp_path / "he.png")
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    with pytest.warns(
+        UserWarning, match="are taken to be 212.5 µm, and no microscope's are beyond"
+    ):
+        sg.read(adata, image=tmp_path / "he.png", image_mpp=212.5)
+    sg.read(adata, image=tmp_path / "he.png", image_mpp=20.0)

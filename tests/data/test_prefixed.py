@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from fuzzing.vendors import VENDORS
 
@@ -61,6 +62,19 @@ def test_a_xenium_slide_of_which_only_counts_and_cells_were_published(tmp_path, 
     flattened(tmp_path / "s", "GSM1_")
     check_place(tmp_path / "s")
     np.testing.assert_array_equal(sg.read(tmp_path / "s").pos, whole.pos)
+
+
+@pytest.mark.parametrize("prefix", ["", *PREFIXES])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".csv.gz"])
+def test_a_xenium_slide_of_which_only_transcripts_were_published(tmp_path, prefix, suffix):
+    VENDORS["xenium"](tmp_path / "s")
+    table = pd.read_parquet(tmp_path / "s" / "transcripts.parquet")
+    (tmp_path / "t").mkdir()
+    path = tmp_path / "t" / f"{prefix}transcripts{suffix}"
+    table.to_parquet(path) if suffix == ".parquet" else table.to_csv(path, index=False)
+    check_place(tmp_path / "t")
+    slide, whole = sg.read(tmp_path / "t"), sg.read(tmp_path / "s", image=False)
+    assert slide.counts.sum() == whole.counts.sum()
 
 
 @pytest.mark.parametrize("prefix", ["", *PREFIXES])

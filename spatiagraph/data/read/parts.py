@@ -21,7 +21,7 @@ from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
-from spatiagraph.data.units import scale_from_pitch
+from spatiagraph.data.units import PIXEL_UM, scale_from_pitch
 from spatiagraph.data.writable import make_values_writable
 
 PathLike = str | os.PathLike[str]
@@ -367,6 +367,12 @@ def build(
             f"{len(dark)} of {parts.image.num_channels} channels of the image of {slide_id!r} show "
             f"next to nothing: {', '.join(dark[:8])}. Leave them out by image=SlideImage.open(…, "
             "channels=[…]), or confirm them by its value_range="
+        )
+    low, high = PIXEL_UM
+    if parts.image is not None and not low <= parts.image.mpp <= high:
+        parts.warnings.append(
+            f"Pixels of the image of {slide_id!r} are taken to be {parts.image.mpp:.4g} µm, and no "
+            f"microscope's are beyond {low:g}–{high:g}: pass image_mpp=… for the one that is right"
         )
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)

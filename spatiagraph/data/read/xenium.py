@@ -44,9 +44,9 @@ def is_xenium(folder: Path) -> bool:
     if find_matrix(folder, _MATRICES) is not None and find_table(folder, "cells") is not None:
         return True
     table = find_table(folder, "transcripts")
-    if table is None or table.suffix.lower() != ".parquet":
-        return False
-    return {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
+    return table is not None and (
+        {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
+    )
 
 
 def load_xenium(folder: Path, options: Options) -> Parts:
