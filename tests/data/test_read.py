@@ -731,7 +731,7 @@ def test_a_folder_of_slides_lists_them(tmp_path):
     ("files", "message"),
     [
         (["scalefactors_json.json", "spots.csv"], "spots but no counts: filtered_feature"),
-        (["my_transcripts.csv"], "of no vendor that is known.*counts_from_transcripts"),
+        (["transcripts_of_mine.csv"], "of no vendor that is known.*counts_from_transcripts"),
         (["notes.txt"], "with notes.txt. Pass the folder or file that holds counts"),
     ],
 )
