@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ MAX_BYTES = 64 * 2**20
 """Most bytes of a file, unless its reader allows more."""
 MAX_DEPTH = 64
 """Most objects and lists inside each other."""
+_GZIP = b"\x1f\x8b"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _ENDLESS = re.compile(rb"-?NaN|-?Infinity|[0-9]{64,}")
 _EXPONENT = re.compile(rb"[eE]\+?[0-9]{3,}")
@@ -46,7 +48,7 @@ def read_json(
     """Read a JSON file.
 
     Args:
-        path: The file.
+        path: The file, possibly gzipped.
         max_bytes: Largest size.
         max_depth: Most objects and lists inside each other.
 
@@ -58,6 +60,11 @@ def read_json(
         raise ValueError(f"Expected a JSON file at {str(place)!r}, found none")
     with place.open("rb") as file:
         data = file.read(max_bytes + 1)
+    if data.startswith(_GZIP):
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, max_bytes + 1)
+        except zlib.error as err:
+            raise ValueError(f"Expected JSON in {str(place)!r}, got a damaged archive") from err
     return parse_json(data, repr(str(place)), max_bytes=max_bytes, max_depth=max_depth)
 
 

@@ -42,7 +42,9 @@ def write_galleries(out: Path, scores: "TransitionScores") -> list[Path]:
     shown = as_generations(scores)
     for made, name in zip(shown, file_names([made.title for made in shown]), strict=True):
         path = out / f"{name}.png"
-        transition_gallery(made.control, made.generated, made.target, save=path)
+        transition_gallery(
+            made.control, made.generated, made.target, window_um=made.window_um, save=path
+        )
         paths.append(path)
     return paths
 

@@ -24,7 +24,8 @@ _AXES = (
 )
 _WHOLE = {"imagecol": 0, "imagerow": 1, "centroid-1": 0, "centroid-0": 1}  # rows are y
 _TOKEN = re.compile(r"[A-Z]+(?![a-zµμ])|[A-Z]?[a-zµμ]+|\d+")
-_OF_MAKERS = ({"x", "centroid"}, {"center", "x"})  # Xenium and MERSCOPE: µm by their manuals
+_OF_MAKERS = (("x_centroid", "y_centroid"), ("center_x", "center_y"))
+"""Of Xenium and MERSCOPE, µm by their manuals; ``X_centroid`` of MCMICRO is pixels."""
 _NO_PLACE = {"array", "umap", "tsne", "pca", "min", "max", "velocity"}
 
 
@@ -49,7 +50,7 @@ class AxisPair(NamedTuple):
     @property
     def is_um_by_maker(self) -> bool:
         """True for names of µm by vendors that name no unit: ``x_centroid``, ``center_x``."""
-        return self.unit is None and {*self.rest, "x"} in _OF_MAKERS
+        return (self.x, self.y) in _OF_MAKERS
 
     def values(self, table: pd.DataFrame) -> NDArray[np.float64]:
         """The coordinates, ``[N, 2]``."""

@@ -36,6 +36,7 @@ class TransitionScores:
         control: Images of the control cells, ``[P, C, H, W]``.
         generated: What the generator made of them, ``[P, C, H, W]``.
         target: Images of their partners, ``[P, C, H, W]``.
+        window_um: Side of the images in µm.
     """
 
     table: pd.DataFrame
@@ -43,6 +44,7 @@ class TransitionScores:
     control: NDArray[np.float32]
     generated: NDArray[np.float32]
     target: NDArray[np.float32]
+    window_um: float
 
 
 def transition_generator(
@@ -189,7 +191,14 @@ def score_transitions(
         seed=sampling.seed,
         **scoring,
     )
-    return TransitionScores(table, pairs, images["control"], images["generated"], images["target"])
+    return TransitionScores(
+        table,
+        pairs,
+        images["control"],
+        images["generated"],
+        images["target"],
+        window_um=generator.window_um,
+    )
 
 
 @torch.no_grad()

@@ -82,6 +82,7 @@ def transition_gallery(
     *,
     labels: Sequence[str] | None = None,
     max_cells: int = 8,
+    window_um: float | None = None,
     save: str | os.PathLike[str] | None = None,
     axes: NDArray | Sequence[Sequence[Axes]] | None = None,
 ) -> Figure:
@@ -96,6 +97,7 @@ def transition_gallery(
         target: Real cells they were matched with, ``[N, C, H, W]``; two rows when not given.
         labels: A line above each column, ``[N]``.
         max_cells: Columns; of more cells the first are shown.
+        window_um: Side of the images in µm, for a scale bar under the last of each row.
         save: File to write.
         axes: Axes to draw into, ``[2 or 3, min(N, max_cells)]``; new ones when not given.
 
@@ -136,7 +138,10 @@ def transition_gallery(
     for line, (name, values) in zip(grid, images.items(), strict=True):
         for ax, image in zip(line, values, strict=False):
             clear_frame(ax)
-            ax.imshow(as_rgb(image), vmin=0, vmax=1)
+            side = float(shape[-1]) if window_um is None else window_um
+            ax.imshow(as_rgb(image), extent=(0, side, side, 0), vmin=0, vmax=1)
+        if window_um is not None:
+            add_scale_bar(line[-1], gap=0.05, thickness=0.02)
         line[0].set_ylabel(name, fontsize=9)
     for ax, label in zip(grid[0], [] if labels is None else labels, strict=False):
         ax.set_title(label, fontsize=7, pad=3)

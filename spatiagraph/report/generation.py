@@ -24,6 +24,7 @@ class Generation:
         title: The transition, such as ``"healthy to tumour"``.
         caption: A line below.
         verdict: How well it went, above the images.
+        window_um: Side of the images in µm, if it is known.
     """
 
     control: NDArray
@@ -33,6 +34,7 @@ class Generation:
     title: str = ""
     caption: str = ""
     verdict: str = ""
+    window_um: float | None = None
 
 
 def as_generations(scores: TransitionScores) -> list[Generation]:
@@ -47,6 +49,7 @@ def as_generations(scores: TransitionScores) -> list[Generation]:
                 scores.target[rows],
                 title=str(tag),
                 verdict=_verdict(scores.table, str(tag)),
+                window_um=scores.window_um,
             )
         )
     return made
@@ -97,13 +100,20 @@ def add_generation(page: Report, made: Generation, *, max_cells: int = 8) -> Non
         max_cells: Cells to show.
     """
     figure = transition_gallery(
-        made.control, made.generated, made.target, labels=made.labels, max_cells=max_cells
+        made.control,
+        made.generated,
+        made.target,
+        labels=made.labels,
+        max_cells=max_cells,
+        window_um=made.window_um,
     )
     rows = "cells as they are, and as generated"
     if made.target is not None:
         rows = "cells as they are, as generated, and real cells they were matched with"
     shown, number = min(len(made.control), max_cells), len(made.control)
     caption = made.caption or f"From above: {rows}. {shown} of {number} cells"
+    if made.window_um is not None:
+        caption = f"{caption.rstrip('. ')}. Squares are {made.window_um:.3g} µm wide"
     page.section(f"Generation: {made.title}" if made.title else "Generation")
     if made.verdict:
         page.add_text(made.verdict)

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 import zarr
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from PIL import Image, ImageOps
 
 from spatiagraph.data import SlideImage
 
@@ -397,3 +397,39 @@ def test_her2st_spots_are_cut_from_the_histology_jpeg(real_data):
     assert mask.all()
     # tissue is pink to purple: less green than red and blue
     assert crops[:, 1].mean() < min(crops[:, 0].mean(), crops[:, 2].mean())
+
+
+def with_orientation(path, value):
+    """A picture with a white corner, stored above and left, and a tag of how it is to be shown."""
+    pixels = np.full((30, 40, 3), 99, np.uint8)
+    pixels[:5, :5] = 255
+    if path.suffix == ".tif":
+        tags = [] if value is None else [(274, "H", 1, value, True)]
+        tifffile.imwrite(path, pixels, photometric="rgb", extratags=tags, metadata=None)
+        return
+    exif = Image.Exif()
+    if value is not None:
+        exif[274] = value
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("value", [None, 0, 1, *range(2, 9), 9])
+def test_pictures_that_are_shown_turned_are_refused(tmp_path, suffix, value):
+    with_orientation(path := tmp_path / f"a{suffix}", value)
+    if value in range(2, 9):
+        said = f"a{suffix} with orientation {value}: shown (mirrored|turned).*-Orientation="
+        with pytest.raises(ValueError, match=said):
+            SlideImage.open(path, mpp=0.5)
+    else:
+        crop, _ = SlideImage.open(path, mpp=0.5).crops(np.array([[1.0, 1.0]]), 1, 2)
+        assert crop.min() > 0.95
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+@pytest.mark.parametrize("value", range(2, 9))
+def test_a_picture_written_as_it_is_shown_opens(tmp_path, suffix, value):
+    with_orientation(tmp_path / f"a{suffix}", value)
+    shown = ImageOps.exif_transpose(Image.open(tmp_path / f"a{suffix}"))
+    shown.save(tmp_path / f"b{suffix}")
+    assert SlideImage.open(tmp_path / f"b{suffix}", mpp=0.5).shape[:2] == shown.size[::-1]

@@ -1,11 +1,14 @@
 """Numbers with commas in text tables: fractions, thousands, or lists of ids."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import spatiagraph as sg
 from spatiagraph.data.molecules.table import MoleculeTable
+from spatiagraph.data.read import tables
 from spatiagraph.data.read.numerals import Numerals, numerals_of
 from spatiagraph.data.read.tables import read_counts, read_table
 
@@ -158,3 +161,76 @@ def test_a_header_with_a_mark_is_told_from_a_line_above_it(tmp_path):
         path.write_text(f"{above}\ncell,x,y\n1,2,3\n")
         with pytest.raises(ValueError, match=f"begins with '{above[:20]}': delete"):
             read_table(path)
+
+
+@pytest.mark.parametrize(
+    "ids", [["3,4", "5,7"], ["0,3", "2,0"], ["3,4", "5"], ["1,2", "1,2,3"], ["3,4,5", "1,2,6"]]
+)
+def test_single_digits_beside_decimal_commas_may_be_lists(tmp_path, ids):
+    cells(near=ids * 75).to_csv(tmp_path / "c.csv", sep=";", decimal=",", index=False)
+    assert sg.read(tmp_path / "c.csv", **TYPES).adata.obs["near"].astype(str).tolist() == ids * 75
+    said = "near, which may be numbers or lists, stay text"
+    cells(near=ids * 75, CD3=POS[:, 0] + 0.25).to_csv(
+        tmp_path / "p.csv", sep=";", decimal=",", index=False
+    )
+    with pytest.warns(UserWarning, match=said):
+        sg.read(tmp_path / "p.csv", kind="protein", mpp=1)
+
+
+@pytest.mark.parametrize("numbers", [["0,3", "0,7"], ["3,4", "12,5"], ["3,4", "0,25"]])
+def test_what_cannot_be_lists_of_single_digits_are_fractions(numbers):
+    found = numerals_of({"x": ["12,5", "7"], "near": numbers})
+    assert found == {"x": FRACTIONS, "near": FRACTIONS}
+
+
+def test_single_digits_that_are_needed_are_fractions(tmp_path):
+    near = ["3,4", "5,7"] * 75
+    cells(near=near).to_csv(tmp_path / "c.csv", sep=";", decimal=",", index=False)
+    slide = sg.read(tmp_path / "c.csv", kind="protein", mpp=1, markers=["near"], transform="none")
+    np.testing.assert_allclose(slide.counts.toarray()[:2, 0], [3.4, 5.7], rtol=1e-6)
+
+
+COUNTS = {
+    "fractions and thousands": ("1.234,5;1.234\n12,5;980\n", [[1234.5, 1234], [12.5, 980]]),
+    "thousands alone": ("1.234;12,5\n2.345.678;1.000,5\n", [[1234, 12.5], [2345678, 1000.5]]),
+    "whole thousands": ("1.000;12,5\n2.000;1.000,5\n", [[1000, 12.5], [2000, 1000.5]]),
+    "fractions": ("0,5;12\n1,25;7\n", [[0.5, 12], [1.25, 7]]),
+}
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+@pytest.mark.parametrize("rows_at_once", [1, 100])
+@pytest.mark.parametrize("rows", COUNTS)
+def test_a_streamed_table_has_the_numbers_of_one_read_whole(
+    tmp_path, monkeypatch, rows, rows_at_once, zipped
+):
+    text, wanted = COUNTS[rows]
+    lines = [f"c{i};{line}" for i, line in enumerate(text.splitlines())]
+    table = "\n".join(["cell;Gad1;Sst", *lines]) + "\n"
+    path = tmp_path / f"c.csv{zipped}"
+    path.write_bytes(gzip.compress(table.encode()) if zipped else table.encode())
+    monkeypatch.setattr(tables, "_VALUES_AT_ONCE", 2 * rows_at_once)
+    _, streamed = read_counts(path, ["cell"])
+    whole = read_table(path, needed=["Gad1", "Sst"], text=["cell"])[["Gad1", "Sst"]]
+    np.testing.assert_allclose(streamed.X.toarray(), wanted)
+    np.testing.assert_allclose(whole, wanted)
+
+
+@pytest.mark.parametrize("later", ["1.2345", "1.234", "1 234", "12;5"])
+def test_what_the_first_rows_do_not_show_is_refused_in_a_streamed_table(tmp_path, later):
+    rows = [f"c{i};0,5;{i}" for i in range(300)]
+    (tmp_path / "c.csv").write_text("\n".join(["cell;Gad1;Sst", *rows, f"c;0,5;{later}"]) + "\n")
+    with pytest.raises(ValueError, match="c.csv"):
+        read_counts(tmp_path / "c.csv", ["cell"])
+
+
+def test_points_that_may_part_thousands_are_refused_where_they_are_needed(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("cell;x;y;area\nc1;1.234;980;12,5\nc2;980;2.345;0,25\n")
+    said = "c.csv: 1.234 in column 'x' may be 1234 or a fraction, as other columns .* commas: write"
+    with pytest.raises(ValueError, match=said):
+        read_table(path, needed=["x", "y"])
+    with pytest.raises(ValueError, match="'x' may be 1234"):
+        read_counts(path, ["cell", "area"])
+    path.write_text("cell;x;y;area\nc1;1.2;980;12,5\nc2;980;2.345;0,25\n")
+    assert read_table(path, needed=["x"])["x"].tolist() == [1.2, 980]

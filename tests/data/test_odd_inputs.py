@@ -166,7 +166,7 @@ def test_another_picture_of_xenium_has_a_scale_of_its_own(xenium, tmp_path):
     scale = {"axes": "YXS", "PhysicalSizeX": 0.35, "PhysicalSizeY": 0.35}
     tifffile.imwrite(tmp_path / "he.ome.tif", he, photometric="rgb", metadata=scale)
     assert sg.read(xenium, image=tmp_path / "he.ome.tif").image.mpp == 0.35
-    assert sg.read(xenium, image=tmp_path / "he.ome.tif", image_mpp=0.4).image.mpp == 0.4
+    assert sg.read(xenium, image=tmp_path / "he.ome.tif", image_mpp=0.36).image.mpp == 0.36
     Image.fromarray(he).save(tmp_path / "he.png")
     with pytest.warns(UserWarning, match="he.png does not say its scale and is taken .* 0.2125 µm"):
         assert sg.read(xenium, image=tmp_path / "he.png").image.mpp == 0.2125
@@ -178,10 +178,42 @@ def test_two_scales_of_one_image_are_said(tmp_path):
     he = np.full((1100, 1100, 3), 200, np.uint8)
     tifffile.imwrite(tmp_path / "he.ome.tif", he, photometric="rgb", metadata=scale)
     adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS * 4})
-    with pytest.warns(UserWarning, match="he.ome.tif says that its pixels are 1 µm, and is taken"):
-        sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif")
-    for options in ({"image_mpp": 0.25}, {"image_mpp": 1.0}):
-        sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif", **options)
+    said = "he.ome.tif says that pixels of the image are 1 µm, and they are taken to be 0.25 µm"
+    for options in ({}, {"image_mpp": 0.25}):
+        with pytest.warns(UserWarning, match=said):
+            sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif", **options)
+    with pytest.warns(UserWarning, match=said):
+        sg.SlideImage.open(tmp_path / "he.ome.tif", mpp=0.25)
+    for mpp in (1.0, 1.04, 0.96):
+        sg.read(adata, mpp=0.25, image=tmp_path / "he.ome.tif", image_mpp=mpp)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "stated"),
+    [
+        ("xenium", "experiment.xenium says .* 0.2125 µm"),
+        ("merscope", "micron_to_mosaic_pixel_transform.csv says"),
+        ("spaceranger", "scalefactors_json.json says"),
+    ],
+)
+def test_a_given_scale_far_from_that_of_the_folder_is_said(tmp_path, vendor, stated):
+    VENDORS[vendor](place := tmp_path / "slide")
+    mpp = sg.read(place).image.mpp
+    assert sg.read(place, image_mpp=mpp * 1.02).image.mpp == mpp * 1.02
+    with pytest.warns(UserWarning, match=f"{stated}.* taken to be {mpp * 3:.4g} µm: pass"):
+        assert sg.read(place, image_mpp=mpp * 3).image.mpp == mpp * 3
+
+
+def test_a_given_scale_far_from_that_in_an_anndata_is_said(tmp_path):
+    Image.fromarray(np.full((1100, 1100, 3), 200, np.uint8)).save(tmp_path / "he.png")
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    adata.uns["image"] = {"file": "he.png", "pixel_size_um": 0.25}
+    with pytest.warns(UserWarning, match="cells says .* 0.25 µm, .* taken to be 2 µm"):
+        first = sg.read(adata, image=tmp_path / "he.png", image_mpp=2.0)
+    first.adata.write_h5ad(tmp_path / "read.h5ad")
+    assert sg.read(tmp_path / "read.h5ad").image.mpp == 2.0
+    with pytest.warns(UserWarning, match=r"of read.h5ad says .* 2 µm, .* taken to be 0.25 µm"):
+        sg.read(tmp_path / "read.h5ad", image_mpp=0.25)
 
 
 @pytest.mark.parametrize("vendor", ["merscope", "cosmx"])
@@ -197,3 +229,45 @@ def test_options_are_of_the_command_that_was_typed():
     flags = {"counts_layer": False, "drop_empty": True}
     assert as_typed("pass counts_layer='raw' to read()", flags) == "pass --counts-layer raw"
     assert as_typed("Pass drop_empty=True to read(), or", flags) == "Pass --drop-empty, or"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["GSM5_counts.txt.gz", "GSM5_coords.txt.gz"],
+        ["MappedDGEForR.csv", "BeadLocationsForR.csv"],
+        ["intensities/p1.csv", "regionprops/p1.csv"],
+    ],
+)
+def test_folders_of_tables_that_no_vendor_writes_are_told_what_to_do(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"of no vendor that is known: write an .h5ad .*obsm="):
+        sg.read(tmp_path)
+
+
+def test_cells_in_columns_are_told_from_those_without_places(tmp_path):
+    var = pd.DataFrame({"x": POS[:, 0], "y": POS[:, 1]}, [f"c{i}" for i in range(150)])
+    AnnData(np.ones((3, 150), np.float32), var=var).write_h5ad(tmp_path / "t.h5ad")
+    with pytest.raises(ValueError, match=r"places in var\['x'\] .* genes × cells\? Transpose it"):
+        sg.read(tmp_path / "t.h5ad")
+
+
+def test_an_image_without_a_scale_is_told_of_the_argument_of_read(tmp_path):
+    inch = {"unit": "inch", "axes": "YX"}
+    pixels = np.full((600, 600), 9, np.uint16)
+    tifffile.imwrite(tmp_path / "i.tif", pixels, imagej=True, resolution=(72, 72), metadata=inch)
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    with pytest.raises(ValueError, match="pixel size of i.tif, got none: pass image_mpp="):
+        sg.read(adata, image=tmp_path / "i.tif")
+
+
+def test_a_scale_that_no_microscope_has_is_said(tmp_path):
+    Image.fromarray(np.full((600, 600, 3), 200, np.uint8)).save(tmp_path / "he.png")
+    adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
+    with pytest.warns(
+        UserWarning, match="are taken to be 212.5 µm, and no microscope's are beyond"
+    ):
+        sg.read(adata, image=tmp_path / "he.png", image_mpp=212.5)
+    sg.read(adata, image=tmp_path / "he.png", image_mpp=20.0)

@@ -196,6 +196,14 @@ def test_columns_that_name_no_axis_are_doubted_and_those_of_a_maker_are_not(tmp_
     np.testing.assert_allclose(sg.read(tmp_path / "x.csv", **options).pos, POS)
 
 
+@pytest.mark.parametrize("names", [("X_centroid", "Y_centroid"), ("Center_X", "Center_Y")])
+def test_names_that_a_maker_of_um_spells_otherwise_are_doubted(tmp_path, names):
+    """MCMICRO has pixels in X_centroid, Xenium µm in x_centroid."""
+    table(*names, kind=np.resize(["a", "b"], 150)).to_csv(tmp_path / "c.csv", index=False)
+    with pytest.warns(UserWarning, match="of c.csv name no unit and are taken as µm: pass mpp="):
+        sg.read(tmp_path / "c.csv", kind="types", type_key="kind")
+
+
 def test_numbers_of_sections_and_ages_are_no_proteins(tmp_path):
     table(section=1, Age=43, mouse=7, well=2).to_csv(tmp_path / "c.csv", index=False)
     assert opened(tmp_path / "c.csv").symbols == MARKERS

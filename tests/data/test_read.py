@@ -195,7 +195,12 @@ def test_pitch_brings_spots_to_um(tmp_path):
         ({}, {"image_mpp": 0.25, "origin_um": (-3, -4)}, 0.25, (-3, -4)),
         ({}, {"mpp": 0.5, "image_mpp": 2.0}, 2.0, (0, 0)),
         ({"image": {"file": "i.png", "scale": 0.25}}, {"mpp": 0.5}, 2.0, (0, 0)),
-        ({"image": {"file": "i.png", "scale": 0.25}}, {"mpp": 0.5, "image_mpp": 1.0}, 1.0, (0, 0)),
+        (
+            {"image": {"file": "i.png", "scale": 0.25}},
+            {"mpp": 0.5, "image_mpp": 1.95},
+            1.95,
+            (0, 0),
+        ),
         ({"image": {"file": "other.png", "scale": 0.25}}, {"mpp": 0.5}, 0.5, (0, 0)),
         (
             {"image": {"pixel_size_um": 0.4, "origin_x_um": -1.0, "origin_y_um": -2.0}},
@@ -471,7 +476,7 @@ def test_arguments_that_a_folder_would_not_heed_are_refused(tmp_path, kwargs, me
 
 def test_the_scale_of_the_image_in_a_folder_can_be_overridden(tmp_path):
     write_spaceranger(tmp_path / "s")
-    assert read(tmp_path / "s", image_mpp=4.0).image.mpp == 4.0
+    assert read(tmp_path / "s", image_mpp=3.7).image.mpp == 3.7
 
 
 @pytest.mark.parametrize("matrix", [True, False])
@@ -726,7 +731,7 @@ def test_a_folder_of_slides_lists_them(tmp_path):
     ("files", "message"),
     [
         (["scalefactors_json.json", "spots.csv"], "spots but no counts: filtered_feature"),
-        (["my_transcripts.csv"], "of no vendor that is known.*counts_from_transcripts"),
+        (["transcripts_of_mine.csv"], "of no vendor that is known.*counts_from_transcripts"),
         (["notes.txt"], "with notes.txt. Pass the folder or file that holds counts"),
     ],
 )
@@ -904,6 +909,11 @@ def test_spatialdata_image_that_is_turned_is_refused_or_left_out(store):
     assert read(path, mpp=0.5, image=False).image is None
     with pytest.raises(ValueError, match="'image' to name an image .* got 'dapi'.*'he'"):
         read(path, mpp=0.5, image="dapi")
+
+
+def test_a_given_scale_far_from_that_of_the_store_is_said(store):
+    with pytest.warns(UserWarning, match="Image 'he' of the store says .* are 2 µm, .* be 4 µm"):
+        read(store(), mpp=0.5, image_mpp=4.0)
 
 
 def test_spatialdata_without_table_is_refused_saying_what_is_there(store):
@@ -1113,7 +1123,8 @@ def test_morphology_of_which_the_first_file_is_missing_opens(tmp_path):
     focus.mkdir()
     pixels = np.random.default_rng(0).integers(0, 999, (600, 600)).astype(np.uint16)
     tifffile.imwrite(focus / "ch0001_boundary.ome.tif", pixels, metadata={"axes": "YX"})
-    slide = read(tmp_path / "x", image_mpp=1.0)
+    (tmp_path / "x" / "experiment.xenium").write_text('{"pixel_size": 1.0}')
+    slide = read(tmp_path / "x")
     assert slide.image.path.name == "ch0001_boundary.ome.tif"
 
 

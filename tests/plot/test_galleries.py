@@ -53,6 +53,16 @@ def test_a_transition_is_read_from_top_to_bottom():
             assert ax.images[0].get_clim() == (0, 1)
 
 
+def test_each_row_of_a_transition_has_its_scale():
+    images = np.full((3, 4, 1, 8, 8), 0.5, np.float32)
+    figure = plot.transition_gallery(*images, window_um=20.0)
+    grid = np.array(figure.axes).reshape(3, 4)
+    for line in grid:
+        assert [len(ax.artists) for ax in line] == [0, 0, 0, 1]
+        assert line[-1].artists[0].txt_label.get_text() == "2 µm"
+        assert {ax.images[0].get_extent()[1] for ax in line} == {20.0}
+
+
 def test_a_transition_without_target_has_two_rows(tmp_path):
     images = np.full((2, 1, 8, 8), 0.5, np.float32)
     axes = Figure().subplots(2, 2)

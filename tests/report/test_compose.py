@@ -229,13 +229,13 @@ def test_generated_cells_are_judged_beside_the_cells_unchanged(generated, kernel
         index=pd.MultiIndex.from_tuples(index, names=["generator", "transition"]),
     )
     pairs = pd.DataFrame({"transition": ["a to b"] * len(IMAGES)})
-    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES))
+    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES, window_um=20.0))
     page = Report("title")
     add_generation(page, made)
     assert words in page.html()
     assert f"generated {generated:.2f}, unchanged 0.40, other real cells 0.72;" in page.html()
     table["ks"] = np.nan
-    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES))
+    (made,) = as_generations(TransitionScores(table, pairs, IMAGES, IMAGES, IMAGES, window_um=20.0))
     assert made.verdict == ""
 
 
@@ -244,6 +244,13 @@ def test_generated_images_are_counted(tmp_path):
     html = write(tmp_path / "page.html", generation=[made], max_interactive=0)
     assert "8 of 9 cells" in html
     assert "real cells they were matched with" in html
+    assert "µm wide" not in html
+
+
+def test_the_scale_of_generated_and_real_cells_is_said(tmp_path):
+    made = Generation(IMAGES, IMAGES, IMAGES, caption="Two states.", window_um=19.2)
+    html = write(tmp_path / "page.html", generation=[made], max_interactive=0)
+    assert "Two states. Squares are 19.2 µm wide" in html
 
 
 def test_domains_of_another_slide_are_refused(tmp_path):

@@ -115,6 +115,7 @@ def test_a_single_transition_has_no_wrong_one():
     who = set(scores.table.index.get_level_values("generator"))
     assert who == {"generated", "identity", "random_target", "start"}
     assert len(scores.pairs) == len(scores.generated) == 6
+    assert scores.window_um == only.generator.window_um
 
 
 def test_pairs_that_do_not_fit_are_refused(fitted):

@@ -18,6 +18,7 @@ from spatiagraph.data.image.level import (
     decoding,
     undecodable,
 )
+from spatiagraph.data.image.orientation import TAG, check_orientation
 from spatiagraph.data.image.pixel_size import Ngff, NgffAxis, ngff_mpp
 from spatiagraph.data.image.tiff import is_tiff, open_tiff
 
@@ -83,6 +84,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
         with Image.open(path) as picture:
             num_bytes = picture.width * picture.height * len(picture.getbands())
             is_bomb = num_bytes > max(_UNPACKED, _RATIO * path.stat().st_size)
+            orientation = None
             if num_bytes <= _MAX_BYTES and not is_bomb:
                 mode = {
                     "P": "RGB",
@@ -93,6 +95,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
                     "LA": "L",
                 }
                 pixels = np.asarray(picture.convert(mode.get(picture.mode, picture.mode)))
+                orientation = picture.getexif().get(TAG)  # decodes a PNG
     except UnidentifiedImageError as err:
         raise ValueError(
             f"Expected an image that can be decoded, got {path}, which is none of {_KINDS} or is "
@@ -107,6 +110,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
             f"Expected a picture, got {path} of {path.stat().st_size:,} bytes that claims to hold "
             f"{num_bytes:,}. Is the file damaged?"
         )
+    check_orientation(orientation, path)
     if num_bytes > _MAX_BYTES:
         raise ValueError(
             f"Expected a picture below {_MAX_BYTES / 2**30:.0f} GiB, got "

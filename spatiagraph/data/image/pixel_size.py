@@ -1,5 +1,6 @@
 """µm per pixel, from what image files say of themselves: OME, NGFF and the makers of scanners."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ _MICRONS = {
     "meter": 1e6, "centimeter": 1e4, "millimeter": 1e3, "micrometer": 1.0, "micron": 1.0,
     "nanometer": 1e-3, "\\u00B5m": 1.0,
 }  # fmt: skip
+_APART = 0.05  # two scales of one image
 _RESOLUTION_UNITS = {2: 25_400.0, 3: 10_000.0, 4: 1000.0, 5: 1.0}  # TIFF's code → µm
 
 
@@ -47,6 +49,28 @@ class Ngff(Schema, extra="ignore"):
 
     axes: list[NgffAxis | str]
     datasets: list[NgffDataset] = Field(min_length=1)
+
+
+def warn_of_scales(mpp: float, stated: float | None, source: str, stacklevel: int = 2) -> None:
+    """Warn of a scale that is taken for an image which, or whose folder, states another.
+
+    Every scale of an image that something states passes here, whoever gave the one that is taken:
+    a picture that was made smaller often keeps the scale of the large one, so that neither is
+    right by itself.
+
+    Args:
+        mpp: µm per pixel that are taken.
+        stated: µm per pixel that are stated, if any are.
+        source: Where they are stated, for the message.
+        stacklevel: As of :func:`warnings.warn`.
+    """
+    if stated is None or abs(np.log(mpp / stated)) <= _APART:
+        return
+    warnings.warn(
+        f"{source} says that pixels of the image are {stated:.4g} µm, and they are taken to be "
+        f"{mpp:.4g} µm: pass image_mpp=… for the one that is right",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def tiff_mpp(tiff: "TiffFile", page: "TiffPage", kind: str, path: Path) -> float | None:

@@ -14,6 +14,7 @@ from spatiagraph._typed import typed
 from spatiagraph.data.image.crops import add_crops, snapped_windows
 from spatiagraph.data.image.formats import as_level, open_levels
 from spatiagraph.data.image.level import LazyArray, Level
+from spatiagraph.data.image.pixel_size import warn_of_scales
 from spatiagraph.data.image.resample import area_weights
 from spatiagraph.data.image.value_range import FEWEST_VALUES, value_range_of, values_seen
 
@@ -107,7 +108,8 @@ class SlideImage:
 
         Args:
             path: Where the image is.
-            mpp: µm per pixel; by default what OME metadata or the scanner's maker wrote.
+            mpp: µm per pixel; by default what OME metadata or the scanner's maker wrote. Another
+                than that is taken, with a warning.
             origin_um: x and y of the first pixel's outer corner in µm.
             channels: Channels to keep; all by default.
             axes: What the stored axes are, a letter for each: ``Y``, ``X``, ``C`` (channels),
@@ -138,6 +140,7 @@ class SlideImage:
             opened.close()
             raise
         weakref.finalize(image, opened.close)
+        warn_of_scales(image.mpp, opened.mpp, Path(path).name)
         image.channel_names = _kept(opened.channel_names, image.channels)
         image._reopen = partial(_opened_again, Path(path), channels, axes)
         return image

@@ -14,6 +14,7 @@ import numpy as np
 from spatiagraph.data.image.channel_names import tiff_channel_names
 from spatiagraph.data.image.directories import check_directories
 from spatiagraph.data.image.level import LazyArray, Level, OpenImage, decoding
+from spatiagraph.data.image.orientation import TAG, check_orientation
 from spatiagraph.data.image.pixel_size import ome_number, ome_root, tiff_mpp
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> O
         with decoding(path):
             found = list(tiff.series)
         main, *alike = _largest(found, path)
+        with decoding(path):
+            orientation = main.keyframe.tags.valueof(TAG)
+        check_orientation(orientation, path)
         _check_promised(tiff, main, path)
         for series in (main, *alike):
             _check_stored(series, path)

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spatiagraph.data.molecules.layouts import Layout, layout_of
-from spatiagraph.data.read.dialect import AmbiguousNumbersError, dialect_of, is_gzipped
+from spatiagraph.data.read.dialect import dialect_of, is_gzipped
 from spatiagraph.data.read.molecules import as_text
+from spatiagraph.data.read.numerals import AmbiguousNumbersError
 from spatiagraph.data.read.tables import (
     DAMAGED,
     check_numbers,

@@ -8,7 +8,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from spatiagraph.data.read.numerals import comma_advice, numerals_of
+from spatiagraph.data.read.numerals import (
+    AmbiguousNumbersError,
+    Numerals,
+    OtherTextError,
+    comma_advice,
+    numerals_of,
+)
 
 _MARKS = (",", "\t", ";", "|")
 _LOOKED_AT = 2**16  # bytes of the first lines
@@ -30,14 +36,6 @@ class Dialect(NamedTuple):
     sep: str
     decimal: str
     thousands: str | None = None
-
-
-class OtherTextError(ValueError):
-    """Text that is whole, and cannot be taken for a table as it is."""
-
-
-class AmbiguousNumbersError(OtherTextError):
-    """Commas that may part fractions or thousands."""
 
 
 def is_gzipped(path: Path) -> bool:
@@ -75,11 +73,29 @@ def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
         AmbiguousNumbersError: One of ``columns`` has numbers that may be above or below a
             thousand.
     """
+    marks = set(numerals_in(path, columns).values())
+    decimal = next((m.decimal for m in marks), ".")
+    thousands = next((m.thousands for m in marks if m.thousands), None)
+    return Dialect(separator_of(path), decimal, thousands)
+
+
+def numerals_in(path: Path, columns: Collection[str] = ()) -> dict[str, Numerals]:
+    """Marks within the numbers of each column of a table, by the first rows.
+
+    Args:
+        path: A text file, possibly gzipped.
+        columns: Columns that have to be numbers, of which alone marks are returned; by default
+            those of all.
+
+    Raises:
+        OtherTextError: See :func:`separator_of`.
+        AmbiguousNumbersError: See :func:`dialect_of`.
+    """
     sep, lines = _begin(path)
     try:
         header, *rows = csv.reader(lines, delimiter=sep)
     except (csv.Error, ValueError):  # a field of many bytes, or no line
-        return Dialect(sep, ".")
+        return {}
     columns_of_rows = zip_longest(*rows, fillvalue="")
     fields = [[f.strip() for f in fields if f not in MISSING] for fields in columns_of_rows]
     table = dict(zip(aligned_header(path, header), fields, strict=False))
@@ -87,9 +103,7 @@ def dialect_of(path: Path, columns: Collection[str] = ()) -> Dialect:
     for name in columns:
         if name in table and name not in found and (of := _ambiguous(table[name])):
             raise AmbiguousNumbersError(of)
-    marks = {found[name] for name in (columns or found) if name in found}
-    decimal = next((m.decimal for m in marks), ".")
-    return Dialect(sep, decimal, next((m.thousands for m in marks if m.thousands), None))
+    return {name: found[name] for name in (columns or found) if name in found}
 
 
 def aligned_header(path: Path, names: Sequence[str]) -> list[str]:

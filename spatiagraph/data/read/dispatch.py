@@ -10,7 +10,7 @@ from anndata import AnnData
 from spatiagraph._typed import typed
 from spatiagraph.data.cohort.layout import is_cohort
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.places import KINDS, unknown_folder
+from spatiagraph.data.places import KINDS, check_one_slide, unknown_folder
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
@@ -315,6 +315,7 @@ def _open(
         return source.resolve().stem, read_anndata(source)
     if is_spatialdata(source):
         return source.resolve().stem, load_spatialdata(source, options)
+    check_one_slide(folder)
     for is_vendor, load in _FOLDERS:
         if is_vendor(folder):
             _check_for_tables(folder, options)

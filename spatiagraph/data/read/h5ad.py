@@ -21,11 +21,11 @@ from spatiagraph.data.read.parts import (
     Options,
     Parts,
     find_scale,
+    image_scale,
     notes_of,
     open_image,
     recall,
     reopen_image,
-    stored_mpp,
 )
 from spatiagraph.data.read.structure import DAMAGED, check_structure, open_hdf5
 from spatiagraph.data.read.tables import finite_number, positive_number, read_json
@@ -33,7 +33,6 @@ from spatiagraph.data.scale import doubts, libraries
 from spatiagraph.data.sparse import settle
 
 _MEND = "The file is damaged, incomplete or not of AnnData: copy it again"
-_APART = 0.05  # two scales of one image
 _FACTORS = "scalefactors of uns['spatial']"
 
 
@@ -127,9 +126,8 @@ def _reopen(
     else:
         file = Path(options.image)
         place = declared_image(adata, file.name, 1.0)
-        image = open_image(
-            file, options.image_mpp or place.mpp, options.origin_um or place.origin_um
-        )
+        mpp = image_scale(options, place.mpp, name)
+        image = open_image(file, mpp, options.origin_um or place.origin_um)
     parts = Parts(adata, image, molecules, warnings=heard)
     recall(parts, notes)
     if "outlines_file" in notes and options.outlines in (None, True):
@@ -238,6 +236,12 @@ def read_file(path: Path) -> AnnData:
 def _positions(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
         pairs = axis_pairs(adata.obs.columns)
+        if not (pairs or len(adata.obsm)) and (turned := axis_pairs(adata.var.columns)):
+            raise ValueError(
+                f"Expected a row for each cell, got places in var[{turned[0].x!r}] and "
+                f"var[{turned[0].y!r}]: is it genes × cells? Transpose it, by adata.T, and pass "
+                f"x_key={turned[0].x!r} and y_key={turned[0].y!r}"
+            )
         ways = [f"spatial_key={k!r}" for k in list(adata.obsm)[:1] if "spatial" in k.lower()]
         ways += [f"x_key={pair.x!r} and y_key={pair.y!r}" for pair in pairs[:2]]
         raise ValueError(
@@ -259,17 +263,10 @@ def _image(
         return _embedded(adata, mpp, options)
     path = Path(options.image)
     declared = declared_image(adata, path.name, mpp)
-    image_mpp = options.image_mpp or declared.mpp or mpp
+    image_mpp = image_scale(options, declared.mpp, "The table of cells") or mpp
     source = "image_mpp" if options.image_mpp else "the h5ad" if declared.mpp else "mpp"
     origin = options.origin_um if options.origin_um is not None else declared.origin_um
-    warning = None
-    own = stored_mpp(path) if source == "mpp" and image_mpp is not None else None
-    if own is not None and image_mpp is not None and abs(own / image_mpp - 1) > _APART:
-        warning = (
-            f"{path.name} says that its pixels are {own:.4g} µm, and is taken to have those of the "
-            f"coordinates, {image_mpp:.4g} µm: pass image_mpp=… for the one that is right"
-        )
-    return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", warning
+    return open_image(path, image_mpp, origin), f"{path.name}, scale from {source}", None
 
 
 def _embedded(
@@ -315,10 +312,8 @@ def _embedded(
             f"Expected an image of shape [H, W] or [H, W, C] in {where}, got {list(pixels.shape)}. "
             "Write it again, or pass image=False"
         )
-    image_mpp = options.image_mpp
-    if image_mpp is None:
-        assert mpp is not None
-        image_mpp = mpp / sizes[kind]
+    image_mpp = image_scale(options, None if mpp is None else mpp / sizes[kind], where)
+    assert image_mpp is not None  # one of both is known
     image = SlideImage(
         [pixels],
         mpp=image_mpp,

@@ -27,7 +27,7 @@ from spatiagraph.data.read.outlines import (
     outline_centroids,
     read_outlines,
 )
-from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
@@ -222,7 +222,9 @@ def _image(folder: Path, options: Options) -> tuple[SlideImage | None, str | Non
                 f"{', '.join(sorted(have)) or 'none'}"
             )
         found = planes[len(planes) // 2]
-    if options.image_mpp is not None:
+    has_matrix = (images / _MATRIX).exists()
+    if options.image_mpp is not None and (options.origin_um is not None or not has_matrix):
         return open_image(found, options.image_mpp, options.origin_um), found.name
     mosaic = read_mosaic(images)
-    return open_image(found, mosaic.mpp, options.origin_um or mosaic.origin_um), found.name
+    mpp = image_scale(options, mosaic.mpp, _MATRIX)
+    return open_image(found, mpp, options.origin_um or mosaic.origin_um), found.name

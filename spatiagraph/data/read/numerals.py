@@ -22,6 +22,14 @@ _SHORT, _LONG = re.compile(r"[+-]?\d{1,3}"), re.compile(r"[+-]?\d{4,}")
 _MARKED = re.compile(r"[+-]?\d[\d.,'’ \u00a0\u202f]*[,'’ \u00a0\u202f][\d.,'’ \u00a0\u202f]*\d")
 
 
+class OtherTextError(ValueError):
+    """Text that is whole, and cannot be taken for a table as it is."""
+
+
+class AmbiguousNumbersError(OtherTextError):
+    """Marks that may part fractions or thousands."""
+
+
 class Numerals(NamedTuple):
     """Marks within numbers.
 
@@ -66,6 +74,13 @@ class _Fields:
         self.has_points = not self.by_points and (
             bool(pointed) or (self.is_grouped and any("." in value for value in commas))
         )
+        self.counts_by_points = (  # 980 beside 1.234: fractions would all be as long, or not
+            bool(pointed)
+            and not commas
+            and all(map(_BY_POINTS.fullmatch, pointed))
+            and any(map(_SHORT.fullmatch, rest))
+            and not any(map(_LONG.fullmatch, rest))
+        )
         self.has_millions = self.is_grouped and any(value.count(",") > 1 for value in commas)
         self.has_short, self.has_long = (
             bool(commas) and any(map(form.fullmatch, rest)) for form in (_SHORT, _LONG)
@@ -73,11 +88,16 @@ class _Fields:
 
 
 def _may_be_ids(values: Sequence[str]) -> bool:
-    """Whether all that commas part has as many digits, and none begins with 0."""
-    parts = [part for value in values for part in value.split(",")]
-    return len(parts[0]) > 1 and all(
-        part.isdecimal() and part[0] != "0" and len(part) == len(parts[0]) for part in parts
-    )
+    """Whether all that commas part has as many digits, and none begins with 0.
+
+    A single digit may be 0, unless all numbers would be below 1.
+    """
+    lists = [value.split(",") for value in values]
+    parts = [part for of in lists for part in of]
+    size = len(parts[0])
+    if not all(part.isdecimal() and len(part) == size for part in parts):
+        return False
+    return any(of[0] != "0" for of in lists) if size == 1 else all(p[0] != "0" for p in parts)
 
 
 def _is_written_alike(commas: Sequence[str], rest: Sequence[str]) -> bool:
@@ -100,6 +120,10 @@ def numerals_of(
         Name → marks, of the columns that have numbers with commas, and of those whose points part
         thousands. All others are text, or numbers with points.
 
+    Raises:
+        AmbiguousNumbersError: A column that has to be numbers has 1.234 beside 980, where others
+            have decimal commas.
+
     Examples:
         >>> numerals_of({"x": ["12,5", "7"], "near": ["7,120", "31,5"]})
         {'x': Numerals(decimal=',', thousands=None)}
@@ -112,6 +136,8 @@ def numerals_of(
         if values and all(map(_ANY.fullmatch, values))
     }
     numbers = {name: fields for name, fields in found.items() if not fields.may_be_ids}
+    if any(numbers[name].counts_by_points for name in asked if name in numbers):
+        _check_points(columns, numbers)
     decimal = _decimal([numbers[name] for name in asked if name in numbers])
     decimal = decimal or _decimal([*numbers.values()])
     by_points = decimal == "," and any(fields.by_points for fields in numbers.values())
@@ -122,6 +148,21 @@ def numerals_of(
         elif decimal == "." and fields.is_grouped:
             marks[name] = Numerals(".", ",")
     return marks
+
+
+def _check_points(columns: Mapping[str, Sequence[str]], numbers: Mapping[str, _Fields]) -> None:
+    """Refuse 1.234 beside 980 where only other columns have decimal commas."""
+    counted = [name for name, fields in numbers.items() if fields.counts_by_points]
+    others = [fields for name, fields in numbers.items() if name not in counted]
+    if _decimal(others) != "," or any(fields.by_points for fields in others):
+        return
+    name = counted[0]
+    value = next(value for value in columns[name] if "." in value)
+    raise AmbiguousNumbersError(
+        f"{value} in column {name!r} may be {value.replace('.', '')} or a fraction, as other "
+        "columns have decimal commas: write numbers with decimal points, and without marks "
+        "between thousands"
+    )
 
 
 def _decimal(columns: Sequence[_Fields]) -> str | None:
@@ -151,12 +192,17 @@ def marked_numbers(
         table: A table whose numbers with commas were read as text.
         asked: Columns that have to be numbers.
         again: Reads columns of fractions once more, as text: 1.234 beside 1.234,5 is a thousand.
+
+    Raises:
+        AmbiguousNumbersError: As of :func:`numerals_of`.
     """
     text = _columns(table)
     with_commas = [field for fields in text.values() for field in fields if "," in field]
     if not with_commas:
         return {}
-    if any("." in field and _BY_POINTS.fullmatch(field) for field in with_commas):
+    if any("." in field and _BY_POINTS.fullmatch(field) for field in with_commas) or any(
+        marks.decimal == "," for marks in numerals_of(text).values()
+    ):
         table = table.assign(**again([str(c) for c in table if table[c].dtype.kind == "f"]))
         text = _columns(table)
     found = {name: as_numbers(table[name], of) for name, of in numerals_of(text, asked).items()}

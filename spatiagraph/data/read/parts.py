@@ -15,16 +15,18 @@ from spatiagraph import keys
 from spatiagraph.data.checks import as_positions, check_own_molecules
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.image.formats import open_levels
+from spatiagraph.data.image.pixel_size import warn_of_scales
 from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
 from spatiagraph.data.slide import Expression, Slide, expression_matrix
-from spatiagraph.data.units import scale_from_pitch
+from spatiagraph.data.units import PIXEL_UM, scale_from_pitch
 from spatiagraph.data.writable import make_values_writable
 
 PathLike = str | os.PathLike[str]
 
+_PLAIN = (".png", ".jpg", ".jpeg")  # pictures that do not say their scale
 _SCALES = {
     "mpp": "µm per unit",
     "pitch_um": "µm",
@@ -223,6 +225,20 @@ def find_scale(options: Options, adata: AnnData, pos: np.ndarray) -> Scale | Non
     return found
 
 
+def image_scale(options: Options, stated: float | None, source: str) -> float | None:
+    """µm per pixel of an image: as the user gave it, or else as is stated beside the image.
+
+    Args:
+        options: What the user gave; another scale than that which is stated is warned of.
+        stated: µm per pixel that the folder or table states for it, if it does.
+        source: Where, for the message.
+    """
+    if options.image_mpp is None:
+        return stated
+    warn_of_scales(options.image_mpp, stated, source)
+    return options.image_mpp
+
+
 def open_image(
     path: PathLike, mpp: float | None, origin_um: tuple[float, float] | None
 ) -> SlideImage:
@@ -235,17 +251,12 @@ def open_image(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"Expected an image at {path}, found no such file")
-    if mpp is None and path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+    if mpp is None and (path.suffix.lower() in _PLAIN or stored_mpp(path) is None):
         raise ValueError(
             f"Expected the pixel size of {path.name}, got none: pass image_mpp=… (µm per pixel of "
             "the image), or mpp=… if the coordinates are pixels of this image too"
         )
-    try:
-        return SlideImage.open(path, mpp=mpp, origin_um=origin_um or (0.0, 0.0))
-    except ValueError as err:
-        if mpp is not None:
-            raise
-        raise ValueError(f"{err}. For read(), the µm per pixel of an image is image_mpp=…") from err
+    return SlideImage.open(path, mpp=mpp, origin_um=origin_um or (0.0, 0.0))
 
 
 def stored_mpp(path: Path) -> float | None:
@@ -275,7 +286,7 @@ def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> Slide
         ValueError: The notes are not as they were written, or the image cannot be decoded.
     """
     where = f"uns[{keys.UNS!r}]['read'] of {name}"
-    mpp = options.image_mpp or positive_number(notes, "image_mpp", where)
+    mpp = image_scale(options, positive_number(notes, "image_mpp", where), where)
     if mpp is None:
         raise ValueError(f"Expected 'image_mpp' in {where}, got none. Pass image_mpp=…")
     origin = np.asarray(notes.get("image_origin_um", (0.0, 0.0)))
@@ -368,6 +379,12 @@ def build(
             f"{len(dark)} of {parts.image.num_channels} channels of the image of {slide_id!r} show "
             f"next to nothing: {', '.join(dark[:8])}. Leave them out by image=SlideImage.open(…, "
             "channels=[…]), or confirm them by its value_range="
+        )
+    low, high = PIXEL_UM
+    if parts.image is not None and not low <= parts.image.mpp <= high:
+        parts.warnings.append(
+            f"Pixels of the image of {slide_id!r} are taken to be {parts.image.mpp:.4g} µm, and no "
+            f"microscope's are beyond {low:g}–{high:g}: pass image_mpp=… for the one that is right"
         )
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)

@@ -21,6 +21,7 @@ from spatiagraph.data.read.parts import (
     Options,
     Parts,
     find_scale,
+    image_scale,
     notes_of,
     open_image,
     placed_only,
@@ -332,7 +333,7 @@ def _image(
         path = Path(sdata.path) / "images" / name
     image = SlideImage(
         [level.data for level in levels],
-        mpp=options.image_mpp or scale * mpp,
+        mpp=image_scale(options, scale * mpp, f"Image {name!r} of the store") or scale * mpp,
         origin_um=origin,
         value_range=notes.get("image_value_range") if asked is None or asked is True else None,
         path=path,

@@ -1,5 +1,6 @@
 """Space Ranger folders (Visium, Visium HD): counts, spots, images, and the scale in µm."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pandas as pd
 from spatiagraph import keys
 from spatiagraph.data.checks import check_positions
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.read.parts import Options, Parts, open_image
+from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image
 from spatiagraph.data.read.segmented import CELL_MATRICES, find_cells, read_segmented
 from spatiagraph.data.read.tables import (
     DAMAGED,
     check_text,
+    listed,
+    member,
     numbers,
     positive_number,
     read_json,
@@ -32,6 +35,7 @@ SPOT_DIAMETER_UM = 65.0
 _FACTORS = "scalefactors_json.json"
 _MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix")
 _POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+_ZIP = ("", ".gz")
 _COLUMNS = [
     "barcode",
     "in_tissue",
@@ -45,8 +49,17 @@ _PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
 
 def is_spaceranger(folder: Path) -> bool:
     """Check that a folder looks like Space Ranger output."""
-    known = any((folder / "spatial" / n).exists() for n in (*_POSITIONS, _FACTORS))
+    spatial = _spatial(folder)
+    known = any(listed(spatial, f"{n}{zipped}") for n in (*_POSITIONS, _FACTORS) for zipped in _ZIP)
+    if spatial == folder:  # flat, as GEO has it: spatial/ itself has no counts
+        known = known and find_matrix(folder, _MATRICES) is not None
     return known or find_cells(folder) is not None
+
+
+def _spatial(folder: Path) -> Path:
+    """Where positions, factors and images lie: ``spatial/``, or the folder itself without one."""
+    inside = member(folder, "spatial")
+    return inside if inside.is_dir() else folder
 
 
 def load_spaceranger(folder: Path, options: Options) -> Parts:
@@ -62,7 +75,7 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
     Raises:
         ValueError: A file is missing or does not belong to the others; names it.
     """
-    spatial = folder / "spatial"
+    spatial = _spatial(folder)
     matrix = find_matrix(folder, _MATRICES)
     if matrix is None:
         cells = find_matrix(folder, CELL_MATRICES)
@@ -109,7 +122,7 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
 
 def _load_cells(folder: Path, matrix: Path, options: Options) -> Parts:
     """Cells that Space Ranger 4 segmented on Visium HD, at the centroids of their outlines."""
-    spatial = folder / "spatial"
+    spatial = _spatial(folder)
     adata, file, lost = read_segmented(folder, matrix)
     pixels = np.asarray(adata.obsm[keys.SPATIAL], dtype=np.float64)
     if options.mpp is not None:
@@ -144,7 +157,8 @@ def _load_cells(folder: Path, matrix: Path, options: Options) -> Parts:
 
 def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
     """The spots, indexed by barcode, and the name of their file."""
-    path = next((p for name in _POSITIONS if (p := spatial / name).exists()), None)
+    names = (f"{name}{zipped}" for name in _POSITIONS for zipped in _ZIP)
+    path = next((p for name in names if (p := member(spatial, name)).exists()), None)
     if path is None:
         raise ValueError(f"Expected one of {', '.join(_POSITIONS)} in {spatial}, found none")
     if path.suffix.lower() == ".parquet" or "barcode" in table_columns(path):
@@ -176,8 +190,9 @@ def _read_positions(spatial: Path) -> tuple[pd.DataFrame, str]:
 
 
 def _read_factors(spatial: Path) -> dict[str, Any]:
-    path = spatial / _FACTORS
-    return read_json(path) if path.exists() else {}
+    found = (member(spatial, f"{_FACTORS}{zipped}") for zipped in _ZIP)
+    path = next((p for p in found if p.exists()), None)
+    return {} if path is None else read_json(path)
 
 
 def _scale(
@@ -232,12 +247,17 @@ def _image(
         path = Path(options.image)
         return open_image(path, options.image_mpp or mpp, options.origin_um), path.name
     for kind in ("hires", "lowres"):
-        files = [spatial / f"tissue_{kind}_image.{s}" for s in ("png", "jpg", "tif", "tiff")]
-        found = next((p for p in files if p.exists()), None)
+        names = [f"tissue_{kind}_image.{s}" for s in ("png", "jpg", "tif", "tiff")]
+        found = next((p for n in names if (p := member(spatial, n)).exists()), None)
         factor = positive_number(factors, f"tissue_{kind}_scalef", _FACTORS)
         if found is not None and (options.image_mpp or factor) is not None:
-            scale = options.image_mpp or mpp / (factor or 1.0)
+            scale = image_scale(options, mpp / factor if factor else None, _FACTORS)
             return open_image(found, scale, options.origin_um), found.name
+    if packed := listed(spatial, "tissue_*_image.*.gz"):
+        warnings.warn(
+            f"{packed[0].name} is packed and not used: unpack it by gunzip, or pass image=False",
+            stacklevel=6,
+        )
     if options.image is True:
         raise FileNotFoundError(
             f"Expected tissue_hires_image.png or tissue_lowres_image.png and their scale factor "

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import warnings
 import zlib
 from collections import Counter
@@ -23,16 +24,23 @@ from spatiagraph._files import check_file
 from spatiagraph._reasons import reason
 from spatiagraph.data.checks import name_rows, nearest
 from spatiagraph.data.places import listed as listed
+from spatiagraph.data.places import member as member
 from spatiagraph.data.read.dialect import (
     MISSING,
-    OtherTextError,
     aligned_header,
-    dialect_of,
     is_gzipped,
+    numerals_in,
     open_text,
     separator_of,
 )
-from spatiagraph.data.read.numerals import Numerals, as_numbers, comma_advice, marked_numbers
+from spatiagraph.data.read.numerals import (
+    AmbiguousNumbersError,
+    Numerals,
+    OtherTextError,
+    as_numbers,
+    comma_advice,
+    marked_numbers,
+)
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
 _VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
@@ -456,27 +464,44 @@ def _pieces(
         if header.duplicated().any():  # pandas would call the second Gad1.1
             twice = ", ".join(header[header.duplicated()].unique()[:5])
             raise ValueError(f"two columns are called {twice}")
-        marks = dialect_of(path, numeric)
+        marks = numerals_in(path, numeric)
+        as_text = list(numeric) if marks else []  # 1.234 is no fraction beside 1.234,5
         with pd.read_csv(
             path,
             chunksize=rows,
             low_memory=False,
-            sep=marks.sep,
+            sep=separator_of(path),
             compression=_packed(path),
+            dtype=dict.fromkeys(as_text, str),
             **_named(path, have),
         ) as reader:
             for chunk in reader:
-                yield _with_numbers(chunk, numeric, Numerals(marks.decimal, marks.thousands))
+                yield _with_numbers(chunk, as_text, marks)
     except DAMAGED as err:
         raise unreadable(path, err) from err
 
 
-def _with_numbers(table: pd.DataFrame, columns: Sequence[str], marks: Numerals) -> pd.DataFrame:
-    """A table whose numbers with commas are such, where all of a column are."""
-    text = (
-        c for c in columns if marks != Numerals() and not pd.api.types.is_numeric_dtype(table[c])
-    )
-    found = {c: numbers for c in text if (numbers := as_numbers(table[c], marks)) is not None}
+def _with_numbers(
+    table: pd.DataFrame, columns: Sequence[str], marks: Mapping[str, Numerals]
+) -> pd.DataFrame:
+    """A table of text whose columns of numbers are such, by the marks of each or of all.
+
+    Raises:
+        AmbiguousNumbersError: A field has other marks than those of the first rows.
+    """
+    found = {}
+    for name in columns:
+        of_all = max(marks.values(), key=lambda m: m.thousands is not None)
+        values = as_numbers(table[name], marks.get(name, of_all))
+        if values is None:
+            number = re.compile(marks.get(name, of_all).pattern)
+            fields = table[name].dropna().str.strip()
+            other = next(field for field in fields if not number.match(field))
+            raise AmbiguousNumbersError(
+                f"{other!r} in column {name!r} is no number as those of the first rows: write "
+                "numbers with decimal points, and without marks between thousands"
+            )
+        found[name] = values
     return table.assign(**found) if found else table
 
 

@@ -15,7 +15,7 @@ from spatiagraph.data.checks import check_names
 from spatiagraph.data.read.controls import CONTROL_COUNTS
 from spatiagraph.data.read.matrix_market import read_matrix_market
 from spatiagraph.data.read.structure import open_hdf5
-from spatiagraph.data.read.tables import DAMAGED, check_text, listed, unreadable
+from spatiagraph.data.read.tables import DAMAGED, check_text, listed, member, unreadable
 from spatiagraph.data.sparse import canonical, compressed
 from spatiagraph.data.transcripts import is_control
 
@@ -27,15 +27,16 @@ def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
     """First matrix with one of the names, as ``<stem>.h5``, ``*_<stem>.h5`` or folder ``<stem>``.
 
     Args:
-        folder: Where to look.
+        folder: Where to look. If it holds the three files of a Matrix Market folder itself, it is
+            the last to be taken.
         stems: Names in order of preference.
     """
     for stem in stems:
-        files = [folder / f"{stem}.h5", *listed(folder, f"*_{stem}.h5")]
-        found = next((p for p in [*files, folder / stem] if p.exists()), None)
+        files = [member(folder, f"{stem}.h5"), *listed(folder, f"*_{stem}.h5")]
+        found = next((p for p in [*files, member(folder, stem)] if p.exists()), None)
         if found is not None:
             return found
-    return None
+    return folder if listed(folder, "matrix.mtx") or listed(folder, "matrix.mtx.gz") else None
 
 
 def read_matrix(path: Path) -> tuple[AnnData, int]:
@@ -102,7 +103,9 @@ def _from_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
 def _from_folder(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     files = {}
     for name in ("matrix.mtx", "barcodes.tsv", "features.tsv"):
-        found = next((p for p in (path / name, path / f"{name}.gz") if p.exists()), None)
+        names = (name, "genes.tsv") if name == "features.tsv" else (name,)  # Cell Ranger 2
+        places = (member(path, f"{n}{zipped}") for n in names for zipped in ("", ".gz"))
+        found = next((p for p in places if p.exists()), None)
         if found is None:
             raise ValueError(f"Expected {name} or {name}.gz in {path}, found neither")
         check_file(found, "a file of the matrix")

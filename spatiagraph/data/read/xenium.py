@@ -17,10 +17,11 @@ from spatiagraph.data.read.molecules import (
     polygon_centroids,
     read_molecules,
 )
-from spatiagraph.data.read.parts import Options, Parts, open_image, stored_mpp
+from spatiagraph.data.read.parts import Options, Parts, image_scale, open_image, stored_mpp
 from spatiagraph.data.read.tables import (
     find_table,
     listed,
+    member,
     numbers,
     place_cells,
     positive_number,
@@ -30,6 +31,7 @@ from spatiagraph.data.read.tables import (
 )
 from spatiagraph.data.read.tenx import find_matrix, read_matrix
 
+_MATRICES = ("cell_feature_matrix",)
 _CENTRE = ("x_centroid", "y_centroid")
 _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morphology_mip.ome.tif")
 """In order of preference; any file of a set opens all of it, and the first is DAPI."""
@@ -37,12 +39,14 @@ _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morpho
 
 def is_xenium(folder: Path) -> bool:
     """Check that a folder looks like Xenium output, complete or not."""
-    if (folder / "experiment.xenium").exists():
+    if listed(folder, "experiment.xenium"):
+        return True
+    if find_matrix(folder, _MATRICES) is not None and find_table(folder, "cells") is not None:
         return True
     table = find_table(folder, "transcripts")
-    if table is None or table.suffix.lower() != ".parquet":
-        return False
-    return {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
+    return table is not None and (
+        {"x_location", "feature_name", "cell_id"} <= set(table_columns(table))
+    )
 
 
 def load_xenium(folder: Path, options: Options) -> Parts:
@@ -63,7 +67,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     if options.pitch_um is not None or options.mpp is not None:
         raise ValueError("Expected no mpp or pitch_um: the coordinates of Xenium are µm")
     table = find_table(folder, "transcripts")
-    matrix = find_matrix(folder, ("cell_feature_matrix",))
+    matrix = find_matrix(folder, _MATRICES)
     cells = find_table(folder, "cells")
     outlines = find_table(folder, "cell_boundaries")
     molecules = None
@@ -133,20 +137,23 @@ def _place_by_outlines(adata: AnnData, file: Path) -> None:
 def _image(folder: Path, options: Options) -> SlideImage | None:
     if options.image is False:
         return None
-    mpp = options.image_mpp
-    specs = folder / "experiment.xenium"
+    mpp: float | None = None
+    specs = member(folder, "experiment.xenium")
     given = None if isinstance(options.image, bool | None) else Path(options.image)
     is_own = given is None or given.name.lower().startswith("morphology")
-    if mpp is None and given is not None and not is_own:  # of another microscope
-        mpp = stored_mpp(given)
+    if given is not None and not is_own:  # of another microscope
+        mpp = options.image_mpp or stored_mpp(given)
     if mpp is None and specs.exists():
         mpp = positive_number(read_json(specs), "pixel_size", specs.name)
-        if given is not None and given.exists() and not is_own:
+        if given is None or is_own:
+            mpp = image_scale(options, mpp, specs.name)
+        elif given.exists():
             warnings.warn(
                 f"{given.name} does not say its scale and is taken to have the {mpp:g} µm per "
                 "pixel of the instrument: pass image_mpp=…",
                 stacklevel=6,
             )
+    mpp = mpp or options.image_mpp
     if options.image is None or options.image is True:
         found = next((p for name in _MORPHOLOGY for p in listed(folder, name)), None)
         if found is None and options.image is True:
