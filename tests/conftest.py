@@ -30,11 +30,13 @@ def _kernel_hash() -> str:
 os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / _kernel_hash()))
 
 
+gc.set_threshold(200_000)  # imports make a million of objects, and leave none
+
+
 def pytest_collection_finish() -> None:
     """Keep what was imported out of the garbage collector's rounds: it stays to the end."""
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000)  # small tensors are many, and cycles few
+    gc.set_threshold(10_000)  # tests make many objects, and few cycles
 
 
 @pytest.fixture(scope="session")
