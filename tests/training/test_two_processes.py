@@ -38,6 +38,7 @@ if __name__ == "__main__":
 
     cells = sg.make_tissue(500, num_genes=40, image="he", seed=0)
     spots = spots_of_cells(cells, 40.0, diameter_um=None)
+    assert "diffusers" not in sys.modules  # it takes seconds, and only images are made with it
     train("aligned", STAlign.for_slides([spots], "tiny", num_genes=None), spots, tile_size=12)
 """
 
