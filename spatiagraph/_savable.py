@@ -4,6 +4,7 @@ A class is registered where it is defined (:func:`savable`); a file that names a
 One that has moved since is listed in ``MOVED``.
 """
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -84,11 +85,17 @@ def _exists(module: str) -> bool:
     """Whether a module of this package is there."""
     package = "spatiagraph"
     for part in module.split(".")[1:]:
-        found = importlib.import_module(package)
-        if part not in {info.name for info in pkgutil.iter_modules(getattr(found, "__path__", []))}:
+        if part not in _parts(package):
             return False
         package = f"{package}.{part}"
     return True
+
+
+@functools.cache
+def _parts(package: str) -> set[str]:
+    """Names of the modules of a package of ours, which is imported."""
+    found = importlib.import_module(package)
+    return {info.name for info in pkgutil.iter_modules(getattr(found, "__path__", []))}
 
 
 def nearest_class(name: str) -> str | None:

@@ -1,8 +1,10 @@
 """Fixtures shared by all tests, and what must be set before torch and numba are loaded."""
 
+import gc
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,15 @@ def _kernel_hash() -> str:
 os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / _kernel_hash()))
 
 
+gc.set_threshold(200_000)  # imports make a million of objects, and leave none
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the garbage collector's rounds: it stays to the end."""
+    gc.freeze()
+    gc.set_threshold(10_000)  # tests make many objects, and few cycles
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real slides; tests that need it skip where it is not there."""
@@ -45,6 +56,12 @@ def ctrl_c() -> None:
     """Ctrl-C interrupts also where a shell started the tests in the background, deaf to it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it was not installed: it compiles itself in every process, which takes seconds."""
+    monkeypatch.setitem(sys.modules, "umap", None)
 
 
 @pytest.fixture

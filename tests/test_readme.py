@@ -59,6 +59,7 @@ def import_others(page: Path) -> None:
                 importlib.import_module(name)
 
 
+@pytest.mark.usefixtures("without_umap")
 @pytest.mark.parametrize("page", with_blocks("python"))
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch):
     import_others(page)

@@ -1,5 +1,6 @@
 """Colours and textures of crops: what an image encoder may start from."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
@@ -64,7 +65,17 @@ def _color_texture(image: Tensor) -> Tensor:
 
 
 def _quantiles(values: Tensor, at: tuple[float, ...]) -> list[Tensor]:
-    return list(values.quantile(torch.tensor(at, dtype=values.dtype, device=values.device), -1))
+    """Quantiles of the last axis, interpolated as ``torch.quantile`` does it."""
+    if values.device.type == "cpu" and not values.requires_grad:  # numpy sorts five times as fast
+        ordered = torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    else:
+        ordered = values.sort(-1).values
+    found, last = [], values.size(-1) - 1
+    for share in at:
+        low = int(share * last)
+        above = ordered[..., min(low + 1, last)]
+        found.append(ordered[..., low].lerp(above, share * last - low))
+    return found
 
 
 class ImageStatistics(Configurable):

@@ -89,7 +89,7 @@ def write_folder(path: Path, stored: Stored) -> None:
                 )
                 np.savez(new / _CALIBRATION, slides=np.array(slides), mean=mean, scale=scale)
             config = stored.config.model_dump()
-            config["hash"] = _hash(new, stored.config)
+            config["hash"] = content_hash(new, stored.config)
             (new / _CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
     except RuntimeError as err:  # how FAISS reports a full disk
         raise OSError(f"Could not write the index to {str(path)!r}: {err}") from err
@@ -119,7 +119,7 @@ def read_folder(path: Path) -> Stored:
     written = found.pop("hash", None)
     config: IndexConfig = validated(found, IndexConfig, repr(str(path / _CONFIG)))
     try:
-        if written != _hash(path, config):
+        if written != content_hash(path, config):
             raise ValueError("its parts are not those that were written together")
         calibration = _read_calibration(path) if config.calibrated else None
         stored = Stored(_read_index(path), _read_obs(path), config, calibration)
@@ -139,7 +139,7 @@ def _is_index(path: Path) -> bool:
     return isinstance(config, dict) and config.get("format") == FORMAT
 
 
-def _hash(path: Path, config: IndexConfig) -> str:
+def content_hash(path: Path, config: IndexConfig) -> str:
     """Hash of the configuration and of every file beside it."""
     digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
     parts = [_INDEX, _OBS, *([_CALIBRATION] if config.calibrated else [])]

@@ -1,6 +1,6 @@
 """Learning the flow of images from weak pairs of cells."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,10 @@ from spatiagraph.flow.times import sample_times
 from spatiagraph.losses.condition_contrast import condition_contrast_loss, wrong_transitions
 from spatiagraph.losses.flow_matching import confidence_weights, velocity_error
 from spatiagraph.losses.sliced_wasserstein import sliced_wasserstein_loss
-from spatiagraph.models.generator import ImageGenerator
 from spatiagraph.tasks.base import LossOutput, Task
+
+if TYPE_CHECKING:  # diffusers takes seconds, and every training looks at all tasks
+    from spatiagraph.models.generator import ImageGenerator
 
 MIN_MORPHOLOGY = 8
 """Pairs of a transition in a batch, below which their morphology is not compared."""
@@ -48,11 +50,11 @@ class ImageFlow(Task):
         ValueError: A morphology term without its network, or a probability out of [0, 1].
     """
 
-    model: ImageGenerator
+    model: "ImageGenerator"
 
     def __init__(
         self,
-        model: ImageGenerator,
+        model: "ImageGenerator",
         profile: nn.Module | None = None,
         *,
         gamma: float = 1.0,

@@ -1,12 +1,15 @@
 """Autoencoding of images, for flows between latents."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from spatiagraph.nn.image_latents import ImageLatents
 from spatiagraph.tasks.base import LossOutput, Task
+
+if TYPE_CHECKING:  # diffusers takes seconds, and every training looks at all tasks
+    from spatiagraph.nn.image_latents import ImageLatents
 
 
 class ImageReconstruction(Task):
@@ -23,9 +26,9 @@ class ImageReconstruction(Task):
         kl_weight: :math:`\beta`, small as in latent diffusion.
     """
 
-    model: ImageLatents
+    model: "ImageLatents"
 
-    def __init__(self, model: ImageLatents, *, kl_weight: float = 1e-6):
+    def __init__(self, model: "ImageLatents", *, kl_weight: float = 1e-6):
         super().__init__()
         self.model, self.kl_weight = model, kl_weight
 

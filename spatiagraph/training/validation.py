@@ -219,7 +219,7 @@ def start_without(
     if start is None:
         return
     seen = {*start.slide_ids}
-    given: Sequence[Slide] = _Stored(slides) if isinstance(slides, CohortPart) else slides
+    given: Sequence[Slide] = StoredSlides(slides) if isinstance(slides, CohortPart) else slides
     rows: Sequence[Tensor] | None = None
     if held_out.share:
         names = (
@@ -246,7 +246,7 @@ def start_without(
     model.initialize(given, rows=rows, **start.options)
 
 
-class _Stored(Sequence[Slide]):
+class StoredSlides(Sequence[Slide]):
     """Slides of a cohort, each read when it is looked at, and not kept."""
 
     def __init__(self, part: CohortPart):

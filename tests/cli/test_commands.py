@@ -16,6 +16,8 @@ import spatiagraph
 from spatiagraph.data import make_tissue, write
 from spatiagraph.inference.preview import preview_transitions
 
+pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: the tests of reports
+
 
 def test_version_is_the_package_s(run):
     assert run("--version").stdout.strip() == f"spatiagraph {spatiagraph.__version__}"

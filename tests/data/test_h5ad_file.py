@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -9,16 +10,23 @@ from numpy.testing import assert_array_equal
 from spatiagraph.data import make_tissue
 from spatiagraph.data.h5ad_file import write_h5ad
 
+LIMITS = (0, 700, 5_000, 30_000)
+# a process for each limit, forked where all is imported
 FULL = """
-import resource, sys
+import os, resource, sys
 from spatiagraph.data import make_tissue
 from spatiagraph.data.h5ad_file import write_h5ad
 adata = make_tissue(200, num_genes=40, image=None, seed=1).adata
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-try:
-    write_h5ad(adata, sys.argv[1])
-except OSError as error:
-    sys.exit(7)
+for path, limit in zip(sys.argv[1::2], sys.argv[2::2]):
+    process = os.fork()
+    if process == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+        try:
+            write_h5ad(adata, path)
+        except OSError as error:
+            sys.exit(7)
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 
 
@@ -46,16 +54,29 @@ def test_the_file_is_the_one_anndata_writes(tmp_path):
     assert ours.obs.equals(theirs.obs)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
-@pytest.mark.parametrize("limit", [0, 700, 5_000, 30_000])
-def test_a_full_disk_is_an_error_and_leaves_the_old_file(tmp_path, limit):
-    path = write_h5ad(make_tissue(200, num_genes=40, image=None, seed=0).adata, tmp_path / "a.h5ad")
-    before = path.read_bytes()
-    command = [sys.executable, "-W", "ignore", "-c", FULL, str(path), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 7, done.stderr  # not a crash: HDF5 would end in one
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["a.h5ad"]
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Of each limit: how the process ended that wrote over a file, and the folder; the old file."""
+    adata = make_tissue(200, num_genes=40, image=None, seed=0).adata
+    folders = {limit: tmp_path_factory.mktemp("full") for limit in LIMITS}
+    paths = {limit: write_h5ad(adata, folder / "a.h5ad") for limit, folder in folders.items()}
+    before = paths[0].read_bytes()
+    for path in paths.values():
+        path.write_bytes(before)
+    words = [word for limit, path in paths.items() for word in (str(path), str(limit))]
+    command = [sys.executable, "-W", "ignore", "-c", FULL, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    codes = dict(zip(LIMITS, map(int, done.stdout.split()), strict=True))
+    return codes, folders, before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a limit on file sizes")
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(full, limit):
+    codes, folders, before = full
+    assert codes[limit] == 7  # not a crash: HDF5 would end in one
+    assert [p.name for p in folders[limit].iterdir()] == ["a.h5ad"]
+    assert (folders[limit] / "a.h5ad").read_bytes() == before
 
 
 def test_a_value_that_cannot_be_stored_leaves_no_file(tmp_path):

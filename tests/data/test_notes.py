@@ -8,7 +8,7 @@ from spatiagraph.data import Slide, make_tissue
 from spatiagraph.data.notes import our_notes
 from spatiagraph.inference.domains import domains
 from spatiagraph.inference.embedded import embedding_record, level_names
-from spatiagraph.report.sections import _of_levels
+from spatiagraph.report import slide_page
 from spatiagraph.retrieval import NicheIndex
 
 
@@ -40,7 +40,13 @@ def test_a_note_that_is_no_group_is_refused_by_name(thing, group, ask):
         ask(embedded(**{group: thing}))
 
 
-@pytest.mark.parametrize("ask", [level_names, lambda adata: _of_levels(Slide(adata)), Slide])
+def page(adata):
+    slide = Slide(embedded())
+    slide.adata.uns["spatiagraph"] = adata.uns["spatiagraph"]
+    slide_page(slide)
+
+
+@pytest.mark.parametrize("ask", [level_names, page, Slide])
 def test_notes_that_are_no_group_at_all_are_refused(ask):
     adata = embedded()
     adata.uns["spatiagraph"] = "another thing"

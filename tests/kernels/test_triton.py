@@ -1,12 +1,13 @@
 """The CUDA kernels against the reference: on the GPU if there is one, else interpreted on CPU.
 
 Triton reads ``TRITON_INTERPRET`` when it is first imported, so without a GPU one test runs the
-others in a process of its own.
+others, and those of ``test_triton_pairs.py``, in a process of their own.
 """
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,8 +28,9 @@ runs_triton = pytest.mark.skipif(
 
 
 @pytest.mark.skipif(DEVICE == "cuda" or INTERPRETING, reason="the tests below run here")
-def test_everything_below_holds_in_tritons_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+def test_everything_below_and_on_pairs_holds_in_tritons_interpreter():
+    files = [Path(__file__), Path(__file__).with_name("test_triton_pairs.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files)]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"TRITON_INTERPRET": "1"}
     )

@@ -141,6 +141,7 @@ def test_it_is_saved_opened_embedded_and_searched(slide, run):
     assert near.mean() < 0.6 * np.linalg.norm(slide.pos - slide.pos[0], axis=1).mean()
 
 
+@pytest.mark.usefixtures("without_umap")
 def test_the_command_line_trains_embeds_reports_and_searches_with_it(slide, run, tmp_path):
     slide.adata.write_h5ad(tmp_path / "slide.h5ad")
     command = CliRunner()

@@ -22,6 +22,20 @@ def test_means_deviations_and_quantiles_are_those_of_the_pixels():
     assert_close(color_texture(torch.full((1, 3, 32, 32), 0.5))[0, 27:], torch.zeros(12))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantiles_are_those_of_torch_with_and_without_gradient(dtype):
+    image = crops().to(dtype)
+    flat, steep = image.flatten(2), image.mean(1)
+    steep = torch.hypot(steep.diff(dim=2)[:, :-1], steep.diff(dim=1)[:, :, :-1]).flatten(1)
+    for given in (image, image.clone().requires_grad_()):
+        found = color_texture(given)
+        for at, share in ((6, 0.1), (9, 0.5), (12, 0.9)):
+            assert_close(found[:, at : at + 3], flat.quantile(share, 2))
+        assert_close(found[:, 29], steep.quantile(0.9, 1))
+    (gradient,) = torch.autograd.grad(found[:, 6:15].sum(), given)
+    assert_close(gradient.sum(), torch.tensor(9.0 * len(image), dtype=dtype))
+
+
 def test_a_grey_crop_is_one_of_three_equal_colours():
     grey = crops(channels=1)
     assert_close(color_texture(grey), color_texture(grey.expand(-1, 3, -1, -1)))

@@ -182,8 +182,9 @@ def plain_encoder(model):
     encoder = []
     for layer in model.layers:
         own = nn.TransformerEncoderLayer(D, H, 24, 0.0, "gelu", batch_first=True)
-        own.self_attn.in_proj_weight.data = torch.cat([m.weight for m in layer._maps()])
-        own.self_attn.in_proj_bias.data = torch.cat([m.bias for m in layer._maps()])
+        maps = (layer.q, layer.k, layer.v)
+        own.self_attn.in_proj_weight.data = torch.cat([m.weight for m in maps])
+        own.self_attn.in_proj_bias.data = torch.cat([m.bias for m in maps])
         own.self_attn.out_proj.load_state_dict(layer.out.state_dict())
         own.linear1.load_state_dict(layer.mlp[0].state_dict())
         own.linear2.load_state_dict(layer.mlp[3].state_dict())

@@ -12,7 +12,7 @@ from spatiagraph.data import Cohort, Slide, make_tissue
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.models import ContextModel, Spatia, SpatialFormer, default_recipe
 from spatiagraph.training import fit
-from spatiagraph.training.validation import GRID, _Stored
+from spatiagraph.training.validation import GRID, StoredSlides
 from tests.models.test_st_align import blocks, new_model
 from tests.training.test_validation import Watch
 
@@ -121,6 +121,6 @@ def test_slides_of_a_cohort_are_read_one_at_a_time(tmp_path, image):
     before = model.cell_encoder.profile.mean.clone()
     fit(model, cohort, validation=0.1, **RUN)
     assert not torch.allclose(model.cell_encoder.profile.mean, before)
-    again = _Stored(cohort.part(["s1", "s0"]))
+    again = StoredSlides(cohort.part(["s1", "s0"]))
     assert [slide.slide_id for slide in again] == ["s1", "s0"]
     assert again[0] is not again[0]

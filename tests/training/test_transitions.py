@@ -27,8 +27,8 @@ NET = replace(TINY, channels=8, condition_channels=8, head_channels=8)
 CROP = Crop(size_px=16)
 ONE_STEP = {"sampling": Sampling(1), "progress": False}
 RUN = {"max_epochs": 1, "morphology_epochs": 1, "accelerator": "cpu", "progress": False}
-SLIDE = make_tissue(600, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
-SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(600, 4)).astype("f4")
+SLIDE = make_tissue(400, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
+SLIDE.adata.obsm["X_cell"] = np.random.default_rng(0).normal(size=(400, 4)).astype("f4")
 
 
 def changed(rows, image=SLIDE.image) -> Slide:

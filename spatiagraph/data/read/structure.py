@@ -30,7 +30,9 @@ version that it does not know."""
 
 _MEND = "The file is damaged or not of AnnData: write it again from its source"
 _SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
-_DEEPEST, _MOST = 32, 20_000  # levels of groups, and objects: more is no slide, and takes minutes
+MOST_OBJECTS = 20_000
+"""Objects in a file; more is no slide, and takes minutes."""
+_DEEPEST = 32  # levels of groups
 _GIT_LFS = b"git-lfs.github.com/spec"
 _UNPACKED, _RATIO = 2**26, 2_000  # bytes; no filter packs numbers tighter than a thousandfold
 _AT_ONCE = 2**24  # codes looked at
@@ -181,8 +183,8 @@ class Node:
         self._seen[0] += 1
         if isinstance(item, h5py.Group):
             self._above = above | {h5py.h5o.get_info(item.id).addr}
-        if len(self._above) > _DEEPEST or self._seen[0] > _MOST or key.count("/") > _DEEPEST:
-            raise self.wrong(f"at most {_DEEPEST} levels and {_MOST:,} objects", "more")
+        if len(self._above) > _DEEPEST or self._seen[0] > MOST_OBJECTS or key.count("/") > _DEEPEST:
+            raise self.wrong(f"at most {_DEEPEST} levels and {MOST_OBJECTS:,} objects", "more")
 
     def wrong(self, expected: str, got: str) -> ValueError:
         where = f"{self.file}: {self.key}" if self.key else self.file
