@@ -92,7 +92,7 @@ def demo(
         if generate and not asked and cells >= MIN_CELLS:
             states, asked = "cell_type", parse_transitions(_SYNTHETIC)
     else:
-        section, heard = slide_options.read_and_warn(slide)
+        section, heard = slide_options.read_with_warnings(slide)
     say(repr(section))
     known_labels(section, labels, unlabelled or None)  # refused now, not after the work
     nuclei = nuclei_of([section], None) if asked else None

@@ -23,7 +23,7 @@ Unlabelled = Annotated[
     list[str] | None,
     typer.Option(
         help="Label that means there is none, in place of unknown, NA, nan, undetermined and "
-        "Ambiguous; may be repeated."
+        "Ambiguous, '' for none of them; may be repeated."
     ),
 ]
 
@@ -149,7 +149,7 @@ class SlideOptions:
         """
         return self.read_one([path], molecules=molecules)
 
-    def read_and_warn(self, path: Path) -> "tuple[Slide, list[str]]":
+    def read_with_warnings(self, path: Path) -> "tuple[Slide, list[str]]":
         """The slide of one file or folder, and what its reader warned of, for a page about it.
 
         Args:
@@ -161,11 +161,14 @@ class SlideOptions:
         Raises:
             ValueError: As :meth:`read`.
         """
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            section = self.read(path)
-        for each in caught:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        caught: list[warnings.WarningMessage] = []
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                section = self.read(path)
+        finally:  # they may explain why it could not be read
+            for each in caught:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         return section, [str(each.message) for each in caught if each.category is UserWarning]
 
     def read_one(self, paths: Sequence[Path], *, molecules: bool = True) -> "Slide":

@@ -42,7 +42,9 @@ def report(
     from spatiagraph.data.cohort.layout import is_cohort
 
     if is_cohort(slide):
-        slide_options.check_unused(run=run, labels=labels, unlabelled=unlabelled or None)
+        slide_options.check_unused()
+        if run is not None or labels is not None or unlabelled:
+            raise ValueError("Expected --domains, --seed and --out with a cohort, got others")
         write_cohort(slide, 7 if domains is None else domains, out, seed)
         return
     slide_options.check([slide], labels=labels)
@@ -54,7 +56,7 @@ def report(
 
     check_output_file(out, ".html")
     model = None if run is None else load_model(run)
-    section, heard = slide_options.read_and_warn(slide)
+    section, heard = slide_options.read_with_warnings(slide)
     done = report_slide(
         section,
         out,

@@ -70,8 +70,10 @@ def check_one_slide(folder: Path) -> None:
     Raises:
         ValueError: Names what they begin with, and how to part them.
     """
-    found = _prefixes(folder)
-    if "" in found or len(found) < 2:
+    found, inside = _prefixes(folder), listed(folder, "*")
+    # a sample has several files; raw_matrix.mtx beside filtered_matrix.mtx are of one
+    found = [p for p in found if not p or sum(f.name.startswith(p) for f in inside) > 1]
+    if "" in found or len(found) < 2 or could_be_slide(folder):
         return
     names = [prefix.rstrip("_.- ") for prefix in found]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

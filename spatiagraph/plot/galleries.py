@@ -138,8 +138,9 @@ def transition_gallery(
     for line, (name, values) in zip(grid, images.items(), strict=True):
         for ax, image in zip(line, values, strict=False):
             clear_frame(ax)
-            side = float(shape[-1]) if window_um is None else window_um
-            ax.imshow(as_rgb(image), extent=(0, side, side, 0), vmin=0, vmax=1)
+            wide = float(shape[-1]) if window_um is None else window_um
+            high = wide * shape[-2] / shape[-1]
+            ax.imshow(as_rgb(image), extent=(0, wide, high, 0), vmin=0, vmax=1)
         if window_um is not None:
             add_scale_bar(line[-1], gap=0.05, thickness=0.02)
         line[0].set_ylabel(name, fontsize=9)

@@ -30,8 +30,8 @@ def image_and_gene(adata: AnnData) -> dict[str, tuple[NDArray, NDArray]]:
         adata: An embedded slide.
 
     Returns:
-        Name, such as ``"spot"`` or ``"niche"`` of ST-Align, → both, ``[N, D]``; none where one of
-        them is not finite, as that of cells without image.
+        Name, such as ``"spot"`` or ``"niche"`` of ST-Align, → both, ``[N, D]``; not those that no
+        cell has both of.
     """
     if not is_embedded(adata):
         return {}
@@ -42,7 +42,7 @@ def image_and_gene(adata: AnnData) -> dict[str, tuple[NDArray, NDArray]]:
                 keys.embedding_key(model_name(adata), f"{name}{end}") for end in (_IMAGE, _GENE)
             ]
             image, gene = (np.asarray(adata.obsm[slot]) for slot in slots)
-            if np.isfinite(image).all() and np.isfinite(gene).all():
+            if _has_both(image, gene).any():
                 found[name] = (image, gene)
     return found
 
@@ -68,35 +68,40 @@ def add_cross_modal(
         num_hits: Cells to show of each query.
         crop_px: Side of the image crops in pixels.
     """
-    if slide.num_cells <= _BEST:
+    shown = _SHOWN if _SHOWN in pairs else next(iter(pairs))
+    seen = np.logical_and.reduce([_has_both(*pair) for pair in pairs.values()])
+    if seen.sum() <= _BEST:
         return
     groups = pd.Series(["cells"] * slide.num_cells) if groups is None else groups
     palette = domain_palette(groups, truth)
     unit, side = unit_of(slide), niche_window_um(slide)
-    asked = np.random.default_rng(0).permutation(slide.num_cells)[:_MOST]
-    sample = {name: (image[asked], gene[asked]) for name, (image, gene) in pairs.items()}
+    sampled = np.random.default_rng(0).permutation(np.flatnonzero(seen))[:_MOST]
+    sample = {name: (image[sampled], gene[sampled]) for name, (image, gene) in pairs.items()}
     recall = score_retrieval(sample, k=[_BEST])
-    forth = recall[recall["direction"] == "image_to_gene"][f"recall@{_BEST}"]
-    shares = " and ".join(f"{forth[name]:.1%} of the {name}s" for name in pairs)
+    found = recall[recall["direction"] == "image_to_gene"][f"recall@{_BEST}"]
+    shares = " and ".join(f"{found[name]:.1%} of the {name}s" for name in pairs)
     page.section("Genes found by images").add_text(
         f"By their images alone, the model finds the genes of {shares} among the {_BEST} most "
-        f"similar of {len(asked):,}; {forth[RANDOM]:.1%} would be chance. On a slide that it was "
+        f"similar of {len(sampled):,}; {found[RANDOM]:.1%} would be chance. On a slide that it was "
         "trained on that is no test."
     )
-    image, gene = (
-        _normalized(vectors) for vectors in pairs.get(_SHOWN, next(iter(pairs.values())))
-    )
-    for row in central_cells(image, groups, inner_cells(slide.pos, side / 2)):
+    image, gene = (_normalized(np.where(seen[:, None], x, 0.0)) for x in pairs[shown])
+    for row in central_cells(image, groups.where(seen), inner_cells(slide.pos, side / 2)):
         likeness = gene @ image[row]
+        likeness[~seen] = -np.inf
         rank = 1 + int((likeness > likeness[row]).sum())
-        hits = _apart(likeness, slide.pos, int(row), num_hits, side)
+        hits = _spaced_hits(likeness, slide.pos, int(row), num_hits, side)
         called = slide.adata.obs_names[row]
         page.add_figure(
             draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px),
             alt=f"Image of {unit} {called} and the {unit}s whose genes are most like it",
             caption=f"The image of {called}, and the {unit}s whose genes the model takes for its, "
-            f"{side:.0f} µm apart or more. Its own are number {rank:,} of {slide.num_cells:,}",
+            f"{side:.0f} µm apart or more. Its own are number {rank:,} of {seen.sum():,}",
         )
+
+
+def _has_both(image: NDArray, gene: NDArray) -> NDArray[np.bool_]:
+    return np.isfinite(image).all(axis=1) & np.isfinite(gene).all(axis=1)
 
 
 def _normalized(vectors: NDArray) -> NDArray[np.float64]:
@@ -104,12 +109,13 @@ def _normalized(vectors: NDArray) -> NDArray[np.float64]:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _apart(
+def _spaced_hits(
     likeness: NDArray[np.float64], pos: NDArray[np.floating], query: int, num: int, apart_um: float
 ) -> Hits:
     """Most similar cells, of the most similar quarter, none close to a more similar one."""
     found: list[int] = []
-    for row in np.argsort(-likeness, kind="stable")[: -(-len(likeness) // 4)]:
+    quarter = -(-int(np.isfinite(likeness).sum()) // 4)
+    for row in np.argsort(-likeness, kind="stable")[:quarter]:
         if all(np.linalg.norm(pos[row] - pos[other]) >= apart_um for other in found):
             found.append(int(row))
         if len(found) == num:

@@ -59,11 +59,11 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
     if best != "pca30" or own > other or "pca30_nbr15" not in scores.index:
         return said
     (averaged,) = scores.loc[["pca30_nbr15"], "ARI"].to_numpy(float)
-    if other - averaged <= _OF_CELLS:
+    if not other - averaged > _OF_CELLS:  # nor where it has no score
         return said
     return (
         f"{said} PCA averaged over neighbours has {averaged:.2f}: labels that surroundings blur "
-        "are types of cells rather than domains, and no measure of these."
+        "look like types of cells, which are no measure of domains."
     )
 
 

@@ -111,7 +111,7 @@ def test_fit_and_embed_take_a_cohort(run, files, tmp_path):
     assert done.exit_code == 0, done.output
     assert (tmp_path / "r.html").read_text().count("<img") == 2
     for words, message in (
-        (("report", store, "--labels", "niche", "--out", tmp_path / "r.html"), "no --labels with"),
+        (("report", store, "--labels", "niche", "--out", tmp_path / "r.html"), "got others"),
         (("embed", tmp_path / "run", store, "--out", "a.h5ad"), "no --out with a cohort"),
         (("embed", tmp_path / "run", store, "--mpp", 0.5), "Expected no --mpp with a cohort"),
         (

@@ -267,7 +267,7 @@ def test_a_scale_that_no_microscope_has_is_said(tmp_path):
     Image.fromarray(np.full((600, 600, 3), 200, np.uint8)).save(tmp_path / "he.png")
     adata = AnnData(np.ones((150, 3), np.float32), obsm={"spatial": POS})
     with pytest.warns(
-        UserWarning, match="are taken to be 212.5 µm, and no microscope's are beyond"
+        UserWarning, match="are taken to be 212.5 µm, and those of pictures of slides are"
     ):
         sg.read(adata, image=tmp_path / "he.png", image_mpp=212.5)
     sg.read(adata, image=tmp_path / "he.png", image_mpp=20.0)

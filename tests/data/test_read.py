@@ -731,13 +731,13 @@ def test_a_folder_of_slides_lists_them(tmp_path):
     ("files", "message"),
     [
         (["scalefactors_json.json", "spots.csv"], "spots but no counts: filtered_feature"),
-        (["transcripts_of_mine.csv"], "of no vendor that is known.*counts_from_transcripts"),
+        (["my_transcripts.csv"], "of no vendor that is known.*counts_from_transcripts"),
         (["notes.txt"], "with notes.txt. Pass the folder or file that holds counts"),
     ],
 )
 def test_folders_that_are_no_slide_say_what_to_do(tmp_path, files, message):
     for file in files:
-        (tmp_path / file).write_text("")
+        (tmp_path / file).write_text("gene,x\nA,1\n")
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
 

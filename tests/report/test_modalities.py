@@ -41,6 +41,15 @@ def test_models_that_align_nothing_have_no_such_section():
     del slide.adata.obsm[keys.embedding_key("stalign", "niche_gene")]
     assert image_and_gene(slide.adata) == {}
     assert "Genes found by images" not in slide_page(slide, max_interactive=0).html()
-    slide = slide_of(image, np.full_like(image, np.nan))  # cells that were not photographed
+    slide = slide_of(np.full_like(image, np.nan), image)  # cells that were not photographed
     assert image_and_gene(slide.adata) == {}
     assert image_and_gene(make_tissue(20, num_genes=20).adata) == {}
+
+
+def test_cells_without_an_image_are_left_out():
+    image = np.random.default_rng(0).normal(size=(NUM, 16)).astype(np.float32)
+    gene = image.copy()
+    image[:50] = np.nan
+    page = slide_page(slide_of(image, gene), max_interactive=0).html()
+    assert "of 100.0% of the niches among the 10 most similar of 150" in page
+    assert "Its own are number 1 of 150" in page

@@ -1,5 +1,6 @@
 """Opens image files as pyramids of levels: PNG, JPEG, TIFF in all its kinds, Zarr, OME-Zarr."""
 
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,16 @@ def as_level(array: LazyArray | Level, name: str) -> Level:
     return Level(array, "YXC"[: len(array.shape)], name)
 
 
+def _orientation(picture: Any) -> object:
+    """The tag of a decoded picture; broken EXIF says nothing of pixels that are whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return picture.getexif().get(TAG)
+        except (SyntaxError, ValueError, struct.error, OSError):
+            return None
+
+
 def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
     from PIL import Image, UnidentifiedImageError
 
@@ -95,7 +106,7 @@ def _open_picture(path: Path, channels: Sequence[int] | None, axes: str | None) 
                     "LA": "L",
                 }
                 pixels = np.asarray(picture.convert(mode.get(picture.mode, picture.mode)))
-                orientation = picture.getexif().get(TAG)  # decodes a PNG
+                orientation = _orientation(picture)
     except UnidentifiedImageError as err:
         raise ValueError(
             f"Expected an image that can be decoded, got {path}, which is none of {_KINDS} or is "

@@ -68,7 +68,7 @@ def warn_of_scales(mpp: float, stated: float | None, source: str, stacklevel: in
         return
     warnings.warn(
         f"{source} says that pixels of the image are {stated:.4g} µm, and they are taken to be "
-        f"{mpp:.4g} µm: pass image_mpp=… for the one that is right",
+        f"{mpp:.4g} µm: pass image_mpp={stated:.4g} if the former is right",
         stacklevel=stacklevel + 1,
     )
 

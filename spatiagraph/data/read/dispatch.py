@@ -22,14 +22,15 @@ from spatiagraph.data.read.plain import is_table, load_table
 from spatiagraph.data.read.sdata import is_spatialdata, load_spatialdata
 from spatiagraph.data.read.spaceranger import is_spaceranger, load_spaceranger
 from spatiagraph.data.read.structure import read_anndata
-from spatiagraph.data.read.xenium import is_xenium, load_xenium
+from spatiagraph.data.read.xenium import has_experiment, is_xenium, load_xenium
 from spatiagraph.data.slide import Expression, Slide, default_slide_id
 
 _FOLDERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Options], Parts]], ...] = (
     (is_spaceranger, load_spaceranger),
-    (is_xenium, load_xenium),
+    (has_experiment, load_xenium),
     (is_merscope, load_merscope),
     (is_cosmx, load_cosmx),
+    (is_xenium, load_xenium),  # by names that others may add to a folder, as transcripts.csv
 )
 
 

@@ -200,13 +200,22 @@ def marked_numbers(
     with_commas = [field for fields in text.values() for field in fields if "," in field]
     if not with_commas:
         return {}
-    if any("." in field and _BY_POINTS.fullmatch(field) for field in with_commas) or any(
-        marks.decimal == "," for marks in numerals_of(text).values()
-    ):
-        table = table.assign(**again([str(c) for c in table if table[c].dtype.kind == "f"]))
+    grouped = any("." in field and _BY_POINTS.fullmatch(field) for field in with_commas)
+    if grouped or any(marks.decimal == "," for marks in numerals_of(text).values()):
+        fractions = again([str(c) for c in table if table[c].dtype.kind == "f"])
+        table = table.assign(**{str(n): c for n, c in fractions.items() if _counts(c, grouped)})
         text = _columns(table)
     found = {name: as_numbers(table[name], of) for name, of in numerals_of(text, asked).items()}
     return {name: numbers for name, numbers in found.items() if numbers is not None}
+
+
+def _counts(column: pd.Series, grouped: bool) -> bool:
+    """Check for fractions that may be thousands: 1.234 beside 980, or in a table of 1.234,5."""
+    fields = _text(column)
+    pointed = [field for field in fields if "." in field]
+    if not pointed or not all(map(_BY_POINTS.fullmatch, pointed)):
+        return False  # 12.5 is none, and says nothing of what commas are
+    return grouped or _Fields(fields, asked=True).counts_by_points
 
 
 def as_numbers(column: pd.Series, marks: Numerals) -> pd.Series | None:

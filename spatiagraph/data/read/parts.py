@@ -27,6 +27,7 @@ from spatiagraph.data.writable import make_values_writable
 PathLike = str | os.PathLike[str]
 
 _PLAIN = (".png", ".jpg", ".jpeg")  # pictures that do not say their scale
+_IMAGE_UM = (PIXEL_UM[0], 100.0)  # a whole slide fits in 600 pixels, as lowres images of Visium
 _SCALES = {
     "mpp": "µm per unit",
     "pitch_um": "µm",
@@ -298,14 +299,17 @@ def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> Slide
     values = notes.get("image_value_range")
     if values is not None and np.asarray(values).dtype.kind not in "iuf":
         raise ValueError(f"Expected 'image_value_range' in {where} as numbers, got {values!r}")
-    return SlideImage.open(
-        str(notes["image_file"]),
-        mpp=mpp,
-        origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
-        channels=channels.tolist() or None,
-        axes=None if (a := notes.get("image_axes")) is None else str(a),
-        value_range=values,
-    )
+    with warnings.catch_warnings():
+        if options.image_mpp is None:  # was said when the slide was read first
+            warnings.filterwarnings("ignore", ".* says that pixels of the image", UserWarning)
+        return SlideImage.open(
+            str(notes["image_file"]),
+            mpp=mpp,
+            origin_um=options.origin_um or (float(origin[0]), float(origin[1])),
+            channels=channels.tolist() or None,
+            axes=None if (a := notes.get("image_axes")) is None else str(a),
+            value_range=values,
+        )
 
 
 def _image_notes(image: SlideImage) -> dict[str, Any]:
@@ -380,11 +384,11 @@ def build(
             f"next to nothing: {', '.join(dark[:8])}. Leave them out by image=SlideImage.open(…, "
             "channels=[…]), or confirm them by its value_range="
         )
-    low, high = PIXEL_UM
+    low, high = _IMAGE_UM
     if parts.image is not None and not low <= parts.image.mpp <= high:
         parts.warnings.append(
-            f"Pixels of the image of {slide_id!r} are taken to be {parts.image.mpp:.4g} µm, and no "
-            f"microscope's are beyond {low:g}–{high:g}: pass image_mpp=… for the one that is right"
+            f"Pixels of the image of {slide_id!r} are taken to be {parts.image.mpp:.4g} µm, and "
+            f"those of pictures of slides are {low:g}–{high:g}: pass image_mpp=… for what is right"
         )
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)

@@ -52,7 +52,7 @@ def is_spaceranger(folder: Path) -> bool:
     spatial = _spatial(folder)
     known = any(listed(spatial, f"{n}{zipped}") for n in (*_POSITIONS, _FACTORS) for zipped in _ZIP)
     if spatial == folder:  # flat, as GEO has it: spatial/ itself has no counts
-        known = known and find_matrix(folder, _MATRICES) is not None
+        known = known and find_matrix(folder, _MATRICES, loose=True) is not None
     return known or find_cells(folder) is not None
 
 
@@ -76,7 +76,7 @@ def load_spaceranger(folder: Path, options: Options) -> Parts:
         ValueError: A file is missing or does not belong to the others; names it.
     """
     spatial = _spatial(folder)
-    matrix = find_matrix(folder, _MATRICES)
+    matrix = find_matrix(folder, _MATRICES, loose=True)
     if matrix is None:
         cells = find_matrix(folder, CELL_MATRICES)
         if cells is not None:

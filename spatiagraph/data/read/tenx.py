@@ -23,20 +23,22 @@ _GENES = "Gene Expression"
 _MEND = "Is the file damaged, incomplete, or older than Cell Ranger 3?"
 
 
-def find_matrix(folder: Path, stems: Sequence[str]) -> Path | None:
+def find_matrix(folder: Path, stems: Sequence[str], *, loose: bool = False) -> Path | None:
     """First matrix with one of the names, as ``<stem>.h5``, ``*_<stem>.h5`` or folder ``<stem>``.
 
     Args:
-        folder: Where to look. If it holds the three files of a Matrix Market folder itself, it is
-            the last to be taken.
+        folder: Where to look.
         stems: Names in order of preference.
+        loose: Take the folder itself, if nothing else is there, where it holds the three files of
+            a Matrix Market folder.
     """
     for stem in stems:
         files = [member(folder, f"{stem}.h5"), *listed(folder, f"*_{stem}.h5")]
         found = next((p for p in [*files, member(folder, stem)] if p.exists()), None)
         if found is not None:
             return found
-    return folder if listed(folder, "matrix.mtx") or listed(folder, "matrix.mtx.gz") else None
+    is_one = loose and (listed(folder, "matrix.mtx") or listed(folder, "matrix.mtx.gz"))
+    return folder if is_one else None
 
 
 def read_matrix(path: Path) -> tuple[AnnData, int]:

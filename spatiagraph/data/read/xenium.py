@@ -37,9 +37,14 @@ _MORPHOLOGY = ("morphology_focus/*.ome.tif", "morphology_focus.ome.tif", "morpho
 """In order of preference; any file of a set opens all of it, and the first is DAPI."""
 
 
+def has_experiment(folder: Path) -> bool:
+    """Check that a folder has the manifest of Xenium."""
+    return bool(listed(folder, "experiment.xenium"))
+
+
 def is_xenium(folder: Path) -> bool:
-    """Check that a folder looks like Xenium output, complete or not."""
-    if listed(folder, "experiment.xenium"):
+    """Check that a folder without the marks of others looks like Xenium output, complete or not."""
+    if has_experiment(folder):
         return True
     if find_matrix(folder, _MATRICES) is not None and find_table(folder, "cells") is not None:
         return True

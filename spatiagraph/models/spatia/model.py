@@ -138,6 +138,7 @@ class Spatia(HierarchicalModel):
         Raises:
             ValueError: If slides differ in expression or image channels, or an argument is wrong.
         """
+        slides = slides if isinstance(slides, Sequence) else list(slides)
         if isinstance(size, str):
             if size not in SIZES:
                 raise ValueError(f"Expected 'size' {', '.join(SIZES)}, got {size!r}")
