@@ -40,6 +40,25 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def say_unlabelled(obs: pd.DataFrame, column: str | None, known: pd.Series | None) -> None:
+    """Print how many cells are left out because of the name of their label.
+
+    Args:
+        obs: Columns of the cells.
+        column: That of the labels; ``None`` for none.
+        known: Label of each cell, missing where it is none, ``[N]``.
+    """
+    if column is None or known is None:
+        return
+    left = known.isna().to_numpy() & obs[column].notna().to_numpy()
+    if left.any():
+        names = ", ".join(sorted(set(map(str, obs[column][left])))[:5])
+        say(
+            f"{left.sum():,} of {len(left):,} cells have no label in obs[{column!r}] ({names}): "
+            "--unlabelled names what means none"
+        )
+
+
 def quiet_libraries() -> None:
     """Lightning's remarks on devices and loggers help nobody here."""
     import lightning.pytorch  # noqa: F401  (sets its level when first imported)

@@ -69,7 +69,7 @@ def demo(
     if slide is not None:
         slide_options.check([slide], labels=labels, states=states)
     from spatiagraph._files import check_output_folder
-    from spatiagraph.cli.console import print_table, quiet_libraries, say
+    from spatiagraph.cli.console import print_table, quiet_libraries, say, say_unlabelled
 
     check_output_folder(out)
     quiet_libraries()
@@ -94,7 +94,8 @@ def demo(
     else:
         section, heard = slide_options.read_with_warnings(slide)
     say(repr(section))
-    known_labels(section, labels, unlabelled or None)  # refused now, not after the work
+    known = known_labels(section, labels, unlabelled or None)  # refused now, not after the work
+    say_unlabelled(section.adata.obs, labels, known)
     nuclei = nuclei_of([section], None) if asked else None
     if asked:
         check_states([column(section, str(states))], as_transitions(asked), str(states))

@@ -125,7 +125,13 @@ def evaluate(
         raise ValueError(f"Expected one cohort with --shard {shard}, got slides: leave it out")
     slide_options.check(slides, domains=domains, types=types)
     from spatiagraph._tables import write_csv
-    from spatiagraph.cli.console import check_output_file, print_table, quiet_libraries, say
+    from spatiagraph.cli.console import (
+        check_output_file,
+        print_table,
+        quiet_libraries,
+        say,
+        say_unlabelled,
+    )
     from spatiagraph.data.checks import nearest
     from spatiagraph.evaluate import run_protocols, summarize_transfer
     from spatiagraph.inference import score_donors
@@ -168,12 +174,17 @@ def evaluate(
     slots = embedding or [key for key in slots if key not in (image_embedding or ())]
     with_images = {*wanted} & {*_FROM_IMAGES}
     crops, image_mask = _crops(section, window_um) if with_images else (None, None)
+    known = {
+        column: known_labels(section, column, unlabelled or None) for column in (domains, types)
+    }
+    for column, values in known.items():
+        say_unlabelled(section.adata.obs, column, values)
     table = run_protocols(
         {key: section.adata.obsm[key] for key in slots},
         section.counts,
         section.pos,
-        domains=known_labels(section, domains, unlabelled or None),
-        types=known_labels(section, types, unlabelled or None),
+        domains=known[domains],
+        types=known[types],
         image_features={key: section.adata.obsm[key] for key in image_embedding or ()},
         crops=crops,
         image_mask=image_mask,

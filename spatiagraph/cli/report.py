@@ -50,13 +50,16 @@ def report(
     slide_options.check([slide], labels=labels)
     if run is not None:
         check_run_folder(run)
-    from spatiagraph.cli.console import check_output_file, print_table, say
+    from spatiagraph.cli.console import check_output_file, print_table, say, say_unlabelled
     from spatiagraph.cli.embed import load_model
+    from spatiagraph.inference.domains import known_labels
     from spatiagraph.report import report_slide
 
     check_output_file(out, ".html")
     model = None if run is None else load_model(run)
     section, heard = slide_options.read_with_warnings(slide)
+    known = known_labels(section, labels, unlabelled or None)
+    say_unlabelled(section.adata.obs, labels, known)
     done = report_slide(
         section,
         out,

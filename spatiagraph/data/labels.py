@@ -224,15 +224,15 @@ def _values(
     return np.array([*place, -1], dtype=np.int64)[code], list(kept)
 
 
-def means_no_label(values: pd.Series, unlabelled: Sequence[str] | None = None) -> pd.Series:
-    """Check which cells have no label, ``[N]`` bool.
+def is_unlabelled(values: pd.Series, unlabelled: Sequence[str] | None = None) -> pd.Series:
+    """Mask of the cells without a label, ``[N]`` bool.
 
     Args:
         values: Label of each cell, ``[N]``.
         unlabelled: Values that mean there is none, in any case; :data:`UNKNOWN` when ``None``.
 
     Examples:
-        >>> means_no_label(pd.Series(["L1", "NA", None, "Unknown"])).tolist()
+        >>> is_unlabelled(pd.Series(["L1", "NA", None, "Unknown"])).tolist()
         [False, True, True, True]
     """
     words = UNKNOWN if unlabelled is None else unlabelled

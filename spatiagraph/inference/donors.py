@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from spatiagraph.data.checks import nearest
-from spatiagraph.data.labels import means_no_label
+from spatiagraph.data.labels import is_unlabelled
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate.transfer import score_transfer
 from spatiagraph.inference.domains import Sections
@@ -111,4 +111,4 @@ def _labels(slide: Slide, column: str, unlabelled: Sequence[str] | None) -> pd.S
             f"Expected labels in obs[{column!r}] of slide {slide.slide_id!r}, got none. {close}"
         )
     values = slide.adata.obs[column].astype(object)
-    return values.mask(means_no_label(values, unlabelled))
+    return values.mask(is_unlabelled(values, unlabelled))

@@ -36,7 +36,7 @@ class TransitionScores:
         control: Images of the control cells, ``[P, C, H, W]``.
         generated: What the generator made of them, ``[P, C, H, W]``.
         target: Images of their partners, ``[P, C, H, W]``.
-        window_um: Side of the images in µm.
+        window_um: Side of the images in µm, if it is known.
     """
 
     table: pd.DataFrame
@@ -44,7 +44,7 @@ class TransitionScores:
     control: NDArray[np.float32]
     generated: NDArray[np.float32]
     target: NDArray[np.float32]
-    window_um: float
+    window_um: float | None = None
 
 
 def transition_generator(

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from tqdm.auto import tqdm
 
 from spatiagraph import keys
-from spatiagraph.data.labels import means_no_label
+from spatiagraph.data.labels import is_unlabelled
 from spatiagraph.data.slide import Slide
 from spatiagraph.report.description import add_description
 from spatiagraph.report.generation import Generation, add_generation
@@ -151,7 +151,7 @@ def _labels(adata: AnnData, column: str | None, none: Sequence[str] | None) -> p
     if column not in adata.obs:
         raise ValueError(f"Expected obs[{column!r}], found {list(map(str, adata.obs.columns))}")
     values = adata.obs[column].reset_index(drop=True)
-    unknown = means_no_label(values, none)
+    unknown = is_unlabelled(values, none)
     if unknown.any():
         values = values.mask(unknown)
     if isinstance(values.dtype, pd.CategoricalDtype):

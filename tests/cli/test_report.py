@@ -1,5 +1,6 @@
 """``spatiagraph report``: the picture of a slide that lies elsewhere, and what a page warns of."""
 
+import anndata
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +40,20 @@ def test_a_picture_that_is_not_used_is_said_on_the_page_and_option_brings_it_bac
     page = (tmp_path / "with.html").read_text()
     assert "is not used" not in page
     assert len(page) > len(without) + 50_000  # the pixels
+
+
+def test_cells_that_are_taken_for_unlabelled_are_counted_aloud(run, workplace, tmp_path):
+    adata = anndata.read_h5ad(workplace / "embedded.h5ad")
+    adata.obs["area"] = adata.obs["niche"].astype(str)
+    adata.obs.loc[adata.obs_names[:30], "area"] = "NA"
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    line = ("report", tmp_path / "a.h5ad", "--labels", "area", "--out", tmp_path / "a.html")
+    done = run(*line)
+    assert done.exit_code == 0, done.output
+    assert "30 of 300 cells have no label in obs['area'] (NA)" in done.stdout
+    done = run(*line, "--unlabelled", "")  # a region called NA
+    assert done.exit_code == 0, done.output
+    assert "have no label" not in done.stdout
 
 
 def test_a_missing_picture_is_refused_before_the_work(run, apart, tmp_path):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from spatiagraph._config import from_config, to_config
 from spatiagraph.data import LabelSet, make_tissue
-from spatiagraph.data.labels import means_no_label
+from spatiagraph.data.labels import is_unlabelled
 from spatiagraph.losses.hierarchical import hierarchical_bce, leaf_descendants
 
 TREE = {"CD4": ["T"], "CD8": ["T"], "T": ["lymphocyte"], "B": ["lymphocyte"]}
@@ -122,8 +122,8 @@ def test_a_column_of_no_slide_is_refused():
 
 def test_cells_without_a_label_are_those_whose_name_says_so_unless_names_are_given():
     values = pd.Series(["L1", "NA", " unknown ", None, "AMBIGUOUS", "", "7"], dtype="category")
-    assert means_no_label(values).tolist() == [False, True, True, True, True, True, False]
-    given = means_no_label(values, ["l1", "7"])
+    assert is_unlabelled(values).tolist() == [False, True, True, True, True, True, False]
+    given = is_unlabelled(values, ["l1", "7"])
     assert given.tolist() == [True, False, False, True, False, True, True]
-    assert means_no_label(pd.Series([1.0, np.nan, 99.0]), ["99.0"]).tolist() == [False, True, True]
-    assert means_no_label(pd.Series([1, 99]), ["99"]).tolist() == [False, True]
+    assert is_unlabelled(pd.Series([1.0, np.nan, 99.0]), ["99.0"]).tolist() == [False, True, True]
+    assert is_unlabelled(pd.Series([1, 99]), ["99"]).tolist() == [False, True]

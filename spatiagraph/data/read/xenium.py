@@ -63,7 +63,7 @@ def load_xenium(folder: Path, options: Options) -> Parts:
     beyond the core dependencies is needed.
 
     Args:
-        folder: The folder with ``experiment.xenium``.
+        folder: The folder, with ``experiment.xenium`` or without.
         options: Image and pixel size, to override those of the folder.
 
     Raises:

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spatiagraph import keys
 from spatiagraph.data.checks import nearest
-from spatiagraph.data.labels import means_no_label
+from spatiagraph.data.labels import is_unlabelled
 from spatiagraph.data.slide import Slide
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
 from spatiagraph.evaluate.inputs import UnscorableError
@@ -79,7 +79,7 @@ def labels_of(obs: pd.DataFrame, labels: str, unlabelled: Sequence[str] | None) 
             f"Expected a column of obs with known labels, got {labels!r}. {close}"
         )
     truth = obs[labels].astype(object)
-    truth = truth.mask(means_no_label(truth, unlabelled))
+    truth = truth.mask(is_unlabelled(truth, unlabelled))
     if truth.nunique() < 2:
         raise UnscorableError(
             f"Expected two labels or more in obs[{labels!r}], got {truth.nunique()} in "
