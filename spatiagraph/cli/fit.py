@@ -46,8 +46,7 @@ def fit(
         float | None,
         typer.Option(
             help="Share of each slide, in blocks, to score the model on and not to train on; the "
-            "weights that did best there are kept. Below 500 cells 0.2, unless --epochs or --steps "
-            "are given; 0 for none.",
+            "weights that did best there are kept. None when not given.",
         ),
     ] = None,
     patience: Annotated[
@@ -166,7 +165,7 @@ def fit(
         result = training.fit(
             built,
             sections,
-            validation="auto" if validation is None else validation or None,
+            validation=validation or None,
             run=run,
         )
     except KeyboardInterrupt:

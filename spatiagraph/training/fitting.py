@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,10 +25,8 @@ from spatiagraph.training.record import run_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 from spatiagraph.training.validation import (
-    are_few,
     as_validation,
     start_without,
-    validation_of_few,
 )
 
 TILES = 8
@@ -40,7 +38,7 @@ def fit(
     slides: Slide | Sequence[Slide] | CohortPart,
     *,
     task: Task | None = None,
-    validation: Slide | Sequence[Slide] | CohortPart | float | Literal["auto"] | None = "auto",
+    validation: Slide | Sequence[Slide] | CohortPart | float | None = None,
     tile_size: int | None = None,
     batches: NicheBatches | None = None,
     cache_cells: bool = False,
@@ -58,11 +56,8 @@ def fit(
         validation: Slides, or a share of each slide in blocks of tissue, to score the model on
             before training and after every epoch as ``val_loss``, and never to train on. Cells
             within reach of such a block are not trained on either. The model ends with the weights
-            of the lowest loss; see ``patience`` of :class:`Run`. ``"auto"`` holds out a fifth where
-            slides in memory have fewer than 500 cells together and the run is not told how long it
-            is to take: so few are soon learned by heart. Nothing is held out, and the loss of
-            training is all there is, where blocks would leave less than half of the cells to train
-            on, or none of a slide.
+            of the lowest loss; see ``patience`` of :class:`Run`. With few cells that costs more
+            than it gives: what is held out is not learned from.
         tile_size: Core cells of a mini-batch, at most. When not given, an eighth of all cells, so
             that a small slide gives many steps as well, within ``model.least_tile`` and
             ``model.tile_size``: tiles carry all the context of their cells, whatever their size.
@@ -87,20 +82,12 @@ def fit(
     asked, run = run, run.filled(lr=model.lr, weight_decay=model.weight_decay)
     slides = _checked(model, slides)
     ids = [slide.slide_id for slide in slides] if isinstance(slides, list) else slides.slide_ids
-    unasked = isinstance(validation, str)
-    if isinstance(validation, str):
-        if validation != "auto":
-            raise ValueError(
-                f"Expected 'validation' as slides, a share or \"auto\", got {validation!r}"
-            )
-        validation = None
     held_out = as_validation(validation, ids)
-    few = unasked and batches is None and not cache_cells and are_few(slides, run)
     if cache_cells:
         check_whole(slides, "cache_cells=True")
     if batches is not None:
         check_whole(slides, "batches=…")
-    check_patience(run, held_out is not None or few)
+    check_patience(run, held_out is not None)
     task = pretraining(model, seed=run.seed) if task is None else task
     if cache_cells and not task.takes_cached_cells:
         raise ValueError(
@@ -116,7 +103,7 @@ def fit(
         tile_size=tile_size,
         batches=None if batches is None else repr(batches),
         cache_cells=cache_cells,
-        validation="auto" if few else None if held_out is None else held_out.record,
+        validation=None if held_out is None else held_out.record,
         num_steps=model.num_steps,
         **run.record,
     )
@@ -131,8 +118,6 @@ def fit(
         else [model.prepare(slide, device=device, learn=True) for slide in slides]
     )
     checked: Prepared | None = None
-    if few:
-        held_out = validation_of_few(model, slides, prepared, run.seed)
     if held_out is not None:
         prepared, checked = held_out.split(model, slides, prepared, run.seed, device)
         start_without(held_out, model, slides, prepared)

@@ -94,7 +94,7 @@ def run_warnings(history: pd.DataFrame, watched: Watched | None = None) -> list[
     elif "moved" in last and last["cells"] < _LEAST_CELLS and "start_val_loss" not in last:
         found.append(
             f"{last['cells']:.0f} cells are few to learn from, and nothing was held out to tell "
-            "whether it helped. Train on more slides, or with validation=0.2"
+            "whether it helped. Train on more slides; validation=0.2 tells, and learns from fewer"
         )
     score, verb, end = f"val_{watched.name}", "lower", "lowest"
     if f"start_{score}" in last and score not in history:

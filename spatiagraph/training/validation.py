@@ -20,14 +20,9 @@ from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.cohorts import part_for
-from spatiagraph.training.run import Run
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""
-FEW_CELLS = 500
-"""Cells below which a run validates by default: of 346 spots a model learned genes by heart."""
-FEW_SHARE = 0.2
-"""Share that is held out then."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +123,8 @@ def as_validation(
     Raises:
         ValueError: It is neither, or a slide is in both.
     """
+    if isinstance(validation, str):
+        raise ValueError(f"Expected 'validation' as slides or a share, got {validation!r}")
     if validation is None:
         return None
     if isinstance(validation, int | float):
@@ -149,53 +146,6 @@ def as_validation(
             f"on, got {shared} again: give a share such as validation=0.2 for blocks of a slide"
         )
     return Validation(own, cohort=stored)
-
-
-def are_few(slides: Sequence[Slide] | CohortPart, run: Run) -> bool:
-    """True for so few cells that a run validates by default; not if its length is given.
-
-    Args:
-        slides: Training slides; a cohort is none.
-        run: How to train.
-    """
-    told = run.max_epochs is not None or run.max_steps is not None
-    if told or isinstance(slides, CohortPart):
-        return False
-    return sum(slide.num_cells for slide in slides) < FEW_CELLS
-
-
-def validation_of_few(
-    model: SlideModel,
-    slides: Sequence[Slide] | CohortPart,
-    prepared: Prepared,
-    seed: int,
-) -> Validation | None:
-    """Blocks of slides of few cells, to validate on by default.
-
-    Args:
-        model: Knows its reach.
-        slides: Training slides.
-        prepared: The same, as it prepares them.
-        seed: Seed of the choice of blocks.
-
-    Returns:
-        ``None`` where they would leave less than half of the cells to train on, or where a slide
-        has too few cells for blocks, or none beyond their reach.
-    """
-    if isinstance(slides, CohortPart):
-        return None
-    kept = 0
-    for slide, data in zip(slides, whole_slides(prepared, "validation"), strict=True):
-        if slide.num_cells < GRID[0] * GRID[1]:
-            return None
-        held_out = _held_out(data, FEW_SHARE, seed)
-        margin_um = _window_um(model, slide) if slide.image is not None else 0.0
-        trained = int(_kept(data, held_out, model.num_hops, margin_um).sum())
-        if not trained:
-            return None
-        kept += trained
-    num_cells = sum(slide.num_cells for slide in slides)
-    return Validation(share=FEW_SHARE) if 2 * kept >= num_cells else None
 
 
 def start_without(

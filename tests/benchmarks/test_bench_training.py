@@ -173,22 +173,45 @@ def test_domains(real_data, kind, name, seed):
     keep("domains", found, kind, name, seed)
 
 
-@pytest.mark.parametrize(
+def few_cells(real_data, name, cells):
+    """A slide, or as many cells of its left side."""
+    slide = read(real_data, name)
+    if not cells:
+        return slide
+    rows = np.flatnonzero(slide.pos[:, 0] <= np.sort(slide.pos[:, 0])[cells - 1])
+    return sg.Slide(slide.adata[rows].copy(), slide_id=name, assume_um=True)
+
+
+FEW = pytest.mark.parametrize(
     ("name", "cells"), [("her2st A1", 0), ("Xenium crop", 300), ("STARmap", 350)]
 )
+
+
+@FEW
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_held_out_costs(real_data, name, cells, seed):
+    """Choice of the weights by a fifth of the tissue, beside training on that as well."""
+    train, test = block_of(few_cells(real_data, name, cells))
+    found = {}
+    for share in (None, 0.2):
+        model = ContextModel.for_slides([train], seed=seed)
+        score = MaskedCounts(model, train, test)
+        found["start"] = score.of_model(model)
+        sg.fit(model, train, seed=seed, validation=share, **QUIET)
+        found["all learned from" if share is None else "a fifth held out"] = score.of_model(model)
+    keep("held out", found, name, seed)
+
+
+@FEW
 def test_decay(real_data, name, cells):
     """What weight decay is worth where cells are few, and the strength that says so beforehand."""
-    slide = read(real_data, name)
-    if cells:
-        rows = np.flatnonzero(slide.pos[:, 0] <= np.sort(slide.pos[:, 0])[cells - 1])
-        slide = sg.Slide(slide.adata[rows].copy(), slide_id=name, assume_um=True)
-    train, test = block_of(slide)
+    train, test = block_of(few_cells(real_data, name, cells))
     found = {}
     for decay in (2.0, 9.0, 20.0):
         model = ContextModel.for_slides([train])
         score = MaskedCounts(model, train, test)
         found["strength"], found["start"] = model.head.strength, score.of_model(model)
-        sg.fit(model, train, weight_decay=decay, validation=None, **QUIET)
+        sg.fit(model, train, weight_decay=decay, **QUIET)
         found[f"at {decay:g}"] = score.of_model(model)
     keep("decay", found, name)
 

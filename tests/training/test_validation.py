@@ -71,44 +71,13 @@ def test_crops_of_trained_cells_share_no_pixel_with_those_held_out():
     assert near.min() > 40.0
 
 
-def test_few_cells_are_validated_on_unasked_unless_the_run_is_told_its_length(monkeypatch):
-    monkeypatch.setattr(ContextModel, "num_steps", 4)
-    quiet = {"accelerator": "cpu", "progress": False}
+def test_nothing_is_held_out_unasked():
     few = make_tissue(300, num_genes=40, image=None, seed=0)
     task = Watch(model())
-    result = fit(task.model, few, task=task, **quiet)
-    assert result.record["validation"] == "auto"
-    assert {"val_loss", "start_val_loss"} <= set(result.history)
-    assert len(task.cells(False)) == 60
-    assert not np.isin(task.cells(True), task.cells(False)).any()
-    for slide, options in ((few, {"max_steps": 2}), (few, {"validation": None}), (SLIDE, {})):
-        result = fit(model(), slide, **quiet, **options)
-        assert "val_loss" not in result.history
-        assert result.record["validation"] is None
-    tiny = make_tissue(40, num_genes=40, image=None, seed=0)  # blocks would leave hardly any
-    assert "val_loss" not in fit(model(), tiny, **quiet).history
-
-
-@pytest.mark.parametrize("sizes", [(18,), (300, 18), (400, 22)])
-def test_few_cells_without_room_for_blocks_are_trained_on_whole(monkeypatch, sizes):
-    monkeypatch.setattr(ContextModel, "num_steps", 2)
-    slides = [
-        make_tissue(size, num_genes=40, image=None, seed=size, slide_id=f"s{size}")
-        for size in sizes
-    ]
-    mine = model((Neighborhoods(12), Parts(60)))
-    assert "val_loss" not in fit(mine, slides, accelerator="cpu", progress=False).history
-
-
-def test_a_run_of_few_cells_that_was_not_validated_is_refused_with_what_it_was(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(ContextModel, "num_steps", 2)
-    few = make_tissue(300, num_genes=40, image=None, seed=0)
-    line = {"accelerator": "cpu", "progress": False, "out": tmp_path}
-    fit(model(), few, validation=None, **line)
-    with pytest.raises(ValueError, match=r"\(different: validation None → 'auto'\)"):
-        fit(model(), few, **line)
+    result = fit(task.model, few, task=task, **RUN)
+    assert "val_loss" not in result.history
+    assert result.record["validation"] is None
+    assert len(np.unique(task.cells(True))) == 300
 
 
 def test_slides_of_their_own_are_validated_on_whole():
@@ -149,7 +118,7 @@ def test_an_interrupted_run_with_validation_and_patience_resumes_to_the_bit(tmp_
     [
         (1.5, "between 0 and 1, got 1.5"),
         (0.0, "between 0 and 1, got 0.0"),
-        ("some", "or \"auto\", got 'some'"),
+        ("some", "as slides or a share, got 'some'"),
         ([], "got none"),
         ([SLIDE], r"got \['synthetic'\] again"),
         ([OTHER, OTHER], r"got \['other'\] again"),
