@@ -15,7 +15,8 @@ from spatiagraph.report.niches import Hits, central_cells, draw_hits, niche_wind
 from spatiagraph.report.page import Report
 from spatiagraph.report.sections import domain_palette
 from spatiagraph.report.text import unit_of
-from spatiagraph.retrieval.apart import inner_cells
+from spatiagraph.retrieval.apart import hits_apart, inner_cells, usual_distance
+from spatiagraph.retrieval.selection import X_UM, Y_UM
 
 _IMAGE, _GENE = "_img", "_gene"
 _SHOWN = "niche"
@@ -87,10 +88,9 @@ def add_cross_modal(
     )
     image, gene = (_normalized(np.where(seen[:, None], x, 0.0)) for x in pairs[shown])
     for row in central_cells(image, groups.where(seen), inner_cells(slide.pos, side / 2)):
-        likeness = gene @ image[row]
-        likeness[~seen] = -np.inf
-        rank = 1 + int((likeness > likeness[row]).sum())
-        hits = _spaced_hits(likeness, slide.pos, int(row), num_hits, side)
+        distance = 1.0 - gene @ image[row]
+        rank = 1 + int((distance[seen] < distance[row]).sum())
+        hits = _hits(distance, seen, slide, int(row), num_hits, side)
         called = slide.adata.obs_names[row]
         page.add_figure(
             draw_hits(slide, row, hits, groups, palette, window_um=side, crop_px=crop_px),
@@ -109,17 +109,24 @@ def _normalized(vectors: NDArray) -> NDArray[np.float64]:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _spaced_hits(
-    likeness: NDArray[np.float64], pos: NDArray[np.floating], query: int, num: int, apart_um: float
+def _hits(
+    distance: NDArray[np.float64],
+    seen: NDArray[np.bool_],
+    slide: Slide,
+    row: int,
+    num: int,
+    apart_um: float,
 ) -> Hits:
-    """Most similar cells, of the most similar quarter, none close to a more similar one."""
-    found: list[int] = []
-    quarter = -(-int(np.isfinite(likeness).sum()) // 4)
-    for row in np.argsort(-likeness, kind="stable")[:quarter]:
-        if all(np.linalg.norm(pos[row] - pos[other]) >= apart_um for other in found):
-            found.append(int(row))
-        if len(found) == num:
-            break
-    rows = np.array(found, dtype=np.int64)
-    away = np.linalg.norm(pos[rows] - pos[query], axis=1)
-    return Hits(rows, 1.0 - likeness[rows], away)
+    """Nearest cells that lie apart, of the quarter that is nearest."""
+
+    def search(k: int, among: NDArray[np.bool_]) -> pd.DataFrame:
+        rows = np.flatnonzero(among)
+        nearest = rows[np.argsort(distance[rows], kind="stable")[:k]]
+        return pd.DataFrame({"row": nearest, "distance": distance[nearest]})
+
+    obs = pd.DataFrame({keys.SLIDE_ID: "", X_UM: slide.pos[:, 0], Y_UM: slide.pos[:, 1]})
+    usual = usual_distance(search, seen)
+    table = hits_apart(search, obs, num, seen, apart_um=apart_um, max_distance=usual)
+    found = table["row"].to_numpy(np.int64)
+    away = np.linalg.norm(slide.pos[found] - slide.pos[row], axis=1)
+    return Hits(found, distance[found], away)
