@@ -130,6 +130,7 @@ def colocalize(
         num_draws=draws,
         jitter_um=jitter_um,
         min_support=min_support,
+        progress=True,
     )
     write_csv(found.table, out / "pairs.csv")
     adata = found.to_adata()

@@ -17,6 +17,7 @@ where models run (``cpu``), ``SPATIAGRAPH_STEPS`` how long they learn.
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,12 @@ from spatiagraph.evaluate import (
     score_cell_pairs,
     score_probe,
 )
-from spatiagraph.inference import TypedNeighbors, score_neighbors, study_gene_pairs
+from spatiagraph.inference import (
+    TypedNeighbors,
+    perturb_gene_pairs,
+    score_neighbors,
+    study_gene_pairs,
+)
 from spatiagraph.models import SpatialFormer
 from spatiagraph.tasks.neighbor_tuning import NeighborTuning
 
@@ -273,6 +279,31 @@ def test_gene_pairs_of_twenty_real_neighbours(first, second, labels):
         beyond_others=len(study.significant()), known=overlap.num_known, both=overlap.num_both,
         p=round(float(overlap.p), 4), table=study.table.head(12).round(5),
     )  # fmt: skip
+
+
+def test_what_a_screen_keeps_of_the_lowest_effects():
+    """Ten real neighbours: all pairs of their genes, and those of the 15 with the largest effects."""
+    train, test = halves("roi_tumour")
+    model = model_of(train, "similarity", 0)
+    learned(model, train, "similarity", 0)
+    _, pairs, near = drawn(test, "uniform")
+    long = pairs[near][np.argsort(-test.depth[pairs[near]].min(1), kind="stable")[:10]]
+    took, tables = [], []
+    for screen in (None, 15):
+        start = time.process_time()
+        options = {"score": "logit", "screen": screen, "device": DEVICE}
+        tables.append(perturb_gene_pairs(model, test, long, **options))
+        took.append(time.process_time() - start)
+    kept = []
+    for number, every in tables[0].groupby("pair"):
+        lowest = every.nsmallest(20, "effect")[["gene_a", "gene_b"]]
+        own = tables[1][tables[1]["pair"] == number]
+        kept.append(len(lowest.merge(own, on=["gene_a", "gene_b"])) / 20)
+    note(
+        "screen", seconds=[round(t, 2) for t in took], kept=spread(kept),
+        pairs=[len(t) for t in tables], steps=STEPS,
+    )  # fmt: skip
+    assert len(tables[1]) < len(tables[0])
 
 
 def spread(values, digits=3):

@@ -1,4 +1,5 @@
-"""SpatialFormer's costs beside loops: co-localisation labels, deletions of gene pairs, padding.
+"""SpatialFormer's costs beside loops: co-localisation labels, deletions of gene pairs, padding;
+and pairs of genes beyond abundance in every real set of molecules.
 
 ``OMP_NUM_THREADS=1 pytest -m benchmark -s tests/benchmarks/test_bench_spatialformer.py`` prints a
 line each; CPU time, two sides in turns in one process. With ``SPATIAGRAPH_ACCELERATOR=gpu`` the
@@ -18,7 +19,13 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from spatiagraph.data.colocalization import Colocalization, cell_molecules
+from spatiagraph.data.colocalization import (
+    Colocalization,
+    SortedMolecules,
+    cell_molecules,
+    find_gene_pairs,
+    sort_molecules,
+)
 from spatiagraph.data.convert.counts import ragged_tensor
 from spatiagraph.data.read.molecules import read_molecules
 from spatiagraph.data.tokens import Marks, cell_sequences
@@ -95,6 +102,45 @@ def test_labels_of_real_cells_beside_networkx(real_data, capsys):
     assert elapsed < 10
 
 
+REAL = {  # folder of the molecules → µm per unit
+    "xenium_pancreas/roi_islet": 1.0,
+    "xenium_pancreas/roi_tumour": 1.0,
+    "xenium_breast_crop": 1.0,
+    "iss_ca1": 0.1625,
+    "merfish_u2os": 0.1,
+}
+KNOWN = {  # expected of the tissue: hormones in islets, enzymes in acini, T cells, interneurons
+    "hormones": {"INS", "GCG", "SST"},
+    "acini": {"AMY2A", "GATM"},
+    "T cells": {"CD3E", "TRAC", "PTPRC", "CXCR4", "IL7R"},
+    "interneurons": {"Sst", "Npy", "Gad1", "Cck"},
+}
+
+
+@pytest.mark.parametrize("name", list(REAL))
+def test_gene_pairs_beyond_both_nulls(real_data, capsys, tmp_path, name):
+    """Pairs that lie together, and what the nulls leave of them and of pairs one would expect."""
+    path, draws = real_data / name / "transcripts.parquet", 3 if "u2os" in name else 20
+    sort_molecules(path, tmp_path / "sorted.parquet", mpp=REAL[name])
+    molecules = SortedMolecules(tmp_path / "sorted.parquet")
+    found = find_gene_pairs(molecules, Colocalization(), num_draws=draws)
+    table, sure = found.table, found.significant()
+    shuffled = int((table["q_shuffle"] < 0.05).sum())
+    jittered = int((table["q_jitter"] < 0.05).sum())
+    say(
+        capsys,
+        f"{name}: {molecules.num_cells:,} cells, {molecules.num_molecules:,} molecules, "
+        f"{len(table):,} pairs tested; q < 0.05 against shuffled {shuffled}, displaced {jittered}, "
+        f"both {len(sure)}: {', '.join(sure['gene_a'] + '|' + sure['gene_b'])}",
+    )
+    columns = ["gene_a", "gene_b", "support", "cells", "expected_shuffle", "expected_jitter"]
+    for what, genes in KNOWN.items():
+        known = table[table["gene_a"].isin(genes) & table["gene_b"].isin(genes)]
+        if len(known):
+            say(capsys, f"{what}:\n{known[[*columns, 'q_shuffle', 'q_jitter']].round(3)}")
+    assert (table["cells"] <= table["support"]).all()
+
+
 def scorer(channels=64):
     """A small encoder that scores sequences by their first token."""
     torch.manual_seed(0)
@@ -133,6 +179,16 @@ def test_deletions_of_one_pair_of_cells_beside_a_loop(capsys):
         values, torch.stack([grid.both[i, j] for i, j in places]), atol=1e-4, rtol=1e-3
     )
     theirs *= n * n / len(places)
+    screen = 15
+    screened, best = timed(lambda: gene_pair_grid(score, sequences, screen=screen))
+    lowest = set(grid.both.flatten().topk(20, largest=False).indices.tolist())
+    kept = {int(i) * n + int(j) for i in best.ranks[0] for j in best.ranks[1]}
+    say(
+        capsys,
+        f"the same of the {screen} genes of each cell with the largest effects of their own: "
+        f"{screened:.2f} s, {theirs / screened:.0f}x, with {len(lowest & kept)} of the 20 pairs of "
+        "lowest effect",
+    )
     say(
         capsys,
         f"deletions of {n} x {n} genes: {ours:.2f} s on {DEVICE} beside {theirs:.2f} s one by one "

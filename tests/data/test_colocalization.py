@@ -88,6 +88,21 @@ def test_order_of_rows_and_other_cells_change_nothing():
     assert (first.pairs[:, 0] < first.pairs[:, 1]).all()  # symmetric, zero diagonal
 
 
+def test_cells_of_many_molecules_give_what_each_gives_alone(capsys):
+    """More molecules than a thread takes at a time, in fewer cells."""
+    frame = crowd(num_cells=5, size=20_000)
+    rule = Colocalization(mode="cell", min_copies=2_490)
+    cells = molecules(frame)
+    found = rule(cells)
+    names = dict(list(frame.groupby("cell_id")))
+    for i, name in enumerate(found.cell_ids):
+        alone = rule(cell_molecules(names[name], min_genes=1, genes=list("ABCDEFGH")))
+        assert len(alone.pairs)
+        assert_array_equal(alone.pairs, found.pairs[found.ptr[i] : found.ptr[i + 1]])
+    gene_pair_tests(cells, found, rule, num_draws=1, min_support=1, progress=True)
+    assert "10/10" in capsys.readouterr().err  # both nulls of five cells
+
+
 def test_seeds_differ():
     cells = molecules(crowd(num_cells=20, size=100))
     own = [Colocalization(radius_um=2.0, seed=s)(cells) for s in range(3)]

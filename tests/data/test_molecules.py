@@ -14,6 +14,7 @@ from spatiagraph.data.colocalization import (
     sort_molecules,
 )
 from spatiagraph.data.molecules import CellOutlines, Molecules, MoleculeTable, store
+from spatiagraph.data.read.molecules import read_any_molecules
 from spatiagraph.data.transcripts import filter_transcripts
 
 
@@ -153,7 +154,14 @@ def as_store(frame, folder):
     return sg.write(sg.Slide(slide.adata, transcripts=molecules), folder / "slide.zarr")
 
 
-@pytest.mark.parametrize("layout", [as_xenium, as_cosmx, as_merscope, as_store])
+def as_baysor(frame, folder):
+    number = frame["cell_id"].replace("UNASSIGNED", "c-1").str.removeprefix("c").astype(int) + 1
+    theirs = frame[["x", "y", "gene"]].assign(cell=number, confidence=1.0)
+    theirs.to_csv(folder / "segmentation.csv", index=False)
+    return folder / "segmentation.csv"
+
+
+@pytest.mark.parametrize("layout", [as_xenium, as_cosmx, as_merscope, as_store, as_baysor])
 def test_every_machine_streams(layout, tmp_path):
     frame = tissue()
     place = layout(frame, tmp_path)
@@ -173,6 +181,11 @@ def test_every_machine_streams(layout, tmp_path):
         named = named.where(number >= 0, "none")
     elif layout is as_merscope:
         named = named.str.removeprefix("c")
+    elif layout is as_baysor:
+        named = (named.replace("none", "c-1").str.removeprefix("c").astype(int) + 1).astype(str)
+        named = named.replace("0", "none")
+        whole = read_any_molecules(place)
+        assert whole["cell_id"].fillna("none").tolist() == cells.tolist()
     assert cells[order].tolist() == named.tolist()
     removed = sort_molecules(place, tmp_path / "sorted.parquet", mpp=mpp, min_qv=0, min_counts=20,
                              **SMALL_STEPS)  # fmt: skip

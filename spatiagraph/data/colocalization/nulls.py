@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binom, false_discovery_control
+from tqdm.auto import tqdm
 
 from spatiagraph.data.colocalization.molecules import MoleculesByCell
 from spatiagraph.data.colocalization.rule import Colocalization, GenePairs, Null, Tally
@@ -23,6 +24,7 @@ def gene_pair_tests(
     num_draws: int = 20,
     jitter_um: float = 5.0,
     min_support: int = 10,
+    progress: bool = False,
 ) -> pd.DataFrame:
     r"""Test of each pair: do more cells have it than chance would give them?
 
@@ -44,6 +46,7 @@ def gene_pair_tests(
         jitter_um: How far the second null displaces molecules, at most.
         min_support: Cells with enough molecules of both genes, wherever they lie, below which a
             pair is not tested. No null changes this number.
+        progress: Show a progress bar over the cells of each null.
 
     Returns:
         One row per tested pair, the surest first: ``gene_a``, ``gene_b``, ``support``, ``cells``
@@ -63,9 +66,11 @@ def gene_pair_tests(
     drawn = [Null(null, num_draws, jitter_um) for null in nulls]
     whole = Colocalization(mode="cell", min_copies=rule.min_copies)
     tallies = [Tally.sum(())] * (len(nulls) + 1)
-    for part in molecules.parts():
-        found = [whole.tally(part), *(rule.tally(part, null) for null in drawn)]
-        tallies = [Tally.sum(both) for both in zip(tallies, found, strict=True)]
+    cells_drawn = molecules.num_cells * len(drawn)
+    with tqdm(total=cells_drawn, desc="nulls", unit="cell", disable=not progress) as bar:
+        for part in molecules.parts():
+            found = [whole.tally(part), *(rule.tally(part, null, bar.update) for null in drawn)]
+            tallies = [Tally.sum(both) for both in zip(tallies, found, strict=True)]
     possible, *by_chance = tallies
     code, support = possible.code[possible.cells >= min_support], possible.cells
     support = support[support >= min_support]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 T = TypeVar("T")
-_BLOCK = 256  # cells that a thread takes at a time
+_BLOCK = 256  # most cells that a thread takes at a time,
+_MOLECULES = 1 << 16  # and most molecules: fifteen cells of 10^4 are work for more than one
 _HELD = 1 << 20  # counts that are kept before they are added up
 _KINDS = {
     "louvain": _kernels.LOUVAIN,
@@ -233,15 +234,23 @@ class Colocalization:
         number, code, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
         return number, code, weight
 
-    def tally(self, molecules: CellMolecules, null: Null = NOTHING) -> Tally:
+    def tally(
+        self,
+        molecules: CellMolecules,
+        null: Null = NOTHING,
+        done: Callable[[int], object] | None = None,
+    ) -> Tally:
         """Number of cells with each pair, over all draws; no pair of a single cell is kept.
 
         Args:
             molecules: Molecules by cell.
             null: What is random, and how often it is drawn.
+            done: Called with the number of cells of every block that is through.
         """
 
         def count(number: np.ndarray, code: np.ndarray, weight: np.ndarray) -> Tally:
+            if done is not None:
+                done(len(number))
             return Tally.of(code)
 
         return Tally.sum(self._blocks(molecules, null, count))
@@ -257,8 +266,7 @@ class Colocalization:
             len(molecules.genes), _NULLS[null.kind], float(null.jitter_um), null.num_draws,
         )  # fmt: skip
 
-        def some(first: int) -> T:
-            last = min(first + _BLOCK, molecules.num_cells)
+        def some(first: int, last: int) -> T:
             return then(
                 *_kernels.pairs_of_cells(
                     molecules.ptr, molecules.gene, pos, seeds, first, last, *settings
@@ -266,9 +274,18 @@ class Colocalization:
             )
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            yield from pool.map(some, range(0, molecules.num_cells, _BLOCK))
+            yield from pool.map(some, *_cuts(molecules.ptr))
 
     def _seeds(self, cell_ids: np.ndarray) -> NDArray[np.uint64]:
         """Seed of each cell, of the seed and its name alone; pandas' hash is the same anywhere."""
         named = pd.util.hash_array(np.asarray(cell_ids, dtype=object), categorize=False)
         return named ^ pd.util.hash_array(np.array([self.seed], dtype=np.int64))
+
+
+def _cuts(ptr: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """First cell of each block, and the cell after its last."""
+    ends = [0]
+    while ends[-1] < len(ptr) - 1:
+        full = int(np.searchsorted(ptr, ptr[ends[-1]] + _MOLECULES, side="right")) - 1
+        ends.append(min(max(full, ends[-1] + 1), ends[-1] + _BLOCK, len(ptr) - 1))
+    return ends[:-1], ends[1:]

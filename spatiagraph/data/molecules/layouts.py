@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from spatiagraph import _json
 from spatiagraph.data.read.cosmx import pixel_scale
-from spatiagraph.data.read.molecules import COSMX, MERSCOPE, PLAIN, XENIUM
+from spatiagraph.data.read.molecules import BACKGROUND, COSMX, MERSCOPE, XENIUM, plain_columns
 from spatiagraph.data.read.parts import Options
 from spatiagraph.data.read.tables import DAMAGED, table_columns, unreadable
 
 _NEEDED = {"x_um", "y_um", "gene"}
-_BACKGROUND = frozenset({"0"})  # a label image, and CosMx, number cells from 1
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def layout_of(path: Path, mpp: float | None = None) -> Layout:
     if path.suffix.lower() == ".zarr":
         return _of_store(path, mpp or 1.0)
     have = table_columns(path)
-    plain = {k: v for k, v in PLAIN.items() if f"{k}_um" not in have}
-    for maker in (XENIUM, MERSCOPE, COSMX, plain):
+    for maker in (XENIUM, MERSCOPE, COSMX, plain_columns(have)):
         found = {k: v for k, v in maker.items() if k in have}
         if _NEEDED <= set(found.values()):
             break
@@ -75,11 +73,11 @@ def layout_of(path: Path, mpp: float | None = None) -> Layout:
             f"{', '.join(have)}"
         )
     if maker is not COSMX:
-        return Layout((path,), found, mpp or 1.0)
+        return Layout((path,), found, mpp or 1.0, BACKGROUND if "cell" in found else frozenset())
     if not {"cell_id", "fov"} <= set(found.values()):
         raise ValueError(f"Expected columns fov, cell_ID in {path.name}: they name the cells")
     scale, _ = pixel_scale(path.parent, Options(mpp=mpp))
-    return Layout((path,), found, scale, _BACKGROUND)
+    return Layout((path,), found, scale, BACKGROUND)
 
 
 def _of_store(path: Path, mpp: float) -> Layout:
@@ -116,7 +114,7 @@ def _of_store(path: Path, mpp: float) -> Layout:
     cells = next((schema.field(k).type for k, v in columns.items() if v == "cell_id"), None)
     whole = cells is not None and pa.types.is_integer(cells)
     scale = mpp * _scale(attrs, path)
-    return Layout(files, columns, scale, _BACKGROUND if whole else frozenset())
+    return Layout(files, columns, scale, BACKGROUND if whole else frozenset())
 
 
 def _attributes(folder: Path) -> dict:

@@ -1,6 +1,6 @@
 """Molecule tables of vendors → molecules in µm, and the counts that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,8 @@ PLAIN = {
     "is_control": "is_control",
 }
 """Columns of a table that wears the names of no maker, in µm → ours."""
+BACKGROUND = frozenset({"0"})
+"""Ids of no cell where cells are numbered from 1: Baysor, label images, CosMx."""
 _NEEDED = ("x_um", "y_um", "gene")
 _NUMBERS = ("x_um", "y_um", "qv", "z_plane")
 _FLAGS = ("is_gene", "is_control", "overlaps_nucleus")
@@ -100,12 +102,25 @@ def read_molecules(path: Path, columns: Mapping[str, str] = XENIUM) -> pd.DataFr
     return table
 
 
+def plain_columns(have: Collection[str]) -> dict[str, str]:
+    """Columns of a table that wears the names of no maker → ours, each of ours once.
+
+    Args:
+        have: Columns of the table. ``x_um`` goes before ``x``, and ``cell_id`` before the ``cell``
+            of Baysor, whose number 0 means noise (:data:`BACKGROUND`).
+    """
+    columns = {k: v for k, v in PLAIN.items() if k in have and f"{k}_um" not in have}
+    if "cell_id" not in have and "cell" in have:
+        columns["cell"] = "cell_id"
+    return columns
+
+
 def read_any_molecules(path: Path) -> pd.DataFrame:
     """Read a table of molecules in µm, with the columns of Xenium or plain ones.
 
     Args:
         path: The file. Plain columns are ``x`` and ``y`` (or ``x_um`` and ``y_um``), ``gene``, and
-            maybe ``cell_id``, ``qv``, ``is_gene`` or ``is_control``.
+            maybe ``cell_id`` (or the ``cell`` of Baysor), ``qv``, ``is_gene`` or ``is_control``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -114,11 +129,12 @@ def read_any_molecules(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"Expected transcripts at {path}, found no such file")
     have = set(table_columns(path))
-    pair = next((p for p in (("x_um", "y_um"), ("x", "y")) if {*p, "gene"} <= have), None)
-    if pair is None:
+    columns = plain_columns(have)
+    if not {*_NEEDED} <= set(columns.values()):
         return read_molecules(path)
-    other = {"x", "y", "z", "x_um", "y_um", "z_um"} - {*pair, pair[0].replace("x", "z")}
-    table = read_molecules(path, {k: v for k, v in PLAIN.items() if k not in other})
+    table = read_molecules(path, columns)
+    if "cell" in columns:
+        table["cell_id"] = table["cell_id"].mask(table["cell_id"].isin(BACKGROUND))
     if "is_control" in table:
         table["is_gene"] = ~table.pop("is_control").astype(bool)
     return table
