@@ -282,7 +282,7 @@ def test_gene_pairs_of_twenty_real_neighbours(first, second, labels):
 
 
 def test_what_a_screen_keeps_of_the_lowest_effects():
-    """Ten real neighbours: all pairs of their genes, and those of the 15 with the largest effects."""
+    """Ten real neighbours: all pairs of genes, and those of the 15 with the largest effects."""
     train, test = halves("roi_tumour")
     model = model_of(train, "similarity", 0)
     learned(model, train, "similarity", 0)
