@@ -36,7 +36,7 @@ class TokenFusion(Configurable):
 
     With query :math:`\mathbf{q}` a stream and :math:`\mathbf{h}` the result of one
     :class:`~spatiagraph.nn.cross_attention.CrossAttention` on the other stream, a linear map of
-    which gives the context, the fused stream is
+    which gives keys and values, the fused stream is
 
     .. math::
         \mathbf{q} + w (\mathbf{h} - \mathbf{q}).
@@ -105,10 +105,10 @@ class TokenFusion(Configurable):
         self.gene_null = nn.Parameter(torch.randn(gene_channels) * 0.02)
         self.image_null = nn.Parameter(torch.randn(image_channels) * 0.02)
         self.fuse_genes = CrossAttention(
-            gene_channels, heads, context_channels=image_channels, dropout=dropout
+            gene_channels, heads, memory_channels=image_channels, dropout=dropout
         )
         self.fuse_image = CrossAttention(
-            image_channels, heads, context_channels=gene_channels, dropout=dropout
+            image_channels, heads, memory_channels=gene_channels, dropout=dropout
         )
         read = {
             "both": gene_channels + image_channels,

@@ -230,7 +230,7 @@ def spatia_context(
         last = i + 1 == len(names)
         look = None
         if token_channels is not None and recipe.crop(name) is not None:
-            look = CrossAttention(channels, heads, context_channels=token_channels)
+            look = CrossAttention(channels, heads, memory_channels=token_channels)
         among = seen = None
         if region_tokens and not last and recipe.crop(names[i + 1]) is not None:
             seen = token_channels
