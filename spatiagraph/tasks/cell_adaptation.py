@@ -111,6 +111,8 @@ class TwoViews(Objective[AdaptationView]):
         self.temperature = temperature
 
     def forward(self, view: AdaptationView) -> Tensor:
+        if not len(view.vectors[0]):  # no cell of the batch has two genes
+            return view.vectors[0].sum()
         return info_nce_loss(*view.vectors, temperature=self.temperature)
 
 
@@ -168,6 +170,10 @@ class CellAdaptation(ObjectiveTask[AdaptationView]):
         order = torch.randperm(len(rows), generator=streams["cells"], device=rows.device)
         rows = rows[order[: self.max_cells]]
         rows = rows[length[rows].argsort(stable=True)]  # like lengths share a chunk
+        if not len(rows):
+            none = self.encoder.token.weight.new_zeros(0, self.encoder.channels)
+            vectors_of_none = self.encoder.vectors(none)
+            return AdaptationView(none, rows, (vectors_of_none, vectors_of_none))
         generator = streams["genes"]
         states: list[Tensor] = []
         target: list[Tensor] = []

@@ -13,6 +13,7 @@ import spatiagraph as sg
 from spatiagraph.data.colocalization import (
     Colocalization,
     SortedMolecules,
+    _kernels,
     cell_molecules,
     differential_gene_pairs,
     gene_pair_tests,
@@ -69,6 +70,13 @@ def test_known_answers_of_louvain(points, genes, expected, seed):
     turned = np.array(points) @ [[0.6, 0.8], [-0.8, 0.6]] + 7.0
     if points is not LINE:  # rounding decides what is 5.0 apart
         assert pairs(table(turned, genes), seed=seed) == expected
+
+
+def test_molecules_at_exactly_the_radius_are_joined():
+    """SpatialFormer fact F15e: each molecule of the line sees the one before and the one behind."""
+    start, members = _kernels.balls(np.array(LINE), 5.0)
+    assert np.diff(start).tolist() == [1, 2, 2, 2, 2, 1]
+    assert members.tolist() == [1, 0, 2, 1, 3, 2, 4, 3, 5, 4]
 
 
 def test_order_of_rows_and_other_cells_change_nothing():

@@ -222,6 +222,15 @@ def test_small_slides_are_one_part_and_lines_and_piles_can_be_cut(mode):
         assert torch.bincount(part).max() < 2000
 
 
+@pytest.mark.parametrize("width", [0.0, 1e-3, 1.0])
+def test_grid_sub_slices_of_a_line_hold_about_the_limit(width):
+    rng = np.random.default_rng(0)
+    line = np.stack([rng.uniform(0, 3000, 3000), width * rng.random(3000)], axis=1)
+    sizes = torch.bincount(sub_slices(line, 1000, mode="grid"))
+    assert 3 <= len(sizes) <= 6
+    assert sizes.max() < 2000
+
+
 def test_grid_sub_slices_chop_a_crowded_tile_in_order_of_rows():
     pos = np.concatenate([np.zeros((50, 2)), [[10.0, 10.0]]])
     part = sub_slices(pos, 10, mode="grid")

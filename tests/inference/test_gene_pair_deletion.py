@@ -89,6 +89,12 @@ def test_all_supported_pairs_are_corrected_for():
     assert (found["q"] >= found["p"]).all()
 
 
+def test_a_constant_score_has_no_effects():
+    """SpatialFormer fact F20."""
+    grid = gene_pair_grid(lambda s: torch.full((len(s.tokens),), 0.7), pair(5, 4))
+    assert not any(part.any() for part in (grid.both, grid.first, grid.second, grid.interaction))
+
+
 def test_constant_effects_are_never_significant():
     """SpatialFormer fact F20: with a score that knows nothing."""
     zero = gene_pair_effects(effects(np.zeros(60)))

@@ -68,6 +68,16 @@ def test_every_weight_of_the_encoder_is_trained(slide):
     assert all(p.grad is not None for p in model.cell_encoder.parameters())
 
 
+def test_a_batch_without_a_cell_to_adapt_to_costs_nothing(slide):
+    model = SToFM.for_slides([slide], cells="ranks", slices=SubSlices(max_cells=150))
+    task = CellAdaptation(model, max_cells=16)
+    (batch, *_) = model.batches([model.prepare(slide, learn=True)], 400)
+    batch.core = torch.zeros_like(batch.core)
+    found = task.loss(batch, torch.Generator().manual_seed(0))
+    assert (found.loss.item(), found.n) == (0, 0)
+    found.loss.backward()
+
+
 def test_a_model_that_reads_profiles_has_nothing_to_adapt(slide):
     with pytest.raises(ValueError, match=r"RankEncoder.*got ProfileEncoder"):
         CellAdaptation(SToFM.for_slides([slide]))

@@ -156,6 +156,18 @@ def test_terms_without_labels_are_left_out(slide):
     assert focal.loss(first_batch(model, slide)).parts["gene_pairs"] < 0.3
 
 
+def test_molecules_of_other_cells_are_refused_and_poor_ones_are_no_labels(slide, caplog):
+    model = SpatialFormer.from_options([slide], channels=16)
+    table = slide.transcripts
+    other = table.assign(cell_id="x" + table["cell_id"].astype(str))
+    with pytest.raises(ValueError, match=r"in cells of slide .*they are in \['xc"):
+        model.prepare(sg.Slide(slide.adata, transcripts=other), learn=True)
+    poor = sg.Slide(slide.adata, transcripts=table.assign(qv=5.0))
+    parts = SpatialFormerPretraining(model).loss(first_batch(model, poor)).parts
+    assert set(parts) == {"tokens", "cell_pairs"}
+    assert "No molecule of slide" in caplog.text
+
+
 def test_a_run_fades_its_labels(slide):
     model = SpatialFormer.from_options([slide], channels=16)
     task = SpatialFormerPretraining(model)

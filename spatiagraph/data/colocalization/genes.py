@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from spatiagraph._typed import typed
 from spatiagraph.data.colocalization.molecules import (
@@ -87,8 +88,8 @@ def colocalized_genes(
         min_support: Cells that could have a pair, below which it is not tested.
 
     Raises:
-        ValueError: If the slide has no molecules in cells, or none that passes the filters, or they
-            lie elsewhere than its cells.
+        ValueError: If the slide has no molecules in cells of its own, or none that passes the
+            filters, or they lie elsewhere than its cells.
     """
     if slide.transcripts is None:
         raise ValueError(
@@ -121,6 +122,7 @@ def colocalized_genes(
 
 def _check_place(molecules: CellMolecules, slide: Slide) -> None:
     """Refuse molecules that lie elsewhere than their cells, in another unit or another frame."""
+    check_cells(molecules.cell_ids, slide)
     row = slide.adata.obs_names.get_indexer(pd.Index(molecules.cell_ids))
     centre = (
         np.add.reduceat(molecules.pos[:, :2], molecules.ptr[:-1]) / np.diff(molecules.ptr)[:, None]
@@ -131,6 +133,24 @@ def _check_place(molecules: CellMolecules, slide: Slide) -> None:
             f"Expected molecules of slide {slide.slide_id!r} to lie where their cells are, got "
             f"them {np.median(away):.4g} µm away (median). Are they pixels? Then multiply x_um and "
             "y_um by the µm of one"
+        )
+
+
+def check_cells(cell_ids: NDArray[Any], slide: Slide) -> None:
+    """Refuse molecules of which none is in a cell of the slide.
+
+    Args:
+        cell_ids: Cells of the molecules.
+        slide: The slide.
+
+    Raises:
+        ValueError: If no cell has the name of one of the slide.
+    """
+    if not slide.adata.obs_names.isin(cell_ids).any():
+        raise ValueError(
+            f"Expected molecules in cells of slide {slide.slide_id!r}, got none: they are in "
+            f"{[*map(str, cell_ids[:2])]}, its cells are {[*slide.adata.obs_names[:2]]}. Name them "
+            "alike"
         )
 
 

@@ -1,5 +1,6 @@
 """Tokens of metadata of each cell, and the pairs of genes that lie together in it."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,10 +9,14 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.colocalization import Colocalization, cell_molecules
+from spatiagraph.data.colocalization.genes import check_cells
 from spatiagraph.data.convert.counts import ragged_tensor
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.transcripts import filter_transcripts
 from spatiagraph.data.vocabulary import GeneVocabulary
 from spatiagraph.models.spatialformer.vocabulary import FIELDS
+
+log = logging.getLogger(__name__)
 
 
 def metadata_ids(
@@ -53,18 +58,26 @@ def colocalized_codes(
 ) -> Tensor:
     """Pairs of genes of each cell, as ragged rows ``[N, P]`` of codes ``a · V + b`` of token ids.
 
-    Cells without molecules, and slides without any, have none.
+    Cells without molecules have none, nor have slides without any that is of a cell and of a
+    quality that counts.
 
     Args:
         slide: The slide.
         vocabulary: Genes as tokens, :math:`V` of them with all others.
         rule: What lying together means; that of SpatialFormer when not given.
+
+    Raises:
+        ValueError: If no molecule is in a cell of the slide, but in cells of other names.
     """
     ptr = np.zeros(slide.num_cells + 1, dtype=np.int64)
     table = slide.transcripts
     if table is None or "cell_id" not in table or not table["cell_id"].notna().any():
         return ragged_tensor(np.empty(0, dtype=np.int64), ptr)
+    if filter_transcripts(table, min_counts=1, min_genes=1).transcripts.empty:
+        log.warning("No molecule of slide %r counts: no pairs of genes", slide.slide_id)
+        return ragged_tensor(np.empty(0, dtype=np.int64), ptr)
     molecules = cell_molecules(table, min_counts=1, min_genes=1)
+    check_cells(molecules.cell_ids, slide)
     pairs = (Colocalization() if rule is None else rule)(molecules)
     place = {name: i for i, name in enumerate(vocabulary.symbols)}
     first = vocabulary.ranges["gene"].start

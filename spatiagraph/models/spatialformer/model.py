@@ -212,11 +212,12 @@ class SpatialFormer(SlideModel):
             raise ValueError(f"Expected 'preset' {', '.join(SIZES)}, got {preset!r}")
         symbols = GenePanel.from_slides(slides, num_genes=num_genes).symbols
         vocabulary = spatialformer_vocabulary(symbols).fitted(slides)
-        torch.manual_seed(seed)
         size = {**SIZES[preset], **({} if channels is None else {"channels": channels})}
         readout = Readout(neighbors=neighbor_head)
-        model = cls(spatialformer_recipe(vocabulary), readout=readout, **size)
-        model.initialize(slides, seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(spatialformer_recipe(vocabulary), readout=readout, **size)
+            model.initialize(slides, seed=seed)
         return model
 
     @torch.no_grad()

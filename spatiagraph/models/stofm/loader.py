@@ -154,13 +154,23 @@ class BucketSampler(SeededSampler[list[int]]):
         generator = self.generator()
         groups = np.split(by_length, np.cumsum([len(b) for b in batches])[:-1])
         for first in range(0, len(groups), _POOL):
-            pool = groups[first : first + _POOL]
-            mixed = np.concatenate(pool)
-            mixed = mixed[torch.randperm(len(mixed), generator=generator).numpy()]
-            cut = np.cumsum([len(g) for g in pool])[:-1]
-            groups[first : first + _POOL] = np.split(mixed, cut)
+            groups[first : first + _POOL] = self._mixed(groups[first : first + _POOL], generator)
         for i in torch.randperm(len(groups), generator=generator).tolist():
             yield groups[i].tolist()
+
+    def _mixed(self, pool: list[np.ndarray], generator: torch.Generator) -> list[np.ndarray]:
+        """Batches with items exchanged at random, wherever both stay short enough."""
+        items, batch = np.concatenate(pool), np.repeat(np.arange(len(pool)), [*map(len, pool)])
+        total = np.bincount(batch, self.lengths[items])
+        limit = np.maximum(total, self.max_length)  # a single item may be longer
+        partner = torch.randint(len(items), (len(items),), generator=generator).tolist()
+        for i, j in enumerate(partner):
+            more = self.lengths[items[j]] - self.lengths[items[i]]
+            a, b = batch[i], batch[j]
+            if a != b and total[a] + more <= limit[a] and total[b] - more <= limit[b]:
+                items[i], items[j] = items[j], items[i]
+                total[a], total[b] = total[a] + more, total[b] - more
+        return np.split(items, np.cumsum([len(g) for g in pool])[:-1])
 
     def _packed(self, order: np.ndarray) -> list[list[int]]:
         batches: list[list[int]] = []

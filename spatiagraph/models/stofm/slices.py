@@ -80,19 +80,35 @@ class SubSlices(Rule):
         num_parts = int(part.max()) + 1 if len(part) else 0
         if self.partition != "overlap" or num_parts < 2:
             return [part.new_empty(0)] * num_parts
-        at = pos.numpy()
+        at, own = pos.numpy(), part.numpy()
+        tree = cKDTree(at)
         # cells at a border have half of their neighbours outside
-        away, near = cKDTree(at).query(at, k=min(max(_NEAR, 2 * self.halo), len(at)))
-        of, other = np.repeat(part.numpy(), near.shape[1]), near.ravel()
-        outside = part.numpy()[other] != of
-        of, other, away = of[outside], other[outside], away.ravel()[outside]
-        order = np.lexsort((other, away, of))
-        of, other = of[order], other[order]
-        # a cell once per sub-slice: by its shortest distance, which comes first
-        _, first = np.unique(of * len(at) + other, return_index=True)
-        kept = np.sort(first)
-        halves = np.split(other[kept], np.searchsorted(of[kept], np.arange(1, num_parts)))
-        return [torch.from_numpy(rows[: self.halo].copy()) for rows in halves]
+        of, other = _outside(tree, own, np.arange(len(at)), max(_NEAR, 2 * self.halo))
+        found = np.split(other, np.searchsorted(of, np.arange(1, num_parts)))
+        for i, size in enumerate(np.bincount(own, minlength=num_parts)):
+            if len(found[i]) < min(self.halo, len(at) - size):  # a gap around it: look beyond
+                found[i] = _outside(tree, own, np.flatnonzero(own == i), size + self.halo)[1]
+        return [torch.from_numpy(rows[: self.halo].copy()) for rows in found]
+
+
+def _outside(
+    tree: cKDTree, part: NDArray[np.int64], rows: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cells among the nearest ``k`` of some cells that lie outside of their sub-slice.
+
+    Returns:
+        Sub-slice and cell, each once, in order of sub-slices and then of the shortest distance.
+    """
+    away, near = tree.query(tree.data[rows], k=min(k, tree.n))
+    of, other = np.repeat(part[rows], near.shape[1]), near.ravel()
+    outside = part[other] != of
+    of, other, away = of[outside], other[outside], away.ravel()[outside]
+    order = np.lexsort((other, away, of))
+    of, other = of[order], other[order]
+    # a cell once per sub-slice: by its shortest distance, which comes first
+    _, first = np.unique(of * tree.n + other, return_index=True)
+    kept = np.sort(first)
+    return of[kept], other[kept]
 
 
 class Virtual(NamedTuple):

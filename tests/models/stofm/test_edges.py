@@ -195,10 +195,18 @@ def test_batches_hold_every_item_once_and_like_lengths_together():
         batches = list(sampler)
         assert len(batches) == len(sampler)
         assert sorted(i for batch in batches for i in batch) == list(range(60))
+        assert max(lengths[batch].sum() for batch in batches) <= 2000
         orders.append(batches)
     assert orders[0] != orders[1]
     spread = np.mean([np.ptp(lengths[batch]) for batch in orders[0]])
     assert spread < 0.6 * np.ptp(lengths)
+    uneven = np.repeat([1100, 300, 250, 60], [20, 20, 40, 200])
+    sampler = BucketSampler(uneven, 4096, shuffle=True, seed=0)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        assert max(uneven[batch].sum() for batch in sampler) <= 4096
+    long = BucketSampler(np.array([5000, 10, 10, 20]), 100, shuffle=True, seed=0)
+    assert [0] in list(long)
     in_order = BucketSampler(lengths, 2000, shuffle=False, seed=0)
     assert [i for batch in in_order for i in batch] == list(range(60))
     assert max(lengths[batch].sum() for batch in in_order) <= 2000

@@ -80,6 +80,21 @@ def test_a_halo_holds_the_nearest_cells_outside(halo):
     assert [len(rows) for rows in rule.context(pos, alone)] == [0]
 
 
+def test_a_halo_reaches_over_a_gap():
+    """Two fields of view 900 µm apart: the 32 cells nearest to any are all of its own field."""
+    pos, _ = cells(600)
+    pos = pos[:, :2] / pos.max() * 100
+    pos[300:, 0] += 1000
+    rule = SubSlices(partition="overlap", max_cells=300, halo=20)
+    part = (torch.arange(600) >= 300).long()
+    for number, rows in enumerate(rule.context(pos, part)):
+        away = torch.cdist(pos, pos[part == number]).amin(1)
+        away[part == number] = torch.inf
+        assert sorted(rows.tolist()) == sorted(away.topk(20, largest=False).indices.tolist())
+    few = SubSlices(partition="overlap", max_cells=300, halo=400).context(pos, part)
+    assert [len(rows) for rows in few] == [300, 300]
+
+
 @pytest.mark.parametrize("method", ["leiden", "kmeans"])
 def test_virtual_cells_are_means_of_their_cells(method):
     """SToFM fact A13."""
