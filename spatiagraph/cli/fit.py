@@ -10,7 +10,7 @@ from spatiagraph.cli.options import SlideOptions, seed_option, with_slide_option
 
 
 class Preset(StrEnum):
-    """Sizes of SPATIA, SToFM and ST-Align."""
+    """Sizes of SPATIA, SToFM, ST-Align and SpatialFormer."""
 
     tiny = "tiny"
     small = "small"
@@ -32,7 +32,8 @@ def fit(
         typer.Option(
             help="context: minutes on a laptop; spatia: tokens of genes and image; stofm: cells "
             "among a thousand others and virtual cells of the slide; st-align: image and genes of "
-            "spots and niches, aligned; or a model of your own by its name, see --import."
+            "spots and niches, aligned; spatialformer: pairs of neighbouring cells as ranked "
+            "genes; or a model of your own by its name, see --import."
         ),
     ] = "context",
     epochs: Annotated[
@@ -74,12 +75,17 @@ def fit(
         int | None,
         typer.Option(help="context: a niche is a cell and this many nearest others; 15.", min=1),
     ] = None,
-    preset: Annotated[
-        Preset | None, typer.Option(help="spatia, stofm, st-align: its size; tiny.")
-    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="All but context: its size; tiny.")] = None,
     gene_sets: Annotated[
         Path | None,
         typer.Option(help="st-align: GMT file of the gene sets to read, in place of --genes."),
+    ] = None,
+    orthologs: Annotated[
+        Path | None,
+        typer.Option(
+            help="stofm: table of orthologues (BioMart, or two columns): slides of one species on "
+            "the genes of another."
+        ),
     ] = None,
     niche_um: Annotated[
         float | None, typer.Option(help="spatia: side of a niche in µm; 54.4.")
@@ -112,6 +118,7 @@ def fit(
             niche_size=niche_size,
             niche_um=niche_um,
             gene_sets=gene_sets,
+            orthologs=orthologs,
             classify=classify or None,
         )
     else:
@@ -139,6 +146,7 @@ def fit(
         preset=None if preset is None else preset.value,
         niche_um=niche_um,
         gene_sets=None if gene_sets is None else str(gene_sets),
+        orthologs=None if orthologs is None else str(orthologs),
         labels=classify or None,
         seed=seed,
     )

@@ -1,15 +1,21 @@
 """``GeneVocabulary``: genes as tokens, with their ids, usual levels and orthologues."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from spatiagraph._savable import savable
 from spatiagraph.data.panel import MIN_COVERAGE, GenePanel, PanelAlignment
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens.medians import StreamingMedians
+from spatiagraph.data.tokens.orthologs import merge_orthologs
+
+log = logging.getLogger(__name__)
 
 
 @savable
@@ -101,6 +107,41 @@ class GeneVocabulary(GenePanel):
             f"Expected a token among {[*self.special, *self.meta, *self.last]}, got {name!r}"
         )
 
+    @classmethod
+    def from_slides(
+        cls,
+        slides: Iterable[Slide],
+        how: Literal["union", "intersection"] = "union",
+        *,
+        num_genes: int | None = None,
+        min_cells: int = 3,
+        orthologs: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Vocabulary of the genes of some slides, or of the most variable of them.
+
+        Args:
+            slides: As :meth:`GenePanel.from_slides <spatiagraph.data.GenePanel.from_slides>`.
+            how: Genes of any slide, or only those of all slides.
+            num_genes: Keep this many most variable genes; all when ``None``.
+            min_cells: Leave out genes seen in fewer cells.
+            orthologs: Symbols or Ensembl ids of another species → symbol of a gene of this one, as
+                from :func:`~spatiagraph.data.tokens.read_orthologs`. Slides of which more genes are
+                found so than are symbols of this species give the genes of this one.
+
+        Raises:
+            ValueError: See :meth:`GenePanel.from_slides <spatiagraph.data.GenePanel.from_slides>`.
+        """
+        if orthologs is None:
+            return super().from_slides(slides, how, num_genes=num_genes, min_cells=min_cells)
+        of_this = set(orthologs.values())
+        panel = GenePanel.from_slides(
+            (_translated(slide, orthologs, of_this) for slide in slides),
+            how, num_genes=num_genes, min_cells=min_cells,
+        )  # fmt: skip
+        kept = set(panel.symbols)
+        own = {gene: other for gene, other in orthologs.items() if other in kept}
+        return cls(panel.symbols, panel.gene_ids, orthologs=own)
+
     def fitted(self, slides: Sequence[Slide]) -> Self:
         """The same vocabulary with the medians of some slides.
 
@@ -181,12 +222,37 @@ class GeneVocabulary(GenePanel):
             return genes, by
         place = {name: i for i, name in enumerate(self.symbols)}
         place |= {name: i for i, name in enumerate(self.gene_ids or ()) if name}
-        ids = slide.gene_ids or [""] * slide.num_genes
-        other = [
-            self.orthologs.get(i) or self.orthologs.get(symbol)
-            for i, symbol in zip(ids, slide.symbols, strict=True)
-        ]
+        other = _counterparts(slide, self.orthologs)
         mapped = np.fromiter((place.get(name or "", -1) for name in other), np.int64, len(other))
         if len(np.unique(mapped[mapped >= 0])) > len(np.unique(genes[genes >= 0])):
             return mapped, "orthologs"
         return genes, by
+
+
+def _counterparts(slide: Slide, orthologs: Mapping[str, str]) -> list[str | None]:
+    """Gene of the other species for each of a slide, by its id, else by its symbol."""
+    ids = slide.gene_ids or [""] * slide.num_genes
+    return [
+        orthologs.get(i) or orthologs.get(symbol)
+        for i, symbol in zip(ids, slide.symbols, strict=True)
+    ]
+
+
+def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -> Slide:
+    """A slide on the genes of the other species, unless more of its genes are of that already."""
+    other = _counterparts(slide, orthologs)
+    known = set(filter(None, other))
+    if len(known) <= len(of_this.intersection(slide.symbols)):
+        return slide
+    columns = [str(i) for i in range(slide.num_genes)]
+    mapping = {column: name for column, name in zip(columns, other, strict=True) if name}
+    found = merge_orthologs(slide.counts, columns, mapping)
+    log.warning(
+        "Slide %r: %d of %d genes have no counterpart, with %.1f %% of the counts",
+        slide.slide_id, len(found.dropped), slide.num_genes, 100 * found.dropped_share,
+    )  # fmt: skip
+    var = pd.DataFrame(index=pd.Index(found.gene_ids))
+    adata = AnnData(found.counts, pd.DataFrame(index=slide.adata.obs_names), var)
+    adata.obsm["spatial"] = slide.pos
+    about = {"slide_id": slide.slide_id, "expression": slide.expression}
+    return Slide(adata, check=False, **about)

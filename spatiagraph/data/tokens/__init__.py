@@ -3,7 +3,7 @@
 from spatiagraph.data.tokens.bins import bin_tokens
 from spatiagraph.data.tokens.location import location_index
 from spatiagraph.data.tokens.medians import StreamingMedians, fit_medians
-from spatiagraph.data.tokens.orthologs import Orthologs, merge_orthologs
+from spatiagraph.data.tokens.orthologs import Orthologs, merge_orthologs, read_orthologs
 from spatiagraph.data.tokens.rank import (
     RaggedTokens,
     RankTokens,
@@ -26,4 +26,5 @@ __all__ = [
     "merge_orthologs",
     "ragged_rank_tokens",
     "rank_tokens",
+    "read_orthologs",
 ]

@@ -1,10 +1,14 @@
 """Counts of one species on the genes of another."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
+
+from spatiagraph.data.read.tables import read_table, table_columns
 
 
 class Orthologs(NamedTuple):
@@ -67,3 +71,50 @@ def merge_orthologs(
     share = 1 - float(merged.sum()) / total if total else 0.0
     dropped = [g for g, m in zip(gene_ids, mapped, strict=True) if m is None]
     return Orthologs(merged, names, dropped, share)
+
+
+def read_orthologs(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Orthologues of a table: ids and symbols of one species → symbol, or id, of another.
+
+    Of several counterparts of a gene the first one-to-one is taken, then the most confident.
+
+    Args:
+        path: Table (csv, tsv, parquet, gzipped or not) as BioMart exports it, with ``Gene stable
+            ID`` or ``Gene name``, and ``… gene name`` or ``… gene stable ID`` of the other species;
+            or a table of two columns, gene and counterpart.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Its columns are others, or no gene has a counterpart.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"Expected a table of orthologues at {file}, found no such file")
+    have = table_columns(file)
+    keys = [c for c in ("Gene stable ID", "Gene name") if c in have]
+    values = [c for end in (" gene name", " gene stable ID") for c in have if c.endswith(end)]
+    if not keys and len(have) == 2:
+        keys, values = [have[0]], [have[1]]
+    if not keys or not values:
+        raise ValueError(
+            f"Expected columns Gene stable ID or Gene name, and '… gene name' or '… gene stable "
+            f"ID', or two columns, in {file.name}, got {', '.join(have)}"
+        )
+    kind = [c for c in have if c.endswith("homology type")][:1]
+    trust = [c for c in have if "orthology confidence" in c][:1]
+    names = [*keys, *values, *kind]
+    table = read_table(file, [*names, *trust], text=names)
+    for column in kind:
+        table[column] = table[column] != "ortholog_one2one"
+    if kind or trust:
+        ascending = [True] * len(kind) + [False] * len(trust)
+        table = table.sort_values([*kind, *trust], ascending=ascending, kind="stable")
+    other = table[values].bfill(axis=1).iloc[:, 0]
+    found: dict[str, str] = {}
+    for key in keys:
+        both = table[key].notna() & other.notna()
+        for gene, counterpart in zip(table.loc[both, key], other[both], strict=True):
+            found.setdefault(str(gene), str(counterpart))
+    if not found:
+        raise ValueError(f"Expected genes with a counterpart in {file.name}, got none")
+    return found

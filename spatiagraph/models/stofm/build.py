@@ -78,7 +78,7 @@ def cell_parts(
     size: SToFMSize,
     cells: Literal["profile", "ranks"],
     *,
-    num_genes: int | None,
+    panel: GenePanel,
     seed: int,
 ) -> tuple[Recipe, ProfileEncoder | RankEncoder]:
     """Recipe of some slides, and an encoder of the cells that it gives.
@@ -87,19 +87,21 @@ def cell_parts(
         slides: The slides.
         size: Width and depth of the encoder.
         cells: Kind of the encoder.
-        num_genes: Most variable genes to read; all when ``None``.
+        panel: Genes to read; of ranks, as tokens, with the usual levels of these slides where
+            they are not known.
         seed: Seed of the sample of cells that principal components are taken from.
 
     Raises:
         ValueError: If there is no such kind, or slides hold no counts to rank.
     """
-    panel = GenePanel.from_slides(slides, num_genes=num_genes)
     if cells == "profile":
         profile = ProfileEncoder(len(panel), size.cell_channels)
         profile.initialize(*sample_of_cells(panel, slides, _SAMPLE, seed), seed=seed)
         return Recipe(panel, graph=KNN(8), levels=()), profile
     if cells != "ranks":
         raise ValueError(f'Expected cells "profile" or "ranks", got {cells!r}')
-    vocabulary = GeneVocabulary(panel.symbols, panel.gene_ids).fitted(slides)
+    if not isinstance(panel, GeneVocabulary):
+        panel = GeneVocabulary(panel.symbols, panel.gene_ids)
+    vocabulary = panel if panel.medians is not None else panel.fitted(slides)
     recipe = Recipe(vocabulary, graph=KNN(8), levels=(), tokens=Ranks(start="<cls>"))
     return recipe, rank_encoder(size, vocabulary.num_tokens)

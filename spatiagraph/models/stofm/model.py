@@ -13,8 +13,11 @@ from spatiagraph._config import to_config
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.feature_cache import cache_key
 from spatiagraph.data.loader import Prepared, whole_slides
+from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import CELL, Recipe
 from spatiagraph.data.slide import Slide
+from spatiagraph.data.tokens import read_orthologs
+from spatiagraph.data.vocabulary import GeneVocabulary
 from spatiagraph.models.base import SlideModel, SlideNotes, gene_mask
 from spatiagraph.models.stofm.build import cell_parts, context_encoder, kernel_scale
 from spatiagraph.models.stofm.heads import SToFMHeads
@@ -80,6 +83,7 @@ class SToFM(SlideModel):
         *,
         cells: Literal["profile", "ranks"] = "profile",
         num_genes: int | None = None,
+        panel: GenePanel | None = None,
         slices: SubSlices = SLICES,
         virtual: VirtualCells | None = VIRTUAL,
         seed: int = 0,
@@ -93,6 +97,8 @@ class SToFM(SlideModel):
                 good as they are; ``"ranks"``, a transformer on ranked genes, which must be trained
                 first (:class:`~spatiagraph.tasks.CellAdaptation`) or read from elsewhere.
             num_genes: Most variable genes to read; all when ``None``.
+            panel: Genes to read in place of those of the slides, such as a
+                :class:`~spatiagraph.data.GeneVocabulary` with orthologues.
             slices: How slides are cut.
             virtual: How virtual cells are made; ``None`` for none.
             seed: Seed of the weights.
@@ -108,14 +114,36 @@ class SToFM(SlideModel):
             torch.manual_seed(seed)
             encoder = context_encoder(size)
             nn.init.constant_(encoder.bias.scale, kernel_scale(slides, slices))
-            recipe, cell_encoder = cell_parts(slides, size, cells, num_genes=num_genes, seed=seed)
+            if panel is None:
+                panel = GenePanel.from_slides(slides, num_genes=num_genes)
+            recipe, cell_encoder = cell_parts(slides, size, cells, panel=panel, seed=seed)
             return cls(recipe, cell_encoder, encoder, slices=slices, virtual=virtual)
 
     @classmethod
     def from_options(  # type: ignore[override]
-        cls, slides: Sequence[Slide], *, preset: str = "tiny", num_genes: int = 1000, seed: int = 0
+        cls,
+        slides: Sequence[Slide],
+        *,
+        preset: Literal["tiny", "base"] = "tiny",
+        num_genes: int = 1000,
+        orthologs: str | None = None,
+        seed: int = 0,
     ) -> Self:
-        return cls.for_slides(slides, preset, num_genes=num_genes, seed=seed)  # type: ignore[arg-type]
+        """As :meth:`for_slides`, with names and files in place of objects.
+
+        Args:
+            slides: The slides.
+            preset: Widths and depths.
+            num_genes: Most variable genes to read.
+            orthologs: File of orthologues, see :func:`~spatiagraph.data.tokens.read_orthologs`: the
+                model reads the genes of the other species, whose slides it then embeds as well.
+            seed: Seed of the weights.
+        """
+        panel = None
+        if orthologs is not None:
+            table = read_orthologs(orthologs)
+            panel = GeneVocabulary.from_slides(slides, num_genes=num_genes, orthologs=table)
+        return cls.for_slides(slides, preset, num_genes=num_genes, panel=panel, seed=seed)
 
     @property
     def trains_cells(self) -> bool:

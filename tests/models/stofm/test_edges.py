@@ -186,6 +186,33 @@ def test_the_command_line_trains_and_embeds(slide, tmp_path):
     assert "tiny, base, got 'small'" in " ".join(done.output.split())
 
 
+def test_a_model_of_human_genes_embeds_both_species_alike(slide, tmp_path):
+    """The same cells as mouse and as human: the model is trained on mouse and reads both."""
+    mouse = Slide(slide.adata.copy(), slide_id="mouse", check=False)
+    mouse.adata.var_names = [f"Gene{i}" for i in range(12)]
+    counts = slide.adata.X.toarray()
+    counts[:, 9] += counts[:, 10]  # two mouse genes of one human gene
+    human = slide.adata[:, [*range(10), 11]].copy()
+    human.X = csr_matrix(counts[:, [*range(10), 11]])
+    human.var_names = [f"GENE{i}" for i in (*range(10), 11)]
+    human = Slide(human, slide_id="human", check=False)
+    table = tmp_path / "orthologs.csv"
+    rows = [*((f"Gene{i}", f"GENE{i}") for i in range(10)), ("Gene10", "GENE9")]
+    pd.DataFrame(rows, columns=["mouse", "human"]).to_csv(table, index=False)
+    path = tmp_path / "mouse.h5ad"
+    sg.write(mouse, path)
+    args = ["fit", path, "--out", tmp_path / "run", "--model", "stofm", "--orthologs", table,
+            "--steps", "1", "--accelerator", "cpu"]  # fmt: skip
+    done = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert done.exit_code == 0, done.output
+    model = SToFM.from_pretrained(tmp_path / "run" / "model")
+    assert set(model.panel.symbols) == {f"GENE{i}" for i in range(10)}
+    found = [
+        sg.embed(model, s, device="cpu", progress=False).obsm["X_stofm"] for s in (mouse, human)
+    ]
+    assert_allclose(found[0], found[1], atol=1e-5)
+
+
 def test_batches_hold_every_item_once_and_like_lengths_together():
     lengths = np.random.default_rng(0).integers(100, 1000, 60)
     sampler = BucketSampler(lengths, 2000, shuffle=True, seed=0)
