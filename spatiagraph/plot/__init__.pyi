@@ -26,6 +26,7 @@ from . import (
     raster as raster,
 )
 from .attention import attention_maps as attention_maps
+from .attention import cell_attention as cell_attention
 from .chord import chord as chord
 from .colors import PALETTE as PALETTE
 from .colors import category_colors as category_colors

@@ -1,14 +1,19 @@
-"""Attention between the tokens of two modalities."""
+"""Attention between the tokens of two modalities, and of a cell to the cells around it."""
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from spatiagraph.data.slide import Slide
 from spatiagraph.plot.canvas import DPI, save_figure
+from spatiagraph.plot.maps import cell_positions, spatial
 
 _SIDE = 2.6  # inches
 
@@ -80,3 +85,51 @@ def attention_maps(
     axes[1].figure.colorbar(shown, ax=list(axes), label="attention", shrink=0.8)
     save_figure(axes[0].figure, save)  # type: ignore[arg-type]
     return list(axes)
+
+
+def cell_attention(
+    cells: Slide | AnnData,
+    cell: int | str,
+    *,
+    key: str = "stofm_attention",
+    window_um: tuple[float, float, float, float] | None = None,
+    **options: Any,
+) -> Axes:
+    """Map of how much one cell attends to each of those around it.
+
+    The cell is marked by a star; cells that it does not attend to, or whose distance it does not
+    know, are grey.
+
+    Args:
+        cells: A slide, or AnnData, that :func:`~spatiagraph.inference.attention_graph` has gone
+            through.
+        cell: The cell that attends: its row, or its name.
+        key: Matrix in ``obsp``, ``[N, N]``: row ``i`` is what cell ``i`` attends to.
+        window_um: Part to show, ``(x0, y0, x1, y1)``; by default twice as far as it attends.
+        **options: Of :func:`~spatiagraph.plot.spatial`, such as ``ax``, ``save`` or ``image``.
+
+    Raises:
+        ValueError: If there is no such matrix or cell.
+    """
+    adata, pos = cells.adata if isinstance(cells, Slide) else cells, cell_positions(cells)
+    if key not in adata.obsp:
+        raise ValueError(
+            f"Expected {key!r} in obsp, got {', '.join(map(repr, adata.obsp)) or 'none'}: "
+            "spatiagraph.inference.attention_graph writes it"
+        )
+    row = cell if isinstance(cell, int) else int(adata.obs_names.get_indexer([cell])[0])
+    if not 0 <= row < len(pos) or (isinstance(cell, str) and cell not in adata.obs_names):
+        raise ValueError(f"Expected a cell among {len(pos)}, got {cell!r}")
+    own = csr_matrix(csr_matrix(adata.obsp[key])[row])
+    share = np.full(len(pos), np.nan)
+    share[own.indices[own.data > 0]] = own.data[own.data > 0]
+    if window_um is None:
+        near = np.append(np.flatnonzero(share > 0), row)
+        reach = 2 * max(float(np.abs(pos[near] - pos[row]).max()), 1.0)
+        window_um = (*(pos[row] - reach), *(pos[row] + reach))
+    save = options.pop("save", None)
+    options = {"title": f"attention of {adata.obs_names[row]}", **options}
+    ax = spatial(cells, share, window_um=window_um, **options)
+    ax.plot(*pos[row], marker="*", markersize=14, color="black", markeredgecolor="white", zorder=3)
+    save_figure(ax, save)
+    return ax

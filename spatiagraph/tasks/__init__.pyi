@@ -42,6 +42,7 @@ from .spatialformer import SpatialFormerPretraining as SpatialFormerPretraining
 from .st_align import STAlignPretraining as STAlignPretraining
 from .st_align import STAlignWeights as STAlignWeights
 from .st_align import retrieval_recall as retrieval_recall
+from .stofm import PUBLISHED_CORRUPTION as PUBLISHED_CORRUPTION
 from .stofm import SToFMPretraining as SToFMPretraining
 from .stofm import SToFMView as SToFMView
 from .stofm import SubSliceCorruption as SubSliceCorruption

@@ -81,6 +81,8 @@ CONTEXT_NAMES = {
 def as_published(vocabulary: GeneVocabulary, size: SToFMSize = BASE) -> SToFM:
     """SToFM with the rules of the published code, which depend on how a slide lies.
 
+    Its corruption in training is that of ``tasks.PUBLISHED_CORRUPTION``.
+
     Args:
         vocabulary: Genes with ids and medians.
         size: Widths and depths.

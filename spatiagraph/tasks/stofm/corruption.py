@@ -52,6 +52,11 @@ class SubSliceCorruption:
             raise ValueError(f'Expected pattern "knn" or "dense", got {self.pattern!r}')
 
 
+PUBLISHED_CORRUPTION = SubSliceCorruption(mask="constant", pattern="dense")
+"""Corruption of the published code, for models of
+:func:`~spatiagraph.models.stofm.published.as_published`."""
+
+
 class Chosen(NamedTuple):
     """Cells that a term of the loss is about.
 
