@@ -1,4 +1,4 @@
-"""What SToFM learns on a synthetic slide (SToFM fact A16): minutes, so not in every run."""
+"""What SToFM learns on a synthetic slide (SToFM fact A16)."""
 
 import copy
 
@@ -74,9 +74,12 @@ def test_hidden_cells_and_lost_distances_are_recovered():
     assert distances < 0.7
 
 
-@pytest.mark.slow
 def test_hidden_cells_are_recovered_from_where_they_lie():
-    """SToFM fact A16: what positions say is lost when cells are shuffled among them."""
+    """SToFM fact A16: what positions say is lost when cells are shuffled among them.
+
+    0.27 when this was written. Distances are not recovered where the nearest 49 alone are known:
+    0.98 of what their mean knows.
+    """
     rule = SubSlices(max_cells=250)
     cells, _ = learned(rule, lr=1e-3)
     shuffled, _ = learned(rule, lr=1e-3, shuffled=True)
