@@ -357,6 +357,50 @@ def test_ablation_across_mice(real_data, variant, seed):
     assert all(0 <= row["macro_F1"] <= 1 for row in rows)
 
 
+ADAPTATIONS = {  # options of the task, steps, learning rate
+    "as it starts": ({}, 0, 1e-3),
+    "both objectives": ({}, 200, 1e-3),
+    "masked genes alone": ({"contrast_weight": 0.0}, 200, 1e-3),
+    "two views alone": ({"gene_weight": 0.0}, 200, 1e-3),
+    "a lower rate": ({}, 200, 1e-4),
+    "four times as long": ({}, 800, 1e-3),
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("how", list(ADAPTATIONS))
+def test_what_adaptation_does_to_ranks(real_data, how, seed):
+    """Labels of a mouse by vectors of cells alone, adapted on the other mouse."""
+    start = time.perf_counter()
+    options, steps, lr = ADAPTATIONS[how]
+    slides = read(real_data, "starmap_mpfc")
+    counts, pos, section, labels = gathered(slides, "starmap_mpfc")
+    made, rows, losses = {}, [], {}
+    for own in (0, 1):
+        model = SToFM.for_slides([slides[own]], cells="ranks", slices=RULE, seed=seed)
+        if steps:
+            task = CellAdaptation(model, seed=seed, **options)
+            history = sg.fit(
+                model, slides[own], task=task, max_steps=steps, lr=lr, accelerator=ACCELERATOR,
+                seed=seed, validation=None, progress=False,
+            ).history  # fmt: skip
+            losses = {k: history[k].iloc[[0, -1]].tolist()
+                      for k in ("masked_tokens", "two_views") if k in history}  # fmt: skip
+        parts = [model.prepare(slide, device=DEVICE).z.numpy() for slide in slides]
+        made[own] = np.concatenate(parts)
+    for label, truth in labels.items():
+        table = score_transfer(
+            {how: lambda train: made[int(not train[0])]}, counts, pos, truth,
+            donor=section.astype(str), slide=section, baselines=(), num_seeds=1,
+        )  # fmt: skip
+        for row in table[table.embedding == how].itertuples():
+            rows.append({"row": how, "labels": label, "split": "across", "macro_F1": row.macro_F1})
+    name = f"adaptation-{how.replace(' ', '_')}-{seed}"
+    told(start, name, rows, set="adaptation", seed=seed, cells=len(pos), losses=losses)
+    print(losses)
+    assert all(0 <= row["macro_F1"] <= 1 for row in rows)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("known", ["nearest", "all"])
 def test_known_distances_across_mice(real_data, known, seed):
