@@ -403,6 +403,22 @@ def test_markers_of_partners_matter_most_to_them(partners):
 
 
 @pytest.mark.slow
+def test_the_one_marker_of_either_partner_comes_first():
+    """SpatialFormer fact F26: with one marker of each type their pair comes first, five times of five.
+
+    Neighbours of cells never seen are hardly told by then: an AUROC of 0.56 after 200 steps.
+    """
+    model = trained(dimers(600, 0, markers=1)[0], max_steps=200)
+    slide, kind = dimers(300, 1, markers=1)
+    slide.adata.obs["type"] = [f"t{k}" for k in kind]
+    for k in range(0, 10, 2):
+        chosen = TypedNeighbors("type", f"t{k}", f"t{k + 1}", num_pairs=20)
+        table = study_gene_pairs(model, slide, chosen, min_support=6, device="cpu").table
+        best = table.sort_values("mean").iloc[0]
+        assert (int(best["gene_a"][1:]), int(best["gene_b"][1:])) == (k, k + 1)
+
+
+@pytest.mark.slow
 def test_partners_that_are_none_are_not_found():
     """SpatialFormer fact F26: the same cells at shuffled places."""
     slide, _ = dimers(600, 0)
