@@ -404,7 +404,7 @@ def test_markers_of_partners_matter_most_to_them(partners):
 
 @pytest.mark.slow
 def test_the_one_marker_of_either_partner_comes_first():
-    """SpatialFormer fact F26: with one marker of each type their pair comes first, five times of five.
+    """SpatialFormer fact F26: with one marker of each type, their pair comes first each time.
 
     Neighbours of cells never seen are hardly told by then: an AUROC of 0.56 after 200 steps.
     """
