@@ -8,7 +8,6 @@ import pytest
 
 import spatiagraph as sg
 from spatiagraph.data.molecules.table import MoleculeTable
-from spatiagraph.data.read import tables
 from spatiagraph.data.read.numerals import Numerals, numerals_of
 from spatiagraph.data.read.tables import read_counts, read_table
 
@@ -201,16 +200,13 @@ COUNTS = {
 @pytest.mark.parametrize("zipped", ["", ".gz"])
 @pytest.mark.parametrize("rows_at_once", [1, 100])
 @pytest.mark.parametrize("rows", COUNTS)
-def test_a_streamed_table_has_the_numbers_of_one_read_whole(
-    tmp_path, monkeypatch, rows, rows_at_once, zipped
-):
+def test_a_streamed_table_has_the_numbers_of_one_read_whole(tmp_path, rows, rows_at_once, zipped):
     text, wanted = COUNTS[rows]
     lines = [f"c{i};{line}" for i, line in enumerate(text.splitlines())]
     table = "\n".join(["cell;Gad1;Sst", *lines]) + "\n"
     path = tmp_path / f"c.csv{zipped}"
     path.write_bytes(gzip.compress(table.encode()) if zipped else table.encode())
-    monkeypatch.setattr(tables, "_VALUES_AT_ONCE", 2 * rows_at_once)
-    _, streamed = read_counts(path, ["cell"])
+    _, streamed = read_counts(path, ["cell"], values_at_once=2 * rows_at_once)
     whole = read_table(path, needed=["Gad1", "Sst"], text=["cell"])[["Gad1", "Sst"]]
     np.testing.assert_allclose(streamed.X.toarray(), wanted)
     np.testing.assert_allclose(whole, wanted)

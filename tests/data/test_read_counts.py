@@ -1,6 +1,7 @@
 """Tables of counts that are read some rows at a time, with whatever pandas and Python are there."""
 
 import gzip
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,16 +11,14 @@ import pytest
 
 from spatiagraph.data.molecules.table import MoleculeTable
 from spatiagraph.data.read import tables
-from spatiagraph.data.read.tables import read_counts, read_table
+from spatiagraph.data.read.tables import read_table
 
 COUNTS = np.random.default_rng(0).poisson(2.0, (11, 3))
 GENES = ["Gad1", "Sst", "Vip"]
 
 
-@pytest.fixture(autouse=True)
-def few_rows_at_once(monkeypatch):
-    """Pieces of four rows of three genes."""
-    monkeypatch.setattr(tables, "_VALUES_AT_ONCE", 12)
+read_counts = partial(tables.read_counts, values_at_once=12)
+"""Pieces of four rows of three genes."""
 
 
 def write(path, frame):

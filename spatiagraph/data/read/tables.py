@@ -43,7 +43,6 @@ from spatiagraph.data.read.numerals import (
 )
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz")
-_VALUES_AT_ONCE = 20_000_000  # of a wide table of counts, before they become sparse
 _BYTES_AT_ONCE = 2**24  # of text
 DAMAGED = (ValueError, OSError, EOFError, zlib.error, ArrowException, OverflowError)
 """Errors of pandas, pyarrow and gzip on a damaged file."""
@@ -223,12 +222,15 @@ def _check_flat(path: Path, columns: set[str]) -> None:
         )
 
 
-def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
+def read_counts(
+    path: Path, ids: Sequence[str], *, values_at_once: int = 20_000_000
+) -> tuple[pd.DataFrame, AnnData]:
     """Read a table with a row for each cell and a column for each gene, piece by piece.
 
     Args:
         path: A csv file, possibly gzipped, or parquet.
         ids: Columns that are no genes; those that are there are returned.
+        values_at_once: Values of a piece, before they become sparse: the memory it takes.
 
     Returns:
         The id columns, one row per cell; and cells × genes (CSR float32) in the same order.
@@ -241,7 +243,7 @@ def read_counts(path: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, AnnData]:
     genes = [c for c in have if c not in ids]
     if not genes:
         raise ValueError(f"Expected a column for each gene in {path.name}, got {', '.join(have)}")
-    rows = max(1, _VALUES_AT_ONCE // len(genes))
+    rows = max(1, values_at_once // len(genes))
     parts: list[csr_matrix] = []
     tables: list[pd.DataFrame] = []
     for chunk in _pieces(path, rows, have, genes):

@@ -143,8 +143,9 @@ def test_the_published_sum_of_positions_and_components_is_there():
     pos, x = cells(400)
     published = VirtualCells(features="sum2d")(x, pos)
     assert len(published.x) > 1
-    values = VirtualCells(features="sum2d")._features(pos.numpy() - pos.numpy().mean(0), x.numpy())
-    assert values.shape == (400, 2)
+    assert not torch.equal(published.own, VirtualCells()(x, pos).own)
+    places = VirtualCells(features="sum2d", alpha=1.0)
+    assert torch.equal(places(x, pos).own, places(x.flip(0), pos).own)  # of positions alone
 
 
 def test_without_leiden_k_means_takes_its_place_and_says_so(monkeypatch):
