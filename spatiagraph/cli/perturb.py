@@ -64,7 +64,7 @@ def perturb(
     where the second cell is no neighbour. Writes pairs.csv (genes: mean effect, p, q, and beside
     others), cells.csv, volcano.png, and known.csv with --known. Answers are kept in the folder: an
     interrupted command goes on where it stopped. It is a question to the model: ask first whether
-    it finds neighbours at all (`spatiagraph fit` prints it).
+    it finds neighbours at all (docs: neighbours beside what needs no model).
     """
     from spatiagraph.cli.early import check_model
 

@@ -28,7 +28,7 @@ def side(pos):
 
 
 def test_bbox_normalisation_of_a_3_4_5_rectangle():
-    """SToFM A11."""
+    """SToFM fact A11."""
     pos, scale = normalize_positions(RECTANGLE, "bbox")
     assert_close(pos.abs(), pos.new_tensor([30.0, 40.0]).expand(4, 2))
     assert_close(torch.pdist(pos).sort().values, pos.new_tensor([60, 60, 80, 80, 100, 100]))
@@ -36,7 +36,7 @@ def test_bbox_normalisation_of_a_3_4_5_rectangle():
 
 
 def test_bbox_normalisation_depends_on_orientation_and_rms_does_not():
-    """SToFM A11."""
+    """SToFM fact A11."""
     for degrees, bbox in ((0, 70.7107), (45, 50.0)):
         pos = turned(UNIT, degrees)
         assert side(normalize_positions(pos, "bbox").pos) == pytest.approx(bbox, abs=1e-4)
@@ -45,7 +45,7 @@ def test_bbox_normalisation_depends_on_orientation_and_rms_does_not():
 
 @pytest.mark.parametrize("norm", ["bbox", "rms"])
 def test_moving_and_scaling_change_no_normalised_position(norm):
-    """SToFM A11."""
+    """SToFM fact A11."""
     pos, scale = normalize_positions(RECTANGLE, norm)
     moved, moved_scale = normalize_positions(7 * RECTANGLE + 1e4, norm)
     assert_close(moved, pos)

@@ -104,7 +104,7 @@ def test_grid_niches_refuse_an_empty_patch_size():
 
 @pytest.mark.parametrize("angle", [0.0, 0.2, np.pi / 6, np.pi / 4, 1.2])
 def test_neighborhood_of_an_inner_spot_has_seven_members(angle):
-    """ST-Align A6."""
+    """ST-Align fact A6."""
     pos = rotated(hexagonal(7, 7), angle)
     inner = np.array([row * 7 + col for row in range(2, 5) for col in range(2, 5)])
     for rule, size in (
@@ -119,7 +119,7 @@ def test_neighborhood_of_an_inner_spot_has_seven_members(angle):
 
 
 def test_niche_mean_is_one_step_of_mean_aggregation():
-    """ST-Align A6."""
+    """ST-Align fact A6."""
     pos, x = hexagonal(6, 6), torch.rand(36, 5, dtype=torch.float64)
     cell, niche = neighborhood_niches(pos).as_tensor()
     size = torch.bincount(niche)
@@ -132,7 +132,7 @@ def test_niche_mean_is_one_step_of_mean_aggregation():
 
 
 def test_neighborhood_of_an_isolated_spot_is_the_spot():
-    """ST-Align A6."""
+    """ST-Align fact A6."""
     pos = np.concatenate([hexagonal(5, 5), [[5000.0, 5000.0]]])
     assert members(neighborhood_niches(pos))[25] == {25}
     assert members(neighborhood_niches([[3.0, 4.0]])) == [{0}]
@@ -141,7 +141,7 @@ def test_neighborhood_of_an_isolated_spot_is_the_spot():
 @pytest.mark.parametrize("pos", [uniform(200), hexagonal(7, 7)], ids=["cells", "lattice"])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_moving_the_slide_changes_no_neighborhood(pos, mirror):
-    """ST-Align A7."""
+    """ST-Align fact A7."""
     moved = rotated(pos, 0.7, mirror) + [300.0, -9000.0]
     assert torch.equal(neighborhood_niches(moved), neighborhood_niches(pos))
 
@@ -196,7 +196,7 @@ def lattice(side):
 
 
 def test_sub_slices_of_a_64_by_64_grid_have_the_published_sizes():
-    """SToFM A12."""
+    """SToFM fact A12."""
     sizes = torch.bincount(sub_slices(lattice(64), 1000, mode="grid"))
     assert sorted(sizes.tolist(), reverse=True) == [841, 812, 812, 784, 203, 203, 196, 196, 49]
 
@@ -204,7 +204,7 @@ def test_sub_slices_of_a_64_by_64_grid_have_the_published_sizes():
 @pytest.mark.parametrize("pos", [lattice(64), uniform(5003)], ids=["lattice", "cells"])
 @pytest.mark.parametrize("size", [1000, 333])
 def test_kd_parts_hold_between_half_and_all_of_the_limit(pos, size):
-    """SToFM A12."""
+    """SToFM fact A12."""
     sizes = torch.bincount(kd_parts(pos, size))
     assert sizes.sum() == len(pos)
     assert sizes.min() >= size // 2
@@ -213,7 +213,7 @@ def test_kd_parts_hold_between_half_and_all_of_the_limit(pos, size):
 
 @pytest.mark.parametrize("mode", ["kd", "grid"])
 def test_small_slides_are_one_part_and_lines_and_piles_can_be_cut(mode):
-    """SToFM A12."""
+    """SToFM fact A12."""
     assert sub_slices(uniform(1000), 1000, mode=mode).unique().tolist() == [0]
     line = np.stack([np.arange(2500.0), np.zeros(2500)], axis=1)
     for pos in (line, np.zeros((2500, 2))):

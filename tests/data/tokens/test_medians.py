@@ -13,7 +13,7 @@ def random_counts():
 
 
 def test_medians_of_the_published_example():
-    """SpatialFormer F5."""
+    """SpatialFormer fact F5."""
     counts = csr_matrix(np.array([[10, 2, 0, 4, 4], [1, 1, 1, 1, 0]], np.float32))
     np.testing.assert_allclose(fit_medians(counts), [3750, 1750, 2500, 2250, 2000])
 

@@ -11,7 +11,7 @@ TABLE = {"mA": "HA", "mB": "HB", "mB2": "HB"}
 
 
 def test_two_mouse_genes_of_one_human_gene_are_added_up():
-    """SToFM A7."""
+    """SToFM fact A7."""
     counts = csr_matrix(np.array([[5, 1, 2, 4], [0, 0, 3, 1]], np.float32))
     human = merge_orthologs(counts, ["mA", "mB", "mB2", "mX"], TABLE)
     assert human.gene_ids == ["HA", "HB"]

@@ -31,7 +31,7 @@ def one_cell_at_a_time(counts, token, median, ties, max_len, cls):
 
 
 def test_order_of_the_published_example():
-    """SToFM A7."""
+    """SToFM fact A7."""
     got = rank_tokens(A7_COUNTS, [2, 3, 4, 5], A7_MEDIANS, cls=25_426)
     np.testing.assert_array_equal(got.ids, [[25_426, 4, 2, 5]])
     np.testing.assert_allclose(
@@ -40,7 +40,7 @@ def test_order_of_the_published_example():
 
 
 def test_multiplying_a_cell_changes_nothing():
-    """SToFM A7, SpatialFormer F6."""
+    """SToFM fact A7, SpatialFormer fact F6."""
     counts = random_counts()
     median = np.random.default_rng(1).uniform(0.1, 30, 90)
     for ties in ("vocabulary", "count"):
@@ -50,7 +50,7 @@ def test_multiplying_a_cell_changes_nothing():
 
 
 def test_long_cells_are_cut_with_cls_counted():
-    """SToFM A7."""
+    """SToFM fact A7."""
     counts = csr_matrix(np.ones((1, 3000), np.float32))
     got = rank_tokens(counts, np.arange(3000) + 2, cls=25_426)
     assert got.ids.shape == (1, 2048)
@@ -60,7 +60,7 @@ def test_long_cells_are_cut_with_cls_counted():
 
 
 def test_order_with_fitted_medians_and_with_ones():
-    """SpatialFormer F5."""
+    """SpatialFormer fact F5."""
     token = FIRST_GENE + np.arange(5)
     got = rank_tokens(F5_COUNTS, token, fit_medians(F5_COUNTS), ties="count")
     named = [["ABCDE"[t - FIRST_GENE] for t in row] for row in got.ids]
@@ -71,7 +71,7 @@ def test_order_with_fitted_medians_and_with_ones():
 
 
 def test_gene_order_zero_genes_and_unknown_genes_do_not_matter():
-    """SpatialFormer F6."""
+    """SpatialFormer fact F6."""
     counts, rng = random_counts(), np.random.default_rng(1)
     token, median = FIRST_GENE + np.arange(90), rng.uniform(0.1, 30, 90)
     expected = rank_tokens(counts, token, median, ties="count")
