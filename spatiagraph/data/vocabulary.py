@@ -254,5 +254,4 @@ def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -
     var = pd.DataFrame(index=pd.Index(found.gene_ids))
     adata = AnnData(found.counts, pd.DataFrame(index=slide.adata.obs_names), var)
     adata.obsm["spatial"] = slide.pos
-    about = {"slide_id": slide.slide_id, "expression": slide.expression}
-    return Slide(adata, check=False, **about)
+    return Slide(adata, slide_id=slide.slide_id, expression=slide.expression, check=False)

@@ -91,7 +91,7 @@ def read_orthologs(path: str | os.PathLike[str]) -> dict[str, str]:
     if not file.exists():
         raise FileNotFoundError(f"Expected a table of orthologues at {file}, found no such file")
     have = table_columns(file)
-    keys = [c for c in ("Gene stable ID", "Gene name") if c in have]
+    keys = [str(c) for c in ("Gene stable ID", "Gene name") if c in have]
     values = [c for end in (" gene name", " gene stable ID") for c in have if c.endswith(end)]
     if not keys and len(have) == 2:
         keys, values = [have[0]], [have[1]]
