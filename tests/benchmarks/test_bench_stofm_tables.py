@@ -364,6 +364,8 @@ ADAPTATIONS = {  # options of the task, steps, learning rate
     "two views alone": ({"gene_weight": 0.0}, 200, 1e-3),
     "a lower rate": ({}, 200, 1e-4),
     "four times as long": ({}, 800, 1e-3),
+    "masked genes, four times as long": ({"contrast_weight": 0.0}, 800, 1e-3),
+    "masked genes, a tenth of two views": ({"contrast_weight": 0.1, "temperature": 0.5}, 200, 1e-3),
 }
 
 
