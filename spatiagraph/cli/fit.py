@@ -125,6 +125,7 @@ def fit(
         slide_options.check(slides)
         for column in classify or ():
             slide_options.check(slides, classify=column)
+    from spatiagraph._files import check_file
     from spatiagraph.cli.console import check_accelerator, quiet_libraries, say
 
     quiet_libraries()
@@ -151,6 +152,9 @@ def fit(
         seed=seed,
     )
     check_accelerator(accelerator)
+    for path, what in ((gene_sets, "a GMT file"), (orthologs, "a table of orthologues")):
+        if path is not None:
+            check_file(path, what)
     sections: Any
     if stored:
         sections = Cohort(slides[0])

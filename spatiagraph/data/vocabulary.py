@@ -1,7 +1,7 @@
 """``GeneVocabulary``: genes as tokens, with their ids, usual levels and orthologues."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -129,15 +129,26 @@ class GeneVocabulary(GenePanel):
                 found so than are symbols of this species give the genes of this one.
 
         Raises:
-            ValueError: See :meth:`GenePanel.from_slides <spatiagraph.data.GenePanel.from_slides>`.
+            ValueError: See :meth:`GenePanel.from_slides <spatiagraph.data.GenePanel.from_slides>`;
+                or if no slide has a gene of the table.
         """
         if orthologs is None:
             return super().from_slides(slides, how, num_genes=num_genes, min_cells=min_cells)
-        of_this = set(orthologs.values())
-        panel = GenePanel.from_slides(
-            (_translated(slide, orthologs, of_this) for slide in slides),
-            how, num_genes=num_genes, min_cells=min_cells,
-        )  # fmt: skip
+        of_this, known = set(orthologs.values()), []
+
+        def translated() -> Iterator[Slide]:  # one at a time: none needs to stay in memory
+            for slide in slides:
+                known.append(_known(slide, orthologs, of_this))
+                yield _translated(slide, orthologs, of_this)
+
+        panel = GenePanel.from_slides(translated(), how, num_genes=num_genes, min_cells=min_cells)
+        if not any(known):
+            names = [next(iter(group), "none") for group in (orthologs, orthologs.values())]
+            raise ValueError(
+                f"Expected genes of the slides in the table of {len(orthologs):,} orthologues "
+                f"({names[0]}: {names[1]}, …), got none of {', '.join(panel.symbols[:3])}, …. Is "
+                "it of this species, and with the same kind of name?"
+            )
         kept = set(panel.symbols)
         own = {gene: other for gene, other in orthologs.items() if other in kept}
         return cls(panel.symbols, panel.gene_ids, orthologs=own)
@@ -238,6 +249,11 @@ def _counterparts(slide: Slide, orthologs: Mapping[str, str]) -> list[str | None
     ]
 
 
+def _known(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -> bool:
+    """Whether any gene of a slide is one of either species of a table."""
+    return any(_counterparts(slide, orthologs)) or not of_this.isdisjoint(slide.symbols)
+
+
 def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -> Slide:
     """A slide on the genes of the other species, unless more of its genes are of that already."""
     other = _counterparts(slide, orthologs)
@@ -247,7 +263,8 @@ def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -
     columns = [str(i) for i in range(slide.num_genes)]
     mapping = {column: name for column, name in zip(columns, other, strict=True) if name}
     found = merge_orthologs(slide.counts, columns, mapping)
-    log.warning(
+    if found.dropped:
+        log.warning(
         "Slide %r: %d of %d genes have no counterpart, with %.1f %% of the counts",
         slide.slide_id, len(found.dropped), slide.num_genes, 100 * found.dropped_share,
     )  # fmt: skip

@@ -117,9 +117,10 @@ def cell_attention(
             f"Expected {key!r} in obsp, got {', '.join(map(repr, adata.obsp)) or 'none'}: "
             "spatiagraph.inference.attention_graph writes it"
         )
-    row = cell if isinstance(cell, int) else int(adata.obs_names.get_indexer([cell])[0])
-    if not 0 <= row < len(pos) or (isinstance(cell, str) and cell not in adata.obs_names):
-        raise ValueError(f"Expected a cell among {len(pos)}, got {cell!r}")
+    found = np.flatnonzero(adata.obs_names == cell) if isinstance(cell, str) else [int(cell)]
+    if len(found) != 1 or not 0 <= (row := int(found[0])) < len(pos):
+        times = f" {len(found)} times" if len(found) > 1 else ""
+        raise ValueError(f"Expected a cell among {len(pos)}, got {cell!r}{times}")
     own = csr_matrix(csr_matrix(adata.obsp[key])[row])
     share = np.full(len(pos), np.nan)
     share[own.indices[own.data > 0]] = own.data[own.data > 0]

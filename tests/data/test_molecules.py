@@ -14,7 +14,7 @@ from spatiagraph.data.colocalization import (
     sort_molecules,
 )
 from spatiagraph.data.molecules import CellOutlines, Molecules, MoleculeTable, store
-from spatiagraph.data.read.molecules import read_any_molecules
+from spatiagraph.data.read.molecules import plain_columns, read_any_molecules
 from spatiagraph.data.transcripts import filter_transcripts
 
 
@@ -191,6 +191,21 @@ def test_every_machine_streams(layout, tmp_path):
                              **SMALL_STEPS)  # fmt: skip
     assert removed.loc["unassigned", "molecules"] > 0
     assert SortedMolecules(tmp_path / "sorted.parquet").num_cells == 60
+
+
+@pytest.mark.parametrize(
+    ("have", "taken"),
+    [
+        ("x y z gene cell_id", "x y z gene cell_id"),
+        ("x y z x_um y_um gene", "x_um y_um gene"),
+        ("x y z_um x_um gene", "x y gene"),
+        ("x y gene cell cell_id", "x y gene cell_id"),
+        ("x y gene cell cell_id is_noise", "x y gene cell"),
+        ("x y gene cell", "x y gene cell"),
+    ],
+)
+def test_plain_columns_are_of_one_unit_and_one_segmentation(have, taken):
+    assert set(plain_columns(have.split())) == set(taken.split())
 
 
 def test_pixels_of_cosmx_need_a_size(tmp_path):

@@ -222,13 +222,21 @@ def test_small_slides_are_one_part_and_lines_and_piles_can_be_cut(mode):
         assert torch.bincount(part).max() < 2000
 
 
-@pytest.mark.parametrize("width", [0.0, 1e-3, 1.0])
+@pytest.mark.parametrize("width", [0.0, 1e-3, 0.5])
 def test_grid_sub_slices_of_a_line_hold_about_the_limit(width):
     rng = np.random.default_rng(0)
     line = np.stack([rng.uniform(0, 3000, 3000), width * rng.random(3000)], axis=1)
     sizes = torch.bincount(sub_slices(line, 1000, mode="grid"))
     assert 3 <= len(sizes) <= 6
     assert sizes.max() < 2000
+
+
+def test_grid_sub_slices_of_an_elongated_section_are_those_of_the_published_rule():
+    pos = uniform(1500) / uniform(1500).max(0) * [300.0, 100.0]
+    low, extent = pos.min(0), np.ptp(pos, 0)
+    side = np.sqrt(extent.prod() / 2)
+    _, expected = np.unique(np.floor((pos - low) / side), axis=0, return_counts=True)
+    assert sorted(torch.bincount(sub_slices(pos, 1000, mode="grid")).tolist()) == sorted(expected)
 
 
 def test_grid_sub_slices_chop_a_crowded_tile_in_order_of_rows():

@@ -52,6 +52,7 @@ def test_attention_of_a_cell_is_drawn_where_its_neighbours_are(tmp_path):
     grey = {at[tuple(np.round(slide.pos[i], 3))] for i in other}
     assert len(grey) == 1
     assert at[tuple(np.round(near[0], 3))] not in grey
+    assert plot.cell_attention(slide, np.int64(3)).get_title() == ax.get_title()
     assert plot.cell_attention(slide.adata, slide.adata.obs_names[3]).get_title()
     with pytest.raises(ValueError, match="a cell among 200, got 'nobody'"):
         plot.cell_attention(slide, "nobody")

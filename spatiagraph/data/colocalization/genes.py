@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from spatiagraph._typed import typed
 from spatiagraph.data.colocalization.molecules import (
@@ -102,6 +101,7 @@ def colocalized_genes(
             "without it no molecule belongs to a cell"
         )
     rule = Colocalization() if rule is None else rule
+    check_cells(slide.transcripts["cell_id"], slide)
     molecules = cell_molecules(
         slide.transcripts,
         min_qv=min_qv,
@@ -122,7 +122,6 @@ def colocalized_genes(
 
 def _check_place(molecules: CellMolecules, slide: Slide) -> None:
     """Refuse molecules that lie elsewhere than their cells, in another unit or another frame."""
-    check_cells(molecules.cell_ids, slide)
     row = slide.adata.obs_names.get_indexer(pd.Index(molecules.cell_ids))
     centre = (
         np.add.reduceat(molecules.pos[:, :2], molecules.ptr[:-1]) / np.diff(molecules.ptr)[:, None]
@@ -136,21 +135,22 @@ def _check_place(molecules: CellMolecules, slide: Slide) -> None:
         )
 
 
-def check_cells(cell_ids: NDArray[Any], slide: Slide) -> None:
+def check_cells(cell_ids: pd.Series, slide: Slide) -> None:
     """Refuse molecules of which none is in a cell of the slide.
 
     Args:
-        cell_ids: Cells of the molecules.
+        cell_ids: Cell of each molecule, missing where it is in none.
         slide: The slide.
 
     Raises:
         ValueError: If no cell has the name of one of the slide.
     """
-    if not slide.adata.obs_names.isin(cell_ids).any():
+    names = cell_ids.dropna().astype(str).unique()
+    if len(names) and not slide.adata.obs_names.isin(names).any():
         raise ValueError(
             f"Expected molecules in cells of slide {slide.slide_id!r}, got none: they are in "
-            f"{[*map(str, cell_ids[:2])]}, its cells are {[*slide.adata.obs_names[:2]]}. Name them "
-            "alike"
+            f"{[*map(str, names[:2])]}, its cells are {[*slide.adata.obs_names[:2]]}. Are they of "
+            "the same tissue, and named alike?"
         )
 
 

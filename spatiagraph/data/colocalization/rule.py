@@ -248,12 +248,16 @@ class Colocalization:
             done: Called with the number of cells of every block that is through.
         """
 
-        def count(number: np.ndarray, code: np.ndarray, weight: np.ndarray) -> Tally:
-            if done is not None:
-                done(len(number))
-            return Tally.of(code)
+        def count(number: np.ndarray, code: np.ndarray, weight: np.ndarray) -> tuple[int, Tally]:
+            return len(number), Tally.of(code)
 
-        return Tally.sum(self._blocks(molecules, null, count))
+        def tallies() -> Iterator[Tally]:
+            for num_cells, tally in self._blocks(molecules, null, count):
+                yield tally
+                if done is not None:
+                    done(num_cells)
+
+        return Tally.sum(tallies())
 
     def _blocks(self, molecules: CellMolecules, null: Null, then: Callable[..., T]) -> Iterator[T]:
         """What ``then`` makes of the pairs of each block of cells, in order."""

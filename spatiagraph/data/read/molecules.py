@@ -60,6 +60,7 @@ PLAIN = {
 """Columns of a table that wears the names of no maker, in µm → ours."""
 BACKGROUND = frozenset({"0"})
 """Ids of no cell where cells are numbered from 1: Baysor, label images, CosMx."""
+_OF_BAYSOR = frozenset({"is_noise", "assignment_confidence"})
 _NEEDED = ("x_um", "y_um", "gene")
 _NUMBERS = ("x_um", "y_um", "qv", "z_plane")
 _FLAGS = ("is_gene", "is_control", "overlaps_nucleus")
@@ -106,11 +107,15 @@ def plain_columns(have: Collection[str]) -> dict[str, str]:
     """Columns of a table that wears the names of no maker → ours, each of ours once.
 
     Args:
-        have: Columns of the table. ``x_um`` goes before ``x``, and ``cell_id`` before the ``cell``
-            of Baysor, whose number 0 means noise (:data:`BACKGROUND`).
+        have: Columns of the table. Positions in µm (``x_um``, ``y_um``, ``z_um``) go before those
+            without a unit, all together; ``cell_id`` goes before ``cell``, whose number 0 means
+            noise (:data:`BACKGROUND`), but in a table that Baysor wrote, where ``cell`` is what it
+            found and ``cell_id`` what it was given.
     """
-    columns = {k: v for k, v in PLAIN.items() if k in have and f"{k}_um" not in have}
-    if "cell_id" not in have and "cell" in have:
+    left_out = {"x", "y", "z"} if {"x_um", "y_um"} <= {*have} else {"x_um", "y_um", "z_um"}
+    columns = {k: v for k, v in PLAIN.items() if k in have and k not in left_out}
+    if "cell" in have and ("cell_id" not in have or _OF_BAYSOR.intersection(have)):
+        columns.pop("cell_id", None)
         columns["cell"] = "cell_id"
     return columns
 

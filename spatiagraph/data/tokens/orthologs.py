@@ -81,11 +81,12 @@ def read_orthologs(path: str | os.PathLike[str]) -> dict[str, str]:
     Args:
         path: Table (csv, tsv, parquet, gzipped or not) as BioMart exports it, with ``Gene stable
             ID`` or ``Gene name``, and ``… gene name`` or ``… gene stable ID`` of the other species;
-            or a table of two columns, gene and counterpart.
+            or a table of two columns with a header, gene and counterpart.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Its columns are others, or no gene has a counterpart.
+        ValueError: Its columns are others, or no gene has a counterpart, or there
+            are several other species.
     """
     file = Path(path)
     if not file.exists():
@@ -93,7 +94,13 @@ def read_orthologs(path: str | os.PathLike[str]) -> dict[str, str]:
     have = table_columns(file)
     keys = [str(c) for c in ("Gene stable ID", "Gene name") if c in have]
     values = [c for end in (" gene name", " gene stable ID") for c in have if c.endswith(end)]
-    if not keys and len(have) == 2:
+    species = {c.removesuffix(" gene name").removesuffix(" gene stable ID") for c in values}
+    if len(species) > 1:
+        raise ValueError(
+            f"Expected orthologues of one other species in {file.name}, got "
+            f"{', '.join(sorted(species))}: leave the columns of the others out"
+        )
+    if not values and len(have) == 2:
         keys, values = [have[0]], [have[1]]
     if not keys or not values:
         raise ValueError(

@@ -130,9 +130,11 @@ def _squares(points: Points, size: int) -> list[Rows]:
     if len(points) <= size:
         return [np.arange(len(points))]
     lowest, extent = points.min(axis=0), np.ptp(points, axis=0)
-    area = float(extent.prod()) or 1.0
-    number = len(points) // size + 1
-    side = max(math.sqrt(area / number), float(extent.max()) / number)  # a line has no squares
+    number, longest = len(points) // size + 1, float(extent.max())
+    if extent.min() < longest / len(points):  # a line has no squares
+        side = longest / number
+    else:
+        side = math.sqrt(float(extent.prod()) / number) or 1.0
     tile = np.floor((points - lowest) / side).astype(np.int64)
     _, code = np.unique(tile, axis=0, return_inverse=True)
     code = code.reshape(-1)

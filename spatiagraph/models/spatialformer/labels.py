@@ -73,11 +73,11 @@ def colocalized_codes(
     table = slide.transcripts
     if table is None or "cell_id" not in table or not table["cell_id"].notna().any():
         return ragged_tensor(np.empty(0, dtype=np.int64), ptr)
+    check_cells(table["cell_id"], slide)
     if filter_transcripts(table, min_counts=1, min_genes=1).transcripts.empty:
         log.warning("No molecule of slide %r counts: no pairs of genes", slide.slide_id)
         return ragged_tensor(np.empty(0, dtype=np.int64), ptr)
     molecules = cell_molecules(table, min_counts=1, min_genes=1)
-    check_cells(molecules.cell_ids, slide)
     pairs = (Colocalization() if rule is None else rule)(molecules)
     place = {name: i for i, name in enumerate(vocabulary.symbols)}
     first = vocabulary.ranges["gene"].start

@@ -148,6 +148,8 @@ class BucketSampler(SeededSampler[list[int]]):
         if not self.shuffle:
             yield from self._packed(np.arange(len(self.lengths)))
             return
+        if not len(self.lengths):
+            return
         # packed before shuffling, so that every epoch has equally many batches
         by_length = np.argsort(self.lengths, kind="stable")
         batches = self._packed(by_length)

@@ -104,8 +104,11 @@ class SToFM(SlideModel):
             seed: Seed of the weights.
 
         Raises:
-            ValueError: If a name is unknown, or slides hold no counts to rank.
+            ValueError: If a name is unknown, slides hold no counts to rank, or both a panel and a
+                number of genes are given.
         """
+        if panel is not None and num_genes is not None:
+            raise ValueError("Expected 'num_genes' or 'panel', got both")
         if isinstance(size, str):
             if size not in SIZES:
                 raise ValueError(f"Expected 'size' among {', '.join(SIZES)}, got {size!r}")
@@ -139,11 +142,11 @@ class SToFM(SlideModel):
                 model reads the genes of the other species, whose slides it then embeds as well.
             seed: Seed of the weights.
         """
-        panel = None
-        if orthologs is not None:
-            table = read_orthologs(orthologs)
-            panel = GeneVocabulary.from_slides(slides, num_genes=num_genes, orthologs=table)
-        return cls.for_slides(slides, preset, num_genes=num_genes, panel=panel, seed=seed)
+        if orthologs is None:
+            return cls.for_slides(slides, preset, num_genes=num_genes, seed=seed)
+        table = read_orthologs(orthologs)
+        panel = GeneVocabulary.from_slides(slides, num_genes=num_genes, orthologs=table)
+        return cls.for_slides(slides, preset, panel=panel, seed=seed)
 
     @property
     def trains_cells(self) -> bool:

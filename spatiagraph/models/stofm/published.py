@@ -81,7 +81,8 @@ CONTEXT_NAMES = {
 def as_published(vocabulary: GeneVocabulary, size: SToFMSize = BASE) -> SToFM:
     """SToFM with the rules of the published code, which depend on how a slide lies.
 
-    Its corruption in training is that of ``tasks.PUBLISHED_CORRUPTION``.
+    As published it is trained by ``SToFMPretraining(model, corruption=PUBLISHED_CORRUPTION)`` of
+    :mod:`spatiagraph.tasks`.
 
     Args:
         vocabulary: Genes with ids and medians.

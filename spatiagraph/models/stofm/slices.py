@@ -14,8 +14,6 @@ from spatiagraph.data.recipe.rule import Rule, positive
 from spatiagraph.graph.encode import normalize_positions
 from spatiagraph.graph.hierarchy import cluster_niches, sub_slices
 
-_NEAR = 32  # neighbours of a cell among which those outside of its sub-slice are, at least
-
 
 @dataclass(frozen=True)
 class SubSlices(Rule):
@@ -80,35 +78,27 @@ class SubSlices(Rule):
         num_parts = int(part.max()) + 1 if len(part) else 0
         if self.partition != "overlap" or num_parts < 2:
             return [part.new_empty(0)] * num_parts
-        at, own = pos.numpy(), part.numpy()
-        tree = cKDTree(at)
-        # cells at a border have half of their neighbours outside
-        of, other = _outside(tree, own, np.arange(len(at)), max(_NEAR, 2 * self.halo))
-        found = np.split(other, np.searchsorted(of, np.arange(1, num_parts)))
-        for i, size in enumerate(np.bincount(own, minlength=num_parts)):
-            if len(found[i]) < min(self.halo, len(at) - size):  # a gap around it: look beyond
-                found[i] = _outside(tree, own, np.flatnonzero(own == i), size + self.halo)[1]
-        return [torch.from_numpy(rows[: self.halo].copy()) for rows in found]
+        tree, own = cKDTree(pos.numpy()), part.numpy()
+        order = np.argsort(own, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(own, minlength=num_parts))[:-1])
+        return [torch.from_numpy(_nearest_outside(tree, rows, self.halo)) for rows in parts]
 
 
-def _outside(
-    tree: cKDTree, part: NDArray[np.int64], rows: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cells among the nearest ``k`` of some cells that lie outside of their sub-slice.
-
-    Returns:
-        Sub-slice and cell, each once, in order of sub-slices and then of the shortest distance.
-    """
-    away, near = tree.query(tree.data[rows], k=min(k, tree.n))
-    of, other = np.repeat(part[rows], near.shape[1]), near.ravel()
-    outside = part[other] != of
-    of, other, away = of[outside], other[outside], away.ravel()[outside]
-    order = np.lexsort((other, away, of))
-    of, other = of[order], other[order]
-    # a cell once per sub-slice: by its shortest distance, which comes first
-    _, first = np.unique(of * tree.n + other, return_index=True)
-    kept = np.sort(first)
-    return of[kept], other[kept]
+def _nearest_outside(tree: cKDTree, rows: NDArray[np.int64], num: int) -> NDArray[np.int64]:
+    """Cells outside of a sub-slice that are nearest to any of its own, nearest first."""
+    num = min(num, tree.n - len(rows))
+    if not num or not len(rows):
+        return np.empty(0, dtype=np.int64)
+    at = np.asarray(tree.data)
+    centre = at[rows].mean(0)
+    reach = np.linalg.norm(at[rows] - centre, axis=1).max()
+    # as many lie outside within this distance of the centre, so none that is asked for is further
+    # from the centre than that and the reach of the sub-slice together
+    bound = np.atleast_1d(tree.query(centre, k=len(rows) + num)[0])[-1]
+    near = np.array(tree.query_ball_point(centre, (bound + reach) * (1 + 1e-9)), dtype=np.int64)
+    near = np.setdiff1d(near, rows)
+    away = cKDTree(at[rows]).query(at[near])[0]
+    return near[np.lexsort((near, away))[:num]]
 
 
 class Virtual(NamedTuple):

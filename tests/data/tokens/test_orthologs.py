@@ -72,6 +72,19 @@ def test_two_columns_are_a_table_and_others_are_refused(tmp_path):
         read_orthologs(tmp_path / "none.csv")
 
 
+def test_tables_of_two_species_and_of_neither_are_refused(tmp_path):
+    table = BIOMART.assign(**{"Rat gene name": "R"})
+    table.to_csv(tmp_path / "two.csv", index=False)
+    with pytest.raises(ValueError, match=r"one other species in two\.csv, got Human, Rat"):
+        read_orthologs(tmp_path / "two.csv")
+    one = pd.DataFrame({"Gene name": ["a"], "human_symbol": ["A"]})
+    one.to_csv(tmp_path / "one.csv", index=False)
+    assert read_orthologs(tmp_path / "one.csv") == {"a": "A"}
+    slide = sg.make_tissue(50, num_genes=20, image=None)
+    with pytest.raises(ValueError, match=r"2 orthologues \(x: X, …\), got none of"):
+        GeneVocabulary.from_slides([slide], orthologs={"x": "X", "y": "Y"})
+
+
 def test_real_mouse_slide_on_human_genes(real_data):
     """The share of a real mouse panel that has a human gene, and the same counts on it."""
     table = read_orthologs(real_data / "gene_tables" / "orthologues_mouse_to_human_biomart.csv.gz")

@@ -232,6 +232,7 @@ def test_batches_hold_every_item_once_and_like_lengths_together():
     for epoch in range(3):
         sampler.set_epoch(epoch)
         assert max(uneven[batch].sum() for batch in sampler) <= 4096
+    assert list(BucketSampler(np.array([], int), 100, shuffle=True, seed=0)) == []
     long = BucketSampler(np.array([5000, 10, 10, 20]), 100, shuffle=True, seed=0)
     assert [0] in list(long)
     in_order = BucketSampler(lengths, 2000, shuffle=False, seed=0)
