@@ -47,7 +47,7 @@ def slide():
 
 def test_it_trains_the_encoder_and_better_than_chance(slide):
     model = SToFM.for_slides([slide], cells="ranks", slices=SubSlices(max_cells=150))
-    task = CellAdaptation(model, max_cells=64)
+    task = CellAdaptation(model, contrast_weight=1.0, max_cells=64)
     before = {n: p.clone() for n, p in model.encoder.named_parameters()}
     result = sg.fit(
         model, [slide], task=task, max_epochs=6, lr=3e-3, accelerator="cpu", progress=False
@@ -62,15 +62,16 @@ def test_it_trains_the_encoder_and_better_than_chance(slide):
 
 def test_every_weight_of_the_encoder_is_trained(slide):
     model = SToFM.for_slides([slide], cells="ranks", slices=SubSlices(max_cells=150))
-    task = CellAdaptation(model, max_cells=16)
+    task = CellAdaptation(model, contrast_weight=1.0, max_cells=16)
     (batch, *_) = model.batches([model.prepare(slide, learn=True)], 400)
     task.loss(batch, torch.Generator().manual_seed(0)).loss.backward()
     assert all(p.grad is not None for p in model.cell_encoder.parameters())
 
 
-def test_a_batch_without_a_cell_to_adapt_to_costs_nothing(slide):
+@pytest.mark.parametrize("contrast_weight", [0.0, 1.0])
+def test_a_batch_without_a_cell_to_adapt_to_costs_nothing(slide, contrast_weight):
     model = SToFM.for_slides([slide], cells="ranks", slices=SubSlices(max_cells=150))
-    task = CellAdaptation(model, max_cells=16)
+    task = CellAdaptation(model, contrast_weight=contrast_weight, max_cells=16)
     (batch, *_) = model.batches([model.prepare(slide, learn=True)], 400)
     batch.core = torch.zeros_like(batch.core)
     found = task.loss(batch, torch.Generator().manual_seed(0))

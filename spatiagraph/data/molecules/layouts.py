@@ -69,7 +69,7 @@ def layout_of(path: Path, mpp: float | None = None) -> Layout:
         raise ValueError(
             f"Expected columns of molecules in {path.name}: x_location, y_location and "
             "feature_name (Xenium); global_x, global_y and gene (MERSCOPE); x_global_px, "
-            "y_global_px and target (CosMx); or x, y and gene in µm; and cell_id; got "
+            "y_global_px and target (CosMx); or x, y and gene in µm; and cell_id or cell; got "
             f"{', '.join(have)}"
         )
     if maker is not COSMX:
