@@ -21,8 +21,8 @@ def colocalize(
         Path,
         typer.Argument(
             help="Molecules with their cells, in µm: .parquet, .csv or .csv.gz with the columns of "
-            "Xenium, MERSCOPE, CosMx, or x, y, gene and cell_id (or cell, of Baysor); a SpatialData "
-            ".zarr; or the folder of such a machine."
+            "Xenium, MERSCOPE, CosMx, or x, y, gene and cell_id (or cell, of Baysor); a "
+            "SpatialData .zarr; or the folder of such a machine."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the tables.")],

@@ -334,7 +334,8 @@ def test_ablation_across_mice(real_data, variant, seed):
             if adapted:
                 task = CellAdaptation(model, contrast_weight=1.0, seed=seed)  # as published
                 sg.fit(
-                    model, slides[own], task=task, max_steps=FEW, lr=1e-3, accelerator=ACCELERATOR, seed=seed, validation=None, progress=False,
+                    model, slides[own], task=task, max_steps=FEW, lr=1e-3, accelerator=ACCELERATOR,
+                    seed=seed, validation=None, progress=False,
                 )  # fmt: skip
             steps = [FEW] if in_context else [0]
             curve = trained(model, [slides[own]], slides, steps, seed)
