@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
-from anndata import AnnData
 from numpy.typing import NDArray
 
 from spatiagraph._savable import savable
@@ -256,6 +254,9 @@ def _known(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -> boo
 
 def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -> Slide:
     """A slide on the genes of the other species, unless more of its genes are of that already."""
+    import pandas as pd
+    from anndata import AnnData
+
     other = _counterparts(slide, orthologs)
     known = set(filter(None, other))
     if len(known) <= len(of_this.intersection(slide.symbols)):

@@ -12,6 +12,7 @@ from spatiagraph.data.colocalization.molecules import (
     CellMolecules,
     MoleculesByCell,
     cell_molecules,
+    check_cells,
 )
 from spatiagraph.data.colocalization.nulls import NULLS, Kind, gene_pair_tests
 from spatiagraph.data.colocalization.rule import Colocalization, GenePairs
@@ -132,25 +133,6 @@ def _check_place(molecules: CellMolecules, slide: Slide) -> None:
             f"Expected molecules of slide {slide.slide_id!r} to lie where their cells are, got "
             f"them {np.median(away):.4g} µm away (median). Are they pixels? Then multiply x_um and "
             "y_um by the µm of one"
-        )
-
-
-def check_cells(cell_ids: pd.Series, slide: Slide) -> None:
-    """Refuse molecules of which none is in a cell of the slide.
-
-    Args:
-        cell_ids: Cell of each molecule, missing where it is in none.
-        slide: The slide.
-
-    Raises:
-        ValueError: If no cell has the name of one of the slide.
-    """
-    names = cell_ids.dropna().astype(str).unique()
-    if len(names) and not slide.adata.obs_names.isin(names).any():
-        raise ValueError(
-            f"Expected molecules in cells of slide {slide.slide_id!r}, got none: they are in "
-            f"{[*map(str, names[:2])]}, its cells are {[*slide.adata.obs_names[:2]]}. Are they of "
-            "the same tissue, and named alike?"
         )
 
 

@@ -11,6 +11,7 @@ from spatiagraph.data.transcripts import filter_transcripts
 
 if TYPE_CHECKING:
     from spatiagraph.data.molecules.outlines import CellOutlines
+    from spatiagraph.data.slide import Slide
 
 
 _JUDGED = 5  # cells that tell a unit: one may be a large one
@@ -176,3 +177,22 @@ def _numbered(values: pd.Series) -> tuple[NDArray[np.int64], np.ndarray]:
     text = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in found], dtype=object)
     names, number = np.unique(text, return_inverse=True)
     return number[code].astype(np.int64), names
+
+
+def check_cells(cell_ids: pd.Series, slide: "Slide") -> None:
+    """Refuse molecules of which none is in a cell of the slide.
+
+    Args:
+        cell_ids: Cell of each molecule, missing where it is in none.
+        slide: The slide.
+
+    Raises:
+        ValueError: If no cell has the name of one of the slide.
+    """
+    names = cell_ids.dropna().astype(str).unique()
+    if len(names) and not slide.adata.obs_names.isin(names).any():
+        raise ValueError(
+            f"Expected molecules in cells of slide {slide.slide_id!r}, got none: they are in "
+            f"{[*map(str, names[:2])]}, its cells are {[*slide.adata.obs_names[:2]]}. Are they of "
+            "the same tissue, and named alike?"
+        )

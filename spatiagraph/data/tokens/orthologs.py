@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data.read.tables import read_table, table_columns
-
 
 class Orthologs(NamedTuple):
     """Counts on the genes of the other species.
@@ -88,6 +86,8 @@ def read_orthologs(path: str | os.PathLike[str]) -> dict[str, str]:
         ValueError: Its columns are others, or no gene has a counterpart, or there
             are several other species.
     """
+    from spatiagraph.data.read.tables import read_table, table_columns  # needs what reads slides
+
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"Expected a table of orthologues at {file}, found no such file")

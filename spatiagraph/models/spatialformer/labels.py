@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spatiagraph.data.colocalization import Colocalization, cell_molecules
-from spatiagraph.data.colocalization.genes import check_cells
+from spatiagraph.data.colocalization.molecules import check_cells
 from spatiagraph.data.convert.counts import ragged_tensor
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.transcripts import filter_transcripts
