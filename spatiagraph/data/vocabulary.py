@@ -266,9 +266,12 @@ def _translated(slide: Slide, orthologs: Mapping[str, str], of_this: set[str]) -
     found = merge_orthologs(slide.counts, columns, mapping)
     if found.dropped:
         log.warning(
-        "Slide %r: %d of %d genes have no counterpart, with %.1f %% of the counts",
-        slide.slide_id, len(found.dropped), slide.num_genes, 100 * found.dropped_share,
-    )  # fmt: skip
+            "Slide %r: %d of %d genes have no counterpart, with %.1f %% of the counts",
+            slide.slide_id,
+            len(found.dropped),
+            slide.num_genes,
+            100 * found.dropped_share,
+        )
     var = pd.DataFrame(index=pd.Index(found.gene_ids))
     adata = AnnData(found.counts, pd.DataFrame(index=slide.adata.obs_names), var)
     adata.obsm["spatial"] = slide.pos

@@ -162,10 +162,17 @@ def test_molecules_of_other_cells_are_refused_and_poor_ones_are_no_labels(slide,
     other = table.assign(cell_id="x" + table["cell_id"].astype(str))
     with pytest.raises(ValueError, match=r"in cells of slide .*they are in \['xc"):
         model.prepare(sg.Slide(slide.adata, transcripts=other), learn=True)
-    poor = sg.Slide(slide.adata, transcripts=table.assign(qv=5.0))
-    parts = SpatialFormerPretraining(model).loss(first_batch(model, poor)).parts
-    assert set(parts) == {"tokens", "cell_pairs"}
-    assert "No molecule of slide" in caplog.text
+    for change in ({"qv": 5.0}, {"cell_id": "UNASSIGNED"}):
+        poor = sg.Slide(slide.adata, transcripts=table.assign(**change))
+        parts = SpatialFormerPretraining(model).loss(first_batch(model, poor)).parts
+        assert set(parts) == {"tokens", "cell_pairs"}
+    assert caplog.text.count("No molecule of slide") == 2
+    as_bytes = table.assign(cell_id=table["cell_id"].str.encode("ascii"))
+    data = model.prepare(sg.Slide(slide.adata, transcripts=as_bytes), learn=True)
+    assert (
+        "gene_pairs"
+        in SpatialFormerPretraining(model).loss(next(iter(model.batches([data], 32)))).parts
+    )
 
 
 def test_a_run_fades_its_labels(slide):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from spatiagraph.data.transcripts import filter_transcripts
+from spatiagraph.data.transcripts import UNASSIGNED, filter_transcripts
 
 if TYPE_CHECKING:
     from spatiagraph.data.molecules.outlines import CellOutlines
@@ -189,7 +189,8 @@ def check_cells(cell_ids: pd.Series, slide: "Slide") -> None:
     Raises:
         ValueError: If no cell has the name of one of the slide.
     """
-    names = cell_ids.dropna().astype(str).unique()
+    _, names = _numbered(cell_ids.dropna())
+    names = names[~np.isin(names, UNASSIGNED)]
     if len(names) and not slide.adata.obs_names.isin(names).any():
         raise ValueError(
             f"Expected molecules in cells of slide {slide.slide_id!r}, got none: they are in "
