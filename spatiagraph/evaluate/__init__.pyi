@@ -115,6 +115,9 @@ from .image_features import (
     network_features as network_features,
 )
 from .image_to_genes import (
+    LAYER_MARKERS as LAYER_MARKERS,
+)
+from .image_to_genes import (
     choose_genes as choose_genes,
 )
 from .image_to_genes import (

@@ -27,6 +27,12 @@ TRAIN_MEAN = "train_mean"
 DEPTH_ORACLE = "depth_oracle"
 """Row of the table for ridge on the test cell's own total count, which no image shows."""
 
+LAYER_MARKERS = (
+    "AQP4", "HPCAL1", "CUX2", "RORB", "PCP4", "KRT17", "MBP", "MOBP", "SNAP25",
+)  # fmt: skip
+"""Genes of the layers of the human cortex, after
+`Maynard et al. (2021) <https://doi.org/10.1038/s41593-020-00787-0>`_."""
+
 _ALPHAS = np.logspace(0, 7, 15)
 
 
@@ -74,6 +80,7 @@ def score_image_to_genes(
     strength: Strength = "groups",
     regressor: Regressor = "ridge",
     held_out: Sequence[int] | None = None,
+    subsets: Mapping[str, ArrayLike] | None = None,
     expression: Expression = "counts",
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -112,17 +119,20 @@ def score_image_to_genes(
             (:func:`hest_xgboost`); the depth oracle stays a ridge.
         held_out: Folds to predict, of features whose encoder has seen the genes of the others; all
             by default.
+        subsets: Name → genes that are scored apart too, columns of ``counts``, such as those of
+            :data:`LAYER_MARKERS`; predicted whether ``genes`` has them or not.
         expression: Which of the two ``counts`` holds.
         progress: Show a bar.
 
     Returns:
         One row per name and baseline: ``pearson_mean``, ``pearson_median``, ``rmse`` and ``mse``
         over genes, ``pearson_given_depth``, each the mean over folds with ``…_std`` beside it;
+        with ``subsets`` each also as ``…_NAME``, and as ``…_other`` for the genes in none;
         ``num_genes``, ``num_cells``, ``num_folds``.
 
     Raises:
-        ValueError: Shapes do not fit, names clash, the strength or regressor is unknown, or there
-            are too few folds or groups.
+        ValueError: Shapes do not fit, names clash, the strength or regressor is unknown, there
+            are too few folds or groups, or a subset has no gene, or one that does not exist.
         ImportError: ``"xgboost"`` without xgboost; says how to install it.
     """
     if regressor not in get_args(Regressor):
@@ -147,6 +157,7 @@ def score_image_to_genes(
         numbers = np.unique(held_out)
     if strength == "groups":
         _check_groups(fold, group, numbers)
+    apart = _columns_of(subsets, x.shape[1])
     depth = depth_terms(x)
     inputs: dict[str, NDArray | None] = {**arrays, TRAIN_MEAN: None, DEPTH_ORACLE: depth}
     log = log_normalize(x, target, expression=expression)
@@ -158,6 +169,7 @@ def score_image_to_genes(
             train = np.flatnonzero((fold >= 0) & (fold != number))
             chosen = isinstance(genes, str)
             columns = choose_genes(x[train], genes, log[train]) if chosen else np.asarray(genes)  # type: ignore[arg-type]
+            columns = np.concatenate([columns, np.setdiff1d(_all_of(apart), columns)])
             num_genes = len(columns)
             y, truth = (log[rows][:, columns].toarray() for rows in (train, test))
             for name, z in inputs.items():
@@ -171,11 +183,49 @@ def score_image_to_genes(
                         guess = grouped_ridge(a, y, group[train], b)
                     else:
                         guess = hest_ridge(a, y, b)
-                runs[name].append(prediction_scores(truth, guess, depth[test]))
+                scores = prediction_scores(truth, guess, depth[test])
+                for part, inside in _parts_of(columns, apart).items():
+                    own = prediction_scores(truth[:, inside], guess[:, inside], depth[test])
+                    scores |= {f"{score}_{part}": value for score, value in own.items()}
+                runs[name].append(scores)
                 bar.update()
     sizes = {"num_genes": num_genes, "num_cells": int((fold >= 0).sum()), "num_folds": len(numbers)}
     table = {name: {**mean_and_std(scores), **sizes} for name, scores in runs.items()}
     return pd.DataFrame.from_dict(table, orient="index")
+
+
+def _columns_of(
+    subsets: Mapping[str, ArrayLike] | None, num_genes: int
+) -> dict[str, NDArray[np.int64]]:
+    """Distinct columns of each subset."""
+    found = {}
+    for name, columns in (subsets or {}).items():
+        values = np.unique(np.asarray(columns))
+        if not values.size or values.dtype.kind not in "iu" or values[0] < 0:
+            raise ValueError(f"Expected columns of genes in subset {name!r}, got {columns!r}")
+        if values[-1] >= num_genes:
+            raise ValueError(
+                f"Expected columns below {num_genes} in subset {name!r}, got {values[-1]}"
+            )
+        if name == "other":
+            raise ValueError("Expected another name than 'other', that of the genes in no subset")
+        found[name] = values.astype(np.int64)
+    return found
+
+
+def _all_of(subsets: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([np.empty(0, np.int64), *subsets.values()]))
+
+
+def _parts_of(
+    columns: NDArray[np.integer], subsets: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.bool_]]:
+    """Which of the columns are of each subset, and which of none; parts without any left out."""
+    if not subsets:
+        return {}
+    parts = {name: np.isin(columns, own) for name, own in subsets.items()}
+    parts["other"] = ~np.isin(columns, _all_of(subsets))
+    return {name: inside for name, inside in parts.items() if inside.any()}
 
 
 def grouped_ridge(

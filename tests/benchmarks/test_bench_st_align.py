@@ -31,6 +31,7 @@ import spatiagraph as sg
 from spatiagraph.data import CropSource, SlideImage, spots_of_cells
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
+    LAYER_MARKERS,
     log_normalize,
     neighbor_mean,
     score_image_to_genes,
@@ -53,6 +54,7 @@ PATIENCE = 12  # epochs
 REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
 PARTS = {  # table, part → sections to train on, sections to test on
     ("dlpfc", "itself"): (["151510"], ["151510"]),
+    ("dlpfc", "strip"): (["151510 most"], ["151510 strip"]),
     ("her2st patients", "C to A"): (["C2", "C3", "C4", "C5"], ["A1"]),
     ("her2st patients", "A to C"): (["A1"], ["C2", "C3", "C4", "C5"]),
     **{
@@ -80,14 +82,15 @@ def section(root, name):
             slide_id=name,
         )
         return spots_of_cells(cells, 100.0, diameter_um=None)
-    if name == "151510":
+    if name.startswith("151510"):
         folder = root / "dlpfc_151510"
-        return sg.read(
+        slide = sg.read(
             folder / "151510.h5ad",
             image=folder / "tissue_lowres_image.png",
             pitch_um=100,
-            slide_id=name,
+            slide_id="151510",
         )
+        return {part.slide_id: part for part in (slide, *cut(slide))}[name]
     folder = root / ("st_mob" if name.startswith("MOB") else "her2st")
     image = folder / f"{name}_HE.jpg"
     slide = sg.read(
@@ -262,7 +265,9 @@ def test_table(real_data, capsys, table, part, seed):
     ]
     if not itself:
         known = Sections(slides, len(train), models["start"])
-        rows += retrieval(known, found) + genes(known, found, seed)
+        rows += retrieval(known, found) + genes(
+            known, found, seed, laminar(real_data, known.model.panel, train[0])
+        )
     for name in test_names if itself else every:
         if name in LABELS:
             at = list(every).index(name)
@@ -292,7 +297,16 @@ def retrieval(known, found):
     ]
 
 
-def genes(known, found, seed):
+def laminar(root, panel, slide):
+    """Columns of the markers of cortical layers, where the slide is one of cortex."""
+    if not slide.slide_id.startswith("151510"):
+        return None
+    table = pd.read_csv(root / "gene_tables" / "gene_positions_grch38.tsv.gz", sep="\t")
+    names = {*LAYER_MARKERS, *table.loc[table["symbol"].isin(LAYER_MARKERS), "ensgene"]}
+    return {"laminar": [i for i, name in enumerate(panel.symbols) if name in names]}
+
+
+def genes(known, found, seed, subsets):
     features = {name: both(z, "img") for name, z in found.items()}
     features["colour statistics"] = known.colors
     features["colour statistics within sections"] = known.alike
@@ -305,6 +319,7 @@ def genes(known, found, seed):
         target=1e4,
         num_components=64,
         held_out=[1],
+        subsets=subsets,
     )
     return [{"task": "genes", "row": name, **plain(row)} for name, row in table.iterrows()]
 

@@ -244,3 +244,36 @@ def test_boosted_trees_are_those_of_hest_and_say_how_to_install_them(monkeypatch
         score_image_to_genes({"z": z}, counts, fold, genes="all", regressor="xgboost")
     with pytest.raises(ValueError, match="'regressor' in .*, got 'forest'"):
         score_image_to_genes({"z": z}, counts, fold, regressor="forest")
+
+
+def test_subsets_of_genes_are_scored_apart_and_predicted_though_no_rule_chose_them():
+    z, counts, fold = tissue()
+    even, odd = np.arange(0, 30, 2), np.arange(1, 30, 2)  # the odd ones follow the features
+    table = score_image_to_genes({"z": z}, counts, fold, genes=[0, 1, 2], subsets={"driven": odd})
+    row = table.loc["z"]
+    alone = score_image_to_genes({"z": z}, counts, fold, genes=odd).loc["z"]
+    assert row["num_genes"] == 17
+    for score in ("pearson_mean", "mse", "pearson_given_depth"):
+        assert row[f"{score}_driven"] == pytest.approx(alone[score], rel=0.02)
+        assert row[score] == pytest.approx(
+            (15 * row[f"{score}_driven"] + 2 * row[f"{score}_other"]) / 17
+        )
+    assert row["pearson_given_depth_driven"] > row["pearson_given_depth_other"] + 0.1
+    both = score_image_to_genes({"z": z}, counts, fold, genes="all", subsets={"a": even, "b": odd})
+    assert not any(name.endswith("other") for name in both)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "match"),
+    [
+        ({"laminar": []}, "subset 'laminar'"),
+        ({"laminar": ["MBP"]}, "columns of genes"),
+        ({"laminar": [-1]}, "columns of genes"),
+        ({"laminar": [30]}, "below 30"),
+        ({"other": [0]}, "another name"),
+    ],
+)
+def test_subsets_without_genes_are_refused(subsets, match):
+    z, counts, fold = tissue()
+    with pytest.raises(ValueError, match=match):
+        score_image_to_genes({"z": z}, counts, fold, subsets=subsets)
