@@ -14,14 +14,16 @@ from spatiagraph.clustering.clusters import Clusters, check_number
 _MAX_DIMS = 50  # a wider embedding is reduced first
 _LOWEST, _HIGHEST = 1e-3, 50.0  # resolutions
 _MAX_STEPS = 40  # of the search for a resolution
+_MORE_SEEDS = 4  # that are tried where one jumps over the number
 
 
 @dataclass(frozen=True)
 class Leiden:
     """`Leiden <https://arxiv.org/abs/1810.08473>`_ at the resolution that gives ``K`` clusters.
 
-    The resolution is found by bisection, the same seed at each step. The confidence of a cell is
-    the share of its neighbours in the graph that are in its cluster.
+    The resolution is found by bisection, the same seed at each step; where the number is jumped
+    over, with a few other seeds that follow from it. The confidence of a cell is the share of its
+    neighbours in the graph that are in its cluster.
 
     Args:
         num_neighbors: Nearest cells that each cell is connected to, without weights.
@@ -36,16 +38,18 @@ class Leiden:
     def __call__(self, z: NDArray[np.floating], num_clusters: int, seed: int, /) -> Clusters:
         check_number(num_clusters, len(z))
         graph = neighbor_graph(z, self.num_neighbors)
-        low, high = np.log(_LOWEST), np.log(_HIGHEST)
         seen = set[int]()
-        for _ in range(_MAX_STEPS):
-            middle = (low + high) / 2
-            labels = leiden(graph, float(np.exp(middle)), seed)
-            size = int(labels.max()) + 1
-            if size == num_clusters:
-                return Clusters(labels, _share_alike(graph, labels))
-            seen.add(size)
-            low, high = (middle, high) if size < num_clusters else (low, middle)
+        others = np.random.default_rng(seed).integers(2**31 - 1, size=_MORE_SEEDS)
+        for own in (seed, *others.tolist()):
+            low, high = np.log(_LOWEST), np.log(_HIGHEST)
+            for _ in range(_MAX_STEPS):
+                middle = (low + high) / 2
+                labels = leiden(graph, float(np.exp(middle)), own)
+                size = int(labels.max()) + 1
+                if size == num_clusters:
+                    return Clusters(labels, _share_alike(graph, labels))
+                seen.add(size)
+                low, high = (middle, high) if size < num_clusters else (low, middle)
         near = sorted(seen, key=lambda size: abs(size - num_clusters))[:2]
         raise ValueError(
             f"Expected a resolution at which Leiden finds {num_clusters} clusters, got "

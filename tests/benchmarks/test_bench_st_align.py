@@ -15,6 +15,7 @@ many steps, which may be none. ``published`` starts at random, with the publishe
 
 import json
 import os
+import resource
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
 import spatiagraph as sg
-from spatiagraph.data import CropSource, SlideImage, spots_of_cells
+from spatiagraph.data import CropSource, FeatureCache, SlideImage, spots_of_cells
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
     LAYER_MARKERS,
@@ -42,6 +43,7 @@ from spatiagraph.evaluate.image_features import color_texture, network_features
 from spatiagraph.evaluate.image_to_genes import grouped_ridge
 from spatiagraph.models import STAlign
 from spatiagraph.models.st_align import TINY
+from spatiagraph.nn import FrozenImageEncoder
 from spatiagraph.tasks import PairedNegatives, SlideNegatives, STAlignPretraining
 from spatiagraph.training import Run
 
@@ -394,6 +396,37 @@ def test_cost_of_a_step_beside_six_forward_passes(real_data, capsys):
     with capsys.disabled():
         write("cost", place.type, 0, [row])
     assert one > 0
+
+
+def test_cost_of_a_frozen_backbone_read_from_disk(real_data, capsys, tmp_path):
+    """Preparing, a fit of 9 steps and embedding, features of a ViT-Ti computed or read again."""
+    slide = section(real_data, "A1")
+    backbone = FrozenImageEncoder("vit_tiny_patch16_224", size_px=224)
+    rows = []
+    for name in ("ResNet, no backbone", "backbone, not kept", "first, kept", "read again"):
+        model = STAlign.for_slides(
+            [slide], "tiny", backbone=None if name.startswith("ResNet") else backbone
+        )
+        if name in ("first, kept", "read again"):
+            model.cache = FeatureCache(tmp_path)
+        began = time.perf_counter()
+        model.prepare(slide, learn=True)
+        prepared = time.perf_counter() - began
+        history = fitted(model, [slide], 0, SlideNegatives(), max_steps=9).history
+        fit = time.perf_counter() - began - prepared
+        began = time.perf_counter()
+        z = sg.embed(model, slide, progress=False, device=device())
+        embed = time.perf_counter() - began
+        rows.append({
+            "task": "backbone", "row": name, "prepare_s": prepared, "fit_s": fit,
+            "embed_spots_per_s": slide.num_cells / embed, "steps": int(history["steps"].max()),
+            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        })  # fmt: skip
+        assert np.isfinite(z.obsm["X_stalign"]).all()
+    with capsys.disabled():
+        write("backbone", device(), 0, rows)
+    first, again = rows[2], rows[3]
+    assert again["prepare_s"] < first["prepare_s"] / 3
 
 
 COLUMNS = {

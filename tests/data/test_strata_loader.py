@@ -38,6 +38,15 @@ def test_every_cell_is_core_once_and_clusters_keep_their_share(slides):
     assert np.concatenate(seen).mean() < 1.2
 
 
+def test_a_cell_of_a_small_cluster_is_in_a_batch_once(slides):
+    data = prepared(120, 3)
+    data.put("cell", cluster=(torch.arange(120) >= 3).long())  # three against the rest
+    for batch in StrataLoader([data], 60, num_parts=4, shuffle=True):
+        core = batch.cell_index[batch.core]
+        assert len(core.unique()) == len(core)
+        assert int((batch.cluster[batch.core] == 0).sum()) == 3
+
+
 def test_what_a_cell_carries_is_its_own_and_context_has_no_crops(slides):
     data = slides[0].dense()
     for batch in StrataLoader(slides[:1], 50, num_parts=2):

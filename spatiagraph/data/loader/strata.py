@@ -86,7 +86,7 @@ class StrataSampler(SeededSampler[list[Part]]):
         if self.shuffle:
             order = torch.randperm(len(parts), generator=generator).tolist()
         for start in range(0, len(order), self.num_parts):
-            yield [parts[i] for i in order[start : start + self.num_parts]]
+            yield distinct([parts[i] for i in order[start : start + self.num_parts]])
 
 
 class StrataLoader(DataLoader[TissueData]):
@@ -94,8 +94,8 @@ class StrataLoader(DataLoader[TissueData]):
 
     What contrastive terms need that tell a cell from cells of other clusters: a tile of neighbours
     has one or two clusters. In an epoch every cell is core once, cells of strata that are smaller
-    than their share of a batch more often. A batch has a graph for each of its parts; context is
-    there as with :class:`~spatiagraph.data.TileLoader`, but without its crops.
+    than their share of a batch in more batches, never twice in one. A batch has a graph for each of
+    its parts; context is there as with :class:`~spatiagraph.data.TileLoader`, without its crops.
 
     Args:
         slides: Whole slides with the stratum of each cell under ``key``, ``[N]``; cells that are
@@ -135,6 +135,26 @@ class StrataLoader(DataLoader[TissueData]):
             num_workers=num_workers,
             generator=torch.Generator().manual_seed(seed),  # else it draws from torch's own
         )
+
+
+def distinct(parts: Sequence[Part]) -> list[Part]:
+    """The parts without cells that an earlier one has; parts that are left empty are left out.
+
+    Args:
+        parts: Parts of a batch.
+
+    Examples:
+        >>> [rows.tolist() for _, rows in distinct([(0, torch.arange(3)), (0, torch.arange(4))])]
+        [[0, 1, 2], [3]]
+    """
+    found: list[Part] = []
+    for slide, rows in parts:
+        for other, earlier in found:
+            if other == slide:
+                rows = rows[~torch.isin(rows, earlier)]
+        if len(rows):
+            found.append((slide, rows))
+    return found
 
 
 def stratified(

@@ -156,5 +156,6 @@ def frozen_features(
     if cache is None:
         return computed()
     crops = [cache_key(source.read(rows)[0]) for rows in chunks]
-    key = cache_key(encoder.name, encoder.size_px, encoder.state_dict(), crops)
+    built = repr(sorted(encoder.config_args().items()))  # pooling and activation have no weights
+    key = cache_key(encoder.name, encoder.size_px, built, encoder.state_dict(), crops)
     return cache.get(key, computed, num_rows=len(source))
