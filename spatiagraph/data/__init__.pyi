@@ -61,6 +61,9 @@ from .morphology import read_nuclei as read_nuclei
 from .niche_slide import slide_of_niches as slide_of_niches
 from .outlines import Outlines as Outlines
 from .panel import GenePanel as GenePanel
+from .profiles import ProfileProvider as ProfileProvider
+from .profiles import RandomProjection as RandomProjection
+from .profiles import add_profiles as add_profiles
 from .recipe import Recipe as Recipe
 from .slide import Slide as Slide
 from .spots import photographed_slide as photographed_slide

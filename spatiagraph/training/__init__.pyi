@@ -33,6 +33,7 @@ from .morphology_fit import MorphologyFit as MorphologyFit
 from .morphology_fit import fit_morphology as fit_morphology
 from .run import Run as Run
 from .schedule import CosineSchedule as CosineSchedule
+from .schedule import scaled_lr as scaled_lr
 from .sharding import gathered_weights as gathered_weights
 from .sharding import shard_encoder as shard_encoder
 from .trainer import FitResult as FitResult

@@ -26,6 +26,7 @@ from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 from spatiagraph.training.validation import (
     as_validation,
+    check_donors,
     start_without,
 )
 
@@ -83,6 +84,8 @@ def fit(
     slides = _checked(model, slides)
     ids = [slide.slide_id for slide in slides] if isinstance(slides, list) else slides.slide_ids
     held_out = as_validation(validation, ids)
+    if held_out is not None:
+        check_donors(held_out, slides)
     if cache_cells:
         check_whole(slides, "cache_cells=True")
     if batches is not None:

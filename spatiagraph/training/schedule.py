@@ -4,6 +4,32 @@ import math
 from dataclasses import dataclass
 
 
+def scaled_lr(batch_size: int, num_devices: int = 1, *, lr: float = 5e-4) -> float:
+    """Learning rate for batches of some size, of the rate for 256 at once.
+
+    The rule of `ST-Align <https://arxiv.org/abs/2411.16793>`_, after `Goyal et al. (2017)
+    <https://arxiv.org/abs/1706.02677>`_.
+
+    Args:
+        batch_size: Spots of a batch on each device.
+        num_devices: Devices.
+        lr: Rate for 256 spots a step.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    Examples:
+        >>> scaled_lr(64)
+        0.000125
+    """
+    if min(batch_size, num_devices) < 1:
+        raise ValueError(
+            f"Expected 'batch_size' and 'num_devices' of at least 1, got {batch_size} and "
+            f"{num_devices}"
+        )
+    return lr * batch_size * num_devices / 256
+
+
 @dataclass(frozen=True)
 class CosineSchedule:
     r"""Warm-up from 0, then a cosine; weight decay on a cosine of its own.

@@ -1,6 +1,7 @@
 """Validation sets of a run: slides of their own, or blocks of the training slides."""
 
 import copy
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from spatiagraph.graph.edges import plain_edges
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.weights import weights_hash
 from spatiagraph.training.cohorts import part_for
+
+logger = logging.getLogger(__name__)
 
 GRID = (5, 4)
 """Blocks of a slide along x and y, some of which are held out."""
@@ -146,6 +149,27 @@ def as_validation(
             f"on, got {shared} again: give a share such as validation=0.2 for blocks of a slide"
         )
     return Validation(own, cohort=stored)
+
+
+def check_donors(held_out: Validation, slides: Sequence[Slide] | CohortPart) -> None:
+    """Log if slides to validate on are of donors that are trained on.
+
+    Args:
+        held_out: The validation set.
+        slides: Training slides.
+    """
+
+    def donors(side: Sequence[Slide] | CohortPart) -> set[str]:
+        every = side.entries if isinstance(side, CohortPart) else side
+        return {str(one.donor) for one in every if one.donor is not None}
+
+    given = held_out.slides if held_out.cohort is None else held_out.cohort
+    if shared := sorted(donors(given) & donors(slides)):
+        logger.warning(
+            "Slides to validate on are of donors that are trained on, %s: the score says how other "
+            "sections of theirs are done, not those of others",
+            shared,
+        )
 
 
 def start_without(

@@ -312,7 +312,11 @@ def test_other_recipes_are_refused():
 def test_features_of_a_frozen_backbone_are_made_once_and_are_those_of_the_crops(tmp_path):
     """A second fit reads them; ST-Align fact A3: nothing of the backbone changes."""
     backbone = FrozenImageEncoder("test_resnet", size_px=16)
+    started = []
+    handle = backbone.register_forward_hook(lambda *_: started.append(1))
     model = new_model(backbone=backbone)
+    assert not started  # maps start from colours, which need no backbone
+    handle.remove()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     plain = model.prepare(SLIDE)
     assert plain.niche_features.shape == (SLIDE.num_cells, backbone.channels)

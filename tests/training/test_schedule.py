@@ -5,15 +5,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import spatiagraph as sg
-from spatiagraph.models import ContextModel
-from spatiagraph.training import CosineSchedule
+from spatiagraph.models import ContextModel, STAlign
+from spatiagraph.training import CosineSchedule, scaled_lr
 
 
 def test_values_of_the_published_schedules():
     """ST-Align fact A13: 100 epochs of 10 steps, 2 of warm-up, 64 spots on one device."""
     schedule, steps = CosineSchedule(warmup=0.02, end_lr=1e-6, end_weight_decay=0.4), 1000
-    peak = 5e-4 * 64 / 256
-    assert peak == 1.25e-4
+    peak = scaled_lr(64)
+    assert peak == scaled_lr(16, 4) == pytest.approx(1.25e-4)
+    assert scaled_lr(256) == STAlign.lr
     assert schedule.lr(0, steps, peak) == 0
     for step in (19, 20):
         assert schedule.lr(step, steps, peak) == pytest.approx(1.25e-4, rel=1e-9)
@@ -28,6 +29,8 @@ def test_values_of_the_published_schedules():
         CosineSchedule(warmup=2)
     with pytest.raises(ValueError, match="'end_lr' of 0 or more, got -1"):
         CosineSchedule(end_lr=-1)
+    with pytest.raises(ValueError, match="of at least 1, got 0 and 1"):
+        scaled_lr(0)
 
 
 class Seen(Callback):

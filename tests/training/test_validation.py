@@ -133,3 +133,23 @@ def test_blocks_that_leave_nothing_within_reach_to_train_on_are_refused():
     small = make_tissue(100, num_genes=40, image=None, seed=0)
     with pytest.raises(ValueError, match="got none of 100: give a smaller share"):
         fit(model(), small, validation=0.95, **RUN)
+
+
+def test_donors_that_are_trained_on_and_validated_on_are_named(caplog):
+    """ST-Align fact A16: what a score on another section of a donor says, and what not."""
+    train, other, far = (
+        make_tissue(150, num_genes=20, seed=i, slide_id=f"section{i}") for i in range(3)
+    )
+    train.donor, other.donor, far.donor = "ann", "ann", "bob"
+
+    def said(validation):
+        caplog.clear()
+        fit(
+            ContextModel.for_slides([train], image=None, channels=8), [train],
+            validation=validation, max_steps=1, progress=False, accelerator="cpu",
+        )  # fmt: skip
+        return "donors that are trained on, ['ann']" in caplog.text
+
+    assert said([other, far])
+    assert not said([far])
+    assert not said(0.2)

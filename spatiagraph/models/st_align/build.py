@@ -98,15 +98,25 @@ def feature_width(recipe: Recipe, slides: Sequence[Slide]) -> int | None:
 
     Args:
         recipe: The recipe.
-        slides: The slides, of which the first is looked at.
+        slides: The slides.
 
     Raises:
-        ValueError: If the slide lacks one.
+        ValueError: If a slide lacks one, or has one of another size than the first.
     """
     if not recipe.features:
         return None
-    values = [feature.values(slides[0]) for feature in recipe.features]
-    return sum(value.size(1) for value in values if value is not None)
+    widths = {}
+    for slide in slides:
+        values = [feature.values(slide) for feature in recipe.features]
+        widths[slide.slide_id] = sum(value.size(1) for value in values if value is not None)
+    first = next(iter(widths.values()))
+    for slide_id, width in widths.items():
+        if width != first:
+            raise ValueError(
+                f"Expected features of {first} numbers in every slide, as in the first, got "
+                f"{width} in slide {slide_id!r}: they are of another network"
+            )
+    return first
 
 
 class STAlignParts(NamedTuple):

@@ -201,8 +201,8 @@ class STAlign(SlideModel):
         for i, slide in enumerate(slides):
             if slide.image is None:
                 continue
-            data = self.prepare(slide)
-            data.drop(*data.crop_sources, FEATURES)  # pixels are not looked at again
+            data = self._views(slide)
+            data.drop(*data.crop_sources)  # no network looks at pixels
             if rows is not None:
                 data.core = rows[i]
             found += [self.inputs(batch)[0] for batch in super().batches([data])]
@@ -248,13 +248,7 @@ class STAlign(SlideModel):
         Raises:
             ValueError: If the slide does not fit the recipe.
         """
-        recipe, encoder = self.recipe, self.niche.image.encoder
-        if not slide.depth.any():  # only photographed: nothing has made features of its counts
-            optional = tuple(replace(feature, required=False) for feature in recipe.features)
-            recipe = replace(recipe, features=optional)
-        data = recipe(slide)
-        if self.spot.start is not None:
-            data.put("cell", **image_statistics(recipe, slide, self.cache))
+        data, encoder = self._views(slide), self.niche.image.encoder
         source = data.crop_sources.get(NICHE_IMAGE)
         if source is not None and isinstance(encoder, FrozenImageEncoder) and encoder.is_frozen:
             found = frozen_features(encoder, source, self.cache, device=device)
@@ -263,6 +257,17 @@ class STAlign(SlideModel):
         if learn:
             counts = as_scipy(data.x)
             data.put("cell", cluster=first_clusters(counts, expression=self.expression))
+        return data
+
+    def _views(self, slide: Slide) -> TissueData:
+        """A slide as the recipe makes it, with what a start reads of its images."""
+        recipe = self.recipe
+        if not slide.depth.any():  # only photographed: nothing has made features of its counts
+            optional = tuple(replace(feature, required=False) for feature in recipe.features)
+            recipe = replace(recipe, features=optional)
+        data = recipe(slide)
+        if self.spot.start is not None:
+            data.put("cell", **image_statistics(recipe, slide, self.cache))
         return data
 
     def batches(
