@@ -29,6 +29,7 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.inference.querying import embed_query
 from spatiagraph.models import STAlign, STAlignSize, model_class, st_align_parts, st_align_recipe
 from spatiagraph.models.st_align import Views
+from spatiagraph.models.st_align.clusters import first_clusters
 from spatiagraph.models.st_align.profiles import standardized
 from spatiagraph.nn import FrozenImageEncoder
 from spatiagraph.tasks import (
@@ -397,11 +398,70 @@ def test_batches_without_clusters_or_images_are_refused(model):
     tile = next(iter(model.batches([data])))
     with pytest.raises(ValueError, match="clusters to draw negatives from, got none: prepare"):
         STAlignPretraining(model).loss(tile)
-    slide = Slide(SLIDE.adata, slide_id="dark", check=False)
-    with pytest.raises(ValueError, match="with an image and with counts to align"):
-        sg.fit(new_model(), [slide], max_steps=1, progress=False, accelerator="cpu")
     with pytest.raises(ValueError, match="a 'temperature' above 0, got 0"):
         STAlignPretraining(model, temperature=0)
+
+
+def photographed(slide_id="photo"):
+    return photographed_slide(
+        SLIDE.image, GenePanel.from_slides([SLIDE]), pos=SLIDE.pos, slide_id=slide_id
+    )
+
+
+@pytest.mark.parametrize(("which", "lacks"), [("dark", "an image"), ("photo", "counts")])
+def test_training_refuses_a_slide_that_lacks_a_modality_by_its_name(which, lacks):
+    """ST-Align fact A14: alone, among others, and as a validation slide."""
+    dark = Slide(SLIDE.adata, slide_id="dark", check=False)
+    slide = {"dark": dark, "photo": photographed()}[which]
+    model = new_model()
+    options = {"max_steps": 1, "progress": False, "accelerator": "cpu"}
+    message = f"with an image and with counts to align, got slide '{which}' without {lacks}"
+    for slides in ([slide], [SLIDE, slide]):
+        with pytest.raises(ValueError, match=message):
+            sg.fit(model, slides, **options)
+    with pytest.raises(ValueError, match=message):
+        sg.fit(model, [SLIDE], validation=[slide], **options)
+
+
+@pytest.mark.parametrize("features", [(), ("X_other",)])
+@pytest.mark.parametrize("num_genes", [None, 20])
+def test_slides_without_counts_have_no_part_in_the_start(features, num_genes):
+    slide = SLIDE[:]
+    slide.adata.obsm["X_other"] = random(slide.num_cells, 7).numpy()
+    options = {"recipe": None, "num_genes": num_genes, "features": features}
+    alone = STAlign.for_slides([slide], SIZE, **options)
+    both = STAlign.for_slides([photographed(), slide], SIZE, recipe=alone.recipe, seed=0)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(both.state_dict()[name], value), name
+    STAlign.for_slides([photographed(), slide], SIZE, **options)
+    dark = Slide(slide.adata, slide_id="dark", check=False)
+    apart = STAlign.for_slides([photographed(), dark], SIZE, **options)
+    assert apart.spot.start is None  # no slide has both
+    with pytest.raises(ValueError, match="with counts to start from, got 'a', 'b' without"):
+        STAlign.for_slides([photographed("a"), photographed("b")], SIZE, **options)
+    with pytest.raises(ValueError, match="counts that has an image to start from, got 'dark'"):
+        alone.initialize([dark])
+
+
+def test_spots_that_are_alike_are_one_cluster():
+    """And fewer kinds of spots than clusters are one each, whatever their depth."""
+    alike = csr_matrix(np.tile([3.0, 0.0, 1.0, 2.0], (40, 1)))
+    assert first_clusters(alike).tolist() == [0] * 40
+    assert first_clusters(csr_matrix((40, 4))).tolist() == [0] * 40
+    three = csr_matrix(np.repeat([[3.0, 0, 1, 2], [0, 5, 1, 1], [6, 0, 2, 4], [1, 1, 0, 0]], 9, 0))
+    assert first_clusters(three).tolist() == [0] * 9 + [1] * 9 + [0] * 9 + [2] * 9
+    assert len(first_clusters(csr_matrix(SLIDE.counts)).unique()) == 6
+
+
+def test_a_slide_of_spots_that_are_alike_is_trained_on_with_a_warning():
+    adata = SLIDE.adata.copy()
+    adata.X = csr_matrix(np.tile(SLIDE.counts[:1].toarray(), (SLIDE.num_cells, 1)))
+    slide = Slide(adata, SLIDE.image, slide_id="alike")
+    with pytest.warns(UserWarning, match="at least 6 clusters of a slide to draw 5 negatives"):
+        result = sg.fit(
+            new_model(), [slide], max_steps=2, tile_size=48, progress=False, accelerator="cpu"
+        )
+    assert np.isfinite(result.history["loss"]).all()
 
 
 def test_all_other_clusters_as_negatives(batch):

@@ -127,7 +127,8 @@ class STAlign(SlideModel):
         """A model that fits the slides: their genes, pitch, images and components.
 
         Args:
-            slides: The slides to be trained on.
+            slides: The slides to be trained on; what is fitted to counts leaves out those that
+                were only photographed.
             size: Widths and depths, or ``"tiny"`` or ``"base"``.
             recipe: How a slide becomes a graph; that of :func:`recipe_for` when not given.
             gene_sets: GMT file whose genes are read, such as the hallmark sets.
@@ -141,24 +142,27 @@ class STAlign(SlideModel):
             seed: Seed of the starting weights.
 
         Raises:
-            ValueError: If the slides do not go together, or measure too few of the genes.
+            ValueError: If the slides do not go together, measure too few of the genes, or none of
+                them has counts.
         """
         slides, size = list(slides), as_size(size)
+        sequenced = _sequenced(slides)
         expression: Any = one_expression(slides)
         if recipe is None:
             genes = num_genes if gene_sets is None else gene_sets
             recipe = recipe_for(slides, size, genes=genes, features=features)
         has_image = any(slide.image is not None for slide in slides)
+        has_both = any(slide.image is not None for slide in sequenced)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = st_align_parts(
                 recipe,
                 size,
-                feature_channels=feature_width(recipe, slides),
+                feature_channels=feature_width(recipe, sequenced),
                 backbone=backbone,
                 image_channels=one_channel_number(slides) if has_image else 3,
                 tokenizer=tokenizer,
-                start=start if has_image else None,
+                start=start if has_both else None,
                 normalize_depth=expression == "counts",
             )
             model = cls(*parts, expression=expression)
@@ -176,17 +180,23 @@ class STAlign(SlideModel):
         """Start profiles from principal components, and vectors from canonical correlations.
 
         Args:
-            slides: Where components and correlations come from, those with an image alone for the
-                latter.
+            slides: Where components and correlations come from: slides with counts, and for the
+                latter those of them with an image.
             rows: Spots of each to look at, ``[N]`` bool; all of them when not given.
             max_cells: Spots drawn from each slide for the components, at most.
             seed: Seed of the draw.
+
+        Raises:
+            ValueError: If no slide has counts, or none has both where the model starts from both.
         """
+        sequenced = _sequenced(slides)
+        if rows is not None:
+            rows = [row for row, slide in zip(rows, slides, strict=True) if slide.depth.any()]
         if self.provider is not None:
-            sample = sample_of_cells(self.panel, slides, max_cells, seed, rows)
+            sample = sample_of_cells(self.panel, sequenced, max_cells, seed, rows)
             self.provider.initialize(*sample, seed=seed)
         if self.spot.start is not None and self.niche.start is not None:
-            self._start_maps(self.spot.start, self.niche.start, slides, rows)
+            self._start_maps(self.spot.start, self.niche.start, sequenced, rows)
         self.note_start(slides, max_cells=max_cells, seed=seed)
 
     def _start_maps(
@@ -196,7 +206,7 @@ class STAlign(SlideModel):
         slides: Sequence[Slide],
         rows: Sequence[Tensor] | None,
     ) -> None:
-        """Set the maps that image and genes start from, by the spots of slides with both."""
+        """Set the maps that image and genes start from, by slides with counts that have images."""
         found = []
         for i, slide in enumerate(slides):
             if slide.image is None:
@@ -206,6 +216,11 @@ class STAlign(SlideModel):
             if rows is not None:
                 data.core = rows[i]
             found += [self.inputs(batch)[0] for batch in super().batches([data])]
+        if not found:
+            raise ValueError(
+                "Expected a slide with counts that has an image to start from, got "
+                f"{_named(slides)} without. Build the model with start=None"
+            )
         pairs = (
             (spot, "spot_statistics", "spot_genes"),
             (niche, "niche_statistics", "niche_genes"),
@@ -246,10 +261,18 @@ class STAlign(SlideModel):
             learn: Add the clusters that negatives are drawn from.
 
         Raises:
-            ValueError: If the slide does not fit the recipe.
+            ValueError: If the slide does not fit the recipe, or is to be learned from and has no
+                image or no counts.
         """
         recipe, encoder = self.recipe, self.niche.image.encoder
-        if not slide.depth.any():  # only photographed: nothing has made features of its counts
+        is_sequenced = bool(slide.depth.any())
+        if learn and not (is_sequenced and slide.image is not None):
+            raise ValueError(
+                "Expected slides with an image and with counts to align, got slide "
+                f"{slide.slide_id!r} without {'an image' if is_sequenced else 'counts'}. Leave it "
+                "out of training: embed takes it as it is"
+            )
+        if not is_sequenced:  # only photographed: nothing has made features of its counts
             optional = tuple(replace(feature, required=False) for feature in recipe.features)
             recipe = replace(recipe, features=optional)
         data = recipe(slide)
@@ -332,3 +355,23 @@ class STAlign(SlideModel):
             (LevelEmbeddings(h, level.own, h, level.members),),
             named=named,
         )
+
+
+def _sequenced(slides: Sequence[Slide]) -> list[Slide]:
+    """Slides with counts; others were only photographed.
+
+    Raises:
+        ValueError: If none has counts.
+    """
+    found = [slide for slide in slides if slide.depth.any()]
+    if not found:
+        raise ValueError(
+            f"Expected a slide with counts to start from, got {_named(slides)} without. Add one "
+            "that was sequenced"
+        )
+    return found
+
+
+def _named(slides: Sequence[Slide]) -> str:
+    """Names of the first slides."""
+    return ", ".join(repr(slide.slide_id) for slide in slides[:5]) or "no slide"
