@@ -265,6 +265,24 @@ def test_a_slide_without_counts_has_its_image_and_one_without_image_its_genes(mo
         sg.embed(model, photographed, progress=False)
 
 
+@pytest.mark.parametrize("image", [SLIDE.image, None])
+def test_empty_spots_have_the_same_vectors_whatever_the_size_of_tiles(model, image):
+    """ST-Align fact A14: a slide has genes or has none, and not tile by tile."""
+    adata = SLIDE.adata.copy()
+    counts = SLIDE.counts.toarray()
+    counts[: len(counts) // 2] = 0
+    adata.X = csr_matrix(counts)
+    data = model.prepare(Slide(adata, image, slide_id="half", check=False))
+    whole = embed_data(model, data)
+    assert {"spot_gene", "niche_gene"} < set(whole)
+    small = embed_data(model, data, tile_size=8)
+    for name, value in whole.items():
+        assert np.isfinite(value).all(), name
+        np.testing.assert_allclose(small[name], value, atol=2e-5, err_msg=name)
+    with pytest.raises(ValueError, match="of model.prepare, got a batch that does not say whether"):
+        embed_data(model, model.recipe(SLIDE))
+
+
 def test_features_of_other_networks_take_the_place_of_counts():
     slide = SLIDE[:]
     slide.adata.obsm["X_other"] = random(slide.num_cells, 7).numpy()

@@ -24,6 +24,7 @@ from spatiagraph.models.base import SlideModel, cell_graph, sample_of_cells
 from spatiagraph.models.st_align.build import as_size, feature_width, recipe_for, st_align_parts
 from spatiagraph.models.st_align.clusters import first_clusters
 from spatiagraph.models.st_align.profiles import (
+    COUNTED,
     FEATURES,
     NICHE_IMAGE,
     frozen_features,
@@ -276,6 +277,7 @@ class STAlign(SlideModel):
             optional = tuple(replace(feature, required=False) for feature in recipe.features)
             recipe = replace(recipe, features=optional)
         data = recipe(slide)
+        data.put("cell", **{COUNTED: torch.full((slide.num_cells,), is_sequenced)})
         if self.spot.start is not None:
             data.put("cell", **image_statistics(recipe, slide, self.cache))
         source = data.crop_sources.get(NICHE_IMAGE)
