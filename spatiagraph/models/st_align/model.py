@@ -235,7 +235,7 @@ class STAlign(SlideModel):
         cls,
         slides: Sequence[Slide],
         *,
-        preset: str = "tiny",
+        preset: Literal["tiny", "base"] = "tiny",
         num_genes: int | None = 1000,
         gene_sets: str | None = None,
         seed: int = 0,
