@@ -38,6 +38,7 @@ from spatiagraph.nn.canonical import CanonicalStart
 from spatiagraph.nn.cell_graph import CellGraph, Embeddings, LevelEmbeddings
 from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.genes import GeneEncoder
+from spatiagraph.nn.image import TimmEncoder
 from spatiagraph.nn.small_image import FrozenImageEncoder
 
 
@@ -262,8 +263,8 @@ class STAlign(SlideModel):
             learn: Add the clusters that negatives are drawn from.
 
         Raises:
-            ValueError: If the slide does not fit the recipe, or is to be learned from and has no
-                image or no counts.
+            ValueError: If the slide does not fit the recipe, its image has other channels than
+                those of training, or it is to be learned from and lacks an image or counts.
         """
         recipe, encoder = self.recipe, self.niche.image.encoder
         is_sequenced = bool(slide.depth.any())
@@ -276,6 +277,7 @@ class STAlign(SlideModel):
         if not is_sequenced:  # only photographed: nothing has made features of its counts
             optional = tuple(replace(feature, required=False) for feature in recipe.features)
             recipe = replace(recipe, features=optional)
+        self._check_channels(slide)
         data = recipe(slide)
         data.put("cell", **{COUNTED: torch.full((slide.num_cells,), is_sequenced)})
         if self.spot.start is not None:
@@ -289,6 +291,19 @@ class STAlign(SlideModel):
             counts = as_scipy(data.x)
             data.put("cell", cluster=first_clusters(counts, expression=self.expression))
         return data
+
+    def _check_channels(self, slide: Slide) -> None:
+        """Refuse an image whose channels the encoders do not take."""
+        found = slide.image.num_channels if slide.image is not None and self.recipe.crops else None
+        for encoder in (self.spot.image.encoder, self.niche.image.encoder):
+            if found is None or not isinstance(encoder, TimmEncoder):
+                continue
+            if found != encoder.in_channels:
+                raise ValueError(
+                    f"Expected an image of {encoder.in_channels} channels with slide "
+                    f"{slide.slide_id!r}, as in training, got {found}. Leave out an alpha channel, "
+                    "or train a model on such images"
+                )
 
     def batches(
         self,
