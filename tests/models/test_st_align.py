@@ -612,19 +612,32 @@ def test_images_of_other_spots_teach_nothing_that_holds_elsewhere():
     assert np.mean(losses) >= 0.9 * np.log(6)
 
 
+class Steps(Callback):
+    """Counts steps, and presses Ctrl-C in the first of an epoch."""
+
+    def __init__(self, stop_in=None):
+        self.stop_in, self.num = stop_in, 0
+
+    def on_train_batch_end(self, trainer, *args):
+        self.num += 1
+        if trainer.current_epoch == self.stop_in:
+            raise KeyboardInterrupt
+
+
 @pytest.mark.filterwarnings("ignore:.*at least 6 clusters")  # of the blocks that are held out
 def test_a_run_is_saved_opened_and_goes_on_to_the_same_weights(tmp_path):
     assert model_class("st-align") is model_class("stalign") is STAlign
 
-    def run(folder, epochs, **options):
-        model = new_model()
-        sg.fit(
-            model, [SLIDE], max_epochs=epochs, tile_size=64, progress=False, accelerator="cpu",
-            validation=0.2, out=folder, **options,
-        )  # fmt: skip
-        return model
+    def run(folder, model, steps):
+        return sg.fit(
+            model, [SLIDE], task=STAlignPretraining(model, watched="loss"), max_epochs=3,
+            tile_size=32, progress=False, accelerator="cpu", validation=0.2, out=folder,
+            callbacks=steps,
+        ).history  # fmt: skip
 
-    whole = run(tmp_path / "run", 2)
+    whole, resumed, steps, rest = new_model(), new_model(), Steps(), Steps()
+    history = run(tmp_path / "run", whole, steps)
+    assert history["val_loss"].idxmin() == 2  # weights of the last epoch are kept
     opened = STAlign.from_pretrained(tmp_path / "run" / "model")
     assert opened.recipe == whole.recipe
     for name, value in whole.state_dict().items():
@@ -632,9 +645,14 @@ def test_a_run_is_saved_opened_and_goes_on_to_the_same_weights(tmp_path):
     first, second = (embed_data(m, m.prepare(SLIDE)) for m in (whole.eval(), opened))
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value)
-    again = run(tmp_path / "again", 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", new_model(), Steps(stop_in=2))
+    assert not (tmp_path / "broken" / "model").exists()
+    again = run(tmp_path / "broken", resumed, rest)
+    assert rest.num == steps.num // 3
+    np.testing.assert_allclose(again["loss"], history["loss"], rtol=1e-6)
     for name, value in whole.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*cells are few.*")
