@@ -75,7 +75,10 @@ def fit(
         int | None,
         typer.Option(help="context: a niche is a cell and this many nearest others; 15.", min=1),
     ] = None,
-    preset: Annotated[Preset | None, typer.Option(help="All but context: its size; tiny.")] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="All but context: its size; tiny. small is of spatia alone."),
+    ] = None,
     gene_sets: Annotated[
         Path | None,
         typer.Option(help="st-align: GMT file of the gene sets to read, in place of --genes."),

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from spatiagraph.models.base import SlideModel
 from spatiagraph.models.catalog import known_models
@@ -38,22 +38,29 @@ def options_for(family: type[SlideModel], **given: Any) -> dict[str, Any]:
         **given: Value of each option; ``None`` where it was not given.
 
     Raises:
-        ValueError: If one is of another model, named as it is typed.
+        ValueError: If one is of another model, or no value of this one, named as it is typed.
     """
     own = _options(family)
     chosen = {name: value for name, value in given.items() if value is not None}
     wrong = [name for name in chosen if name not in own and name not in _COMMON]
     if wrong:
         flags = ", ".join(FLAGS.get(name, f"--{name.replace('_', '-')}") for name in wrong)
-        others = sorted(n for n, f in known_models().items() if set(wrong) <= _options(f))
+        others = sorted(n for n, f in known_models().items() if set(wrong) <= {*_options(f)})
         whose = f" of --model {others[0]}" if others else ""
         raise ValueError(f"Expected options of --model {family.name}, got {flags}{whose}")
+    for name, value in chosen.items():
+        choices = get_args(own[name].annotation) if name in own else ()
+        if name in own and get_origin(own[name].annotation) is Literal and value not in choices:
+            raise ValueError(
+                f"Expected --{name} {' or '.join(choices)} of --model {family.name}, got {value}"
+            )
     return {name: value for name, value in chosen.items() if name in own}
 
 
 _COMMON = {"num_genes", "seed"}  # have a value even where they were not typed
 
 
-def _options(family: type[SlideModel]) -> set[str]:
+def _options(family: type[SlideModel]) -> dict[str, inspect.Parameter]:
+    """Options that a model has by name."""
     parameters = inspect.signature(family.from_options).parameters.values()
-    return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}

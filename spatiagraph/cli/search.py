@@ -12,6 +12,7 @@ from spatiagraph.cli.options import SlideOptions, with_slide_options
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spatiagraph.data.slide import Slide
     from spatiagraph.retrieval import Selection
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -58,6 +59,7 @@ def search(
         _asking("Slide to ask with, that is not searched: embedded, or with --model a raw one."),
     ] = None,
     query_image: Annotated[Path | None, _asking("Image of that slide.")] = None,
+    query_image_mpp: Annotated[float | None, _asking("µm per pixel of that image.")] = None,
     model: Annotated[
         str | None, _asking("Folder of the run or model, or Hub id, that embeds the query.")
     ] = None,
@@ -125,6 +127,8 @@ def search(
         raise ValueError("Expected what to look for: --cell, --region, --niche or --query")
     if query is None and (model or modality or query_image):
         raise ValueError("Expected --query with --model, --modality and --query-image, got none")
+    if query_image is None and query_image_mpp is not None:
+        raise ValueError("Expected --query-image with --query-image-mpp, got none")
     from spatiagraph.data.cohort.layout import is_cohort
 
     stored = len(slides) == 1 and is_cohort(slides[0])
@@ -135,7 +139,6 @@ def search(
     from spatiagraph.cli.console import check_output_file, print_table, say
     from spatiagraph.cli.embed import load_model
     from spatiagraph.data.cohort import Cohort
-    from spatiagraph.data.read import read
     from spatiagraph.inference import QuerySlide, search_slides
     from spatiagraph.report.hits import check_color, hit_gallery
 
@@ -152,7 +155,7 @@ def search(
     asking = None
     if query is not None:
         asking = QuerySlide(
-            read(query, image=query_image),
+            _query_slide(query, query_image, query_image_mpp),
             None if model is None else load_model(model),
             None if modality is None else modality.value,
         )
@@ -190,6 +193,16 @@ def search(
     if gallery is not None:
         hit_gallery(sections, found, color=color, save=gallery)
         say(f"drawn to {gallery}")
+
+
+def _query_slide(path: Path, image: Path | None, image_mpp: float | None) -> "Slide":
+    """The slide that asks, with the picture and the scale that were given for it."""
+    from spatiagraph.data.read import read
+
+    try:
+        return read(path, image=image, image_mpp=image_mpp)
+    except ValueError as err:  # --image-mpp is that of the slides that are searched
+        raise ValueError(str(err).replace("image_mpp=", "query_image_mpp=")) from err
 
 
 def selection(

@@ -23,7 +23,7 @@ def read_gmt(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
     file = Path(path)
     check_file(file, "a GMT file")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # Excel marks the order of bytes
     except UnicodeDecodeError as err:
         raise ValueError(f"Expected a GMT file at {file}, got {reason(err)}") from err
     sets: dict[str, tuple[str, ...]] = {}

@@ -14,7 +14,9 @@ def join_features(slide: Slide, key: str, table: pd.DataFrame) -> None:
         slide: The slide, which is written to.
         key: Slot of ``obsm``.
         table: One row per cell, named as in ``obs_names``, or by slide and cell (two levels of
-            names) where it is of several slides. Rows of other cells are left alone.
+            names) where it is of several slides. Rows of other cells are left alone. Names of
+            cells alone are taken for those of this slide: barcodes of slides repeat, and a table
+            of another one is not told by them.
 
     Raises:
         ValueError: If a cell has no row, or two; names the cells.

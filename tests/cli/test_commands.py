@@ -247,3 +247,14 @@ def test_prepare_says_what_is_there_and_writes_what_opens_without_options(run, t
     again = run("prepare", out)
     assert again.exit_code == 0
     assert "slide       pixels" in again.stdout
+
+
+@pytest.mark.parametrize("model", ["stalign", "stofm", "spatialformer"])
+def test_a_size_that_a_model_does_not_have_is_refused_before_slides_are_read(
+    run, workplace, tmp_path, model
+):
+    slide, out = workplace / "slide.h5ad", tmp_path / "run"
+    done = run("fit", slide, "--out", out, "--model", model, "--preset", "small")
+    run.refused(done, f"Expected --preset tiny or base of --model {model}, got small")
+    assert "Slide(" not in done.output  # each is shown once it is read
+    assert not out.exists()

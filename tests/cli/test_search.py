@@ -132,6 +132,45 @@ def test_a_photographed_slide_asks_by_its_image(run, pictured, tmp_path):
     assert image["distance"].tolist() != genes["distance"].tolist()
 
 
+@pytest.fixture(scope="module")
+def aligned(run, tmp_path_factory):
+    """Two sections with pictures, embedded by a model that aligns image and genes."""
+    folder = tmp_path_factory.mktemp("aligned")
+    for i, name in enumerate("ab"):
+        slide = make_tissue(300, num_genes=40, image="he", seed=i)
+        slide.adata.obsm["spatial"] = slide.pos - slide.image.extent_um[:2]
+        slide.adata.write_h5ad(folder / f"{name}.h5ad")
+        Image.fromarray(slide.image.thumbnail(10_000)[0]).save(folder / f"{name}.png")
+    mpp = slide.image.mpp
+    short = ["--model", "st-align", "--steps", 1, "--accelerator", "cpu"]
+    for command, name, options in (
+        (["fit"], "a", ["--out", folder / "run", *short]),
+        (["embed", folder / "run"], "a", ["--out", folder / "a_embedded.h5ad"]),
+        (["embed", folder / "run"], "b", ["--out", folder / "b_embedded.h5ad"]),
+    ):
+        image = ["--image", folder / f"{name}.png", "--image-mpp", mpp]
+        done = run(*command, folder / f"{name}.h5ad", *image, *options)
+        assert done.exit_code == 0, done.output
+    return folder, mpp
+
+
+def test_a_picture_with_its_own_scale_asks_for_genes(run, aligned, tmp_path):
+    """The same hits as of the slide that was embedded with this picture."""
+    folder, mpp = aligned
+    names = ["--cell", "cell9", "--level", "niche_gene", "--by", "niche_img", "-k", 3]
+    searched = [folder / "a_embedded.h5ad", *names, "--apart-um", 0]
+    expected, _ = _hits(run, tmp_path, *searched, "--query", folder / "b_embedded.h5ad")
+    asking = ["--query", folder / "b.h5ad", "--model", folder / "run", "--modality", "image"]
+    image = ["--query-image", folder / "b.png"]
+    scale = ["--query-image-mpp", mpp]
+    hits, done = _hits(run, tmp_path, *searched, *asking, *image, *scale)
+    assert "by image alone" in done.stdout
+    assert hits["id"].tolist() == expected["id"].tolist()
+    np.testing.assert_allclose(hits["distance"], expected["distance"], atol=1e-5)
+    run.refused(run("search", *searched, *asking, *image), "b.png", "--query-image-mpp")
+    run.refused(run("search", *searched, *asking, *scale), "--query-image with --query-image-mpp")
+
+
 @pytest.mark.parametrize("colored", [False, True], ids=["roles", "niches"])
 def test_a_gallery_of_maps_is_drawn(run, two, tmp_path, colored):
     path = tmp_path / "hits.png"

@@ -18,6 +18,12 @@ def test_sets_keep_their_order_and_the_union_is_sorted(tmp_path):
     assert union_of(sets) == ["AKT1", "MYC", "TP53"]
 
 
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_name(tmp_path):
+    file = tmp_path / "sets.gmt"
+    file.write_bytes(b"\xef\xbb\xbfA\t\tMYC\nB\t\tTP53\n")
+    assert read_gmt(file) == {"A": ("MYC",), "B": ("TP53",)}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

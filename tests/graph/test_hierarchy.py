@@ -146,6 +146,40 @@ def test_moving_the_slide_changes_no_neighborhood(pos, mirror):
     assert torch.equal(neighborhood_niches(moved), neighborhood_niches(pos))
 
 
+@pytest.mark.parametrize("k", [2, 6, 13])
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda pos: rotated(pos, 0.7),
+        lambda pos: pos @ [[0, 1], [-1, 0]],
+        lambda pos: pos + [1234.567, -9000.1],
+        lambda pos: pos * [-1, 1],
+        lambda pos: rotated(0.37 * pos, 0.2, mirror=True) + 1e5 / 3,
+    ],
+    ids=["turn", "quarter", "shift", "mirror", "all"],
+)
+def test_moving_a_square_lattice_changes_no_neighborhood(moved, k):
+    """ST-Align fact A7, where the last neighbour is one of several that are equally far."""
+    pos = 100 * lattice(12)
+    found = neighborhood_niches(pos, k, max_ratio=None)
+    assert torch.equal(neighborhood_niches(moved(pos), k, max_ratio=None), found)
+    assert torch.equal(neighborhood_niches(moved(pos), k), neighborhood_niches(pos, k))
+    distance = np.linalg.norm(pos[:, None] - pos[None], axis=-1).round(6)
+    order = np.argsort(distance, axis=1, kind="stable")  # of equal ones the lower rows
+    for i, niche in enumerate(members(found)):
+        assert niche == {i, *order[i][order[i] != i][:k]}
+
+
+@pytest.mark.parametrize("k", [1, 6, 30])
+def test_neighborhoods_of_points_without_ties_are_the_nearest(k):
+    pos = uniform(300)
+    pos[250:280] = pos[7]  # and a pile, of which the lower rows are taken
+    found = members(neighborhood_niches(pos, k, max_ratio=None))
+    distance = np.linalg.norm(pos[:, None] - pos[None], axis=-1)
+    for i, row in enumerate(np.argsort(distance, axis=1, kind="stable")):
+        assert found[i] == {i, *row[row != i][:k]}
+
+
 def test_neighborhoods_respect_limits_and_slides():
     pos = [[0, 0], [1, 0], [3, 0], [0, 0], [1, 0]]
     slide = [0, 0, 0, 1, 1]

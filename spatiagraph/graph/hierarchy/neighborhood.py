@@ -9,10 +9,12 @@ from torch_geometric import EdgeIndex
 
 from spatiagraph.graph.build.knn import nearest
 from spatiagraph.graph.build.radius import radius_graph
+from spatiagraph.graph.build.tree import tree_knn
 from spatiagraph.graph.edges import cat_edges, plain_edges
-from spatiagraph.graph.points import Points, as_points, slide_rows
+from spatiagraph.graph.points import Points, Rows, as_points, slide_rows
 
 _ROUNDING = 1 + 1e-9  # lattice distances are equal only up to the last digits
+_MOST = 256  # candidates beyond k that are looked at; lattices have far fewer of one distance
 
 
 def neighborhood_niches(
@@ -32,6 +34,10 @@ def neighborhood_niches(
     six nearest. Neighbours farther than ``max_ratio`` times the section's median nearest-neighbour
     distance are left out, so that niches at edges and holes are smaller, not farther away. Mean
     aggregation over these edges gives the niche profile.
+
+    Of neighbours that are equally far up to rounding, as on a square lattice, those of lower rows
+    are taken: niches stay the same if the section is moved, turned or mirrored, and may be others
+    if its rows are in another order.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
@@ -84,7 +90,7 @@ def _nearest(
 ) -> NDArray[np.int64]:
     """Members → niches of one section, ``[2, P]``."""
     own = np.arange(len(points))[:, None]
-    neighbors = nearest(points, k) if k else np.empty((len(points), 0), np.int64)
+    neighbors = _nearest_by_row(points, k) if k else np.empty((len(points), 0), np.int64)
     offset = points[neighbors] - points[:, None]
     distance = np.hypot(offset[..., 0], offset[..., 1])
     limit = np.inf if max_um is None else max_um
@@ -95,6 +101,42 @@ def _nearest(
     keep = members >= 0
     niche = np.broadcast_to(own, members.shape)
     return np.stack([members[keep], niche[keep]])
+
+
+def _nearest_by_row(points: Points, k: int) -> NDArray[np.int64]:
+    """The ``k`` nearest others, of those equal up to rounding the lower rows, ``[N, k]``."""
+    num = len(points)
+    if k == num - 1:
+        return nearest(points, k)
+    found = np.empty((num, k), np.int64)
+    rows, wide, widest = np.arange(num), k + 1, min(k + _MOST, num - 1)
+    candidates = nearest(points, wide)  # one more to see a tie
+    while True:
+        found[rows], is_open = _first(points, rows, candidates, k)
+        rows = rows[is_open]
+        if not rows.size or wide == widest:
+            return found
+        wide = min(2 * wide, widest)
+        candidates = tree_knn(points, wide, rows)
+
+
+def _first(
+    points: Points, rows: Rows, candidates: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The first ``k`` candidates of some points, and whether others may be as near as the last."""
+    offset = points[candidates] - points[rows][:, None]
+    distance = np.hypot(offset[..., 0], offset[..., 1])
+    order = distance.argsort(axis=1, kind="stable")
+    distance = np.take_along_axis(distance, order, axis=1)
+    candidates = np.take_along_axis(candidates, order, axis=1)
+    group = np.zeros(candidates.shape, np.int64)
+    np.cumsum(distance[:, 1:] > distance[:, :-1] * _ROUNDING, axis=1, out=group[:, 1:])
+    tied = np.flatnonzero(group[:, k] == group[:, k - 1])
+    order = np.lexsort((candidates[tied], group[tied]), axis=1)
+    candidates[tied] = np.take_along_axis(candidates[tied], order, axis=1)
+    # equal positions are not rounded: of them the lower rows are here already
+    is_open = (group[:, -1] == group[:, k - 1]) & (distance[:, k - 1] > 0)
+    return candidates[:, :k], is_open
 
 
 def _with_own(edges: NDArray[np.int64], num_cells: int) -> NDArray[np.int64]:

@@ -164,7 +164,7 @@ class Spatia(HierarchicalModel):
         cls,
         slides: Sequence[Slide],
         *,
-        preset: str = "tiny",
+        preset: Literal["tiny", "small", "base"] = "tiny",
         channels: int | None = None,
         num_genes: int | None = 1000,
         window_um: float | None = None,

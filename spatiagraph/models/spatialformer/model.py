@@ -188,7 +188,7 @@ class SpatialFormer(SlideModel):
         cls,
         slides: Sequence[Slide],
         *,
-        preset: str = "tiny",
+        preset: Literal["tiny", "base"] = "tiny",
         channels: int | None = None,
         num_genes: int | None = None,
         neighbor_head: NeighborKind = "similarity",

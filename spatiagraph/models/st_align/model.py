@@ -5,7 +5,6 @@ what is compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -22,10 +21,17 @@ from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel, cell_graph, sample_of_cells
 from spatiagraph.models.st_align.build import as_size, feature_width, recipe_for, st_align_parts
+from spatiagraph.models.st_align.checks import (
+    check_channels,
+    check_views,
+    names_of,
+    with_counts,
+)
 from spatiagraph.models.st_align.clusters import first_clusters
 from spatiagraph.models.st_align.profiles import (
     FEATURES,
     NICHE_IMAGE,
+    data_of,
     frozen_features,
     image_statistics,
     views_of,
@@ -127,7 +133,8 @@ class STAlign(SlideModel):
         """A model that fits the slides: their genes, pitch, images and components.
 
         Args:
-            slides: The slides to be trained on.
+            slides: The slides to be trained on; what is fitted to counts leaves out those that
+                were only photographed.
             size: Widths and depths, or ``"tiny"`` or ``"base"``.
             recipe: How a slide becomes a graph; that of :func:`recipe_for` when not given.
             gene_sets: GMT file whose genes are read, such as the hallmark sets.
@@ -141,24 +148,27 @@ class STAlign(SlideModel):
             seed: Seed of the starting weights.
 
         Raises:
-            ValueError: If the slides do not go together, or measure too few of the genes.
+            ValueError: If the slides do not go together, measure too few of the genes, or none of
+                them has counts.
         """
         slides, size = list(slides), as_size(size)
+        sequenced = with_counts(slides)
         expression: Any = one_expression(slides)
         if recipe is None:
             genes = num_genes if gene_sets is None else gene_sets
             recipe = recipe_for(slides, size, genes=genes, features=features)
         has_image = any(slide.image is not None for slide in slides)
+        has_both = any(slide.image is not None for slide in sequenced)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = st_align_parts(
                 recipe,
                 size,
-                feature_channels=feature_width(recipe, slides),
+                feature_channels=feature_width(recipe, sequenced),
                 backbone=backbone,
                 image_channels=one_channel_number(slides) if has_image else 3,
                 tokenizer=tokenizer,
-                start=start if has_image else None,
+                start=start if has_both else None,
                 normalize_depth=expression == "counts",
             )
             model = cls(*parts, expression=expression)
@@ -176,17 +186,23 @@ class STAlign(SlideModel):
         """Start profiles from principal components, and vectors from canonical correlations.
 
         Args:
-            slides: Where components and correlations come from, those with an image alone for the
-                latter.
+            slides: Where components and correlations come from: slides with counts, and for the
+                latter those of them with an image.
             rows: Spots of each to look at, ``[N]`` bool; all of them when not given.
             max_cells: Spots drawn from each slide for the components, at most.
             seed: Seed of the draw.
+
+        Raises:
+            ValueError: If no slide has counts, or none has both where the model starts from both.
         """
+        sequenced = with_counts(slides)
+        if rows is not None:
+            rows = [row for row, slide in zip(rows, slides, strict=True) if slide.depth.any()]
         if self.provider is not None:
-            sample = sample_of_cells(self.panel, slides, max_cells, seed, rows)
+            sample = sample_of_cells(self.panel, sequenced, max_cells, seed, rows)
             self.provider.initialize(*sample, seed=seed)
         if self.spot.start is not None and self.niche.start is not None:
-            self._start_maps(self.spot.start, self.niche.start, slides, rows)
+            self._start_maps(self.spot.start, self.niche.start, sequenced, rows)
         self.note_start(slides, max_cells=max_cells, seed=seed)
 
     def _start_maps(
@@ -196,7 +212,7 @@ class STAlign(SlideModel):
         slides: Sequence[Slide],
         rows: Sequence[Tensor] | None,
     ) -> None:
-        """Set the maps that image and genes start from, by the spots of slides with both."""
+        """Set the maps that image and genes start from, by slides with counts that have images."""
         found = []
         for i, slide in enumerate(slides):
             if slide.image is None:
@@ -206,6 +222,11 @@ class STAlign(SlideModel):
             if rows is not None:
                 data.core = rows[i]
             found += [self.inputs(batch)[0] for batch in super().batches([data])]
+        if not found:
+            raise ValueError(
+                "Expected a slide with counts that has an image to start from, got "
+                f"{names_of(slides)} without. Build the model with start=None"
+            )
         pairs = (
             (spot, "spot_statistics", "spot_genes"),
             (niche, "niche_statistics", "niche_genes"),
@@ -219,7 +240,7 @@ class STAlign(SlideModel):
         cls,
         slides: Sequence[Slide],
         *,
-        preset: str = "tiny",
+        preset: Literal["tiny", "base"] = "tiny",
         num_genes: int | None = 1000,
         gene_sets: str | None = None,
         seed: int = 0,
@@ -246,8 +267,13 @@ class STAlign(SlideModel):
             learn: Add the clusters that negatives are drawn from.
 
         Raises:
-            ValueError: If the slide does not fit the recipe.
+            ValueError: If the slide does not fit the recipe, its image has other channels than
+                those of training, or it is to be learned from and lacks an image or counts.
         """
+        if learn:
+            check_views(slide)
+        if self.recipe.crops:
+            check_channels(slide, (self.spot.image.encoder, self.niche.image.encoder))
         data, encoder = self._views(slide), self.niche.image.encoder
         source = data.crop_sources.get(NICHE_IMAGE)
         if source is not None and isinstance(encoder, FrozenImageEncoder) and encoder.is_frozen:
@@ -261,13 +287,9 @@ class STAlign(SlideModel):
 
     def _views(self, slide: Slide) -> TissueData:
         """A slide as the recipe makes it, with what a start reads of its images."""
-        recipe = self.recipe
-        if not slide.depth.any():  # only photographed: nothing has made features of its counts
-            optional = tuple(replace(feature, required=False) for feature in recipe.features)
-            recipe = replace(recipe, features=optional)
-        data = recipe(slide)
+        data = data_of(self.recipe, slide)
         if self.spot.start is not None:
-            data.put("cell", **image_statistics(recipe, slide, self.cache))
+            data.put("cell", **image_statistics(self.recipe, slide, self.cache))
         return data
 
     def batches(

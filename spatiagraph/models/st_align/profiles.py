@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from spatiagraph.data.convert import TissueData
 from spatiagraph.data.crops import Crops
 from spatiagraph.data.feature_cache import FeatureCache, cache_key
 from spatiagraph.data.recipe import Feature, Recipe
@@ -22,10 +23,28 @@ NICHE_IMAGE = "niche_view"
 """Attribute of a batch: crops of niches, which are centred on their spot."""
 FEATURES = "niche_features"
 """Attribute of a batch: frozen features of the images of niches, in the place of these images."""
+COUNTED = "counted"
+"""Attribute of a batch: whether genes were counted on the slide of a spot, which may be empty."""
 STATISTICS = ("spot_statistics", "niche_statistics")
 """Attributes of a batch: features of the crops of spots and niches that a start reads."""
 CHUNK = 64  # crops at a time
 _LEAST_STD = 1e-4  # what varies less has no unit
+
+
+def data_of(recipe: Recipe, slide: Slide) -> TissueData:
+    """A slide as the recipe makes it, with whether its genes were counted.
+
+    Args:
+        recipe: The recipe; a slide that was only photographed goes without its features.
+        slide: The slide.
+    """
+    counted = bool(slide.depth.any())
+    if not counted:  # nothing has made features of its counts
+        optional = tuple(replace(feature, required=False) for feature in recipe.features)
+        recipe = replace(recipe, features=optional)
+    data = recipe(slide)
+    data.put("cell", **{COUNTED: torch.full((slide.num_cells,), counted)})
+    return data
 
 
 def views_of(
@@ -37,7 +56,8 @@ def views_of(
 ) -> Views:
     """Views of the core spots of a batch.
 
-    Where nothing was counted, as on a slide that was only photographed, there are no genes.
+    Where nothing was counted on the slide, which was only photographed, there are no genes. An
+    empty spot of another slide has genes, all of them 0.
 
     Args:
         batch: Spots with the other members of their niches.
@@ -45,14 +65,22 @@ def views_of(
         features: Profiles of spots that the batch carries.
         provider: Makes the profiles from counts, where there are no features.
         expression: ``"counts"`` or ``"normalized"``.
+
+    Raises:
+        ValueError: If the slide was not prepared by the model.
     """
+    if COUNTED not in batch:
+        raise ValueError(
+            "Expected slides of model.prepare, got a batch that does not say whether genes were "
+            "counted: prepare slides with model.prepare"
+        )
     core = batch.core
     spot_image, niche_image, frozen = (
         batch[key][core] if key in batch else None for key in ("image", NICHE_IMAGE, FEATURES)
     )
     niche_image = niche_image if frozen is None else frozen
     statistics = [batch[key][core] if key in batch else None for key in STATISTICS]
-    if not bool((batch.depth > 0).any()):
+    if not bool(batch[COUNTED].any()):
         return Views(spot_image, None, niche_image, None, *statistics)
     if provider is None:
         profile = torch.cat([batch[feature.name][core] for feature in features], 1)
