@@ -1,4 +1,4 @@
-"""What slides must have to be started from, learned from and embedded."""
+"""Checks of the slides that a model starts from, learns from and embeds."""
 
 from collections.abc import Sequence
 from typing import Any
