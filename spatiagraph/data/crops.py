@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spatiagraph.data.checks import name_rows
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
 
@@ -102,10 +103,18 @@ def image_of(slide: Slide, window_um: float | NDArray[np.floating]) -> SlideImag
     if slide.image is None:
         raise ValueError(f"Expected an image with slide {slide.slide_id!r} to crop from, got none")
     x0, y0, x1, y1 = slide.image.extent_um
-    widest = float(np.max(window_um, initial=0))
-    if widest > max(x1 - x0, y1 - y0):
-        raise ValueError(
+    widest, side = float(np.max(window_um, initial=0)), max(x1 - x0, y1 - y0)
+    if widest > side:
+        text = (
             f"Expected crops no larger than the image of slide {slide.slide_id!r} "
-            f"({x1 - x0:g} × {y1 - y0:g} µm), got a window of {widest:g} µm: lower window_um"
+            f"({x1 - x0:g} × {y1 - y0:g} µm), got "
         )
+        if np.shape(window_um) == (slide.num_cells,):
+            rows = np.flatnonzero(np.asarray(window_um) > side)
+            raise ValueError(
+                f"{text}windows of up to {widest:g} µm for {len(rows)} cells: "
+                f"{name_rows(slide.adata.obs_names, rows)}. Leave these cells out, or their "
+                "outlines or sizes"
+            )
+        raise ValueError(f"{text}a window of {widest:g} µm: lower window_um")
     return slide.image

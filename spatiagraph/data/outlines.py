@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 Mask = Literal["cell", "neighbors"]
 """Part of a crop that is blackened: all but the cell, or only its neighbours."""
+_FLAT = 1e-9  # area over the square of the longest side: less is rounding
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ class Outlines:
 
         Args:
             table: A row per corner: ``cell_id``, ``x_um`` and ``y_um``, those of a cell in order.
-            cells: Ids of the cells, ``[N]``; outlines of others are left out.
+            cells: Ids of the cells, ``[N]``; outlines of others are left out, and those without an
+                area (a line, a point, a figure of eight).
 
         Raises:
-            ValueError: A corner is no place, or no outline is of one of the cells.
+            ValueError: A corner is no place, or no outline with an area is of one of the cells.
         """
         xy = table[["x_um", "y_um"]].to_numpy(np.float64)
         bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
@@ -55,7 +57,8 @@ class Outlines:
         row = pd.Index(cells).get_indexer(pd.Index(table["cell_id"].astype(str)))
         if not (row >= 0).any():
             have, wanted = (
-                ", ".join(map(repr, list(names)[:3])) for names in (table["cell_id"], cells)
+                ", ".join(map(repr, pd.unique(pd.Series(names))[:3].tolist()))
+                for names in (table["cell_id"], cells)
             )
             raise ValueError(
                 f"Expected outlines of the cells ({wanted}, …), got those of others ({have}, …). "
@@ -70,10 +73,27 @@ class Outlines:
                 f"Expected at least 3 corners per outline, got fewer for cell "
                 f"{list(cells)[few[0]]!r} and {len(few) - 1} others. Drop these outlines"
             )
-        return cls(xy[order], ptr.astype(np.int64))
+        found = cls(xy[order], ptr.astype(np.int64))
+        return found._with_area()
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
+
+    def _with_area(self) -> "Outlines":
+        """Those that enclose anything, rounding apart; the others' cells have none."""
+        side = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1)
+        flat = self.known & ~(self.areas_um2 > _FLAT * side**2)
+        if not flat.any():
+            return self
+        if flat.sum() == self.known.sum():
+            raise ValueError(
+                f"Expected outlines with an area, got none in all {int(flat.sum())}. Are their "
+                "corners in order?"
+            )
+        length = np.diff(self.ptr)
+        kept = np.where(flat, 0, length)
+        ptr = np.concatenate([[0], kept.cumsum()]).astype(np.int64)
+        return Outlines(self.corners[np.repeat(~flat, length)], ptr)
 
     @property
     def known(self) -> NDArray[np.bool_]:

@@ -1,7 +1,8 @@
 """Labels of patients from what their niches look like, on patients held out."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -45,8 +46,9 @@ class BagTraining:
 def score_biomarker(
     embeddings: Mapping[str, ArrayLike | Tensor],
     patient: ArrayLike | pd.Series,
-    labels: Mapping[object, object],
+    labels: Mapping[Any, Any] | pd.Series,
     *,
+    region: ArrayLike | pd.Series | None = None,
     num_folds: int = 4,
     num_repeats: int = 5,
     training: BagTraining = BagTraining(),
@@ -55,17 +57,19 @@ def score_biomarker(
 ) -> pd.DataFrame:
     r"""Score how well the label of a patient is known from the niches of the tissue.
 
-    A patient is a bag of niches. Two classifiers read each embedding: ``"attention"``
-    (:class:`~spatiagraph.heads.BagHead`: attention pooling and an MLP of three layers), and the
-    floor, ``"mean"``: logistic regression on the mean niche of the patient. With shares of cell
-    types as the embedding, the floor is the composition of the tissue. Patients are held out whole,
-    in stratified folds, several times over.
+    A patient is a bag of niches, or with ``region`` each region of a patient is. Two classifiers
+    read each embedding: ``"attention"`` (:class:`~spatiagraph.heads.BagHead`: attention pooling and
+    an MLP of three layers), and the floor, ``"mean"``: logistic regression on the mean niche of the
+    bag. With shares of cell types as the embedding, the floor is the composition of the tissue.
+    Patients are held out whole, in stratified folds, several times over.
 
     Args:
         embeddings: Name → vector of each niche, ``[M, D]``.
         patient: Patient of each niche, ``[M]``.
         labels: Patient → label, two kinds of them; patients without one, or with a missing
-            one, are left out.
+            one, are left out. With ``region``: region → label.
+        region: Region of each niche, ``[M]``, no two patients having one of the same name, where
+            the regions of a patient have labels of their own.
         num_folds: Folds of patients.
         num_repeats: Times that patients are divided into folds anew.
         training: How attention heads are trained.
@@ -74,12 +78,12 @@ def score_biomarker(
 
     Returns:
         A row per embedding and classifier: ``auc`` and ``balanced_accuracy``, means over repeats of
-        the scores of all held-out patients together, ``…_std`` over repeats, ``train_auc``,
-        ``num_patients`` and ``num_niches``.
+        the scores of all held-out bags together, ``…_std`` over repeats, ``train_auc``,
+        ``num_patients``, ``num_bags`` and ``num_niches``.
 
     Raises:
-        ValueError: Shapes do not fit, there are not two labels, or fewer patients of one than
-            folds.
+        ValueError: Shapes do not fit, labels are of others or not two, a region is in two patients,
+            or fewer patients have one of the labels than there are folds.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -92,31 +96,30 @@ def score_biomarker(
     """
     patient = np.asarray(patient)
     arrays = as_embeddings(embeddings, len(patient))
-    there = set(patient.tolist())
-    known = pd.Series(list(labels.values()), dtype=object).notna()
-    names = [name for name, given in zip(labels, known, strict=True) if given and name in there]
-    kinds = sorted({labels[name] for name in names}, key=str)
-    if len(kinds) != 2:
-        raise ValueError(f"Expected two labels of patients, got {len(kinds)}: {kinds}")
-    truth = np.array([kinds.index(labels[name]) for name in names])
-    rarest = int(np.bincount(truth).min())
+    owner = patient if region is None else np.asarray(region)
+    if owner.shape != patient.shape:
+        raise ValueError(
+            f"Expected 'region' of each of {len(patient)} niches, got shape {list(owner.shape)}"
+        )
+    names, truth = _labelled(owner, labels, "patients" if region is None else "regions")
+    bag = pd.Index(names).get_indexer(pd.Index(owner))
+    rows = np.flatnonzero(bag >= 0)
+    bag = bag[rows]
+    group = _patients(bag, patient[rows], names)
+    rarest = min(len(np.unique(group[truth == kind])) for kind in (0, 1))
     if not 2 <= num_folds <= rarest:
         raise ValueError(
             f"Expected 'num_folds' between 2 and the {rarest} patients of the rarer label, got "
             f"{num_folds}"
         )
-    bag = pd.Index(names).get_indexer(pd.Index(patient))
-    rows = np.flatnonzero(bag >= 0)
-    bag = bag[rows]
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     with tqdm(
         total=num_repeats * num_folds * len(arrays), desc="biomarker", disable=not progress
     ) as bar:
         for repeat in range(num_repeats):
-            splits = StratifiedKFold(num_folds, shuffle=True, random_state=seed + repeat)
-            folds = list(splits.split(truth, truth))
+            folds = _folds(truth, None if region is None else group, num_folds, seed + repeat)
             for name, z in arrays.items():
-                bags = _Bags(z[rows].astype(np.float64), bag, truth)
+                bags = Bags(z[rows].astype(np.float64), bag, truth)
                 chance = {kind: np.empty(len(truth)) for kind in ("attention", "mean")}
                 seen: dict[str, list[float]] = {kind: [] for kind in chance}
                 for number, (train, test) in enumerate(folds):
@@ -137,17 +140,82 @@ def score_biomarker(
                             "train_auc": float(np.mean(seen[kind])),
                         }
                     )
-    return _table(found, len(truth), len(rows))
+    sizes = {"num_patients": int(group.max()) + 1, "num_bags": len(truth), "num_niches": len(rows)}
+    return _table(found, sizes)
 
 
-class _Bags:
-    """Niches of the patients that have a label, for classifiers of some of them."""
+def _labelled(
+    owner: NDArray, labels: Mapping[Any, Any] | pd.Series, what: str
+) -> tuple[list[Hashable], NDArray[np.int64]]:
+    """Names of the bags that have a label, and which of the two it is, ``[B]``."""
+    if isinstance(labels, pd.Series):
+        if not labels.index.is_unique:
+            twice = labels.index[labels.index.duplicated()].tolist()
+            raise ValueError(f"Expected one label of each of the {what}, got two of {twice[0]!r}")
+        labels = dict(zip(labels.index.tolist(), labels.tolist(), strict=True))
+    given = {name: label for name, label in labels.items() if not pd.isna(label)}
+    there = list(dict.fromkeys(owner.tolist()))
+    names = [name for name in given if name in set(there)]
+    if given and not names:
+        raise ValueError(
+            f"Expected labels of the {what} of the niches ({_some(there)}), got those of others "
+            f"({_some(list(given))}). Both must be of one type"
+        )
+    kinds = sorted({given[name] for name in names}, key=str)
+    if len(kinds) != 2:
+        raise ValueError(f"Expected two labels of {what}, got {len(kinds)}: {kinds}")
+    return names, np.array([kinds.index(given[name]) for name in names])
+
+
+def _some(names: list[Any]) -> str:
+    """Up to three names."""
+    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+
+
+def _patients(bag: NDArray[np.int64], patient: NDArray, names: list[Hashable]) -> NDArray[np.int64]:
+    """Number of the patient of each bag, ``[B]``."""
+    pairs = pd.DataFrame({"bag": bag, "patient": pd.factorize(patient)[0]}).drop_duplicates()
+    pairs = pairs.sort_values("bag")
+    shared = pairs["bag"].duplicated()
+    if shared.any():
+        raise ValueError(
+            "Expected each region in one patient, got several of "
+            f"{names[pairs['bag'][shared].iloc[0]]!r}. Name regions by their patients as well"
+        )
+    return pairs["patient"].to_numpy(np.int64)
+
+
+def _folds(
+    truth: NDArray[np.int64], group: NDArray[np.int64] | None, num_folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows of bags to train on and to test on, those of a patient on one side."""
+    if group is None:
+        plain = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+        return list(plain.split(truth, truth))
+    grouped = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    folds = list(grouped.split(truth, truth, group))
+    if any(len(np.unique(truth[train])) < 2 for train, _ in folds):
+        raise ValueError(
+            f"Expected both labels among the patients of each training fold, got one in one of "
+            f"{num_folds}. Take another number of folds"
+        )
+    return folds
+
+
+class Bags:
+    """Niches of the bags that have a label, for classifiers of some of them.
+
+    Args:
+        z: Vector of each niche, ``[M, D]``.
+        bag: Bag of each niche, ``[M]``.
+        truth: Which of two labels each bag has, ``[B]``.
+    """
 
     def __init__(self, z: NDArray[np.float64], bag: NDArray[np.int64], truth: NDArray[np.int64]):
         self.z, self.bag, self.truth = z, bag, truth
 
     def mean(self, train: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Chance of the second label of every patient, by the mean niche of training patients."""
+        """Chance of the second label of every bag, by the mean niche of those to train on."""
         size = np.bincount(self.bag, minlength=len(self.truth))
         total = np.zeros((len(size), self.z.shape[1]))
         np.add.at(total, self.bag, self.z)
@@ -188,7 +256,7 @@ class _Bags:
 
 
 def _table(
-    found: Mapping[tuple[str, str], list[dict[str, float]]], num_patients: int, num_niches: int
+    found: Mapping[tuple[str, str], list[dict[str, float]]], sizes: Mapping[str, int]
 ) -> pd.DataFrame:
     rows = {}
     for key, repeats in found.items():
@@ -200,8 +268,7 @@ def _table(
             "balanced_accuracy": each["balanced_accuracy"].mean(),
             "balanced_accuracy_std": deviation["balanced_accuracy"],
             "train_auc": each["train_auc"].mean(),
-            "num_patients": num_patients,
-            "num_niches": num_niches,
+            **sizes,
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=["embedding", "classifier"])

@@ -40,7 +40,9 @@ def score_retrieval(
     brought into one space by :func:`ridge_map`.
 
     Args:
-        pairs: Name → image embedding and gene embedding, both ``[N, D]``.
+        pairs: Name → image embedding and gene embedding, both ``[N, D]``; rows of cells that take
+            no part may be NaN, as those of :func:`~spatiagraph.inference.project_modalities` are
+            off the image.
         folds: Fold of each cell, ``[N]`` integers, below 0 for a cell that takes no part; one
             fold by default.
         k: For which ``k`` to report the share of queries whose partner is among the first ``k``.
@@ -67,12 +69,12 @@ def score_retrieval(
         raise ValueError(f"Expected pairs by other names than {RANDOM!r}, got {list(pairs)}")
     if not k or min(k) < 1:
         raise ValueError(f"Expected 'k' of at least 1, got {list(k)}")
-    arrays = {name: _as_pair(name, *pair) for name, pair in pairs.items()}
-    num_cells = {len(image) for image, _ in arrays.values()}
+    num_cells = {sum(np.shape(image)[:1]) for image, _ in pairs.values()}
     if len(num_cells) > 1:
         raise ValueError(f"Expected all pairs of the same cells, got {sorted(num_cells)} rows")
     total = num_cells.pop()
     fold = np.zeros(total, dtype=np.int64) if folds is None else as_folds(folds, total)
+    arrays = {name: _as_pair(name, *pair, fold >= 0) for name, pair in pairs.items()}
     parts = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
     if not parts or min(len(rows) for rows in parts) < 2:
         raise UnscorableError(
@@ -147,10 +149,11 @@ def ridge_map(
 
 
 def _as_pair(
-    name: str, image: ArrayLike | Tensor, gene: ArrayLike | Tensor
+    name: str, image: ArrayLike | Tensor, gene: ArrayLike | Tensor, among: NDArray[np.bool_]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Both embeddings, rows of length one."""
-    a, b = as_embedding(image, f"{name}, image"), as_embedding(gene, f"{name}, gene")
+    a = as_embedding(image, f"{name}, image", among=among)
+    b = as_embedding(gene, f"{name}, gene", among=among)
     if a.shape != b.shape:
         raise ValueError(
             f"Expected image and gene embeddings of one shape for {name!r}, got {list(a.shape)} "

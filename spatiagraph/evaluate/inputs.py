@@ -21,12 +21,18 @@ class UnscorableError(ValueError):
     """Labels or cells of a slide that do not allow a score, whatever the embedding."""
 
 
-def as_embedding(z: ArrayLike | Tensor, name: str = "embeddings") -> NDArray[np.floating]:
+def as_embedding(
+    z: ArrayLike | Tensor,
+    name: str = "embeddings",
+    *,
+    among: NDArray[np.bool_] | None = None,
+) -> NDArray[np.floating]:
     """An embedding as a floating array.
 
     Args:
         z: Embedding of each cell, ``[N, D]``, from NumPy or torch, on any device.
         name: What to call it in an error.
+        among: Rows that take part, ``[N]``; others may hold anything. All by default.
 
     Returns:
         ``[N, D]``; float32 stays float32, everything else becomes float64.
@@ -47,7 +53,8 @@ def as_embedding(z: ArrayLike | Tensor, name: str = "embeddings") -> NDArray[np.
         array = array.astype(np.float64)
     if array.ndim != 2 or not array.shape[1]:
         raise ValueError(f"Expected '{name}' of shape [N, D], got {list(array.shape)}")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    finite = np.isfinite(array).all(axis=1)
+    bad = np.flatnonzero(~finite if among is None or len(among) != len(array) else ~finite & among)
     if bad.size:
         raise ValueError(
             f"Expected finite '{name}', got NaN or infinity in {bad.size} of {len(array)} rows "

@@ -185,6 +185,7 @@ def score_transitions(
         pairs["transition"].tolist(),
         wrong=images["wrong"] if len(tags) > 1 else None,
         start=None if generator.transport is None else images["start"],
+        target_id=list(zip(pairs["slide"], pairs["target_row"], strict=True)),
         mpp=generator.window_um / generator.size_px,
         foreground=foreground,
         component="center",

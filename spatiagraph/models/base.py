@@ -1,7 +1,7 @@
 """``SlideModel``: the contract between a model and ``fit``, ``embed`` and the command line."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -85,7 +85,7 @@ class SlideModel(PretrainedModel, abstract=True):
         cache: Folder in which :meth:`prepare` keeps what frozen parts of the model make of a
             slide; ``None`` computes it every time.
         known: Classes by name.
-        pretraining: Task that says it ``pretrains`` the class, ``(model, seed=…) → task``.
+        pretraining: Task that says it ``pretrains`` the class.
     """
 
     name: ClassVar[str]
@@ -96,7 +96,7 @@ class SlideModel(PretrainedModel, abstract=True):
     weight_decay: float = 0.01
     reads_molecules: ClassVar[bool] = False
     known: ClassVar[dict[str, type["SlideModel"]]] = {}
-    pretraining: ClassVar[Callable[..., "Task"] | None] = None
+    pretraining: ClassVar[type["Task"] | None] = None
     recipe: Recipe
     num_hops: int = 0
     start: Start | None = None
@@ -241,7 +241,7 @@ class SlideModel(PretrainedModel, abstract=True):
             slides, size, self.num_hops, shuffle=shuffle, seed=seed, num_workers=num_workers
         )
 
-    def task(self, *, seed: int = 0) -> "Task":
+    def task(self, *, seed: int = 0, cached_cells: bool = False) -> "Task":
         """Task of pre-training: the one that was defined with ``pretrains=`` this class.
 
         Tasks lie right of models, so a model does not import its own:
@@ -249,13 +249,14 @@ class SlideModel(PretrainedModel, abstract=True):
 
         Args:
             seed: Seed of what the task itself learns.
+            cached_cells: Whether cells are encoded once, and only what comes after them learns.
 
         Raises:
             ValueError: If there is none.
         """
         if self.pretraining is None:
             raise ValueError(f"Expected a 'task' for a {type(self).__name__}, got None")
-        return self.pretraining(self, seed=seed)
+        return self.pretraining.for_model(self, seed=seed, cached_cells=cached_cells)
 
 
 class HierarchicalModel(SlideModel, abstract=True):

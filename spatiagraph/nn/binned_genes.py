@@ -35,6 +35,8 @@ class BinnedGeneEncoder(Configurable):
         heads: Attention heads.
         hidden_channels: Width of the MLPs of the layers.
         num_bins: Bins of a cell, that of zeros included.
+        num_tokens: Expressed genes of a cell that become tokens at most, for who draws them; the
+            published number by default, ``None`` for all.
         dropout: Dropout everywhere.
 
     Attributes:
@@ -72,12 +74,14 @@ class BinnedGeneEncoder(Configurable):
         heads: int = 8,
         hidden_channels: int = 512,
         num_bins: int = 51,
+        num_tokens: int | None = 1200,
         dropout: float = 0.1,
     ):
         super().__init__()
         self.num_genes = num_genes
         self.channels = channels
         self.num_bins = num_bins
+        self.num_tokens = num_tokens
         self.identity = nn.Embedding(num_genes + 1, channels)  # the last row is <cls>
         self.norm = nn.LayerNorm(channels)
         self.value = nn.Sequential(

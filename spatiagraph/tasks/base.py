@@ -73,6 +73,17 @@ class Task(nn.Module, ABC):
         if pretrains is not None:
             pretrains.pretraining = cls
 
+    @classmethod
+    def for_model(cls, model: SlideModel, *, seed: int = 0, cached_cells: bool = False) -> "Task":
+        """Task that pre-trains a model of the class; this one, unless a sub-class chooses another.
+
+        Args:
+            model: The model.
+            seed: Seed of what the task itself learns.
+            cached_cells: Whether cells are encoded once, and only what comes after them learns.
+        """
+        return cls(model, seed=seed)
+
     @abstractmethod
     def loss(self, batch: Any, generator: torch.Generator | None = None) -> LossOutput:
         """Loss of one batch.

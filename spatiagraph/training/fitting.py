@@ -91,7 +91,8 @@ def fit(
     if batches is not None:
         check_whole(slides, "batches=…")
     check_patience(run, held_out is not None)
-    task = pretraining(model, seed=run.seed) if task is None else task
+    if task is None:
+        task = pretraining(model, seed=run.seed, cached_cells=cache_cells)
     if cache_cells and not task.takes_cached_cells:
         raise ValueError(
             f"Expected a task that can do with cached cells, {type(task).__name__} hides parts of "

@@ -189,7 +189,10 @@ def test_slides_without_outlines_are_refused_where_they_are_needed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.assign(cell_id="z"), r"outlines of the cells \('a', 'b', 'c', …\), got those"),
+        (
+            lambda t: t.assign(cell_id=np.repeat(["y", "z"], 4)),
+            r"outlines of the cells \('a', 'b', 'c', …\), got those of others \('y', 'z', …\)",
+        ),
         (lambda t: t.assign(x_um=np.where(t.index == 2, np.nan, t.x_um)), r"first: \[2\]"),
         (lambda t: t.drop(index=[2, 3]), "at least 3 corners per outline, got fewer for cell 'a'"),
         (lambda t: t.assign(x_um=t.x_um / MPP), r"inside of their outlines, got 2 of 2 elsewhere"),
@@ -207,12 +210,14 @@ def as_geojson(table, path, nested=False):
         ring.append(ring[0])
         geometry = {"type": "Polygon", "coordinates": [ring]}
         if nested:
-            tiny = [[0, 0], [1, 0], [0, 0]]
+            y, x = np.mgrid[:2, :4] / 8.0  # more corners, and less area
+            tiny = [[0, 0], *np.c_[x.ravel(), y.ravel()].tolist(), [0, 0]]
             geometry = {"type": "MultiPolygon", "coordinates": [[tiny], [ring]]}
         features.append({"type": "Feature", "id": cell, "properties": {}, "geometry": geometry})
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
+@pytest.mark.filterwarnings("ignore:Found outlines of 2 of 3 cells")
 def test_files_of_ones_own_are_read(tmp_path):
     cells().write_h5ad(tmp_path / "s.h5ad")
     table = corners()
@@ -234,6 +239,7 @@ def test_files_of_ones_own_are_read(tmp_path):
         assert "2 outlines" in repr(found)
 
 
+@pytest.mark.filterwarnings("ignore:Found outlines of 2 of 3 cells")
 def test_a_written_slide_finds_its_outlines_again(tmp_path):
     cells().write_h5ad(tmp_path / "s.h5ad")
     corners().to_csv(tmp_path / "o.csv", index=False)
@@ -279,6 +285,20 @@ def test_damaged_files_and_wrong_options_are_named(tmp_path):
             lambda all_of: [all_of[0] | {"geometry": {"type": "GeometryCollection"}}],
             "in feature 0: a GeometryCollection",
         ),
+        (
+            lambda all_of: [all_of[0] | {"geometry": {"type": "Polygon", "coordinates": []}}],
+            "in feature 0: a Polygon without corners",
+        ),
+        (
+            lambda all_of: [
+                all_of[0] | {"geometry": {"type": "MultiPolygon", "coordinates": [[]]}}
+            ],
+            "in feature 0: a MultiPolygon without corners",
+        ),
+        (
+            lambda all_of: [all_of[0] | {"geometry": {"type": "Polygon", "coordinates": [[]]}}],
+            r"in feature 0: corners of shape \[0\]",
+        ),
     ],
 )
 def test_features_that_are_no_outline_of_a_cell_are_named(tmp_path, change, words):
@@ -304,6 +324,83 @@ def test_a_few_outlines_that_are_elsewhere_are_left_out_with_a_warning(tmp_path)
     with pytest.warns(UserWarning, match="Left out 1 of 210 outlines .* row 7 '7'"):
         found = read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True)
     assert np.flatnonzero(~found.outlines.known).tolist() == [7]
+
+
+@pytest.mark.filterwarnings("ignore:Found outlines of 2 of 3 cells")
+@pytest.mark.parametrize("name", ["vertex", "vertex_index", "Vertex_ID"])
+def test_corners_are_in_the_order_of_their_column(tmp_path, name):
+    cells().write_h5ad(tmp_path / "s.h5ad")
+    table = corners()
+    table[name] = np.tile(np.arange(4), 2)
+    for some in (table, table.sample(frac=1.0, random_state=3)):
+        some.to_csv(tmp_path / "o.csv", index=False)
+        found = read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True).outlines
+        assert_allclose(found.areas_um2[:2], [35.0, 9.0])
+
+
+def test_a_single_outline_of_a_small_slide_may_be_elsewhere(tmp_path):
+    cells().write_h5ad(tmp_path / "s.h5ad")
+    third = (45.0, 28.0, 51.0, 32.0)
+    boxes = np.array([*RECTANGLES, third])
+    boxes[1] += 30
+    corners(boxes, "abc").to_csv(tmp_path / "o.csv", index=False)
+    with pytest.warns(UserWarning, match="Left out 1 of 3 outlines .* row 1 'b'"):
+        found = read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True)
+    assert found.outlines.known.tolist() == [True, False, True]
+    boxes[0] += 30  # two of three are no accident
+    corners(boxes, "abc").to_csv(tmp_path / "o.csv", index=False)
+    with pytest.raises(ValueError, match="inside of their outlines, got 2 of 3 elsewhere"):
+        read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True)
+
+
+def test_outlines_of_few_of_the_cells_are_refused_and_of_some_said(tmp_path):
+    pos = np.stack(np.meshgrid(np.arange(10), np.arange(8)), -1).reshape(-1, 2) * 9.0
+    adata = anndata.AnnData(np.ones((80, 2), np.float32))
+    adata.obsm["spatial"] = pos
+    adata.write_h5ad(tmp_path / "s.h5ad")
+    names, box = adata.obs_names.to_numpy(), np.c_[pos - 3, pos + 3]
+
+    def outlined(num):
+        other = np.where(np.arange(80) < num, names, "x" + names.astype(object))
+        corners(box, other).to_csv(tmp_path / "o.csv", index=False)
+        return read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True).outlines
+
+    assert outlined(76).known.sum() == 76  # some cells are without in any data
+    with pytest.warns(UserWarning, match=r"Found outlines of 60 of 80 cells \(75%\)"):
+        assert outlined(60).known.sum() == 60
+    message = r"most of the 80 cells, got those of 1 \(1%\): '1', '2', '3' have .* '0', 'x1', 'x2'"
+    with pytest.raises(ValueError, match=message):
+        outlined(1)
+
+
+def test_an_outline_without_an_area_is_none(tmp_path):
+    """A figure of eight whose halves cancel, a line, and a point that is repeated."""
+    boxes = [*RECTANGLES, (45.0, 28.0, 51.0, 32.0)]
+    table = corners(np.array(boxes) + 1e4, "abc")
+    a = table["cell_id"] == "a"
+    for flat in (
+        table.loc[a, ["x_um", "y_um"]].to_numpy()[[0, 2, 1, 3]],
+        table.loc[a, ["x_um", "y_um"]].to_numpy()[[0, 1, 0, 1]],
+        table.loc[a, ["x_um", "y_um"]].to_numpy()[[0, 0, 0, 0]],
+    ):
+        table.loc[a, ["x_um", "y_um"]] = flat
+        found = Outlines.from_table(table, list("abc"))
+        assert found.known.tolist() == [False, True, True]
+        assert_allclose(found.areas_um2, [np.nan, 9.0, 24.0])
+        with pytest.raises(ValueError, match="outlines with an area, got none in all 1"):
+            Outlines.from_table(table[a], list("abc"))
+    cells(CENTRES + 1e4).write_h5ad(tmp_path / "s.h5ad")
+    table.to_csv(tmp_path / "o.csv", index=False)
+    with pytest.warns(UserWarning, match="Left out 1 outlines without an area: row 0 'a'"):
+        read(tmp_path / "s.h5ad", outlines=tmp_path / "o.csv", assume_um=True)
+
+
+def test_cells_whose_outline_is_wider_than_the_image_are_named():
+    huge = slide(table=corners([RECTANGLES[0], (-90.0, 0.0, 90.0, 40.0)]))
+    with pytest.raises(ValueError, match="240 µm for 1 cells: row 1 'b'. Leave these cells out"):
+        AdaptiveCrop(size_px=16).source(huge, huge.pos)
+    with pytest.raises(ValueError, match="a window of 99 µm: lower window_um"):
+        Crop(99.0, 16).source(huge, huge.pos)
 
 
 @pytest.mark.parametrize(

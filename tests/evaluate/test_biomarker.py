@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from spatiagraph.evaluate import BagTraining, score_biomarker
+from spatiagraph.evaluate.biomarker import Bags
 from spatiagraph.heads import BagHead
 
 QUICK = BagTraining(num_steps=40, hidden_channels=16, dropout=0.0, lr=1e-2)
@@ -109,9 +110,67 @@ def test_a_missing_label_is_none(missing):
         score_biomarker({"z": z}, patient, only, num_repeats=1, training=QUICK)
 
 
+def test_labels_may_be_a_series():
+    z, patient, labels = patients("mean", num=12, niches=3)
+    options = {"num_folds": 2, "num_repeats": 1, "training": QUICK}
+    pd.testing.assert_frame_equal(
+        score_biomarker({"z": z}, patient, pd.Series(labels), **options),
+        score_biomarker({"z": z}, patient, labels, **options),
+    )
+    twice = pd.concat([pd.Series(labels), pd.Series({3: "no"})])
+    with pytest.raises(ValueError, match="one label of each of the patients, got two of 3"):
+        score_biomarker({"z": z}, patient, twice, **options)
+
+
+def test_regions_of_a_patient_have_labels_and_patients_are_held_out():
+    """An embedding that names the patient finds nothing of patients it has not seen."""
+    num, each, niches = 16, 3, 4
+    region = np.repeat(np.arange(num * each), niches)
+    patient = region // each
+    label = np.where(
+        np.arange(num * each) % each == 0, patient[::niches] % 2 == 0, patient[::niches] % 2
+    )
+    labels = {f"r{i}": "ab"[int(kind)] for i, kind in enumerate(label)}
+    names = np.char.add("r", region.astype(str))
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(len(region), 3)) + 3 * label[region][:, None]
+    who = np.eye(num)[patient] + 0.01 * rng.normal(size=(len(region), num))
+    table = score_biomarker(
+        {"label": z, "patient": who}, patient, labels, region=names, num_repeats=2, training=QUICK
+    )
+    assert (table.loc["label", "auc"] > 0.95).all()
+    assert (table.loc["patient", "auc"] < 0.75).all()
+    sizes = table[["num_patients", "num_bags", "num_niches"]].drop_duplicates()
+    assert sizes.to_numpy().tolist() == [[16, 48, 192]]
+    with pytest.raises(ValueError, match="each region in one patient, got several of 'r0'"):
+        score_biomarker({"z": z}, np.arange(192) % 16, labels, region=names)
+    with pytest.raises(ValueError, match=r"'region' of each of 192 niches, got shape \[191\]"):
+        score_biomarker({"z": z}, patient, labels, region=names[1:])
+
+
+@pytest.mark.parametrize("kind", ["mean", "attention"])
+def test_what_patients_that_are_held_out_look_like_is_not_known_in_training(kind):
+    z, patient, labels = patients("mean", num=10, niches=4)
+    truth = np.array([labels[i] == "yes" for i in range(10)], dtype=np.int64)
+    train = np.arange(8)
+
+    def chance(z):
+        bags = Bags(z, patient, truth)
+        return bags.mean(train) if kind == "mean" else bags.attention(train, QUICK, 0)
+
+    shifted = z + 50.0 * (patient == 9)[:, None]
+    first, again = chance(z), chance(shifted)
+    np.testing.assert_allclose(again[:9], first[:9], atol=1e-6)
+    assert abs(again[9] - first[9]) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"labels": {str(i): "ab"[i % 2] for i in range(24)}},
+            r"patients of the niches \(0, 1, 2, …\), got those of others \('0', '1', '2', …\)",
+        ),
         ({"labels": dict.fromkeys(range(24), "a")}, "two labels of patients, got 1"),
         ({"labels": {i: str(i) for i in range(3)}}, "two labels of patients, got 3"),
         ({"num_folds": 13}, "between 2 and the 12 patients of the rarer label, got 13"),

@@ -99,6 +99,17 @@ def test_ridge_brings_features_into_one_space_without_seeing_the_cell():
     assert np.abs(ridge_map(own, target, fold)).max() < 1e-6  # of an unseen cell it knows nothing
 
 
+def test_cells_that_take_no_part_may_be_of_no_number():
+    image, gene, fold = paired(spread=1.0)
+    fold[5::10] = -1
+    expected = score_retrieval({"z": (image, gene)}, fold)
+    image[fold < 0] = np.nan
+    pd.testing.assert_frame_equal(score_retrieval({"z": (image, gene)}, fold), expected)
+    image[7] = np.nan
+    with pytest.raises(ValueError, match=r"finite 'z, image', got NaN .* 1 of 120 rows .*\[7\]"):
+        score_retrieval({"z": (image, gene)}, fold)
+
+
 def test_bad_input_is_refused():
     z, other, fold = paired()
     for arguments, words in (

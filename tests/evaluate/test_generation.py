@@ -1,7 +1,9 @@
 """Generated cells against real ones."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from spatiagraph.evaluate import (
     frechet_distance,
@@ -120,6 +122,64 @@ def test_the_targets_themselves_are_a_perfect_generation(changes):
     assert table["frechet_morphology"].isna().all()  # far too few images
 
 
+def test_a_target_of_many_controls_lies_in_one_half_of_the_floor():
+    """Two targets of twenty controls each: halves are a cell each, not the same cells twice."""
+    tags = np.repeat("grow", 40)
+    target = nuclei(np.array([7.0, 11.0]), 1)[np.arange(40) % 2]
+    control = nuclei(np.full(40, 5.0))
+    cell = [f"cell{row % 2}" for row in range(40)]
+    wanted = {"extractors": {"grey": lambda x: x.mean((2, 3))}, "mpp": 0.5}
+    table = score_generation(target, target, control, tags, target_id=cell, **wanted)
+    floor = table.loc[("random_target", "grow")]
+    assert floor[["num_images", "num_targets"]].tolist() == [1, 1]
+    assert floor["ks"] < 0.2  # two cells of other sizes
+    made = table.loc[("generated", "grow"), ["num_images", "num_targets"]]
+    assert made.tolist() == [40, 2]
+    pd.testing.assert_frame_equal(  # equal images are one cell where no id says otherwise
+        table, score_generation(target, target, control, tags, **wanted)
+    )
+    own = score_generation(target, target, control, tags, target_id=range(40), **wanted)
+    assert own.loc[("random_target", "grow"), ["num_images", "num_targets"]].tolist() == [20, 20]
+    assert own.loc[("random_target", "grow"), "ks"] > 0.5
+
+
+def test_a_floor_of_all_transitions_holds_each_shared_target_once(changes):
+    """Both transitions lead to the same cells; of two clouds of no common cell the kernel is 0."""
+    control, target, _ = changes
+    both = np.concatenate([target[:40], target[:40]])
+    known = {x.astype(np.float32).tobytes(): row for row, x in enumerate(target[:40])}
+
+    def one_hot(images):
+        rows = [known.get(image.float().numpy().tobytes(), 40) for image in images]
+        return 10.0 * torch.eye(41)[rows]
+
+    table = score_generation(
+        both,
+        both,
+        control,
+        np.repeat(["a", "b"], 40),
+        mpp=0.5,
+        extractors={"which": one_hot},
+    )
+    floor = table.loc["random_target"]
+    assert floor["num_targets"].tolist() == [20, 40, 20]
+    assert floor["kernel_which"].to_numpy() == pytest.approx(0, abs=1e-9)
+
+
+def test_one_target_alone_has_no_floor_and_leaves_that_of_the_others(cells):
+    control, target = cells
+    one = {"a": target["a"], "b": target["b"][:1].repeat(9, 0)}
+    ids = {"a": range(200), "b": ["x"] * 9}
+    table = score_morphology(control, one, one, target_id=ids)
+    floor = table.loc["random_target"]
+    assert np.isnan(floor.loc["b", "ks"])
+    assert floor.loc["all", "ks"] == floor.loc["a", "ks"]
+    with pytest.raises(
+        ValueError, match=r"'target_id' of each target cell, .*'b': 9.* got .*'b': 8"
+    ):
+        score_morphology(control, one, one, target_id=ids | {"b": ["x"] * 8})
+
+
 def test_the_gap_to_the_wrong_condition_is_that_of_a_generator_that_listens(changes):
     control, target, tags = changes
     deaf = score_generation(control, target, control, tags, wrong=control, mpp=0.5)
@@ -198,6 +258,8 @@ def test_images_that_do_not_fit_are_refused(changes):
         score_generation(target[1:], target, control, tags, mpp=0.5)
     with pytest.raises(ValueError, match="got 79 transitions"):
         score_generation(target, target, control, tags[1:], mpp=0.5)
+    with pytest.raises(ValueError, match="'target_id' of each of 80 targets, got 79"):
+        score_generation(target, target, control, tags, mpp=0.5, target_id=range(79))
     with pytest.raises(
         ValueError, match="a bright nucleus, got .*'grow': {'control': 0, 'target':"
     ):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -58,6 +59,10 @@ def test_tiles_change_nothing_and_cells_off_the_image_have_no_image(model):
     assert np.isnan(images[off]).all()
     assert np.isfinite(images[~off]).all()
     assert np.isfinite(genes).all()
+    table = score_retrieval({"z": (images, genes)}, np.where(off, -1, 0))
+    alone = score_retrieval({"z": (images[~off], genes[~off])})
+    pd.testing.assert_frame_equal(table, alone)
+    assert table["num_cells"].tolist() == [300 - off.sum()] * 4
 
 
 def test_they_are_what_the_objective_compares(model):

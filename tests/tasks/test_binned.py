@@ -1,20 +1,23 @@
 """Pre-training of SPATIA's binned branch."""
 
 import copy
+import json
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from spatiagraph.data import make_tissue
+from spatiagraph.data import GenePanel, make_tissue
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.models import Spatia
-from spatiagraph.models.spatia import TINY
+from spatiagraph.models.spatia import SIZES, TINY, spatia, spatia_recipe
 from spatiagraph.nn import BinnedGeneEncoder
 from spatiagraph.tasks import BinnedPretraining, BinnedWeights, Corruption, SpatiaPretraining
+from spatiagraph.tasks.catalog import pretraining
 from spatiagraph.tasks.spatia import BinnedView
 from spatiagraph.tasks.streams import Streams
+from spatiagraph.training import fit
 
 SLIDE = make_tissue(160, num_genes=40, image="dapi", seed=0)
 SMALL = replace(TINY, channels=16, gene_channels=16, num_tokens=1200)
@@ -156,6 +159,43 @@ def test_a_saved_model_embeds_alike_and_starts_at_the_scale_of_the_genes(tmp_pat
     with torch.no_grad():
         assert_close(back.encode(back.cells(batch)), first, rtol=0, atol=0)
     task.model.train()
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_binned_branch_reads_the_published_number_of_genes_in_every_size(size):
+    """SPATIA: 1,200 genes of each cell, whatever branch A reads in that size."""
+    panel = GenePanel([f"G{i}" for i in range(1500)])
+    genes = BinnedGeneEncoder(1500, 16, num_layers=1, heads=2, hidden_channels=16)
+    sizes = replace(size, channels=16, gene_channels=16)
+    encoder = spatia(spatia_recipe(panel, image=False), sizes, genes=genes, start=False).eval()
+    assert encoder.cell_encoder.sample(torch.ones(2, 1500), None).ids.shape == (2, 1200)
+    few = BinnedGeneEncoder(1500, 16, num_layers=1, heads=2, hidden_channels=16, num_tokens=30)
+    encoder = spatia(spatia_recipe(panel, image=False), sizes, genes=few, start=False).eval()
+    assert encoder.cell_encoder.sample(torch.ones(2, 1500), None).ids.shape == (2, 30)
+
+
+def test_a_binned_model_saved_with_another_number_of_genes_keeps_it(tmp_path, built):
+    """Before the encoder had a number, that of the size stood in the encoder of cells."""
+    built.save_pretrained(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text())
+    del config["hash"]
+    cells = config["model"]["args"]["cell_encoder"]["args"]["encoder"]["args"]
+    del cells["genes"]["args"]["num_tokens"]
+    cells["num_tokens"] = 7
+    path.write_text(json.dumps(config))
+    assert Spatia.from_pretrained(tmp_path / "m").cell_encoder.encoder.num_tokens == 7
+
+
+def test_fit_pre_trains_bins_as_bins_and_context_on_cached_cells(built):
+    task = pretraining(built)
+    assert type(task) is BinnedPretraining
+    assert type(pretraining(built, cached_cells=True)) is SpatiaPretraining
+    assert type(pretraining(Spatia.for_slides([SLIDE], SMALL))) is SpatiaPretraining
+    model, run = copy.deepcopy(built), {"max_epochs": 1, "accelerator": "cpu", "progress": False}
+    assert fit(model, [SLIDE], **run).record["task"]["class"] == "BinnedPretraining"
+    again = fit(model, [SLIDE], cache_cells=True, **run)
+    assert again.record["task"]["class"] == "SpatiaPretraining"
 
 
 def test_what_is_not_there_is_left_out():

@@ -269,3 +269,5 @@ def test_the_wrong_condition_is_scored_on_images_of_another_transition(fitted):
         component="center",
     )
     pd.testing.assert_frame_equal(scores.table, again)
+    targets = pairs.groupby("transition")["target_row"].nunique()
+    assert scores.table.loc["generated", "num_targets"][tags].tolist() == targets[tags].tolist()

@@ -15,14 +15,17 @@ from spatiagraph.data.checks import check_names, name_rows
 from spatiagraph.data.outlines import Outlines
 from spatiagraph.data.read.molecules import as_text
 from spatiagraph.data.read.outlines import read_outlines
-from spatiagraph.data.read.tables import numbers, read_table, table_columns
+from spatiagraph.data.read.tables import finite_numbers, numbers, read_table, table_columns
 
 _MAX_BYTES = 8 * 2**30  # outlines of a million cells
 _PAIRS = (
     ("vertex_x", "vertex_y"), ("x_um", "y_um"), ("x_global_px", "y_global_px"), ("x", "y"),
 )  # fmt: skip
 _CELLS = ("cell_id", "cell_ID", "cellID", "cell", "EntityID")
+_ORDER = {"vertex", "vertexindex", "vertexid", "vertexorder", "vertexnumber"}
 _FEW = 0.01  # share of outlines that may be elsewhere: single cells of a segmentation go wrong
+_MOST = 0.9  # share of cells with an outline, below which it is said
+_HALF = 0.5  # below which outlines are taken for those of another region or naming
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class OutlinesFile:
 def place_outlines(
     table: pd.DataFrame, cells: pd.Index, pos: NDArray[np.float64]
 ) -> tuple[Outlines, str | None]:
-    """Outlines of the cells of a slide; a few that are elsewhere are left out, with a line on it.
+    """Outlines of the cells of a slide, and a line on the cells that are left without one.
+
+    A few outlines that are elsewhere are left out: one in a hundred, or a single one of three or
+    more.
 
     Args:
         table: Result of :meth:`OutlinesFile.read`.
@@ -72,25 +78,45 @@ def place_outlines(
         pos: Their centres in µm, ``[N, 2]``.
 
     Raises:
-        ValueError: Outlines are of other cells, or two cells have one id.
+        ValueError: Outlines are of other cells, or of fewer than half of them, or two cells have
+            one id.
     """
     check_names(cells, "cell ids", "Outlines find their cells by them: rename the cells")
     outlines = Outlines.from_table(table, cells)
+    known, num_cells = int(outlines.known.sum()), len(cells)
+    if known < _HALF * num_cells:
+        raise ValueError(
+            f"Expected outlines of most of the {num_cells} cells, got those of {known} "
+            f"({known / num_cells:.0%}): {_some_ids(cells[~outlines.known])} have none, outlines "
+            f"are of {_some_ids(table['cell_id'])}. Name both alike, read the cells of the region "
+            "of the outlines alone (crop_um=…), or pass outlines=False"
+        )
+    lines = []
+    flat = np.flatnonzero(cells.isin(table["cell_id"]) & ~outlines.known)
+    if len(flat):
+        lines.append(f"Left out {len(flat)} outlines without an area: {name_rows(cells, flat)}")
+    if known < _MOST * num_cells:
+        lines.append(f"Found outlines of {known} of {num_cells} cells ({known / num_cells:.0%})")
     apart = ~outlines.around(pos)
-    num, known = int(apart.sum()), int(outlines.known.sum())
-    if not num or num > _FEW * known:
-        return outlines, None  # the slide refuses many
-    kept = table[~table["cell_id"].isin(cells[apart])]
-    text = name_rows(cells, np.flatnonzero(apart))
-    line = f"Left out {num} of {known} outlines whose cells lie outside of them: {text}"
-    return Outlines.from_table(kept, cells), line
+    num = int(apart.sum())
+    if num and num <= max(1, _FEW * known) and 2 * num < known:  # the slide refuses many
+        kept = table[~table["cell_id"].isin(cells[apart])]
+        outlines = Outlines.from_table(kept, cells)
+        text = name_rows(cells, np.flatnonzero(apart))
+        lines.append(f"Left out {num} of {known} outlines whose cells lie outside of them: {text}")
+    return outlines, ". ".join(lines) or None
+
+
+def _some_ids(names: pd.Index | pd.Series) -> str:
+    """Up to three names, each once."""
+    return ", ".join(map(repr, pd.unique(pd.Series(names))[:3].tolist()))
 
 
 def geojson_corners(path: Path) -> pd.DataFrame:
     """Corners of the polygons of a GeoJSON file: ``cell_id``, ``x_um``, ``y_um``.
 
     A polygon is called by its property ``cell_id``, or else by the ``id`` of its feature. Of
-    several parts the one with most corners counts, and holes are filled.
+    several parts the one of largest area counts, and holes are filled.
 
     Raises:
         ValueError: The file is damaged, or a feature is no polygon or has no name.
@@ -129,20 +155,29 @@ def _name(feature: dict[str, Any]) -> str:
 
 
 def _ring(geometry: dict[str, Any]) -> np.ndarray:
-    """Outline of a cell, ``[V, 2]``; of several parts the one with most corners."""
+    """Outline of a cell, ``[V, 2]``; of several parts the one of largest area."""
     kind = geometry["type"] if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
         raise ValueError("no geometry" if kind is None else f"a {kind}")
     parts = geometry["coordinates"]
-    outlines = [parts[0]] if kind == "Polygon" else [part[0] for part in parts]
-    ring = np.asarray(max(outlines, key=len), dtype=np.float64)
-    if ring.ndim != 2 or ring.shape[1] < 2 or len(ring) < 3 or not np.isfinite(ring).all():
-        raise ValueError(f"corners of shape {list(ring.shape)}")
-    return ring[:, :2]
+    parts = [parts] if kind == "Polygon" else parts
+    rings = [np.asarray(part[0], dtype=np.float64) for part in parts if len(part)]
+    if not rings:
+        raise ValueError(f"a {kind} without corners")
+    for ring in rings:
+        if ring.ndim != 2 or ring.shape[1] < 2 or len(ring) < 3 or not np.isfinite(ring).all():
+            raise ValueError(f"corners of shape {list(ring.shape)}")
+    return max(rings, key=_area)[:, :2]
+
+
+def _area(ring: np.ndarray) -> float:
+    """Area of a polygon (shoelace formula)."""
+    x, y = (ring[:, :2] - ring[0, :2]).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _of_table(path: Path) -> pd.DataFrame:
-    """Corners of a table: a row each, with the cell and x and y."""
+    """Corners of a table: a row each, with the cell, x and y, and perhaps its place in the ring."""
     have = table_columns(path)
     cell = next((c for c in _CELLS if c in have), None)
     pair = next((p for p in _PAIRS if set(p) <= set(have)), None)
@@ -152,7 +187,12 @@ def _of_table(path: Path) -> pd.DataFrame:
             f"{_PAIRS[0][1]} or x and y in {path.name}, got {', '.join(have)}"
         )
     fov = ["fov"] if pair[0] == "x_global_px" and "fov" in have else []  # CosMx counts by field
-    table = read_table(path, [cell, *fov, *pair], needed=[cell, *fov, *pair], text=[cell])
+    order = [c for c in have if c.lower().replace("_", "").replace(" ", "") in _ORDER][:1]
+    wanted = [cell, *fov, *pair, *order]
+    table = read_table(path, wanted, needed=wanted, text=[cell])
+    if order:  # rows of a table may have been shuffled, those of a ring may not
+        place = finite_numbers(table, order, path.name)[:, 0]
+        table = table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
     ids = as_text(table[cell], f" of {path.name}")
     if fov:
         ids = ids + "_" + as_text(table["fov"], f" of {path.name}")

@@ -1,6 +1,6 @@
 """Morphology of generated cells against that of real cells of the target state."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from torch import Tensor
 
 ALL = "all"
 """Row of a table for all transitions together."""
+_NUMBERS = ("num_images", "num_targets")
 
 
 def score_morphology(
@@ -18,6 +19,7 @@ def score_morphology(
     target: Mapping[str, ArrayLike | Tensor],
     *,
     beside: Mapping[str, Mapping[str, ArrayLike | Tensor]] | None = None,
+    target_id: Mapping[str, Sequence[Hashable]] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     r"""Score the morphology of cells generated from controls against the real one.
@@ -31,7 +33,8 @@ def score_morphology(
     could be measured has NaN, and no part in the row ``"all"``.
 
     Two bounds stand beside it: ``identity`` returns the control cells, ``random_target`` a random
-    half of the target cells, scored against the other half.
+    half of the target cells, scored against the other half. A cell that is the target of several
+    controls lies in one half, once.
 
     Args:
         control: Transition → features of control cells, ``[N, F]``.
@@ -39,16 +42,19 @@ def score_morphology(
         target: Transition → features of real target cells, ``[M, F]``.
         beside: Other generators to score: name → transition → features of the cells that it made of
             the same control cells, ``[N', F]``.
+        target_id: Transition → which cell each row of ``target`` is, ``[M]``; each a cell of its
+            own by default.
         seed: Of the random halves.
 
     Returns:
         One row per transition and ``"all"`` for each of ``generated``, ``identity``,
         ``random_target`` and those of ``beside``: ``wasserstein_correlation``, ``ks``,
-        ``num_images``.
+        ``num_images`` and ``num_targets``, the cells they are scored against (``"all"`` counts
+        those of two transitions twice). Where all rows are of one target, ``random_target`` is NaN.
 
     Raises:
-        ValueError: If transitions or features do not fit, or there is none, or one has the name
-            ``"all"``.
+        ValueError: If transitions, features or ids do not fit, or there is none, or a transition
+            has the name ``"all"``.
     """
     names = list(control)
     beside = dict(beside or {})
@@ -60,20 +66,28 @@ def score_morphology(
         )
     if ALL in names:
         raise ValueError(f"Expected transitions by other names than {ALL!r}, got {names}")
+    sizes = {name: np.shape(target[name])[0] for name in names}
+    ids = {name: range(sizes[name]) for name in names} if target_id is None else target_id
+    given = {name: len(some) for name, some in ids.items()}
+    if given != sizes:
+        raise ValueError(f"Expected 'target_id' of each target cell, {sizes}, got {given}")
     rng = np.random.default_rng(seed)
     rows: dict[tuple[str, str], dict[str, float]] = {}
     moved: dict[str, list[tuple[NDArray, NDArray]]] = {}
     scored: list[str] = []
+    parted: list[str] = []
     for name in names:
         start, made, *others, real = _standardized(*(side[name] for side in sides))
-        half, rest = halves(real, rng)
+        half, rest = halves(ids[name], rng)
+        num_targets = len(set(ids[name]))
         if np.isfinite(start).any():
             scored.append(name)
-        for who, cells, truth in (
-            ("generated", made, real),
-            ("identity", start, real),
-            ("random_target", half, rest),
-            *((who, cells, real) for who, cells in zip(beside, others, strict=True)),
+            parted += [name] if len(half) else []
+        for who, cells, truth, num in (
+            ("generated", made, real, num_targets),
+            ("identity", start, real, num_targets),
+            ("random_target", real[half], real[rest], len(rest)),
+            *((who, cells, real, num_targets) for who, cells in zip(beside, others, strict=True)),
         ):
             away, wanted = _distances(start, cells), _distances(start, truth)
             moved.setdefault(who, []).append((away, wanted))
@@ -81,24 +95,38 @@ def score_morphology(
                 "wasserstein_correlation": _correlation(away, wanted),
                 "ks": _similarity(cells, truth),
                 "num_images": len(cells),
+                "num_targets": num,
             }
     for who, pairs in moved.items():
         away, wanted = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        ks = [rows[who, name]["ks"] for name in scored]
+        ks = [rows[who, name]["ks"] for name in (parted if who == "random_target" else scored)]
         rows[who, ALL] = {
             "wasserstein_correlation": _correlation(away, wanted),
             "ks": float(np.mean(ks)) if ks else float("nan"),
-            "num_images": sum(rows[who, name]["num_images"] for name in names),
+            **{num: sum(rows[who, name][num] for name in names) for num in _NUMBERS},
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=["generator", "transition"])
     return table.sort_index()
 
 
-def halves(x: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Rows of either of two random halves."""
-    order = rng.permutation(len(x))
-    return x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
+def halves(
+    ids: Sequence[Hashable], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of either of two random halves of the cells, each cell once; none of fewer than two.
+
+    Args:
+        ids: Which cell each row is, ``[N]``.
+        rng: What halves are drawn by.
+    """
+    first: dict[Hashable, int] = {}
+    for row, cell in enumerate(ids):
+        first.setdefault(cell, row)
+    rows = np.fromiter(first.values(), dtype=np.int64)
+    order = rows[rng.permutation(len(rows))]
+    if len(rows) < 2:
+        return order[:0], order[:0]
+    return order[: len(rows) // 2], order[len(rows) // 2 :]
 
 
 def _standardized(*groups: ArrayLike | Tensor) -> list[NDArray[np.float64]]:

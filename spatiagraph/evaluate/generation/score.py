@@ -1,6 +1,7 @@
 """All scores of a generator in one table, bounds beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ def score_generation(
     mpp: float,
     wrong: ArrayLike | Tensor | None = None,
     start: ArrayLike | Tensor | None = None,
+    target_id: Sequence[Hashable] | None = None,
     extractors: Sequence[str] | Mapping[str, Extractor] = ("morphology",),
     weights: Mapping[str, str | Path] | None = None,
     foreground: Literal["bright", "dark"] = "bright",
@@ -42,11 +44,11 @@ def score_generation(
     """Score generated cells against real ones, per transition and in all.
 
     Two bounds stand beside every score: ``identity`` returns the control cell, ``random_target`` is
-    a random half of the real targets, scored against the other half. With ``wrong``, the same cells
-    made under the condition of another transition are scored too (``wrong_condition``), and ``gap``
-    says by how much the right condition is better: a generator that does not listen has none. With
-    ``start``, what the generator made before training is scored (``start``): what it learned is the
-    difference.
+    a random half of the real targets, scored against the other half; a cell that is the target of
+    several controls lies in one half, once. With ``wrong``, the same cells made under the condition
+    of another transition are scored too (``wrong_condition``), and ``gap`` says by how much the
+    right condition is better: a generator that does not listen has none. With ``start``, what the
+    generator made before training is scored (``start``): what it learned is the difference.
 
     Args:
         generated: Images made of the control cells, ``[N, C, H, W]`` in [0, 1].
@@ -57,6 +59,7 @@ def score_generation(
         wrong: Images made under wrong conditions, ``[N, C, H, W]``.
         start: Images that flows start at, ``[N, C, H, W]``, such as those of a
             :class:`~spatiagraph.nn.GaussianMap`.
+        target_id: Which cell each target is, ``[N]``; by default equal images are of one cell.
         extractors: What features distances are taken of: names, or name → extractor, see
             :func:`~spatiagraph.evaluate.extract_features`.
         weights: Name of an extractor → its local weight file.
@@ -70,8 +73,9 @@ def score_generation(
 
     Returns:
         One row per generator and transition, ``"all"`` among them: ``wasserstein_correlation`` and
-        ``ks`` of what is measured (see :func:`score_morphology`), ``num_images``, ``num_valid``
-        (those with a nucleus to measure), and for each extractor ``kernel_…`` with its deviation
+        ``ks`` of what is measured (see :func:`score_morphology`), ``num_images``, ``num_targets``
+        (the cells they are scored against), ``num_valid`` (images with a nucleus to measure), and
+        for each extractor ``kernel_…`` with its deviation
         over subsets ``kernel_…_std`` and ``frechet_…``. What is measured is standardised over
         control and target cells of all transitions for these. In rows of ``gap`` positive is better
         throughout. NaN where too few cells could be measured.
@@ -89,6 +93,14 @@ def score_generation(
         raise ValueError(
             f"Expected a transition and images of one shape for each cell, got {len(tags)} "
             f"transitions and {shapes}"
+        )
+    if target_id is None:
+        cells = _by_content(target)
+    elif len(target_id) == len(tags):
+        cells = list(target_id)
+    else:
+        raise ValueError(
+            f"Expected 'target_id' of each of {len(tags)} targets, got {len(target_id)}"
         )
     named = extractors if isinstance(extractors, Mapping) else {name: name for name in extractors}
 
@@ -117,9 +129,12 @@ def score_generation(
         by_name["generated"],
         by_name["target"],
         beside={name: by_name[name] for name in others if name in by_name},
+        target_id={
+            name: [cells[int(row)] for row in np.flatnonzero(tags == name)] for name in names
+        },
         seed=seed,
     )
-    rows = _Rows(tags, names, seed)
+    rows = _Rows(tags, names, cells, seed)
     table["num_valid"] = [
         len(_finite(objects[_side(who)][rows(who, name)[0]])) for who, name in table.index
     ]
@@ -142,20 +157,38 @@ def score_generation(
 class _Rows:
     """Images of a generator in a transition, and the targets they are scored against."""
 
-    def __init__(self, tags: NDArray, names: list[str], seed: int):
+    def __init__(self, tags: NDArray, names: list[str], cells: Sequence[Hashable], seed: int):
         rng = np.random.default_rng(seed)
         self.all = {name: np.flatnonzero(tags == name) for name in names}
-        split = [halves(rows, rng) for rows in self.all.values()]
-        self.half, self.rest = (
-            dict(zip(names, part, strict=True)) for part in zip(*split, strict=True)
-        )
-        for part in (self.all, self.half, self.rest):
-            part[ALL] = np.concatenate(list(part.values()))
+        self.half, self.rest = {}, {}
+        for name, rows in self.all.items():
+            half, rest = halves([cells[int(row)] for row in rows], rng)
+            self.half[name], self.rest[name] = rows[half], rows[rest]
+        self.all[ALL] = np.concatenate(list(self.all.values()))
+        taken: set[Hashable] = set()  # transitions may share targets
+        for part in (self.half, self.rest):
+            part[ALL] = _first_of(np.concatenate(list(part.values())), cells, taken)
 
     def __call__(self, generator: str, name: str) -> tuple[NDArray, NDArray]:
         if generator == "random_target":
             return self.half[name], self.rest[name]
         return self.all[name], self.all[name]
+
+
+def _first_of(rows: NDArray, cells: Sequence[Hashable], taken: set[Hashable]) -> NDArray:
+    """Rows of cells that are not taken yet, the first of each, which they are then."""
+    kept = []
+    for row in rows:
+        if cells[row] not in taken:
+            taken.add(cells[row])
+            kept.append(row)
+    return np.array(kept, dtype=np.int64)
+
+
+def _by_content(images: ArrayLike | Tensor) -> list[Hashable]:
+    """What tells images apart where no id does: their pixels."""
+    array = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
+    return [blake2b(image.tobytes()).digest() for image in array]
 
 
 def _side(generator: str) -> str:

@@ -78,7 +78,8 @@ def spatia_parts(
             a level its groups look at theirs. A panel stands for :func:`spatia_recipe` of it.
         size: Widths and depths.
         genes: Encoder of gene tokens; ``True`` for that of the size, ``False`` to read no genes. A
-            :class:`~spatiagraph.nn.BinnedGeneEncoder` is the binned branch.
+            :class:`~spatiagraph.nn.BinnedGeneEncoder` is the binned branch, which has a number of
+            tokens of its own.
         image: Encoder of crops, in place of that of the size.
         fusion: Fusion of both, in place of the published one.
         image_channels: Channels of the images: 1 for DAPI, 3 for H&E.
@@ -125,13 +126,14 @@ def spatia_parts(
             heads=size.heads,
             dropout=size.dropout,
         )
+    binned = gene_tokens if isinstance(gene_tokens, BinnedGeneEncoder) else None
     encoder: Any = TokenCellEncoder(
         size.channels,
         gene_tokens,
         image if crop is not None else None,
         fusion,
-        num_tokens=size.num_tokens,
-        tokenizer="bins" if isinstance(genes, BinnedGeneEncoder) else "counts",
+        num_tokens=size.num_tokens if binned is None else binned.num_tokens,
+        tokenizer="counts" if binned is None else "bins",
     )
     if start:
         profile = GeneEncoder(num_genes, size.channels, normalize_depth=counts, fixed_basis=True)

@@ -16,7 +16,8 @@ class SpatiaSize:
         gene_channels: Size of gene tokens.
         gene_layers: Layers of the gene encoder.
         heads: Attention heads of gene encoder and fusion.
-        num_tokens: Genes of each cell that become tokens at most; ``None`` for all.
+        num_tokens: Genes of each cell that become tokens at most; ``None`` for all. A
+            :class:`~spatiagraph.nn.BinnedGeneEncoder` has a number of its own.
         normalization: How counts enter, see :class:`~spatiagraph.nn.GeneTokenEncoder`.
         image: Name of a timm ViT (a masked autoencoder then) or CNN.
         size_px: Side of each crop in pixels.

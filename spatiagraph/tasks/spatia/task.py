@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch_geometric.data import Data
 
+from spatiagraph.models.base import SlideModel
 from spatiagraph.models.spatia import Spatia
+from spatiagraph.nn.binned_genes import BinnedGeneEncoder
+from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.objective import Objective, ObjectiveTask
 from spatiagraph.tasks.spatia import cell_objectives as cells
 from spatiagraph.tasks.spatia import context_objectives as context
+from spatiagraph.tasks.spatia.binned import BinnedPretraining
 from spatiagraph.tasks.spatia.corruption import Corruption
 from spatiagraph.tasks.spatia.view import SpatiaView
 from spatiagraph.tasks.streams import Streams
@@ -68,7 +72,8 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
     out; on cached cell embeddings (``batch.z``) that is everything below the niche. Whatever is
     random is drawn from a stream of its own, so that one objective does not change another. For
     other terms, pass a list of :class:`~spatiagraph.tasks.Objective` that look at a
-    :class:`~spatiagraph.tasks.spatia.SpatiaView`.
+    :class:`~spatiagraph.tasks.spatia.SpatiaView`. Cells of a
+    :class:`~spatiagraph.nn.BinnedGeneEncoder` are pre-trained by :class:`BinnedPretraining`.
 
     Args:
         model: The model to train.
@@ -101,6 +106,20 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
                 objectives = spatia_objectives(model, weights or SpatiaWeights(), num_sources)
         super().__init__(model, objectives)
         self.corruption = Corruption() if corruption is None else corruption
+
+    @classmethod
+    def for_model(cls, model: SlideModel, *, seed: int = 0, cached_cells: bool = False) -> Task:
+        """Task that pre-trains a model: this one, or that of bins where cells are read as bins.
+
+        Args:
+            model: A :class:`~spatiagraph.models.Spatia`.
+            seed: Seed of what the task itself learns.
+            cached_cells: Whether cells are encoded once: context learns from this task alone.
+        """
+        assert isinstance(model, Spatia)
+        if isinstance(model.cell_encoder.genes, BinnedGeneEncoder) and not cached_cells:
+            return BinnedPretraining(model, seed=seed)
+        return cls(model, seed=seed)
 
     def view(self, batch: Data, streams: Streams) -> SpatiaView:
         weights = self.weights
