@@ -81,8 +81,8 @@ def pair_states(
         states_key: ``obs`` column of states.
         niche_key: ``obs`` column of niches, such as ``"niche"``; cells without one are left out.
             ``None`` takes a slide as one niche.
-        fallback: What happens on a slide where no niche holds both states: ``"skip"`` leaves it
-            out, ``"global"`` pairs across its niches.
+        fallback: What happens on a slide where no niche holds ``min_cells`` of both states:
+            ``"skip"`` leaves it out, ``"global"`` pairs across its niches.
         match: How a partner is chosen; see :func:`~spatiagraph.flow.couple`.
         epsilon: Strength of the blur, in units of the median distance.
         mass_penalty: Unbalanced transport, see :func:`~spatiagraph.flow.couple`.
@@ -167,7 +167,8 @@ def _problems(
     if niche is not None:
         before, after = (_by_niche(niche, rows) for rows in (control, target))
         groups = [(name, before[name], after[name]) for name in sorted(before.keys() & after)]
-    if niche is None or (not groups and fallback == "global"):
+    enough = any(min(len(a), len(b)) >= min_cells for _, a, b in groups)
+    if niche is None or (not enough and fallback == "global"):
         groups = [(None, control, target)]
     for name, control, target in groups:
         if min(len(control), len(target)) < min_cells:
@@ -259,13 +260,14 @@ def _report_missing(
     missing = [transition.tag for transition in requested if transition.tag not in paired]
     if not missing:
         return
-    place = "slide" if niche_key is None else f"obs[{niche_key!r}]"
+    within = niche_key is not None and fallback == "skip"
+    place = f"obs[{niche_key!r}]" if within else "slide"
     text = (
         f"Expected {min_cells} cells of both states in some {place}, got none for {missing}. "
-        "Lower min_cells, take larger niches"
+        "Lower min_cells"
     )
-    if niche_key is not None and fallback == "skip":
-        text += ', or pair across niches with fallback="global"'
+    if within:
+        text += ', take larger niches, or pair across niches with fallback="global"'
     if not paired:
         raise ValueError(text)
     warnings.warn(text, stacklevel=3)

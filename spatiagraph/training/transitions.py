@@ -34,7 +34,7 @@ class Pairing:
 
     Attributes:
         niche_key: Column of ``obs`` with niches to pair within; ``None`` pairs within slides.
-        fallback: Where no niche of a slide holds both states: ``"skip"`` or ``"global"``.
+        fallback: Where no niche of a slide holds enough of both states: ``"skip"`` or ``"global"``.
         match: How a partner is chosen.
         epsilon: Strength of the blur, in units of the median distance.
         mass_penalty: Unbalanced transport; ``None`` for balanced.

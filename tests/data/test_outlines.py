@@ -102,6 +102,19 @@ def test_all_but_the_cell_or_its_neighbours_alone_are_blackened():
     assert torch.equal(others[own > 0], plain[own > 0])
 
 
+def test_where_outlines_overlap_the_own_cell_is_shown():
+    """Pixels in both are of the cell in the middle: none of its own is blackened."""
+    boxes = [(16.0, 12.0, 27.0, 17.0), (24.0, 12.0, 33.0, 17.0)]  # 24 to 27 µm are of both
+    lit = slide(table=corners(boxes))
+    own, _ = Crop(20.0, 40, mask="cell").source(lit, CENTRES).read()
+    others, _ = Crop(20.0, 40, mask="neighbors").source(lit, CENTRES).read()
+    assert ((own > 0).sum((1, 2, 3)) * 0.5**2).tolist()[:2] == [55.0, 45.0]
+    assert bool((others[own > 0] > 0).all())
+    black = (others == 0).sum((1, 2, 3)) * 0.5**2
+    # of b, x 27 to 30 is in the window of a and not in a; of a, x 20 to 24 in that of b
+    assert black.tolist()[:2] == [15.0, 20.0]
+
+
 def test_masked_crops_are_chosen_by_row():
     rng = np.random.default_rng(0)
     pos = rng.uniform(8, 50, (8, 2)) * [1, 0.6]

@@ -80,6 +80,25 @@ def test_the_size_of_a_pixel_follows_from_the_fields_of_view(tmp_path, positions
     assert source in notes["mpp_from"]
 
 
+@pytest.mark.parametrize("name", ["S1-polygons.csv", "S1_polygons.csv.gz"])
+def test_outlines_of_a_folder_are_those_of_cells_of_either_field(tmp_path, name):
+    """Numbers of cells start anew in each field; corners are pixels of the whole slide."""
+    folder = write_folder(tmp_path / "c")
+    reach = np.array([20.0, 30, 40, 50])  # px
+    row = np.repeat(np.arange(4), 4)
+    step = np.tile([[-1, -1], [1, -1], [1, 1], [-1, 1]], (4, 1)) * reach[row, None]
+    table = pd.DataFrame({"fov": FIELD[row], "cellID": NUMBER[row]})
+    table[["x_local_px", "y_local_px"]] = step + 500
+    table[["x_global_px", "y_global_px"]] = CENTRES[row] + step
+    table[::-1].to_csv(folder / name, index=False)
+    slide = read(folder, outlines=True)
+    found = slide.outlines.areas_um2[slide.adata.obs_names.get_indexer(CELLS)]
+    assert_allclose(found, (2 * reach * MPP) ** 2, rtol=1e-6)
+    boxes = slide.outlines.boxes
+    assert_allclose((boxes[:, :2] + boxes[:, 2:]) / 2, slide.pos)
+    assert read(folder).outlines is None
+
+
 def test_a_stitched_image_goes_with_a_folder(tmp_path):
     folder = write_folder(tmp_path / "c")
     Image.fromarray(np.resize(np.arange(200, dtype=np.uint8), (60, 600))).save(

@@ -138,6 +138,20 @@ def test_states_that_share_no_niche_pair_across_niches_only_if_asked():
     assert set(pairs["slide"]) == {"b"}
 
 
+def test_niches_that_hold_too_few_of_both_states_pair_across_niches_if_asked():
+    slide = tissue(num=30)
+    slide.adata.obs["niche"] = [f"n{i // 6}" for i in range(30)]  # some three cells of each
+    with pytest.raises(ValueError, match=r"5 cells of both .*fallback=\"global\""):
+        pair_states([slide], ACTIVATION, **KEYS)
+    pairs = pair_states([slide], ACTIVATION, fallback="global", **KEYS)
+    assert pairs["niche"].isna().all()
+    assert len(pairs) == (slide.adata.obs["state"] == "resting").sum()
+    alone = pair_states([slide], ACTIVATION, states_key="state", niche_key=None)
+    pd.testing.assert_frame_equal(pairs, alone)
+    with pytest.raises(ValueError, match="29 cells .* in some slide, .* Lower min_cells$"):
+        pair_states([slide], ACTIVATION, fallback="global", min_cells=29, **KEYS)
+
+
 def test_a_transition_that_cannot_be_paired_is_named():
     slide = tissue()
     slide.adata.obs.iloc[:3, 0] = "rare"

@@ -22,6 +22,8 @@ from spatiagraph.tasks.streams import Streams
 class SpatiaWeights:
     """Weight of each objective; 0 leaves it out and saves what it would cost.
 
+    From ``cross_modal`` on objectives and weights are ours; the others, where on, are published.
+
     Attributes:
         denoise: Counts of a cell from its gene tokens, which saw them thinned.
         bottleneck: The same from its cell tokens and the names of the genes alone.
@@ -77,7 +79,8 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
 
     Args:
         model: The model to train.
-        weights: Weight of each objective; the published ones when not given.
+        weights: Weight of each objective; when not given those of :class:`SpatiaWeights`: published
+            ones, and ours of the objectives that are ours.
         corruption: How much is taken from the input.
         num_sources: Slides to tell apart, for the adversaries of the source.
         objectives: The terms, in place of those of ``weights``.
