@@ -183,7 +183,7 @@ def test_the_command_line_trains_and_embeds(slide, tmp_path):
     assert_allclose(adata.obsm["X_stofm"], expected, atol=1e-5)
     done = command.invoke(app, [*fit[:-1], "small", "--out", str(tmp_path / "other")])
     assert done.exit_code != 0
-    assert "tiny, base, got 'small'" in " ".join(done.output.split())
+    assert "--preset tiny or base of --model stofm, got small" in " ".join(done.output.split())
 
 
 def test_a_model_of_human_genes_embeds_both_species_alike(slide, tmp_path):
