@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
-from spatiagraph.data.checks import name_rows
 from spatiagraph.data.normalization import log_normalize
+from spatiagraph.data.recipe.features import finite_features
 from spatiagraph.data.slide import Slide
 
 
@@ -76,17 +76,5 @@ def add_profiles(slide: Slide, key: str, provider: ProfileProvider) -> None:
     Raises:
         ValueError: If the provider returns anything but finite numbers, one row per cell.
     """
-    found = np.asarray(provider(slide.counts, list(slide.symbols)))
-    wanted = slide.num_cells
-    if found.ndim != 2 or len(found) != wanted or not np.issubdtype(found.dtype, np.number):
-        raise ValueError(
-            f"Expected profiles [{wanted}, F] of slide {slide.slide_id!r} from the provider, got "
-            f"{found.dtype} {list(found.shape)}"
-        )
-    wrong = np.flatnonzero(~np.isfinite(found).all(1))
-    if wrong.size:
-        raise ValueError(
-            f"Expected finite profiles of slide {slide.slide_id!r} from the provider, got others "
-            f"for {name_rows(slide.adata.obs_names, wrong)}"
-        )
-    slide.adata.obsm[key] = found.astype(np.float32)
+    found = provider(slide.counts, list(slide.symbols))
+    slide.adata.obsm[key] = finite_features(found, "the profiles of the provider", slide)

@@ -36,10 +36,13 @@ def test_a_provider_sees_counts_and_symbols_and_its_profiles_are_features(slide)
 @pytest.mark.parametrize(
     ("profiles", "match"),
     [
-        (np.zeros((79, 4)), r"profiles \[80, F\] of slide .* got float64 \[79, 4\]"),
-        (np.zeros(80), r"profiles \[80, F\]"),
-        (np.full((80, 2), "x"), r"profiles \[80, F\]"),
-        (np.where(np.arange(160).reshape(80, 2) == 6, np.nan, 0), "finite profiles .* others for"),
+        (np.zeros((79, 4)), r"numbers \[80, F\] in the profiles .* got float64 \[79, 4\]"),
+        (np.zeros(80), r"numbers \[80, F\]"),
+        (np.full((80, 2), "x"), r"numbers \[80, F\]"),
+        (
+            np.where(np.arange(160).reshape(80, 2) == 6, np.nan, 0),
+            "finite values in the profiles .* others for",
+        ),
     ],
 )
 def test_profiles_that_are_none_are_refused_and_nothing_is_written(slide, profiles, match):

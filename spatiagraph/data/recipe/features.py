@@ -1,9 +1,11 @@
 """Features of a recipe: embeddings of other networks that travel with cells or groups."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import Tensor
 
@@ -49,20 +51,8 @@ class Feature(Rule):
                 f"Expected obsm[{self.key!r}] in slide {slide.slide_id!r}, got none. "
                 f"{nearest(self.key, list(slide.adata.obsm))}"
             )
-        found = slide.adata.obsm[self.key]
-        values = np.asarray(found.toarray() if issparse(found) else found)
-        if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
-            raise ValueError(
-                f"Expected numbers [N, F] in obsm[{self.key!r}] of slide {slide.slide_id!r}, got "
-                f"{values.dtype} {list(values.shape)}"
-            )
-        wrong = np.flatnonzero(~np.isfinite(values).all(1))
-        if wrong.size:
-            raise ValueError(
-                f"Expected finite values in obsm[{self.key!r}] of slide {slide.slide_id!r}, got "
-                f"others for {name_rows(slide.adata.obs_names, wrong)}"
-            )
-        return torch.from_numpy(values.astype(np.float32))
+        values = finite_features(slide.adata.obsm[self.key], f"obsm[{self.key!r}]", slide)
+        return torch.from_numpy(values)
 
 
 def mean_over_members(values: Tensor, groups: Groups) -> Tensor:
@@ -76,3 +66,30 @@ def mean_over_members(values: Tensor, groups: Groups) -> Tensor:
     total = values.new_zeros(len(groups.pos), values.size(1)).index_add_(0, group, values[member])
     size = torch.bincount(group, minlength=len(groups.pos)).clamp(min=1)
     return total / size.unsqueeze(1)
+
+
+def finite_features(found: Any, what: str, slide: Slide) -> NDArray[np.float32]:
+    """Features of the cells of a slide, if they are such, ``[N, F]``.
+
+    Args:
+        found: An array, or a sparse matrix.
+        what: Name of it in a message.
+        slide: The slide.
+
+    Raises:
+        ValueError: If it is not finite numbers, one row per cell.
+    """
+    values = np.asarray(found.toarray() if issparse(found) else found)
+    shape = f"[{slide.num_cells}, F]"
+    if values.ndim != 2 or len(values) != slide.num_cells or values.dtype.kind not in "iuf":
+        raise ValueError(
+            f"Expected numbers {shape} in {what} of slide {slide.slide_id!r}, got {values.dtype} "
+            f"{list(values.shape)}"
+        )
+    wrong = np.flatnonzero(~np.isfinite(values).all(1))
+    if wrong.size:
+        raise ValueError(
+            f"Expected finite values in {what} of slide {slide.slide_id!r}, got others for "
+            f"{name_rows(slide.adata.obs_names, wrong)}"
+        )
+    return values.astype(np.float32)
