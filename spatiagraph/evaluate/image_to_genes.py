@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -176,13 +177,16 @@ def score_image_to_genes(
                 if z is None:
                     guess = np.broadcast_to(y.mean(axis=0), truth.shape)
                 else:
-                    a, b = _prepare(z[train], z[test], num_components)
+                    a, b = z[train], z[test]
+                    reduced = num_components is not None and z.shape[1] > num_components
+                    if num_components is not None and reduced:
+                        a, b = _components(a, b, num_components)
                     if regressor == "xgboost" and name != DEPTH_ORACLE:
                         guess = hest_xgboost(a, y, b)
                     elif strength == "groups":
-                        guess = grouped_ridge(a, y, group[train], b)
+                        guess = grouped_ridge(a, y, group[train], b, standardize=not reduced)
                     else:
-                        guess = hest_ridge(a, y, b)
+                        guess = hest_ridge(a, y, b, standardize=not reduced)
                 scores = prediction_scores(truth, guess, depth[test])
                 for part, inside in _parts_of(columns, apart).items():
                     own = prediction_scores(truth[:, inside], guess[:, inside], depth[test])
@@ -233,14 +237,18 @@ def grouped_ridge(
     y: NDArray[np.floating],
     groups: NDArray[np.integer],
     test_features: NDArray[np.floating],
+    *,
+    standardize: bool = True,
 ) -> NDArray[np.floating]:
     """Ridge whose strength has the least error on groups left out of training.
 
     Args:
-        features: Of the training cells, ``[n, F]``; standardised here, over each training set.
+        features: Of the training cells, ``[n, F]``.
         y: What to predict, ``[n, G]``.
         groups: Group of each training cell, ``[n]``.
         test_features: ``[m, F]``.
+        standardize: Standardise features over each training set; not for principal components,
+            whose last say least.
 
     Returns:
         Predictions for the test cells, ``[m, G]``.
@@ -248,27 +256,33 @@ def grouped_ridge(
     error = np.zeros(len(_ALPHAS))
     for number in np.unique(groups):
         inside = groups != number
-        paths = _ridge_path(features[inside], y[inside], features[~inside])
+        paths = _ridge_path(features[inside], y[inside], features[~inside], standardize=standardize)
         error += [((guess - y[~inside]) ** 2).sum() for guess in paths]
     best = int(error.argmin())
-    return _ridge_path(features, y, test_features, _ALPHAS[best : best + 1])[0]
+    alphas = _ALPHAS[best : best + 1]
+    return _ridge_path(features, y, test_features, alphas, standardize=standardize)[0]
 
 
 def hest_ridge(
-    features: NDArray[np.floating], y: NDArray[np.floating], test_features: NDArray[np.floating]
+    features: NDArray[np.floating],
+    y: NDArray[np.floating],
+    test_features: NDArray[np.floating],
+    *,
+    standardize: bool = True,
 ) -> NDArray[np.floating]:
     """Ridge of the strength that HEST-Bench sets, 100 over features times genes, and an intercept.
 
     Args:
-        features: Of the training cells, ``[n, F]``; standardised here.
+        features: Of the training cells, ``[n, F]``.
         y: What to predict, ``[n, G]``.
         test_features: ``[m, F]``.
+        standardize: Standardise features over the training cells.
 
     Returns:
         Predictions for the test cells, ``[m, G]``.
     """
-    alpha = 100.0 / (features.shape[1] * y.shape[1])
-    return _ridge_path(features, y, test_features, np.array([alpha]))[0]
+    alphas = np.array([100.0 / (features.shape[1] * y.shape[1])])
+    return _ridge_path(features, y, test_features, alphas, standardize=standardize)[0]
 
 
 def hest_xgboost(
@@ -309,24 +323,23 @@ def _ridge_path(
     y: NDArray[np.floating],
     test_features: NDArray[np.floating],
     alphas: NDArray[np.floating] = _ALPHAS,
+    *,
+    standardize: bool,
 ) -> list[NDArray[np.floating]]:
     """Predictions at each strength from one singular value decomposition."""
-    scaler, mean = StandardScaler().fit(features), y.mean(axis=0)
+    scaler, mean = StandardScaler(with_std=standardize).fit(features), y.mean(axis=0)
     u, s, vt = np.linalg.svd(scaler.transform(features), full_matrices=False)
     uy, z = u.T @ (y - mean), scaler.transform(test_features) @ vt.T
     return [(z * (s / (s**2 + alpha))) @ uy + mean for alpha in alphas]
 
 
-def _prepare(
-    train: NDArray[np.floating], test: NDArray[np.floating], num_components: int | None
+def _components(
+    train: NDArray[np.floating], test: NDArray[np.floating], num_components: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Principal components of standardised features, where there are too many."""
-    if num_components is None or train.shape[1] <= num_components:
-        return train, test
-    scaler = StandardScaler().fit(train)
+    """Principal components of features standardised over training cells."""
     size = min(num_components, len(train))
-    model = PCA(size, random_state=0).fit(scaler.transform(train))
-    return model.transform(scaler.transform(train)), model.transform(scaler.transform(test))
+    pipe = make_pipeline(StandardScaler(), PCA(size, random_state=0)).fit(train)
+    return pipe.transform(train), pipe.transform(test)
 
 
 def _check_groups(

@@ -44,7 +44,7 @@ class CanonicalStart(Configurable):
 
     with :math:`\boldsymbol\gamma = 0` at the start, so that a contrast of two networks begins where
     linear maps end: few spots teach networks on pixels less than colours say. Both maps are
-    trained on.
+    trained on. What is fused starts from the sum of both maps, likewise.
 
     There are fewer correlations than dimensions. Both maps are turned by the same orthonormal
     matrix, which changes no product and no length, and spreads the correlations over all
@@ -54,6 +54,7 @@ class CanonicalStart(Configurable):
         image_channels: Features of the image, :math:`F`.
         gene_channels: Features of the genes, :math:`G`.
         out_channels: Size of the space, :math:`P`.
+        fused: Whether what is fused starts from both maps too, see :meth:`fuse`.
 
     Shapes:
         - **features**: ``[N, F]`` or ``[N, G]``
@@ -64,12 +65,15 @@ class CanonicalStart(Configurable):
     image_mean: Tensor
     gene_mean: Tensor
 
-    def __init__(self, image_channels: int, gene_channels: int, out_channels: int):
+    def __init__(
+        self, image_channels: int, gene_channels: int, out_channels: int, *, fused: bool = False
+    ):
         super().__init__()
         self.image = nn.Linear(image_channels, out_channels, bias=False)
         self.genes = nn.Linear(gene_channels, out_channels, bias=False)
         self.gate = nn.Parameter(torch.zeros(out_channels))
         self.image_gate = nn.Parameter(torch.zeros(out_channels))
+        self.fused_gate = nn.Parameter(torch.zeros(out_channels)) if fused else None
         self.register_buffer("image_mean", torch.zeros(image_channels))
         self.register_buffer("gene_mean", torch.zeros(gene_channels))
 
@@ -77,6 +81,19 @@ class CanonicalStart(Configurable):
         if view == "image":
             return self.image(features - self.image_mean) + self.image_gate * learned
         return self.genes(features - self.gene_mean) + self.gate * learned
+
+    def fuse(self, image: Tensor, genes: Tensor, learned: Tensor) -> Tensor:
+        """Vector of both views, ``[N, P]``: the sum of their maps, and a network beside it.
+
+        Args:
+            image: Features of the image, ``[N, F]``.
+            genes: Features of the genes, ``[N, G]``.
+            learned: Output of the network, ``[N, P]``; returned as it is where nothing is fused.
+        """
+        if self.fused_gate is None:
+            return learned
+        maps = self.image(image - self.image_mean) + self.genes(genes - self.gene_mean)
+        return maps + self.fused_gate * learned
 
     @torch.no_grad()
     def initialize(self, image: Tensor, genes: Tensor) -> None:

@@ -92,7 +92,7 @@ class ScaleView:
     @cached_property
     def fused(self) -> Tensor:
         """Both, fused and projected, ``[N, P]``."""
-        return self.scale.head(self.scale.fusion(self.image_tokens, self.gene_tokens))
+        return self.scale.fuse(self.image_tokens, self.gene_tokens, self._genes, self._statistics)
 
 
 class STAlignView:

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 from scipy.sparse import csr_matrix
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import spatiagraph as sg
@@ -108,6 +110,37 @@ def test_components_are_fitted_on_training_cells():
     own = np.where(fold[:, None] == 0, 0, np.eye(160) * 100)  # says nothing of held-out cells
     row = score_image_to_genes({"own": own}, counts, fold, genes="all", num_components=20)
     assert abs(row.loc["own", "pearson_mean"]) < 0.1
+
+
+@pytest.mark.parametrize("strength", ["groups", "hest"])
+def test_components_keep_their_variance(strength):
+    """Beside a pipeline of scikit-learn; columns that say the same leave components of nothing."""
+    z, counts, fold = tissue()
+    wide = z @ np.random.default_rng(2).normal(size=(5, 40))  # five components and rounding
+    y = log_normalize(counts, 1e6).toarray()
+    scores = []
+    for number in range(4):
+        train, test = fold != number, fold == number
+        pipe = make_pipeline(StandardScaler(), PCA(20, random_state=0)).fit(wide[train])
+        a, b = pipe.transform(wide[train]), pipe.transform(wide[test])
+        if strength == "hest":
+            guess = Ridge(100 / (20 * 30)).fit(a, y[train]).predict(b)
+        else:
+            strengths = np.logspace(0, 7, 15)
+            error = np.zeros(len(strengths))
+            for left in np.unique(fold[train]):
+                inside = fold[train] != left
+                for i, alpha in enumerate(strengths):
+                    model = Ridge(alpha).fit(a[inside], y[train][inside])
+                    error[i] += ((model.predict(a[~inside]) - y[train][~inside]) ** 2).sum()
+            guess = Ridge(strengths[error.argmin()]).fit(a, y[train]).predict(b)
+        scores.append(gene_pearson(y[test], guess).mean())
+    options = {"genes": "all", "num_components": 20, "strength": strength}
+    found = score_image_to_genes({"wide": wide, "z": z}, counts, fold, **options)
+    assert found.loc["wide", "pearson_mean"] == pytest.approx(np.mean(scores), abs=1e-6)
+    assert found.loc["wide", "pearson_mean"] == pytest.approx(
+        found.loc["z", "pearson_mean"], abs=0.02
+    )
 
 
 def test_the_order_of_cells_does_not_matter():

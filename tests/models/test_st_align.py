@@ -558,8 +558,23 @@ def test_weights_of_the_best_recall_on_a_held_out_section_are_kept(monkeypatch):
         assert torch.equal(value, states[0][name]), name
 
 
+@torch.no_grad()
+def test_what_is_fused_starts_from_image_and_genes(batch):
+    """A start that is kept says something of spots: they find their niche without a step."""
+    model = new_model().eval()
+    out = model.align(model.inputs(batch)[0])
+    torch.testing.assert_close(out.spot, out.spot_img + out.spot_gene)
+    torch.testing.assert_close(out.niche, out.niche_img + out.niche_gene)
+    random = new_model(start=None).eval()
+    found = [
+        retrieval_recall(o.spot, o.niche, torch.zeros(len(o.spot)))
+        for o in (out, random.align(random.inputs(batch)[0]))
+    ]
+    assert found[0] > found[1] + 0.1
+
+
 def test_what_is_fused_is_watched_too(batch):
-    """The start knows images and genes: by these alone, what no step has fused would stay."""
+    """By image and genes alone, a start would be kept that has fused nothing more."""
     model = new_model().eval()
     task = STAlignPretraining(model).eval()
     with torch.no_grad():

@@ -6,6 +6,7 @@ import torch
 from sklearn.cross_decomposition import CCA
 from torch.testing import assert_close
 
+from spatiagraph._config import from_config, to_config
 from spatiagraph.nn import CanonicalStart, StatisticsEncoder, canonical_maps, color_texture
 
 
@@ -102,6 +103,21 @@ def test_the_start_has_the_products_of_the_closed_form_and_all_dimensions_learn(
         for parameter in start.parameters():
             parameter -= 0.1 * parameter.grad
     assert torch.linalg.matrix_rank(start(x.float(), learned, "image"), rtol=1e-5) == 8
+
+
+@torch.no_grad()
+def test_what_is_fused_starts_from_both_maps():
+    x, y = (v.float() for v in two_views())
+    start = CanonicalStart(5, 4, 8, fused=True)
+    start.initialize(x, y)
+    noise = torch.randn(len(x), 8)
+    maps = start(x, 0 * noise, "image") + start(y, 0 * noise, "genes")
+    assert_close(start.fuse(x, y, noise), maps)
+    start.fused_gate.fill_(2.0)
+    assert_close(start.fuse(x, y, noise), maps + 2 * noise)
+    config = to_config(start)
+    del config["args"]["fused"]  # as models of before
+    assert from_config(config).fuse(x, y, noise) is noise
 
 
 def test_too_few_spots_are_refused():

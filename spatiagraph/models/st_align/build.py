@@ -196,7 +196,9 @@ def st_align_parts(
         )
         first = None
         if start is not None:
-            first = CanonicalStart(StatisticsEncoder.channels, profile_channels, size.out_channels)
+            first = CanonicalStart(
+                StatisticsEncoder.channels, profile_channels, size.out_channels, fused=True
+            )
         return Scale(image, genes, fusion, heads, first)
 
     provider = None

@@ -158,7 +158,7 @@ class STAlign(SlideModel):
             genes = num_genes if gene_sets is None else gene_sets
             recipe = recipe_for(slides, size, genes=genes, features=features)
         has_image = any(slide.image is not None for slide in slides)
-        has_both = any(slide.image is not None for slide in sequenced)
+        has_both = bool(recipe.crops) and any(s.image is not None for s in sequenced)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = st_align_parts(

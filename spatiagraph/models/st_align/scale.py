@@ -135,8 +135,8 @@ class Scale(Configurable):
         image_tokens = None if image is None else self.image(image)
         gene_tokens = None if genes is None else self.genes(genes)
         both = None
-        if image_tokens is not None and gene_tokens is not None:
-            both = self.head(self.fusion(image_tokens, gene_tokens))
+        if image_tokens is not None and gene_tokens is not None and genes is not None:
+            both = self.fuse(image_tokens, gene_tokens, genes, statistics)
         return (
             None if image_tokens is None else self.project_image(image_tokens, statistics),
             None
@@ -158,12 +158,7 @@ class Scale(Configurable):
         learned = self.image_head(tokens)
         if self.start is None:
             return learned
-        if statistics is None:
-            raise ValueError(
-                "Expected statistics of the images, which the model starts from, got none: prepare "
-                "slides with model.prepare"
-            )
-        return self.start(statistics, learned, "image")
+        return self.start(_known(statistics), learned, "image")
 
     def project_genes(self, tokens: Tensor, genes: Tensor) -> Tensor:
         """Vector of the genes, ``[N, P]``.
@@ -175,6 +170,29 @@ class Scale(Configurable):
         learned = self.gene_head(tokens)
         return learned if self.start is None else self.start(genes, learned, "genes")
 
+    def fuse(
+        self,
+        image_tokens: Tensor,
+        gene_tokens: Tensor,
+        genes: Tensor,
+        statistics: Tensor | None = None,
+    ) -> Tensor:
+        """Vector of both, ``[N, P]``.
+
+        Args:
+            image_tokens: Tokens of the image, ``[N, T, D]``.
+            gene_tokens: Tokens of the genes, ``[N, T, D]``.
+            genes: What they were made of.
+            statistics: Features of the image that the start reads.
+
+        Raises:
+            ValueError: If there are none, and there is a start.
+        """
+        learned = self.head(self.fusion(image_tokens, gene_tokens))
+        if self.start is None:
+            return learned
+        return self.start.fuse(_known(statistics), genes, learned)
+
     def maps(self, image: Tensor, genes: Tensor) -> AttentionMaps:
         """Attention of image tokens to gene tokens, and back.
 
@@ -183,3 +201,13 @@ class Scale(Configurable):
             genes: As its branch takes them.
         """
         return self.fusion.maps(self.image(image), self.genes(genes))
+
+
+def _known(statistics: Tensor | None) -> Tensor:
+    """Statistics of the images that a start reads."""
+    if statistics is None:
+        raise ValueError(
+            "Expected statistics of the images, which the model starts from, got none: prepare "
+            "slides with model.prepare"
+        )
+    return statistics
