@@ -325,6 +325,15 @@ def test_other_recipes_are_refused():
         new_model(tokenizer="conv")
 
 
+def test_a_recipe_without_crops_reads_genes_alone_of_slides_with_images():
+    recipe = st_align_recipe(GenePanel.from_slides([SLIDE]))
+    model = STAlign.for_slides([SLIDE], SIZE, recipe=recipe)
+    assert model.spot.start is None  # nothing to correlate genes with
+    found = sg.embed(model, SLIDE, progress=False).obsm
+    assert np.isfinite(found["X_stalign_spot_gene"]).all()
+    assert "X_stalign_spot_img" not in found
+
+
 # frozen backbone ----------------------------------------------------------------------------------
 
 
