@@ -6,7 +6,8 @@ Every table, held-out part and seed is a test of its own::
     python tests/benchmarks/test_bench_st_align.py t
 
 The second line makes Markdown of what the first has written. ``ACCELERATOR`` is ``cpu`` by default,
-``STEPS`` (300) the most steps of a fit, ``SEEDS`` (3) the number of seeds. Needs SPATIAGRAPH_DATA.
+``STEPS`` (300) the most steps of a fit, ``SEEDS`` (3) the number of seeds, ``PUBLISHED`` whether
+the published start and negatives are fitted too, 1. Needs SPATIAGRAPH_DATA.
 
 The steps of a model are chosen on held-out tissue by the score that ``fit`` watches, Recall@10 of
 genes by images and of niches by spots: a section of the training ones where there are three, a
@@ -54,6 +55,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
 
 ACCELERATOR = os.environ.get("ACCELERATOR", "cpu")
 STEPS = int(os.environ.get("STEPS", "300"))
+PUBLISHED = os.environ.get("PUBLISHED", "1") == "1"
 SEEDS = range(int(os.environ.get("SEEDS", "3")))
 PATIENCE = 12  # epochs
 REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
@@ -249,19 +251,15 @@ def test_table(real_data, capsys, table, part, seed):
     every = {n: section(real_data, n) for n in dict.fromkeys([*train_names, *test_names])}
     train = [every[n] for n in train_names]
     began = time.perf_counter()
-    fits = {
-        "st-align": trained(train, seed),
-        "published": trained(train, seed, start=None, negatives=PairedNegatives()),
-    }
+    fits = {"st-align": trained(train, seed)}
+    if PUBLISHED:
+        fits["published"] = trained(train, seed, start=None, negatives=PairedNegatives())
     seconds = time.perf_counter() - began
     itself = train_names == test_names
     slides = train if itself else [*train, *(every[n] for n in test_names)]
-    models = {
-        "st-align": fits["st-align"][0],
-        "start": new_model(train, seed),
-        "published": fits["published"][0],
-        "published, before training": new_model(train, seed, None),
-    }
+    models = {"start": new_model(train, seed), **{name: fit[0] for name, fit in fits.items()}}
+    if PUBLISHED:
+        models["published, before training"] = new_model(train, seed, None)
     found = {name: vectors(model, slides) for name, model in models.items()}
     steps = {name: fits[name][1] for name in fits}
     rows = [
@@ -282,7 +280,7 @@ def test_table(real_data, capsys, table, part, seed):
                                           for m, z in found.items()}, models["start"])  # fmt: skip
     for row in rows:
         row.setdefault("steps", steps.get(row["row"].split(":")[0], 0))
-    rows.append({"task": "seconds", "row": "both fits", "seconds": round(seconds, 1)})
+    rows.append({"task": "seconds", "row": "fits", "seconds": round(seconds, 1)})
     with capsys.disabled():
         write(table, part, seed, rows)
     assert all(np.isfinite(z).all() for v in found.values() for z in v.values())
@@ -334,7 +332,7 @@ def domains(slide, found, model):
     column, unlabelled = LABELS[slide.slide_id]
     crops = [CropSource(slide, slide.pos, c.window_um, 64).read()[0] for c in model.recipe.crops]
     embeddings = {name: z[""] for name, z in found.items()}
-    for name in ("st-align", "published"):
+    for name in [n for n in ("st-align", "published") if n in found]:
         for scale in ("spot", "niche"):
             embeddings[f"{name}: {scale}"] = found[name][scale]
     embeddings["image statistics"] = np.hstack([color_texture(c.numpy()) for c in crops])
@@ -439,37 +437,99 @@ def test_cost_of_a_frozen_backbone_read_from_disk(real_data, capsys, tmp_path):
     assert again["prepare_s"] < first["prepare_s"] / 3
 
 
-COLUMNS = {
-    "retrieval": ("recall@1", "recall@5", "recall@10"),
-    "genes": ("mse", "pearson_mean", "pearson_given_depth"),
-    "domains": ("ARI", "NMI"),
-    "few-shot": ("macro_F1", "accuracy"),
+TITLES = {
+    "st-align": "**ST-Align**",
+    "start": "start of ST-Align",
+    "published": "as published",
+    "published, before training": "as published, before training",
+    "train_mean": "mean of the training spots",
+    "depth_oracle": "depth of the spot itself",
+    "provider": "profiles of the provider",
+    "pca": "PCA",
+    "pca_niche": "PCA averaged over the niche",
 }
+FORWARD, BACK = "retrieval, image_to_gene", "retrieval, gene_to_image"
+RETRIEVAL_AND_GENES = (
+    ("Recall@1", FORWARD, "recall@1"),
+    ("Recall@5", FORWARD, "recall@5"),
+    ("Recall@10", FORWARD, "recall@10"),
+    ("back: Recall@10", BACK, "recall@10"),
+    ("genes: Pearson", "genes", "pearson_mean"),
+    ("given depth", "genes", "pearson_given_depth"),
+    ("MSE", "genes", "mse"),
+)
+LAMINAR = tuple(
+    (f"{part}: {title}", "genes", f"{score}_{name}")
+    for part, name in (("markers", "laminar"), ("others", "other"))
+    for title, score in (
+        ("Pearson", "pearson_mean"), ("given depth", "pearson_given_depth"), ("MSE", "mse"))
+)  # fmt: skip
+
+
+def over_seeds(own, column):
+    """Mean over parts and seeds, and the deviation over seeds of the mean over parts."""
+    if column not in own or own[column].dropna().empty:
+        return "–"
+    seeds = own.groupby("seed")[column].mean()
+    digits = 2 if seeds.mean() > 1 else 3
+    spread = f"{seeds.std():.{digits}f}" if len(seeds) > 1 else "nan"
+    shown = "" if spread == "nan" or float(spread) == 0 else f" ± {spread}"
+    return f"{seeds.mean():.{digits}f}{shown}"
+
+
+def grid(rows, columns):
+    """One table: a line per row, a column per title, task and score; steps where there are any."""
+    lines = [f"| row | steps | {' | '.join(title for title, _, _ in columns)} |"]
+    lines.append("|---" * (len(columns) + 2) + "|")
+    tasks = {task for _, task, _ in columns}
+    for name, own in rows[rows["task"].isin(tasks)].groupby("row", sort=False):
+        taken = sorted(set(own["steps"].astype(int)))
+        steps = f"{taken[0]}–{taken[-1]}" if len(taken) > 1 else str(taken[0])
+        if name not in TITLES or name in ("train_mean", "depth_oracle") or "pca" in name:
+            steps = "–"
+        cells = [over_seeds(own[own["task"] == task], column) for _, task, column in columns]
+        lines.append(f"| {TITLES.get(name, name)} | {steps} | {' | '.join(cells)} |")
+    return lines
+
+
+def curves(rows):
+    """Score of the tissue that steps are chosen by, mean over fits that went on so far."""
+    lines = []
+    for name, own in rows[rows["task"] == "training"].groupby("row", sort=False):
+        each = [dict(zip(c["steps"], c["recall"], strict=True)) for c in own["curve"]]
+        steps = sorted(set.intersection(*(set(e) for e in each)))
+        steps = steps[:: max(1, len(steps) // 8)]
+        shown = ", ".join(f"{np.mean([e[at] for e in each]):.3f}" for at in steps)
+        last = [max(e) - max(e, key=e.get) for e in each]
+        ended = f"{min(last)}–{max(last)} steps after the best of {len(each)} fits"
+        at = ", ".join(map(str, steps))
+        lines.append(f"{TITLES.get(name, name)} at {at}: {shown}; ended {ended}")
+    return lines
 
 
 def markdown(folder):
-    """Tables of all JSON files of a folder: mean ± deviation over seeds of the mean over parts."""
+    """Tables of all JSON files of a folder: means over parts, ± deviations over seeds."""
     files = sorted(Path(folder).glob("st_align-*.json"))
-    rows = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
+    every = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
     lines = []
-    for (table, task), group in rows.groupby(["table", "task"], sort=False):
-        kind = task.split(" ")[0].strip(",")
-        columns = COLUMNS.get(kind)
-        if columns is None:
-            continue
-        lines += ["", f"### {table}: {task}", "", f"| row | {' | '.join(columns)} | steps |"]
-        lines.append("|---" * (len(columns) + 2) + "|")
-        for name, own in group.groupby("row", sort=False):
-            cells = []
-            for column in columns:
-                per_seed = own.groupby("seed")[column].mean()
-                spread = per_seed.std() if len(per_seed) > 1 else float("nan")
-                cells.append(f"{per_seed.mean():.3f} ± {spread:.3f}")
-            taken = f"{own['steps'].min():.0f}–{own['steps'].max():.0f}"
-            lines.append(f"| {name} | {' | '.join(cells)} | {taken} |")
-        number = group["num_candidates"].mean() if kind == "retrieval" else float("nan")
-        lines += ["", f"{group['seed'].nunique()} seeds, {group['part'].nunique()} parts"
-                  + (f", {number:.0f} candidates" if kind == "retrieval" else "")]  # fmt: skip
+    for (table, part), rows in every.groupby(
+        ["table", every["part"].where(every["table"].isin(["dlpfc", "her2st patients"]), "")]
+    ):
+        lines += ["", f"### {table} {part}", ""]
+        lines.append(f"{rows['seed'].nunique()} seeds, {rows['part'].nunique()} parts")
+        if "num_candidates" in rows and rows["num_candidates"].notna().any():
+            lines.append(f"{rows['num_candidates'].mean():.0f} candidates")
+        if rows["task"].isin([FORWARD]).any():
+            own = RETRIEVAL_AND_GENES
+            if "mse_laminar" in rows and rows["mse_laminar"].notna().any():
+                own = (*RETRIEVAL_AND_GENES[2:4], *LAMINAR)
+            lines += ["", *grid(rows, own)]
+        for kind, scores in (("domains", ("ARI", "NMI")), ("few-shot", ("macro_F1", "accuracy"))):
+            tasks = [t for t in rows["task"].unique() if t.startswith(kind)]
+            if tasks:
+                columns = [(f"{t}: {score}", t, score) for t in tasks for score in scores]
+                lines += ["", *grid(rows, columns)]
+        lines += ["", *curves(rows)]
     return "\n".join(lines)
 
 
