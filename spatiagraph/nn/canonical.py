@@ -44,7 +44,7 @@ class CanonicalStart(Configurable):
 
     with :math:`\boldsymbol\gamma = 0` at the start, so that a contrast of two networks begins where
     linear maps end: few spots teach networks on pixels less than colours say. Both maps are
-    trained on. What is fused starts from the sum of both maps, likewise.
+    trained on. What is fused has a map of its own, which starts as their sum.
 
     There are fewer correlations than dimensions. Both maps are turned by the same orthonormal
     matrix, which changes no product and no length, and spreads the correlations over all
@@ -73,7 +73,10 @@ class CanonicalStart(Configurable):
         self.genes = nn.Linear(gene_channels, out_channels, bias=False)
         self.gate = nn.Parameter(torch.zeros(out_channels))
         self.image_gate = nn.Parameter(torch.zeros(out_channels))
-        self.fused_gate = nn.Parameter(torch.zeros(out_channels)) if fused else None
+        self.fused = self.fused_gate = None
+        if fused:  # a map of its own, which the contrast of image and genes does not pull at
+            self.fused = nn.Linear(image_channels + gene_channels, out_channels, bias=False)
+            self.fused_gate = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("image_mean", torch.zeros(image_channels))
         self.register_buffer("gene_mean", torch.zeros(gene_channels))
 
@@ -83,17 +86,22 @@ class CanonicalStart(Configurable):
         return self.genes(features - self.gene_mean) + self.gate * learned
 
     def fuse(self, image: Tensor, genes: Tensor, learned: Tensor) -> Tensor:
-        """Vector of both views, ``[N, P]``: the sum of their maps, and a network beside it.
+        """Vector of both views, ``[N, P]``: a map of both, and a network beside it.
 
         Args:
             image: Features of the image, ``[N, F]``.
             genes: Features of the genes, ``[N, G]``.
             learned: Output of the network, ``[N, P]``; returned as it is where nothing is fused.
         """
-        if self.fused_gate is None:
+        if self.fused is None or self.fused_gate is None:
             return learned
-        maps = self.image(image - self.image_mean) + self.genes(genes - self.gene_mean)
-        return maps + self.fused_gate * learned
+        both = torch.cat([image - self.image_mean, genes - self.gene_mean], 1)
+        return self.fused(both) + self.fused_gate * learned
+
+    @property
+    def maps(self) -> list[nn.Linear]:
+        """Linear maps, of the image, of the genes and of both where something is fused."""
+        return [m for m in (self.image, self.genes, self.fused) if m is not None]
 
     @torch.no_grad()
     def initialize(self, image: Tensor, genes: Tensor) -> None:
@@ -124,6 +132,8 @@ class CanonicalStart(Configurable):
         turn = _orthonormal(num_out, maps.a.size(1)).to(image)
         for linear, weight in ((self.image, scale[:, None] * maps.a), (self.genes, basis @ maps.b)):
             linear.weight.copy_(turn @ weight.T)
+        if self.fused is not None:
+            self.fused.weight.copy_(torch.cat([self.image.weight, self.genes.weight], 1))
 
 
 class CanonicalMaps(NamedTuple):

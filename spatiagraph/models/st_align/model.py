@@ -108,7 +108,7 @@ class STAlign(SlideModel):
     def anchored(self) -> Sequence[Tensor]:
         """Maps that image and genes start from."""
         starts = [scale.start for scale in (self.spot, self.niche) if scale.start is not None]
-        return [linear.weight for start in starts for linear in (start.image, start.genes)]
+        return [linear.weight for start in starts for linear in start.maps]
 
     @property
     def modalities(self) -> frozenset[str]:
