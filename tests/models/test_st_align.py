@@ -96,6 +96,7 @@ def model():
         for scale in (model.spot, model.niche):  # as after training
             scale.start.gate.fill_(0.5)
             scale.start.image_gate.fill_(0.5)
+            scale.start.fused_gate.fill_(0.5)
     return model
 
 

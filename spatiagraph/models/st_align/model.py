@@ -106,7 +106,7 @@ class STAlign(SlideModel):
 
     @property
     def anchored(self) -> Sequence[Tensor]:
-        """Maps that image and genes start from."""
+        """Maps that vectors start from."""
         starts = [scale.start for scale in (self.spot, self.niche) if scale.start is not None]
         return [linear.weight for start in starts for linear in start.maps]
 

@@ -99,8 +99,8 @@ class Scale(Configurable):
         genes: Profiles → tokens.
         fusion: Fusion of both.
         heads: Heads of the image, of the genes, and of both.
-        start: Linear maps that image and genes start from, beside their heads; ``None`` for heads
-            alone.
+        start: Linear maps that image, genes and both start from, beside their heads; ``None`` for
+            heads alone.
 
     Shapes:
         - **image**: as its branch takes it
