@@ -73,7 +73,8 @@ class CanonicalStart(Configurable):
         self.genes = nn.Linear(gene_channels, out_channels, bias=False)
         self.gate = nn.Parameter(torch.zeros(out_channels))
         self.image_gate = nn.Parameter(torch.zeros(out_channels))
-        self.fused = self.fused_gate = None
+        self.fused: nn.Linear | None = None
+        self.fused_gate: nn.Parameter | None = None
         if fused:  # a map of its own, which the contrast of image and genes does not pull at
             self.fused = nn.Linear(image_channels + gene_channels, out_channels, bias=False)
             self.fused_gate = nn.Parameter(torch.zeros(out_channels))
