@@ -210,12 +210,7 @@ def _values(
     slide: Slide, column: str, unknown: Sequence[str]
 ) -> tuple[NDArray[np.integer], list[str]]:
     """Number of the value of each cell, ``[N]`` with -1 for no label, and the values."""
-    series = slide.adata.obs[column]
-    if pd.api.types.is_float_dtype(series.dtype):
-        finite = series.dropna()
-        if np.isfinite(finite).all() and (finite == finite.round()).all():
-            series = series.astype("Int64")  # clusters 0, 1, …, some cells without
-    code, raw = pd.factorize(series)
+    code, raw = pd.factorize(_whole(slide.adata.obs[column]))
     kept: dict[str, int] = {}
     place = [
         -1 if _means_nothing(name, unknown) else kept.setdefault(name, len(kept))
@@ -237,8 +232,18 @@ def is_unlabelled(values: pd.Series, unlabelled: Sequence[str] | None = None) ->
     """
     words = UNKNOWN if unlabelled is None else unlabelled
     code, raw = pd.factorize(values)
-    nothing = np.array([*(_means_nothing(str(name), words) for name in raw), True])
-    return pd.Series(nothing[code], index=values.index)
+    names = zip(map(str, raw), map(str, _whole(pd.Series(raw))), strict=True)  # 99.0 is 99 as well
+    nothing = [any(_means_nothing(name, words) for name in both) for both in names]
+    return pd.Series(np.array([*nothing, True])[code], index=values.index)
+
+
+def _whole(values: pd.Series) -> pd.Series:
+    """Whole numbers as integers where some cells have none, which makes them floats."""
+    if not pd.api.types.is_float_dtype(values.dtype):
+        return values
+    finite = values.dropna()
+    is_whole = np.isfinite(finite).all() and (finite == finite.round()).all()
+    return values.astype("Int64") if is_whole else values
 
 
 def _means_nothing(name: str, unknown: Sequence[str]) -> bool:
