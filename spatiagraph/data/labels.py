@@ -242,7 +242,8 @@ def _whole(values: pd.Series) -> pd.Series:
     if not pd.api.types.is_float_dtype(values.dtype):
         return values
     finite = values.dropna()
-    is_whole = np.isfinite(finite).all() and (finite == finite.round()).all()
+    exact = np.abs(finite) < 2**53  # nor infinite
+    is_whole = exact.all() and (finite == finite.round()).all()
     return values.astype("Int64") if is_whole else values
 
 

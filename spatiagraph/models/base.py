@@ -448,7 +448,9 @@ class HierarchicalModel(SlideModel, abstract=True):
         for i, slide in enumerate(slides):
             if slide.image is None:
                 continue
-            drawn = _drawn(slide.num_cells, num_cells, seed, None if rows is None else rows[i])
+            drawn = random_cells(
+                slide.num_cells, num_cells, seed, None if rows is None else rows[i]
+            )
             crops, inside = crop.source(slide, slide.pos).select(drawn).read()
             found.append(crops[inside])
         return torch.cat(found) if found else torch.empty(0)
@@ -530,15 +532,22 @@ def sample_of_cells(
     parts, masks, depths = [], [], []
     for i, slide in enumerate(slides):
         counts, measured = panel.counts(slide)
-        drawn = _drawn(counts.shape[0], max_cells, seed, None if rows is None else rows[i])
+        drawn = random_cells(counts.shape[0], max_cells, seed, None if rows is None else rows[i])
         parts.append(torch.from_numpy(counts[drawn.numpy()].toarray()))
         masks.append(torch.as_tensor(measured).expand(drawn.numel(), -1))
         depths.append(torch.as_tensor(slide.depth)[drawn])
     return torch.cat(parts), torch.cat(masks), torch.cat(depths)
 
 
-def _drawn(num_cells: int, max_cells: int, seed: int, allowed: Tensor | None) -> Tensor:
-    """Rows of random cells of a slide, sorted."""
+def random_cells(num_cells: int, max_cells: int, seed: int, allowed: Tensor | None) -> Tensor:
+    """Rows of random cells of a slide, sorted, ``[n]``.
+
+    Args:
+        num_cells: Cells of the slide.
+        max_cells: Cells to draw, at most.
+        seed: Seed of the draw.
+        allowed: Cells to draw from, ``[N]`` bool; all of them when ``None``.
+    """
     rows = torch.arange(num_cells) if allowed is None else allowed.nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     return rows[torch.randperm(len(rows), generator=generator)[:max_cells]].sort().values

@@ -7,7 +7,7 @@ from torch_geometric.data import Data
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.mode import evaluating
 
-GATES = ("gate", "image_gate")
+GATES = ("gate", "image_gate", "fused_gate")
 """Names of the parameters that let something into an embedding beside its start."""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from spatiagraph.data.cohort import Cohort, CohortPart
 from spatiagraph.data.content import content_hash
 from spatiagraph.data.convert import TissueData
+from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.loader import Prepared, whole_slides
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
@@ -280,10 +281,8 @@ def _with_core(data: TissueData, core: Tensor) -> TissueData:
 
 def _window_um(model: SlideModel, slide: Slide) -> float:
     """Diagonal of the largest window around a cell: windows of nearer cells may share pixels."""
-    crop = model.recipe.crop()
-    if crop is None:
-        return 0.0
-    return float(np.max(crop.windows_um(slide))) * 2**0.5
+    windows = [crop.windows_um(slide) for crop in model.recipe.crops if crop.of == CELL]
+    return max((float(np.max(window)) for window in windows), default=0.0) * 2**0.5
 
 
 def _reached(cells: Tensor, edge_index: Tensor, num_hops: int) -> Tensor:

@@ -127,5 +127,6 @@ def test_cells_without_a_label_are_those_whose_name_says_so_unless_names_are_giv
     assert given.tolist() == [True, False, False, True, False, True, True]
     assert is_unlabelled(pd.Series([1.0, np.nan, 99.0]), ["99.0"]).tolist() == [False, True, True]
     assert is_unlabelled(pd.Series([1.0, np.nan, 99.0]), ["99"]).tolist() == [False, True, True]
+    assert is_unlabelled(pd.Series([1e20, np.inf, 2.0]), ["2"]).tolist() == [False] * 3
     assert is_unlabelled(pd.Series([1.5, 99.0]), ["99"]).tolist() == [False, False]
     assert is_unlabelled(pd.Series([1, 99]), ["99"]).tolist() == [False, True]

@@ -300,6 +300,10 @@ def test_features_of_other_networks_take_the_place_of_counts():
         np.testing.assert_allclose(again[name], found[name], atol=1e-4, err_msg=name)
     with pytest.raises(ValueError, match=r"Expected obsm\['X_other'\]"):
         model.prepare(SLIDE)
+    wider = SLIDE[:]
+    wider.adata.obsm["X_other"] = random(wider.num_cells, 9).numpy()
+    with pytest.raises(ValueError, match="features of 7 numbers, as in training, got 9 of X_other"):
+        model.prepare(wider)
     assert set(embed_query(model, slide, "image")) == {"cell", "niche", "spot_img", "niche_img"}
     with pytest.raises(ValueError, match="a 'provider', or a recipe with features"):
         STAlign(SLIDE_RECIPE, model.spot, model.niche)
@@ -326,6 +330,40 @@ def test_other_recipes_are_refused():
         STAlign.for_slides([SLIDE], "huge")
     with pytest.raises(ValueError, match="'tokenizer' linear or conv1, got 'conv'"):
         new_model(tokenizer="conv")
+
+
+def test_crops_are_known_by_their_names():
+    """In any order; a recipe that lacks one has nothing to correlate genes with."""
+    panel = GenePanel.from_slides([SLIDE])
+    recipe = st_align_recipe(panel, mpp=MPP)
+    turned = STAlign.for_slides([SLIDE], SIZE, recipe=replace(recipe, crops=recipe.crops[::-1]))
+    plain = STAlign.for_slides([SLIDE], SIZE, recipe=recipe)
+    data = plain.prepare(SLIDE)
+    assert not torch.equal(data.spot_statistics, data.niche_statistics)
+    assert torch.equal(turned.prepare(SLIDE).spot_statistics, data.spot_statistics)
+    for crop in recipe.crops:
+        one = STAlign.for_slides([SLIDE], SIZE, recipe=replace(recipe, crops=(crop,)))
+        assert one.spot.start is None
+
+
+@torch.no_grad()
+def test_genes_that_a_slide_lacks_are_as_the_mean_of_training(model):
+    """And no zeros, which would be values."""
+    some = Slide(SLIDE.adata[:, ::2].copy(), SLIDE.image, slide_id="some")
+    lacks = ~torch.as_tensor(model.panel.counts(some)[1])
+    assert lacks.sum() == 20
+    views = model.inputs(next(iter(model.batches([model.prepare(some)], 48))))[0]
+    mean = model.niche.start.gene_mean[lacks]
+    torch.testing.assert_close(views.niche_genes[:, lacks], mean.expand(len(views.niche_genes), -1))
+    both = new_model([SLIDE, some]).niche.start.gene_mean
+    torch.testing.assert_close(both[lacks], mean, atol=1e-5, rtol=0)
+
+
+def test_the_start_looks_at_some_spots_of_a_large_slide():
+    few, seen = new_model(), []
+    few.niche.start.initialize = lambda image, genes: seen.append((len(image), len(genes)))
+    few.initialize([SLIDE], max_cells=50)
+    assert seen == [(50, 50)]
 
 
 def test_a_recipe_without_crops_reads_genes_alone_of_slides_with_images():
@@ -415,6 +453,7 @@ def test_weights_leave_out_terms(model, batch):
     parts = whole.parts
     expected = 0.3 * parts["spot"] + 0.3 * parts["niche"] + 0.4 * parts["cross"]
     torch.testing.assert_close(whole.loss, expected)
+    assert STAlignWeights(0.7, 0.3).cross == 0  # and not what rounding leaves
     for wrong in ((0.7, 0.4), (-0.1, 0.5), (float("nan"), 0.0)):
         with pytest.raises(ValueError, match="'alpha' and 'beta' of 0 or more and at most 1"):
             STAlignWeights(*wrong)
@@ -426,9 +465,11 @@ def test_gradients_reach_what_a_term_looks_at(batch):
     task = STAlignPretraining(model, STAlignWeights(1.0, 0.0))
     task.loss(batch).loss.backward()
     named = [name for name, p in model.named_parameters() if p.grad is not None]
-    learned = {".".join(name.split(".")[:2]) for name in named}
-    branches = {"spot.image", "spot.genes", "spot.image_head", "spot.gene_head"}
-    assert learned == branches | {"spot.start"}
+    learned = {".".join(name.split(".")[:2]) for name in named if ".start." not in name}
+    assert learned == {"spot.image", "spot.genes", "spot.image_head", "spot.gene_head"}
+    starts = {name.removeprefix("spot.start.") for name in named if ".start." in name}
+    assert starts == {"image.weight", "genes.weight", "gate", "image_gate"}
+    assert id(model.spot.start.fused.weight) in {id(p) for p in task.anchored}
     STAlignPretraining(model).loss(batch).loss.backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None}
     assert silent == {"provider.linear.weight"}
@@ -774,11 +815,20 @@ def test_images_of_other_channels_are_refused_by_the_name_of_the_slide(model, ch
         model.prepare(slide)
 
 
-def test_an_image_that_ends_inside_the_tissue_is_refused():
+def test_an_image_that_ends_inside_the_tissue_is_refused(model):
     pixels = all_pixels()
     half = SlideImage([pixels[:, : pixels.shape[1] // 2]], mpp=MPP)
     with pytest.raises(ValueError, match=r"image that covers the cells, got \d+ of 126 cells"):
         Slide(SLIDE.adata, half, slide_id="half")
+    most = SlideImage([pixels[:, : round(pixels.shape[1] * 0.9)]], mpp=MPP)
+    slide = Slide(SLIDE.adata, most, slide_id="most")
+    lacking = int((~most.covers(slide.pos)).sum())
+    assert 0 < lacking < 0.05 * slide.num_cells  # the door lets so few pass
+    with pytest.raises(ValueError, match=f"spots on the image of slide 'most', got {lacking} of"):
+        model.prepare(slide)
+    kept = slide[most.covers(slide.pos)]
+    assert kept.num_cells == slide.num_cells - lacking
+    assert np.isfinite(embed_data(model, model.prepare(kept))["spot"]).all()
 
 
 def test_gene_sets_that_share_nothing_with_the_slide_are_refused(tmp_path):

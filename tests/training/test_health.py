@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import spatiagraph as sg
-from spatiagraph.data import make_tissue
-from spatiagraph.models import ContextModel
+from spatiagraph.data import make_tissue, spots_of_cells
+from spatiagraph.models import ContextModel, STAlign
 from spatiagraph.tasks import LossOutput, MaskedGenes
 from spatiagraph.training.folder import read_history
 from spatiagraph.training.health import (
@@ -113,6 +113,15 @@ def test_movement_is_relative_to_how_much_cells_differ_at_the_start():
     assert found["moved"] == pytest.approx(float((length / spread).sqrt()), rel=1e-4)
     assert found["gates_moved"] == pytest.approx((4 * 0.3**2 / 32) ** 0.5)
     assert model.training
+
+
+def test_gates_of_what_is_fused_are_gates():
+    slide = spots_of_cells(make_tissue(400, num_genes=30, image="he", seed=0), 40.0)
+    model = STAlign.for_slides([slide], "tiny", num_genes=None)
+    movement = Movement(model, next(iter(model.batches([model.prepare(slide)]))))
+    with torch.no_grad():
+        model.spot.start.fused_gate.fill_(1.0)
+    assert movement.values()["gates_moved"] == pytest.approx((1 / 6) ** 0.5)  # one of six
 
 
 def test_a_run_that_cannot_have_moved_says_so_in_one_line(caplog):

@@ -71,6 +71,17 @@ def test_crops_of_trained_cells_share_no_pixel_with_those_held_out():
     assert near.min() > 40.0
 
 
+def test_the_largest_window_of_a_cell_keeps_tissue_apart():
+    """Of several crops of each cell, as ST-Align has, whichever comes first."""
+    slide = make_tissue(800, num_genes=40, image="dapi", seed=0)
+    recipe = default_recipe([slide], crops=(Crop(10.0, 16), Crop(40.0, 16, name="around")))
+    mine = ContextModel.for_slides([slide], recipe, channels=8)
+    task = Watch(mine)
+    fit(mine, slide, task=task, validation=0.05, **{**RUN, "max_epochs": 1})
+    tree = cKDTree(slide.pos[task.cells(False)])
+    assert tree.query(slide.pos[task.cells(True)], p=np.inf)[0].min() > 40.0
+
+
 def test_nothing_is_held_out_unasked():
     few = make_tissue(300, num_genes=40, image=None, seed=0)
     task = Watch(model())

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from spatiagraph.data.checks import name_rows
+from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.nn.image import TimmEncoder
 
@@ -22,6 +26,48 @@ def check_views(slide: Slide) -> None:
             "Expected slides with an image and with counts to align, got slide "
             f"{slide.slide_id!r} without {'an image' if is_sequenced else 'counts'}. Leave it "
             "out of training: embed takes it as it is"
+        )
+
+
+def check_covered(slide: Slide) -> None:
+    """Refuse an image that some spots do not lie on: black, they would count as tissue.
+
+    Args:
+        slide: The slide; one without an image passes.
+
+    Raises:
+        ValueError: If a spot lies beside the image.
+    """
+    if slide.image is None:
+        return
+    rows = np.flatnonzero(~np.asarray(slide.image.covers(slide.pos), dtype=bool))
+    if rows.size:
+        raise ValueError(
+            f"Expected spots on the image of slide {slide.slide_id!r}, got {rows.size} of "
+            f"{slide.num_cells} beside it: {name_rows(slide.adata.obs_names, rows)}. Leave them "
+            "out: slide[slide.image.covers(slide.pos)], or read it with crop_um='image'"
+        )
+
+
+def check_features(recipe: Recipe, slide: Slide, width: int | None) -> None:
+    """Refuse features of another size than those of training.
+
+    Args:
+        recipe: Names the features.
+        slide: The slide; one that was only photographed may lack them.
+        width: Size of all features together; ``None`` for any.
+
+    Raises:
+        ValueError: If they are of another size.
+    """
+    if width is None or not recipe.features or not slide.depth.any():
+        return
+    sizes = {f.name: v.size(1) for f in recipe.features if (v := f.values(slide)) is not None}
+    if sum(sizes.values()) != width:
+        raise ValueError(
+            f"Expected features of {width} numbers, as in training, got "
+            f"{', '.join(f'{size} of {name}' for name, size in sizes.items())} in slide "
+            f"{slide.slide_id!r}: they are of another network"
         )
 
 

@@ -19,10 +19,12 @@ from spatiagraph.data.convert.counts import as_scipy
 from spatiagraph.data.loader import Prepared, StrataLoader, whole_slides
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.slide import Slide
-from spatiagraph.models.base import SlideModel, cell_graph, sample_of_cells
+from spatiagraph.models.base import SlideModel, cell_graph, gene_mask, random_cells, sample_of_cells
 from spatiagraph.models.st_align.build import as_size, feature_width, recipe_for, st_align_parts
 from spatiagraph.models.st_align.checks import (
     check_channels,
+    check_covered,
+    check_features,
     check_views,
     names_of,
     with_counts,
@@ -31,6 +33,7 @@ from spatiagraph.models.st_align.clusters import first_clusters
 from spatiagraph.models.st_align.profiles import (
     FEATURES,
     NICHE_IMAGE,
+    crops_of,
     data_of,
     frozen_features,
     image_statistics,
@@ -158,7 +161,7 @@ class STAlign(SlideModel):
             genes = num_genes if gene_sets is None else gene_sets
             recipe = recipe_for(slides, size, genes=genes, features=features)
         has_image = any(slide.image is not None for slide in slides)
-        has_both = bool(recipe.crops) and any(s.image is not None for s in sequenced)
+        has_both = None not in crops_of(recipe) and any(s.image is not None for s in sequenced)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = st_align_parts(
@@ -189,7 +192,7 @@ class STAlign(SlideModel):
             slides: Where components and correlations come from: slides with counts, and for the
                 latter those of them with an image.
             rows: Spots of each to look at, ``[N]`` bool; all of them when not given.
-            max_cells: Spots drawn from each slide for the components, at most.
+            max_cells: Spots drawn from each slide, at most.
             seed: Seed of the draw.
 
         Raises:
@@ -202,7 +205,7 @@ class STAlign(SlideModel):
             sample = sample_of_cells(self.panel, sequenced, max_cells, seed, rows)
             self.provider.initialize(*sample, seed=seed)
         if self.spot.start is not None and self.niche.start is not None:
-            self._start_maps(self.spot.start, self.niche.start, sequenced, rows)
+            self._start_maps(self.spot.start, self.niche.start, sequenced, rows, max_cells, seed)
         self.note_start(slides, max_cells=max_cells, seed=seed)
 
     def _start_maps(
@@ -211,29 +214,35 @@ class STAlign(SlideModel):
         niche: CanonicalStart,
         slides: Sequence[Slide],
         rows: Sequence[Tensor] | None,
+        max_cells: int,
+        seed: int,
     ) -> None:
-        """Set the maps that image and genes start from, by slides with counts that have images."""
-        found = []
+        """Set the maps that vectors start from, by slides with counts that have images."""
+        found, measured = [], []
         for i, slide in enumerate(slides):
             if slide.image is None:
                 continue
             data = self._views(slide)
             data.drop(*data.crop_sources)  # no network looks at pixels
-            if rows is not None:
-                data.core = rows[i]
-            found += [self.inputs(batch)[0] for batch in super().batches([data])]
+            allowed = None if rows is None else rows[i]
+            data.core = torch.zeros(slide.num_cells, dtype=torch.bool)
+            data.core[random_cells(slide.num_cells, max_cells, seed, allowed)] = True
+            for batch in super().batches([data]):
+                found.append(self.inputs(batch)[0])
+                measured.append(gene_mask(batch)[batch.core])
         if not found:
             raise ValueError(
                 "Expected a slide with counts that has an image to start from, got "
                 f"{names_of(slides)} without. Build the model with start=None"
             )
-        pairs = (
-            (spot, "spot_statistics", "spot_genes"),
-            (niche, "niche_statistics", "niche_genes"),
-        )
-        for start, image, genes in pairs:
-            views = [torch.cat([getattr(v, name) for v in found]) for name in (image, genes)]
-            start.initialize(*views)
+
+        def view(name: str) -> Tensor:
+            return torch.cat([getattr(views, name) for views in found])
+
+        known, genes = torch.cat(measured), view("niche_genes")
+        mean = torch.where(known, genes, 0.0).sum(0) / known.sum(0).clamp(min=1)
+        spot.initialize(view("spot_statistics"), view("spot_genes"))
+        niche.initialize(view("niche_statistics"), torch.where(known, genes, mean))
 
     @classmethod
     def from_options(  # type: ignore[override]
@@ -287,6 +296,9 @@ class STAlign(SlideModel):
 
     def _views(self, slide: Slide) -> TissueData:
         """A slide as the recipe makes it, with what a start reads of its images."""
+        if self.recipe.crops:
+            check_covered(slide)
+        check_features(self.recipe, slide, self.spot.genes.tokenizer.in_channels)
         data = data_of(self.recipe, slide)
         if self.spot.start is not None:
             data.put("cell", **image_statistics(self.recipe, slide, self.cache))
@@ -316,6 +328,10 @@ class STAlign(SlideModel):
         views = views_of(
             batch, graph.levels[0], self.recipe.features, self.provider, self.expression
         )
+        if self.niche.start is not None and views.niche_genes is not None:  # 0 would be a value
+            known = gene_mask(batch)[batch.core]
+            mean = self.niche.start.gene_mean
+            views = views._replace(niche_genes=torch.where(known, views.niche_genes, mean))
         return views, graph, batch.core
 
     def align(self, views: Views) -> Alignment:

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from spatiagraph.data.convert import TissueData
 from spatiagraph.data.crops import Crops
 from spatiagraph.data.feature_cache import FeatureCache, cache_key
-from spatiagraph.data.recipe import Feature, Recipe
+from spatiagraph.data.recipe import Crop, Feature, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import gene_mask
 from spatiagraph.models.st_align.scale import Views
@@ -137,11 +137,21 @@ def image_statistics(
     """
     encoder = StatisticsEncoder()
     found = {}
-    for name, crop in zip(STATISTICS, recipe.crops, strict=False):
-        if slide.image is not None:
+    for name, crop in zip(STATISTICS, crops_of(recipe), strict=True):
+        if slide.image is not None and crop is not None:
             source = replace(crop, size_px=encoder.size_px).source(slide, slide.pos)
             found[name] = standardized(frozen_features(encoder, source, cache))
     return found
+
+
+def crops_of(recipe: Recipe) -> tuple[Crop | None, Crop | None]:
+    """Crops of spots and of niches, by their names; ``None`` where a recipe has none.
+
+    Args:
+        recipe: The recipe.
+    """
+    named = {crop.key: crop for crop in recipe.crops}
+    return named.get("image"), named.get(NICHE_IMAGE)
 
 
 def standardized(features: Tensor) -> Tensor:
