@@ -1,5 +1,7 @@
 """Spots on the lattice of a capture array: from cells that are added up, or from only an image."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 
 import anndata
@@ -11,10 +13,15 @@ from scipy.spatial import cKDTree
 
 from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
+from spatiagraph.data.image.tissue import on_tissue
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe.rule import obs_column
 from spatiagraph.data.slide import Slide
 from spatiagraph.graph.points import as_points
+
+logger = logging.getLogger(__name__)
+
+_ON_TISSUE = 0.8  # share of given positions below which the image may not be theirs
 
 
 def spots_of_cells(
@@ -113,20 +120,29 @@ def photographed_slide(
     *,
     pos: NDArray[np.floating] | None = None,
     slide_id: str = "slide",
+    tissue_only: bool = True,
 ) -> Slide:
     """A section that was stained and never sequenced, as a slide on which nothing was counted.
 
     Models that do without genes, such as :class:`~spatiagraph.models.STAlign`, embed its image.
+    Some of them compare spots with the rest of their slide, which has to be tissue: glass beside it
+    would make all tissue alike.
 
     Args:
         image: Picture of the section, addressed in µm.
         panel: Genes of the model.
-        pitch_um: Distance of spots on a hexagonal lattice all over the image.
-        pos: Positions in µm, ``[N, 2]``, in the place of the lattice.
+        pitch_um: Distance of spots on a hexagonal lattice.
+        pos: Positions in µm, ``[N, 2]``, in the place of the lattice; all of them are kept.
         slide_id: Name of the section.
+        tissue_only: Leave out what lies on the glass or the black beside the tissue; spots lie all
+            over the image with ``False``, or where it does not show where tissue ends.
 
     Raises:
-        ValueError: If the pitch is not positive, or a position lies outside of the image.
+        ValueError: If the pitch is not positive, a position lies outside of the image, or no spot
+            lies on tissue.
+
+    Warns:
+        UserWarning: If many of the given positions lie beside the tissue.
     """
     if not 0 < pitch_um < np.inf:
         raise ValueError(f"Expected 'pitch_um' as a number above 0, got {pitch_um}")
@@ -143,6 +159,8 @@ def photographed_slide(
             f"{int((~inside).sum())} of {len(places)} outside (first row: "
             f"{int(np.flatnonzero(~inside)[0])})"
         )
+    if tissue_only:
+        places = _placed(image, places, slide_id, is_lattice=pos is None)
     adata = anndata.AnnData(
         csr_matrix((len(places), len(panel)), dtype=np.float32),
         obs=pd.DataFrame(index=[f"spot{i}" for i in range(len(places))]),
@@ -150,6 +168,38 @@ def photographed_slide(
     )
     adata.obsm[keys.SPATIAL] = places
     return Slide(adata, image, slide_id=slide_id, check=False)
+
+
+def _placed(
+    image: SlideImage, pos: NDArray[np.float64], slide_id: str, *, is_lattice: bool
+) -> NDArray[np.float64]:
+    """Places of a lattice that lie on tissue; places that were given as they are."""
+    there = on_tissue(image, pos)
+    if there is None:
+        if is_lattice:
+            logger.warning(
+                "The image of slide %r does not show where tissue ends: its %d spots lie all over "
+                "it. Pass pos=… where part of it is glass",
+                slide_id,
+                len(pos),
+            )
+        return pos
+    if not is_lattice:
+        if there.mean() < _ON_TISSUE:
+            warnings.warn(
+                f"{there.mean():.0%} of the positions of slide {slide_id!r} lie on what looks like "
+                "tissue in its image: spots are compared with the rest of their slide, and glass "
+                "is none. Leave these out, check the scale and the place of the image, or pass "
+                "tissue_only=False",
+                stacklevel=3,
+            )
+        return pos
+    if not there.any():
+        raise ValueError(
+            f"Expected tissue under the {len(pos)} spots of slide {slide_id!r}, got none. Pass a "
+            "smaller pitch_um, pos=…, or tissue_only=False"
+        )
+    return pos[there]
 
 
 def _lattice(pos: NDArray[np.float64], pitch_um: float) -> NDArray[np.float64]:

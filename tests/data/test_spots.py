@@ -1,10 +1,17 @@
-"""Spots of cells, and tables joined to them."""
+"""Spots of cells or of an image alone, and tables joined to them."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from spatiagraph.data import join_features, make_tissue, spots_of_cells
+from spatiagraph.data import (
+    GenePanel,
+    SlideImage,
+    join_features,
+    make_tissue,
+    photographed_slide,
+    spots_of_cells,
+)
 from spatiagraph.data.units import lattice
 
 
@@ -94,3 +101,68 @@ def test_tables_are_joined_by_slide_and_barcode(cells):
     with pytest.raises(ValueError, match=f"once in the table, got '{names[0]}' more"):
         join_features(slide, "X_three", pd.concat([table, table.iloc[:1]]))
     assert "X_three" not in slide.adata.obsm
+
+
+def in_margin(kind, tissue_um=1400, margin_um=600, mpp=2.0):
+    """A square of tissue in the middle of glass, or of black, and whether places lie on it."""
+    rng = np.random.default_rng(0)
+    side, margin = int(tissue_um / mpp), int(margin_um / mpp)
+    inside = np.s_[margin : margin + side, margin : margin + side]
+    shape = (side + 2 * margin,) * 2
+    if kind == "he":
+        pixels = 240 + rng.integers(0, 9, (*shape, 3))
+        pixels[inside] = [190, 120, 180] + rng.normal(0, 25, (side, side, 3))
+        image = SlideImage([pixels.clip(0, 255).astype(np.uint8)], mpp=mpp)
+    else:  # nuclei with gaps
+        pixels, nuclei = rng.integers(0, 9, shape), np.zeros((side, side), int)
+        for y, x in rng.integers(0, side - 7, (4000, 2)):
+            nuclei[y : y + 7, x : x + 7] = rng.integers(300, 900)
+        pixels[inside] += nuclei
+        image = SlideImage([pixels.astype(np.uint16)], mpp=mpp)
+    low, high = margin_um, margin_um + tissue_um
+    return image, lambda pos, by=0.0: ((pos > low - by) & (pos < high + by)).all(1)
+
+
+PANEL = GenePanel(["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["he", "dapi"])
+@pytest.mark.parametrize("pitch_um", [40.0, 100.0])
+def test_spots_of_a_photographed_slide_lie_on_its_tissue(kind, pitch_um):
+    image, is_tissue = in_margin(kind)
+    slide = photographed_slide(image, PANEL, pitch_um)
+    everywhere = photographed_slide(image, PANEL, pitch_um, tissue_only=False)
+    assert is_tissue(everywhere.pos).mean() < 0.4
+    assert is_tissue(slide.pos, by=25.0).all()
+    assert is_tissue(slide.pos, by=-30.0).sum() == is_tissue(everywhere.pos, by=-30.0).sum()
+    assert slide.adata.obs_names[-1] == f"spot{slide.num_cells - 1}"
+
+
+def test_two_tissues_without_glass_are_both_tissue(caplog):
+    """A dark and a pale half are no tissue and glass, whichever covers more."""
+    rng = np.random.default_rng(0)
+    for wide in (150, 450):
+        pixels = rng.integers(120, 140, (600, 600, 3))
+        pixels[:, :wide] -= 40
+        image = SlideImage([pixels.astype(np.uint8)], mpp=2.0)
+        slide = photographed_slide(image, PANEL, 100.0)
+        everywhere = photographed_slide(image, PANEL, 100.0, tissue_only=False)
+        np.testing.assert_array_equal(slide.pos, everywhere.pos)
+    assert "does not show where tissue ends: its 150 spots lie all over it" in caplog.text
+
+
+def test_given_positions_are_kept_and_those_beside_the_tissue_doubted():
+    image, is_tissue = in_margin("he")
+    pos = photographed_slide(image, PANEL, 100.0, tissue_only=False).pos
+    with pytest.warns(UserWarning, match=r"3\d% of the positions of slide 'photo' lie on what"):
+        kept = photographed_slide(image, PANEL, pos=pos, slide_id="photo")
+    np.testing.assert_array_equal(kept.pos, pos)
+    photographed_slide(image, PANEL, pos=pos, tissue_only=False)
+    on = pos[is_tissue(pos)]
+    np.testing.assert_array_equal(photographed_slide(image, PANEL, pos=on).pos, on)
+
+
+def test_a_lattice_that_misses_the_tissue_is_refused():
+    image, _ = in_margin("he", tissue_um=300, margin_um=400)
+    with pytest.raises(ValueError, match="tissue under the 1 spots of slide 'slide', got none"):
+        photographed_slide(image, PANEL, 700.0)
