@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 @with_slide_options
 def embed(
     model: Annotated[str, typer.Argument(help="Folder of a run or model, or a Hub id.")],
-    slide: Annotated[Path, typer.Argument(help="Slide to embed, or a cohort.zarr of slides.")],
+    slide: Annotated[
+        Path,
+        typer.Argument(
+            help="Slide to embed, or a cohort.zarr of slides; or an image alone, with --pitch-um."
+        ),
+    ],
     slide_options: SlideOptions,
     out: Annotated[
         Path | None,
@@ -33,10 +38,12 @@ def embed(
     """Write embeddings of every cell, its niche and its region to an .h5ad file.
 
     They are in `obsm["X_context"]`, `obsm["X_context_niche"]` and `obsm["X_context_tissue"]`; with
-    `spatia` in place of `context` if that is the model.
+    `spatia` in place of `context` if that is the model. A section that was only photographed is a
+    slide with --image and no counts, or its image alone, on whose tissue spots are laid.
     """
     from spatiagraph.cli.early import check_model
     from spatiagraph.data.cohort.layout import is_cohort
+    from spatiagraph.data.places import IMAGES
 
     check_model(model)
     if is_cohort(slide):
@@ -58,12 +65,18 @@ def embed(
     check_output_file(out, ".h5ad")
     as_device(device)
     loaded = load_model(model)
-    section = slide_options.read(slide, molecules=False)
+    if slide.suffix.lower() in IMAGES:
+        section = slide_options.photographed(slide, loaded.panel)
+    else:
+        section = slide_options.read(slide, molecules=False)
     say(repr(section))
     coverage = loaded.panel.align(section).coverage
+    found = f"{coverage:.0%} of the model's genes measured"
+    if not section.is_counted:
+        found = "by the image alone"
     adata = inference.embed(loaded, section, tile_size=tile_size, device=device)
     write(section, out)
-    say(f"{adata.n_obs:,} cells, {coverage:.0%} of the model's genes measured; written to {out}")
+    say(f"{adata.n_obs:,} cells, {found}; written to {out}")
 
 
 def embed_cohort(

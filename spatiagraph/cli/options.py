@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from spatiagraph.data.panel import GenePanel
     from spatiagraph.data.slide import Slide
 
 _PANEL = "How to read the slide"
@@ -198,15 +199,48 @@ class SlideOptions:
             ValueError: There are any.
         """
         given = [
+            *self._given(),
+            *(name for name, value in others.items() if value is not None),
+        ]
+        if given:
+            raise ValueError(
+                f"Expected no {_named(given)} with a cohort, whose slides and recipe are those it "
+                "was made of: leave it out, or make another cohort"
+            )
+
+    def _given(self) -> list[str]:
+        """Names of the options that were given."""
+        return [
             f.name for f in fields(self) if (getattr(self, f.name) or None) != (f.default or None)
         ]
-        given += [name for name, value in others.items() if value is not None]
-        if given:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+
+    def photographed(self, path: Path, panel: "GenePanel") -> "Slide":
+        """Slide of an image without counts, with spots on its tissue.
+
+        Args:
+            path: The image.
+            panel: Genes of the model, of which none was counted.
+
+        Raises:
+            ValueError: If the distance of spots is not given, or an option that an image alone does
+                not have is.
+        """
+        from spatiagraph.data.read.parts import open_image
+        from spatiagraph.data.spots import photographed_slide
+
+        known = ("image_mpp", "origin_um", "pitch_um", "slide_id")
+        if others := [name for name in self._given() if name not in known]:
             raise ValueError(
-                f"Expected no {named} with a cohort, whose slides and recipe are those it was made "
-                "of: leave it out, or make another cohort"
+                f"Expected {_named(known)} with an image alone, got {_named(others)}: leave it out"
             )
+        if self.pitch_um is None:
+            raise ValueError(
+                f"Expected the distance of spots on {path.name}, an image alone, got none: pass "
+                "pitch_um=… of the slides that the model was trained on (Visium 100, ST 200)"
+            )
+        image = open_image(path, self.image_mpp, self.origin_um)
+        name = path.name.split(".")[0] if not self.slide_id else self.slide_id[0]
+        return photographed_slide(image, panel, self.pitch_um, slide_id=name)
 
     def check(self, paths: Sequence[Path], **columns: str | None) -> None:
         """Refuse what names show to be wrong, before anything heavy is imported or read.
@@ -307,6 +341,11 @@ class SlideOptions:
                     f"{', '.join(map(repr, names[:12]))}"
                 )
         return [s for s, name in zip(slides, names, strict=True) if name in self.sample]
+
+
+def _named(options: Sequence[str]) -> str:
+    """Options as they are typed."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in options)
 
 
 def with_slide_options(command: Callable[..., None]) -> Callable[..., None]:

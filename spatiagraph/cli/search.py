@@ -1,5 +1,6 @@
 """``spatiagraph search``."""
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -201,8 +202,8 @@ def _query_slide(path: Path, image: Path | None, image_mpp: float | None) -> "Sl
 
     try:
         return read(path, image=image, image_mpp=image_mpp)
-    except ValueError as err:  # --image-mpp is that of the slides that are searched
-        raise ValueError(str(err).replace("image_mpp=", "query_image_mpp=")) from err
+    except ValueError as err:  # --image and --image-mpp are of the slides that are searched
+        raise ValueError(re.sub(r"\b(image|image_mpp)=", r"query_\1=", str(err))) from err
 
 
 def selection(

@@ -206,17 +206,26 @@ def check_values(values: csr_matrix, names: pd.Index, *, integral: bool) -> None
         )
 
 
-def check_not_empty(values: csr_matrix, names: pd.Index) -> None:
-    """Refuse cells in which nothing was counted.
+def check_not_empty(values: csr_matrix, names: pd.Index, *, has_image: bool) -> None:
+    """Refuse cells in which nothing was counted, but for a slide that was only photographed.
 
     Args:
         values: Expression without explicit negatives, ``[N, G]``.
         names: Cell ids, ``[N]``.
+        has_image: Whether there is, or once was, a picture of the slide: nothing at all may be
+            counted then.
 
     Raises:
         ValueError: Names the cells.
     """
     rows = np.flatnonzero(np.asarray(values.sum(axis=1)).ravel() == 0)
+    if rows.size == len(names):
+        if has_image:
+            return
+        raise ValueError(
+            f"Expected counts, or an image of a slide that was only photographed, got no count in "
+            f"all {len(names)} cells and no image. Pass its image=… to read()"
+        )
     if rows.size:
         raise ValueError(
             f"Expected at least one count in each cell, got none in {rows.size} of {len(names)} "

@@ -18,6 +18,8 @@ _ANCHORS = re.compile(  # names that tell whose folder it is, after what GEO or 
 )
 _PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".tar.bz2")
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
+IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".svs", ".ndpi")
+"""Endings of names of images."""
 _STORE = (".zgroup", "zarr.json", ".zattrs", "zmetadata")
 _MARKS: tuple[tuple[str, ...], ...] = (  # all that readers of vendors' folders know them by
     ("spatial/tissue_positions*",),

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Expression = Literal["counts", "normalized"]
 
+PHOTOGRAPHED = "photographed"
+"""``uns["spatiagraph"]["read"]``: true of a slide with an image on which nothing was counted."""
+
 _NAMED_BY = (keys.SLIDE_ID, "library_id", "sample_id", "sample", "section")
 _MOLECULE_COLUMNS = ("x_um", "y_um", "gene")
 
@@ -67,7 +70,8 @@ class Slide:
 
     Raises:
         ValueError: A cell id occurs twice, a coordinate is not finite or not in µm, a value is
-            no count, a cell is empty, the image does not cover the cells, ...; rows are named.
+            no count, a cell is empty (but for a slide with an image on which nothing at all was
+            counted), the image does not cover the cells, ...; rows are named.
 
     Examples:
         >>> from anndata import AnnData
@@ -150,6 +154,11 @@ class Slide:
         return np.asarray(self.counts.sum(axis=1), dtype=np.float32).ravel()
 
     @property
+    def is_counted(self) -> bool:
+        """True if anything was counted; not so of a slide that was only photographed."""
+        return bool(self.depth.any())
+
+    @property
     def symbols(self) -> list[str]:
         """Gene symbols, ``[G]``; a gene that has none in the file goes by its id."""
         return gene_symbols(self.adata.var)
@@ -219,7 +228,8 @@ class Slide:
             raise ValueError(
                 f"{err}. There are counts in this file: pass {ways} to read()"
             ) from err
-        check_not_empty(self.counts, names)
+        was_photographed = bool(our_notes(self.adata, "read").get(PHOTOGRAPHED))
+        check_not_empty(self.counts, names, has_image=self.image is not None or was_photographed)
         if not (assume_um or pitch_um is not None or _was_read(self.adata)):
             _check_declared(self.adata, self.pos)
         if not one_section:

@@ -15,8 +15,9 @@ from spatiagraph import keys
 from spatiagraph.data.image import SlideImage
 from spatiagraph.data.image.tissue import on_tissue
 from spatiagraph.data.panel import GenePanel
+from spatiagraph.data.read.parts import image_notes
 from spatiagraph.data.recipe.rule import obs_column
-from spatiagraph.data.slide import Slide
+from spatiagraph.data.slide import PHOTOGRAPHED, Slide
 from spatiagraph.graph.points import as_points
 
 logger = logging.getLogger(__name__)
@@ -167,6 +168,9 @@ def photographed_slide(
         var=pd.DataFrame(index=list(panel.symbols)),
     )
     adata.obsm[keys.SPATIAL] = places
+    notes = {"slide_id": slide_id, "expression": "counts", PHOTOGRAPHED: True}
+    # a file of it is in µm, and opens with its image
+    adata.uns[keys.UNS] = {"read": notes | image_notes(image)}
     return Slide(adata, image, slide_id=slide_id, check=False)
 
 

@@ -50,7 +50,8 @@ def embed(
 
     Args:
         model: A trained model.
-        slide: The slide; genes are aligned to the model's panel. Or a cohort of its recipe.
+        slide: The slide; genes are aligned to the model's panel. Those of a slide that was only
+            photographed are missing, as of :func:`embed_query`. Or a cohort of its recipe.
         tile_size: Core cells of a tile, at most, 8192 when not given: the memory it takes, not the
             result. That of a cohort is its own.
         shard: Part of the tiles of a cohort to embed, such as ``"0/3"``: other processes embed the
@@ -68,8 +69,8 @@ def embed(
         ``cohort["s0"].adata`` has the same, ``anndata.read_zarr(cohort.cells("s0"))`` the ``obsm``.
 
     Raises:
-        ValueError: If the slide does not fit the model's panel or is too small for its graph, or
-            the cohort is of another recipe.
+        ValueError: If the slide does not fit the model's panel or is too small for its graph, was
+            only photographed and the model reads no images, or the cohort is of another recipe.
     """
     if isinstance(slide, Cohort):
         if tile_size not in (None, slide.tile_size):
@@ -107,8 +108,10 @@ def embed_data(
     """Embeddings of a prepared slide, or one of a cohort: level → ``[N, D]``, one row per cell.
 
     A cell without a niche has NaN at the levels above. Arguments as in :func:`embed`, and with
-    ``read_genes=False`` the genes of all cells are missing.
+    ``read_genes=False`` the genes of all cells are missing, as they are where nothing was counted.
     """
+    if isinstance(data, TissueData) and "image" in model.modalities:
+        read_genes = read_genes and bool(data.depth.any())
 
     def embedded(tile: TissueData, device: torch.device) -> dict[str, torch.Tensor]:
         return embed_tile(model, tile, device, read_genes=read_genes)

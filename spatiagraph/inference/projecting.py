@@ -37,10 +37,12 @@ def project_modalities(
         Projections of images and of genes, ``[N, D]`` each; NaN for cells off the image.
 
     Raises:
-        ValueError: If the model does not read both, or the slide has no image.
+        ValueError: If the model does not read both, or the slide has no image or no counts.
     """
     if slide.image is None:
         raise ValueError(f"Expected an image with slide {slide.slide_id!r}, got none")
+    if not slide.is_counted:
+        raise ValueError(f"Expected counts in slide {slide.slide_id!r}, got none in all its cells")
     data = model.prepare(slide, device=as_device(device))
 
     @torch.no_grad()

@@ -29,17 +29,19 @@ def embed_query(
 ) -> dict[str, NDArray[np.float32]]:
     """Embeddings of a slide to search with; the slide is left as it is.
 
-    The other modality is missing, not zero: the model puts its learned null in its place, so the
-    result lies in the space of what :func:`~spatiagraph.inference.embed` writes. How near it comes
-    to the embedding of both depends on whether the model has seen cells with one modality in
-    training, as :class:`~spatiagraph.tasks.SpatiaPretraining` shows it (``drop_genes``,
-    ``drop_image``) and :class:`~spatiagraph.tasks.MaskedGenes` does not.
+    The other modality is missing, not zero. A :class:`~spatiagraph.models.Spatia` or
+    :class:`~spatiagraph.models.ContextModel` puts its learned null in its place, so the result
+    lies in the space of what :func:`~spatiagraph.inference.embed` writes. How near it comes to the
+    embedding of both depends on whether the model has seen cells with one modality in training, as
+    :class:`~spatiagraph.tasks.SpatiaPretraining` shows it (``drop_genes``, ``drop_image``) and
+    :class:`~spatiagraph.tasks.MaskedGenes` does not.
 
     Args:
         model: The model that embedded what is searched.
         slide: The slide. For ``"image"`` its genes are not looked at, and may be none of the
             model's.
-        modality: ``"genes"`` or ``"image"`` alone; all there is when ``None``.
+        modality: ``"genes"`` or ``"image"`` alone; all there is when ``None``, which is the image
+            of a slide on which nothing was counted.
         tile_size: Core cells of a tile, at most.
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.

@@ -199,8 +199,10 @@ class SlideModel(PretrainedModel, abstract=True):
             learn: Add what only training and validation need.
 
         Raises:
-            ValueError: If the slide does not fit the recipe.
+            ValueError: If the slide does not fit the recipe, or was only photographed and genes are
+                needed.
         """
+        check_counted(self, slide, learn=learn)
         return self.recipe(slide)
 
     @property
@@ -468,6 +470,31 @@ LEVELS = (
     ("from_tissue.", "levels.1.top_down."),
 )
 """Weights of a context encoder: start of their names in version 0.1.0, and today."""
+
+
+def check_counted(model: SlideModel, slide: Slide, *, learn: bool = False) -> None:
+    """Refuse a slide that was only photographed where a model would take its zeros for counts.
+
+    Args:
+        model: The model.
+        slide: The slide; one with counts passes.
+        learn: Whether it is to be learned from, for which all that a model reads has to be there.
+
+    Raises:
+        ValueError: If nothing was counted, and the model cannot do without genes.
+    """
+    reads = model.modalities
+    if slide.is_counted or reads == {"image"}:
+        return
+    if not learn and "image" in reads and slide.image is not None:
+        return
+    way = (
+        "Leave it out of training" if learn else "Embed it with a model of images, such as STAlign"
+    )
+    raise ValueError(
+        f"Expected counts in slide {slide.slide_id!r}, which the {type(model).__name__} reads, got "
+        f"none in all {slide.num_cells} cells. {way}"
+    )
 
 
 def gene_mask(batch: Data) -> Tensor:

@@ -6,7 +6,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
+from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from spatiagraph.data import make_tissue
@@ -169,6 +171,81 @@ def test_a_picture_with_its_own_scale_asks_for_genes(run, aligned, tmp_path):
     np.testing.assert_allclose(hits["distance"], expected["distance"], atol=1e-5)
     run.refused(run("search", *searched, *asking, *image), "b.png", "--query-image-mpp")
     run.refused(run("search", *searched, *asking, *scale), "--query-image with --query-image-mpp")
+
+
+@pytest.fixture(scope="module")
+def photo(aligned):
+    """The second section as one that nobody sequenced: a table of places, and a picture."""
+    folder, mpp = aligned
+    adata = anndata.read_h5ad(folder / "b.h5ad")
+    bare = anndata.AnnData(csr_matrix(adata.shape, dtype=np.float32), obs=adata.obs, var=adata.var)
+    bare.obsm["spatial"] = adata.obsm["spatial"]
+    bare.write_h5ad(folder / "photo.h5ad")
+    with Image.open(folder / "b.png") as picture:
+        tifffile.imwrite(folder / "photo.tif", np.asarray(picture), photometric="rgb")
+    return folder, mpp
+
+
+def test_a_section_that_nobody_sequenced_is_embedded_and_asks(run, photo, tmp_path):
+    """Its image has the vectors that it has beside counts, and finds the same."""
+    folder, mpp = photo
+    picture = ["--image", folder / "photo.tif", "--image-mpp", mpp]
+    out = tmp_path / "embedded.h5ad"
+    done = run("embed", folder / "run", folder / "photo.h5ad", *picture, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "by the image alone" in done.stdout
+    found, both = anndata.read_h5ad(out).obsm, anndata.read_h5ad(folder / "b_embedded.h5ad").obsm
+    assert "X_stalign_niche_gene" not in found
+    for name in ("X_stalign_spot_img", "X_stalign_niche_img"):
+        assert np.isfinite(found[name]).all()
+        np.testing.assert_allclose(found[name], both[name], atol=1e-5)
+
+    names = ["--cell", "cell9", "--level", "niche_gene", "--by", "niche_img", "-k", 3]
+    searched = [folder / "a_embedded.h5ad", *names, "--apart-um", 0]
+    expected, _ = _hits(run, tmp_path, *searched, "--query", folder / "b_embedded.h5ad")
+    asking = ["--query", folder / "photo.h5ad", "--model", folder / "run", "--modality", "image"]
+    query = ["--query-image", folder / "photo.tif", "--query-image-mpp", mpp]
+    for ask in ([*asking, *query], ["--query", out]):
+        hits, _ = _hits(run, tmp_path, *searched, *ask)
+        assert hits["id"].tolist() == expected["id"].tolist()
+        assert np.isfinite(hits["distance"]).all()
+    run.refused(run("search", *searched, *asking), "no count in all 300 cells", "--query-image …")
+    run.refused(
+        run("embed", folder / "run", folder / "photo.h5ad", "--out", out),
+        "no count in all 300 cells and no image",
+        "--image …",
+    )
+    done = run(
+        "embed", folder / "run", folder / "photo.h5ad", "--drop-empty", *picture, "--out", out
+    )
+    run.refused(done, "without --drop-empty if it was only photographed")
+
+
+def test_a_slide_without_counts_is_refused_by_models_of_genes(run, workplace, photo, tmp_path):
+    folder, mpp = photo
+    picture = ["--image", folder / "photo.tif", "--image-mpp", mpp]
+    out = ["--out", tmp_path / "out.h5ad"]
+    done = run("embed", workplace / "run", folder / "photo.h5ad", *picture, *out)
+    run.refused(done, "counts in slide 'photo', which the ContextModel reads", "in all 300 cells")
+    done = run("fit", folder / "photo.h5ad", *picture, "--out", tmp_path / "run", *run.small)
+    run.refused(done, "genes seen in at least 3 cells")
+
+
+def test_an_image_alone_is_embedded_on_spots_of_a_pitch(run, photo, tmp_path):
+    folder, mpp = photo
+    out = tmp_path / "alone.h5ad"
+    given = ["embed", folder / "run", folder / "photo.tif", "--out", out, "--image-mpp", mpp]
+    done = run(*given, "--pitch-um", 30)
+    assert done.exit_code == 0, done.output
+    adata = anndata.read_h5ad(out)
+    assert adata.n_obs > 40
+    assert np.isfinite(adata.obsm["X_stalign_niche_img"]).all()
+    asking = [folder / "a_embedded.h5ad", "--query", out, "--cell", "spot9", "-k", 3]
+    _hits(run, tmp_path, *asking, "--level", "niche_gene", "--by", "niche_img")
+    run.refused(run(*given), "distance of spots on photo.tif", "--pitch-um")
+    run.refused(
+        run(*given, "--pitch-um", 30, "--drop-empty"), "with an image alone", "--drop-empty"
+    )
 
 
 @pytest.mark.parametrize("colored", [False, True], ids=["roles", "niches"])

@@ -95,5 +95,5 @@ def test_a_slide_with_nothing_to_read_is_refused():
         Spatia.for_slides([genes_alone], genes=False)
     empty = genes_alone.adata.copy()
     empty.X = empty.layers["counts"] = empty.X * 0
-    with pytest.raises(ValueError, match="at least one count in each cell"):
+    with pytest.raises(ValueError, match="no count in all 300 cells and no image"):
         type(genes_alone)(empty, slide_id="empty")

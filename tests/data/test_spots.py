@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
+from spatiagraph import read
 from spatiagraph.data import (
     GenePanel,
     SlideImage,
@@ -166,3 +168,23 @@ def test_a_lattice_that_misses_the_tissue_is_refused():
     image, _ = in_margin("he", tissue_um=300, margin_um=400)
     with pytest.raises(ValueError, match="tissue under the 1 spots of slide 'slide', got none"):
         photographed_slide(image, PANEL, 700.0)
+
+
+def test_a_photographed_slide_is_read_from_a_file_with_its_image(tmp_path):
+    image, _ = in_margin("he")
+    tifffile.imwrite(tmp_path / "a.tif", image.thumbnail(10_000)[0], photometric="rgb")
+    image = SlideImage.open(tmp_path / "a.tif", mpp=2.0, origin_um=(50.0, 20.0))
+    slide = photographed_slide(image, PANEL, 40.0, slide_id="photo")
+    slide.adata.write_h5ad(tmp_path / "a.h5ad")
+    for options in ({}, {"image": tmp_path / "a.tif", "image_mpp": 2.0, "origin_um": (50.0, 20.0)}):
+        again = read(tmp_path / "a.h5ad", **options)
+        np.testing.assert_array_equal(again.pos, slide.pos)
+        assert again.slide_id == "photo"
+        assert again.image.extent_um == image.extent_um
+        assert not again.is_counted
+    (tmp_path / "a.tif").unlink()  # as where embeddings are taken elsewhere
+    assert read(tmp_path / "a.h5ad", image=False).num_cells == slide.num_cells
+    bare = slide.adata.copy()
+    bare.uns.clear()
+    with pytest.raises(ValueError, match="no count in all .* no image. Pass its image=…"):
+        read(bare, assume_um=True)

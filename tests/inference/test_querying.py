@@ -7,7 +7,8 @@ import torch
 from anndata import AnnData
 from numpy.testing import assert_allclose, assert_array_equal
 
-from spatiagraph.data import Slide, make_tissue
+from spatiagraph import fit
+from spatiagraph.data import Cohort, Slide, make_tissue
 from spatiagraph.inference import embed, embed_query
 from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.retrieval import NicheIndex
@@ -87,6 +88,47 @@ def test_a_photographed_slide_needs_no_genes(tissue):
         {"s": embed(model, slide, progress=False)}, f"X_{model.name}_niche"
     )
     assert len(index.search(query["niche"][:3], k=5)) == 15
+
+
+def _photographed(slide):
+    """The same places, with nothing counted."""
+    adata = AnnData(
+        np.zeros((slide.num_cells, slide.num_genes), np.float32),
+        obs=slide.adata.obs,
+        var=slide.adata.var[[]],
+        obsm={"spatial": slide.pos},
+    )
+    return Slide(adata, slide.image, slide_id="photo")
+
+
+def test_zeros_of_a_photographed_slide_are_no_counts(tissue):
+    """``embed`` takes its genes for missing, as a query by the image does."""
+    model, slide = tissue
+    adata = embed(model, _photographed(slide), progress=False)
+    expected = embed_query(model, slide, "image")
+    for level, name in (("cell", f"X_{model.name}"), ("niche", f"X_{model.name}_niche")):
+        assert_allclose(adata.obsm[name], expected[level], atol=1e-6)
+    assert_allclose(embed_query(model, _photographed(slide))["cell"], expected["cell"], atol=1e-6)
+    index = NicheIndex.from_slides(  # of a model with nulls all vectors lie in one space
+        {"photo": adata, "s": embed(model, slide, progress=False)}, f"X_{model.name}_niche"
+    )
+    assert index.num_items == 2 * slide.num_cells
+
+
+def test_a_photographed_slide_is_refused_where_genes_are_needed(tmp_path):
+    slide = make_tissue(200, num_genes=40, image="he", seed=0)
+    blind = ContextModel.for_slides([slide], channels=8, image=None)
+    photo = _photographed(slide)
+    words = "counts in slide 'photo', which the ContextModel reads, got none in all 200 cells"
+    with pytest.raises(ValueError, match=f"{words}. Embed it with a model of images"):
+        embed(blind, photo, progress=False)
+    seeing = ContextModel.for_slides([slide], channels=8)
+    with pytest.raises(ValueError, match=words):
+        embed_query(seeing, photo, "genes")
+    with pytest.raises(ValueError, match=f"{words}. Leave it out of training"):
+        fit(seeing, [slide, photo], max_steps=1, progress=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="to make a cohort of, got slide 'photo' without"):
+        Cohort.create(tmp_path / "c.zarr", [slide, photo], seeing.recipe)
 
 
 def test_a_modality_that_is_not_there_is_refused():

@@ -91,9 +91,14 @@ def write_slide(
         How the manifest is to list it.
 
     Raises:
-        ValueError: If the slide does not fit the recipe.
+        ValueError: If the slide does not fit the recipe, or was only photographed.
         DiskFullError: If the disk takes no more; what was written stays.
     """
+    if not slide.is_counted:
+        raise ValueError(
+            f"Expected slides with counts to make a cohort of, got slide {slide.slide_id!r} "
+            "without. Embed it by itself, with a model of images"
+        )
     source = source_hash(slide)
     folder = slides / folder_name(slide, source)
     alignment = tiling.recipe.panel.align(slide)

@@ -10,7 +10,7 @@ from anndata import AnnData
 from spatiagraph._typed import typed
 from spatiagraph.data.cohort.layout import is_cohort
 from spatiagraph.data.image import SlideImage
-from spatiagraph.data.places import KINDS, check_one_slide, unknown_folder
+from spatiagraph.data.places import IMAGES, KINDS, check_one_slide, unknown_folder
 from spatiagraph.data.read.choose import choose, split_parts, split_sections
 from spatiagraph.data.read.corners import OutlinesFile
 from spatiagraph.data.read.cosmx import is_cosmx, load_cosmx
@@ -44,7 +44,7 @@ _WAYS = {
     (
         ".h5",
     ): "If it is a matrix of counts, pass the folder that also holds the places of its cells",
-    (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".svs", ".ndpi"): "An image is passed as image=…",
+    IMAGES: "An image is passed as image=…, or alone to `spatiagraph embed`",
 }
 """Endings of names → readers."""
 
@@ -124,7 +124,9 @@ def read(
         type_key: Column of ``obs`` with the types, for ``kind="types"``.
         counts_layer: Layer that holds the counts, if not ``"counts"`` or else ``X``; ``"raw"`` is
             ``adata.raw``.
-        drop_empty: Drop cells without counts, with a warning, instead of refusing them.
+        drop_empty: Drop cells without counts, with a warning, instead of refusing them. A slide
+            with an image on which nothing at all was counted is read as it is: it was only
+            photographed.
         drop_unplaced: Drop cells without coordinates, with a warning, instead of refusing them.
         spatial_key: Slot of ``obsm`` that holds the coordinates.
         x_key: Column of ``obs`` with x, instead of ``spatial_key``.

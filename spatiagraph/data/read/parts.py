@@ -20,7 +20,7 @@ from spatiagraph.data.notes import our_notes
 from spatiagraph.data.read.corners import OutlinesFile, place_outlines
 from spatiagraph.data.read.tables import positive_number
 from spatiagraph.data.scale import Scale, declared_scale, unknown_scale
-from spatiagraph.data.slide import Expression, Slide, expression_matrix
+from spatiagraph.data.slide import PHOTOGRAPHED, Expression, Slide, expression_matrix
 from spatiagraph.data.units import PIXEL_UM, scale_from_pitch
 from spatiagraph.data.writable import make_values_writable
 
@@ -312,8 +312,12 @@ def reopen_image(notes: Mapping[str, Any], options: Options, name: str) -> Slide
         )
 
 
-def _image_notes(image: SlideImage) -> dict[str, Any]:
-    """What is needed to have the same crops again."""
+def image_notes(image: SlideImage) -> dict[str, Any]:
+    """Notes by which :func:`reopen_image` has the same crops again.
+
+    Args:
+        image: The image.
+    """
     notes: dict[str, Any] = {"image_value_range": image.value_range}
     if image.path is not None:
         notes |= {
@@ -323,7 +327,7 @@ def _image_notes(image: SlideImage) -> dict[str, Any]:
             "image_channels": image.channels,
             "image_axes": image.axes,
         }
-    return notes
+    return {name: value for name, value in notes.items() if value is not None}
 
 
 def build(
@@ -348,7 +352,10 @@ def build(
         counts = expression_matrix(adata)
         full = np.asarray((counts != 0).sum(axis=1)).ravel() > 0
         if not full.any():
-            raise ValueError(f"Expected counts in {slide_id!r}, got none in all {len(full)} cells")
+            raise ValueError(
+                f"Expected counts in {slide_id!r}, got none in all {len(full)} cells. Pass its "
+                "image=… without drop_empty=True if it was only photographed"
+            )
         if not full.all():
             warnings.warn(
                 f"Dropped {int((~full).sum())} of {len(full)} cells of {slide_id!r} that have no "
@@ -393,8 +400,10 @@ def build(
     for message in parts.warnings:
         warnings.warn(message, stacklevel=3)
     notes = parts.notes | {"slide_id": slide_id, "donor": donor, "expression": expression}
+    if not slide.is_counted:
+        notes[PHOTOGRAPHED] = True
     if parts.image is not None:
-        notes |= _image_notes(parts.image)
+        notes |= image_notes(parts.image)
     if parts.outlines_file is not None and outlines is not None:
         notes |= parts.outlines_file.notes()
     notes = {k: v for k, v in notes.items() if v is not None}

@@ -29,7 +29,7 @@ from spatiagraph.data.tokens import CellSequences, Marks, cell_sequences
 from spatiagraph.data.vocabulary import GeneVocabulary
 from spatiagraph.heads.cell_similarity import CellSimilarity
 from spatiagraph.heads.gene_pairs import GenePairHead, PairKind
-from spatiagraph.models.base import SlideModel
+from spatiagraph.models.base import SlideModel, check_counted
 from spatiagraph.models.spatialformer.labels import colocalized_codes, metadata_ids
 from spatiagraph.models.spatialformer.size import SIZES
 from spatiagraph.models.spatialformer.vocabulary import (
@@ -302,6 +302,7 @@ class SpatialFormer(SlideModel):
             ValueError: If the slide does not fit the vocabulary, has cells without any gene of it,
                 or values that are no tokens in a column of metadata.
         """
+        check_counted(self, slide, learn=learn)
         data = self.recipe(slide)
         empty = np.flatnonzero(np.asarray(as_scipy(data.x).sum(axis=1)).ravel() == 0)
         if len(empty):

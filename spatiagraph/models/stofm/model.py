@@ -18,7 +18,7 @@ from spatiagraph.data.recipe import CELL, Recipe
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.tokens import read_orthologs
 from spatiagraph.data.vocabulary import GeneVocabulary
-from spatiagraph.models.base import SlideModel, SlideNotes, gene_mask
+from spatiagraph.models.base import SlideModel, SlideNotes, check_counted, gene_mask
 from spatiagraph.models.stofm.build import cell_parts, context_encoder, kernel_scale
 from spatiagraph.models.stofm.heads import SToFMHeads
 from spatiagraph.models.stofm.loader import SubSliceLoader
@@ -164,8 +164,9 @@ class SToFM(SlideModel):
             learn: Keep counts, where that encoder is trained along.
 
         Raises:
-            ValueError: If the slide does not fit the recipe.
+            ValueError: If the slide does not fit the recipe, or has no counts.
         """
+        check_counted(self, slide, learn=learn)
         data = self.recipe(slide)
         z = self._vectors(data, torch.device(device))
         place, data.factor = self.slices.place(torch.from_numpy(slide.pos))
