@@ -16,6 +16,7 @@ from spatiagraph.inference.levels import embed_tile
 from spatiagraph.keys import UNS, embedding_key, group_key
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.weights import weights_hash
+from spatiagraph.retrieval.made_of import MADE_OF, vectors_made_of
 from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import over_tiles
 from spatiagraph.training.record import run_record
@@ -64,9 +65,11 @@ def embed(
         of the recipe (one row per cell: its own, its niche's, its region's) and every further
         name that the model gives an embedding,
         ``obs["{name}_{level}"]`` where cells share groups, ``obsp["spatial_connectivities"]``,
-        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``; and what else the model notes, see
-        :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`. Of a cohort, the cohort:
-        ``cohort["s0"].adata`` has the same, ``anndata.read_zarr(cohort.cells("s0"))`` the ``obsm``.
+        ``obsp["spatial_distances"]`` and ``uns["spatiagraph"]``, which says of vectors of
+        :class:`~spatiagraph.models.STAlign` whether image, genes or both made them; and what else
+        the model notes, see :meth:`SlideModel.notes <spatiagraph.models.SlideModel.notes>`. Of a
+        cohort, the cohort: ``cohort["s0"].adata`` has the same,
+        ``anndata.read_zarr(cohort.cells("s0"))`` the ``obsm``.
 
     Raises:
         ValueError: If the slide does not fit the model's panel or is too small for its graph, was
@@ -83,7 +86,9 @@ def embed(
     tile_size = TILE_SIZE if tile_size is None else tile_size
     data = model.prepare(slide, device=as_device(device))
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
-    record = run_record(model, [slide], weights_hash=weights_hash(model))
+    found = vectors_made_of(list(embeddings))
+    own = {MADE_OF: found} if found else {}
+    record = run_record(model, [slide], weights_hash=weights_hash(model), **own)
     uns = {"embed": record, "name": model.name}
     adata = write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
     notes = model.notes(data)

@@ -36,6 +36,10 @@ def embed_query(
     :class:`~spatiagraph.tasks.SpatiaPretraining` shows it (``drop_genes``, ``drop_image``) and
     :class:`~spatiagraph.tasks.MaskedGenes` does not.
 
+    :class:`~spatiagraph.models.STAlign` has no nulls: ``"cell"`` and ``"niche"`` are made of the
+    only modality then and are not to be compared with those of both. Compare ``"niche_img"`` and
+    ``"niche_gene"``, or ``"spot_img"`` and ``"spot_gene"``, which were brought to one space.
+
     Args:
         model: The model that embedded what is searched.
         slide: The slide. For ``"image"`` its genes are not looked at, and may be none of the

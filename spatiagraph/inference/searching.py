@@ -25,6 +25,7 @@ from spatiagraph.nn.weights import weights_hash
 from spatiagraph.retrieval.filters import Filter
 from spatiagraph.retrieval.hits import find_hits
 from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.retrieval.made_of import check_comparable, vectors_made_of
 from spatiagraph.retrieval.query import Query, Selection
 from spatiagraph.retrieval.slides import concatenate_slides, slide_obs, with_embedding
 
@@ -96,7 +97,8 @@ def search_slides(
         level: What is compared: ``"cell"`` or a level of the model; its first level when ``None``.
         by: Vectors of the query where they are others, of one space with those of ``level``: of
             :class:`~spatiagraph.models.STAlign`, ``level="niche_gene", by="niche_img"`` looks for
-            genes with a picture.
+            genes with a picture. Others than those that it brings together are refused, as are
+            vectors of both modalities beside those of one.
         where: Condition that hits meet.
         apart_um: Least distance of hits to the query and to each other; the diameter of a niche
             when ``None``, and 0 where cells share the groups of the level.
@@ -105,8 +107,9 @@ def search_slides(
         calibrate: Take away what all cells of a slide share.
 
     Raises:
-        ValueError: Slides are not embedded with one model, or the query with another, there are no
-            such cells, or nothing is left to find.
+        ValueError: Slides are not embedded with one model, or the query with another, what would be
+            compared was made of different modalities, there are no such cells, or nothing is left
+            to find.
 
     Examples:
         >>> import spatiagraph as sg
@@ -140,7 +143,7 @@ def search_slides(
         title = selection.title(index.obs, rows)
         asked = Query(title, index.obs, rows, rows)
         if by is not None:
-            vectors = _vectors(searched, name, by, index)
+            vectors = _vectors(searched, name, level, by, index)
             asked = Query(f"{title} by {by}", index.obs, rows, rows, vectors)
     else:
         asked = _query_of(query, selection, index, level, by)
@@ -183,18 +186,19 @@ def _about_cohort(cohort: Cohort, level: str | None) -> _About:
 
 
 def _vectors(
-    slides: dict[str, AnnData], name: str, by: str, index: NicheIndex
+    slides: dict[str, AnnData], name: str, level: str, by: str, index: NicheIndex
 ) -> NDArray[np.float32]:
     """Vectors by which searched slides ask, a row for each item of the index."""
     for adata in slides.values():
         check_level(adata, by)
-    found, obs, _ = concatenate_slides(slides, keys.embedding_key(name, by))
+    found, obs, _, made_of = concatenate_slides(slides, keys.embedding_key(name, by))
     same = len(obs) == index.num_items and bool((obs.index == index.obs.index).all())
     if not same or found.shape[1] != index.channels:
         raise ValueError(
             f"Expected 'by' vectors of one space with what is searched, [{index.num_items}, "
             f"{index.channels}], got {list(found.shape)} of {by!r}"
         )
+    check_comparable(level, index.made_of, by, made_of)
     return found
 
 
@@ -203,15 +207,16 @@ def _query_of(
 ) -> Query:
     """Cells of a slide that is not searched itself."""
     slide = query.slide
+    wanted = level if by is None else by
     if query.model is None:
         key = str(index.key)
         if by is not None:
             key = keys.embedding_key(one_model_name([slide]), check_level(slide.adata, by))
-        embeddings, obs, made_by = concatenate_slides({slide.slide_id: slide.adata}, key)
+        embeddings, obs, made_by, made_of = concatenate_slides({slide.slide_id: slide.adata}, key)
     else:
         made_by = weights_hash(query.model)
         vectors = embed_query(query.model, slide, query.modality)
-        wanted = level if by is None else by
+        made_of = vectors_made_of(list(vectors)).get(wanted)
         if wanted not in vectors:
             raise ValueError(
                 f"Expected vectors that the query has, {', '.join(vectors)}, got {wanted!r}: give "
@@ -223,6 +228,7 @@ def _query_of(
             f"Expected a query embedded with the model of the slides ({index.model}), got one of "
             f"{made_by}: embed them all with one model"
         )
+    check_comparable(level, index.made_of, wanted, made_of)
     rows = selection.rows(obs)
     own = (index.obs[keys.SLIDE_ID].astype(str) == slide.slide_id).to_numpy()
     items = np.flatnonzero(own & index.obs.index.isin(obs.index[rows]))

@@ -46,6 +46,7 @@ class NicheIndex(ItemSearch):
         calibration: What is taken away from the embeddings of each slide, or ``None``.
         model: Hash of the weights that made the embeddings, where known.
         key: Slot of ``obsm`` they came from, where known.
+        made_of: Modalities that the embeddings of slides were made of, where known; not saved.
 
     Examples:
         >>> obs = pd.DataFrame({"slide_id": ["a", "b", "b"]}, index=["c1", "c2", "c3"])
@@ -57,6 +58,8 @@ class NicheIndex(ItemSearch):
         >>> index.search_like(index.select(cells="c3"), k=1)["id"].item()
         'c2'
     """
+
+    made_of: str | None = None
 
     @classmethod
     @typed
@@ -168,7 +171,8 @@ class NicheIndex(ItemSearch):
 
         Raises:
             ValueError: If a slide lacks the embedding, two slides have one name, or they were
-                embedded with different models.
+                embedded with different models, or from different modalities by one that gives each
+                a vector of its own.
         """
         if isinstance(slides, Cohort):
             table = concatenate_cohort(slides, key)
@@ -176,7 +180,9 @@ class NicheIndex(ItemSearch):
                 arguments.setdefault("kind", "ivf")
         else:
             table = concatenate_slides(slides, key)
-        return cls.build(table.embeddings, table.obs, model=table.model, key=key, **arguments)
+        index = cls.build(table.embeddings, table.obs, model=table.model, key=key, **arguments)
+        index.made_of = table.made_of
+        return index
 
     def append(
         self,
@@ -249,6 +255,11 @@ class NicheIndex(ItemSearch):
         new = slide_of(table.obs)
         if again := sorted(set(new) & set(slide_of(self.obs))):
             raise ValueError(f"Expected slides that are not in the index, got {', '.join(again)}")
+        if None not in (self.made_of, table.made_of) and self.made_of != table.made_of:
+            raise ValueError(
+                f"Expected {self.key!r} made of {self.made_of} as in the index, got slides of "
+                f"which it was made of {table.made_of}. Make another index of them"
+            )
         self.append(table.embeddings, table.obs, model=table.model, retrain=retrain)
 
     @typed

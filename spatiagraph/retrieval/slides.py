@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph.data.notes import our_notes
+from spatiagraph.retrieval.made_of import check_alike
 from spatiagraph.retrieval.selection import X_UM, Y_UM
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ class SlideItems(NamedTuple):
         embeddings: ``[N, D]``, in memory or on the disk.
         obs: All columns of the slides, ``slide_id``, ``x_um`` and ``y_um``.
         model: Hash of the weights that made them, where the slides say.
+        made_of: Modalities that they were made of, likewise.
     """
 
     embeddings: Any
     obs: pd.DataFrame
     model: str | None
+    made_of: str | None = None
 
 
 def concatenate_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key: str) -> SlideItems:
@@ -38,7 +41,7 @@ def concatenate_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key:
 
     Raises:
         ValueError: If there is no slide, two have one name, one lacks the embedding, or the
-            embeddings are of different models.
+            embeddings are of different models or made of different modalities.
     """
     named = dict(slides) if isinstance(slides, Mapping) else _by_slide_id(slides)
     if not named:
@@ -59,12 +62,13 @@ def concatenate_slides(slides: "Mapping[str, AnnData] | Sequence[AnnData]", key:
             f"{', '.join(n for n, m in models.items() if m == one)} by {one}" for one in known
         )
         raise ValueError(f"Expected slides embedded with one model, got {by_model}")
+    modalities = check_alike(named, key)
     embeddings = np.empty((sum(s[0] for s in sizes.values()), channels.pop()), np.float32)
     start = 0
     for adata in named.values():
         embeddings[start : (start := start + adata.n_obs)] = adata.obsm[key]
     obs = pd.concat([slide_obs(name, adata) for name, adata in named.items()])
-    return SlideItems(*with_embedding(embeddings, obs), known[0] if known else None)
+    return SlideItems(*with_embedding(embeddings, obs), known[0] if known else None, modalities)
 
 
 def with_embedding(

@@ -242,10 +242,13 @@ def test_an_image_alone_is_embedded_on_spots_of_a_pitch(run, photo, tmp_path):
     assert np.isfinite(adata.obsm["X_stalign_niche_img"]).all()
     asking = [folder / "a_embedded.h5ad", "--query", out, "--cell", "spot9", "-k", 3]
     _hits(run, tmp_path, *asking, "--level", "niche_gene", "--by", "niche_img")
+    run.refused(run("search", *asking), "'niche' of image", "--level niche_gene", "--by niche_img")
     run.refused(run(*given), "distance of spots on photo.tif", "--pitch-um")
     run.refused(
         run(*given, "--pitch-um", 30, "--drop-empty"), "with an image alone", "--drop-empty"
     )
+    done = run("search", folder / "a_embedded.h5ad", out, "--cell", "cell9")
+    run.refused(done, "made of the same modalities", "--level niche_img")
 
 
 @pytest.mark.parametrize("colored", [False, True], ids=["roles", "niches"])

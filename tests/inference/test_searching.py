@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import spatiagraph as sg
-from spatiagraph.data import make_tissue, spots_of_cells
+from spatiagraph.data import make_tissue, photographed_slide, spots_of_cells
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Grid, Recipe
 from spatiagraph.inference import QuerySlide, embed, search_slides
 from spatiagraph.models import ContextEncoder, ContextModel, STAlign
 from spatiagraph.nn import CellEncoder, GeneEncoder
 from spatiagraph.nn.level import Level
-from spatiagraph.retrieval import Selection
+from spatiagraph.retrieval import NicheIndex, Selection
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,93 @@ def test_vectors_of_other_spaces_are_refused(aligned):
         search_slides(slides, Selection(cells="spot9", slide="s0"), 3, by="genes")
     with pytest.raises(ValueError, match="vectors of one space with what is searched"):
         search_slides(slides, Selection(cells="spot9", slide="s0"), 3, level="spot_img", by="cell")
+
+
+@pytest.fixture(scope="module")
+def photo(aligned):
+    """The second section as one that was only photographed, embedded."""
+    model, slides = aligned
+    section = photographed_slide(slides[1].image, model.panel, pos=slides[1].pos, slide_id="photo")
+    sg.embed(model, section, progress=False, device="cpu")
+    return section
+
+
+def test_an_image_is_not_compared_with_what_is_fused(aligned, photo):
+    model, slides = aligned
+    asked = Selection(cells="spot9")
+    words = "'niche' of genes and image, got 'niche' of image. Pass level='niche_gene', by='niche_i"
+    for query in (
+        QuerySlide(slides[1], model, "image"),
+        QuerySlide(photo, model),
+        QuerySlide(photo),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search_slides(slides[:1], asked, 3, query=query, apart_um=0)
+    genes = QuerySlide(slides[1], model, "genes")
+    with pytest.raises(
+        ValueError, match="got 'niche' of genes. Pass level='niche_img', by='niche_g"
+    ):
+        search_slides(slides[:1], asked, 3, query=genes, apart_um=0)
+    with pytest.raises(ValueError, match="'cell' of genes and image, got 'cell' of image"):
+        search_slides(slides[:1], asked, 3, query=QuerySlide(photo), level="cell", apart_um=0)
+    for query in (QuerySlide(slides[1], model, "image"), QuerySlide(photo), QuerySlide(slides[1])):
+        names = {"level": "niche_gene", "by": "niche_img"}
+        found = search_slides(slides[:1], asked, 3, query=query, apart_um=0, **names)
+        image = slides[1].adata.obsm["X_stalign_niche_img"][9]
+        genes = slides[0].adata.obsm["X_stalign_niche_gene"]
+        cosine = genes @ image / np.linalg.norm(genes, axis=1)
+        assert found.hits["row"].tolist() == np.argsort(-cosine)[:3].tolist()
+
+
+def test_slides_of_other_modalities_are_not_searched_together(aligned, photo):
+    _, slides = aligned
+    asked = Selection(cells="spot9", slide="s0")
+    words = (
+        "genes and image of s0; image of photo. All of them have 'niche_img': pass level='niche_"
+    )
+    with pytest.raises(ValueError, match=words):
+        search_slides([slides[0], photo], asked, 3)
+    found = search_slides([slides[0], photo], asked, 3, level="niche_img", apart_um=0)
+    assert len(found.hits) == 3
+    index = NicheIndex.from_slides({"s0": slides[0].adata}, "X_stalign_niche")
+    with pytest.raises(ValueError, match="made of genes and image as in the index, .* of image"):
+        index.append_slides({"photo": photo.adata})
+    assert index.num_items == slides[0].num_cells
+    # sections that were all photographed have one kind
+    other = photo[:]
+    other.slide_id = "other"
+    assert len(search_slides([photo, other], Selection(cells="spot9", slide="photo"), 2).hits) > 0
+
+
+@pytest.mark.parametrize(
+    ("level", "by"), [("niche_gene", "spot_img"), ("niche_gene", "niche"), ("spot", "spot_gene")]
+)
+def test_vectors_that_were_never_contrasted_are_refused(aligned, level, by):
+    _, slides = aligned
+    asked, names = Selection(cells="spot9", slide="s0"), {"level": level, "by": by}
+    scale = level.split("_")[0]
+    for noted in (True, False):
+        if not noted:  # files of an earlier version have slots alone
+            slides = [slide[:] for slide in slides]
+            for slide in slides:
+                notes = slide.adata.uns["spatiagraph"]
+                embed_notes = {k: v for k, v in notes["embed"].items() if k != "made_of"}
+                slide.adata.uns["spatiagraph"] = {**notes, "embed": embed_notes}
+        with pytest.raises(ValueError, match=f"one space with .*, {level!r} of .*='{scale}_"):
+            search_slides(slides, asked, 3, **names)
+    assert len(search_slides(slides, asked, 2, level="spot", by="niche", apart_um=0).hits) == 2
+
+
+def test_vectors_left_from_an_earlier_embedding_are_refused(aligned, photo):
+    """A slide that had counts and is embedded by its image alone keeps slots of its genes."""
+    _, slides = aligned
+    left = photo[:]
+    left.adata.obsm["X_stalign_niche_gene"] = slides[1].adata.obsm["X_stalign_niche_gene"]
+    with pytest.raises(
+        ValueError, match="got 'niche_gene' of an earlier one. Embed the slide with"
+    ):
+        search_slides([left], Selection(cells="spot9"), 3, level="niche_gene")
+    left.adata.obsm["X_stalign_mine"] = left.adata.obsm["X_stalign_niche"]
+    assert (
+        len(search_slides([left], Selection(cells="spot9"), 2, level="mine", apart_um=0).hits) == 2
+    )
