@@ -14,8 +14,8 @@ from torch import Tensor
 from spatiagraph.data.cohort import Cohort, CohortPart
 from spatiagraph.data.content import content_hash
 from spatiagraph.data.convert import TissueData
-from spatiagraph.data.convert.tissue_data import CELL
 from spatiagraph.data.loader import Prepared, whole_slides
+from spatiagraph.data.recipe import CELL
 from spatiagraph.data.slide import Slide
 from spatiagraph.data.splits import away_from, check_no_leak, spatial_blocks
 from spatiagraph.graph.edges import plain_edges
