@@ -202,7 +202,8 @@ def trained(slides, seed, *, start="canonical", negatives=None):
     model = new_model(slides, seed, start)
     if steps:
         fitted(model, slides, seed, negatives, validation=None, max_steps=steps)
-    curve = {"steps": [0, *history["steps"].tolist()], "recall": [first, *recall.tolist()]}
+    at = history["steps"][recall.index]  # the last epoch may end within
+    curve = {"steps": [0, *at.tolist()], "recall": [first, *recall.tolist()]}
     return model, steps, curve
 
 
