@@ -26,7 +26,7 @@ class VectorTokenizer(Configurable):
         self, in_channels: int, channels: int, num_tokens: int = 8, *, rank: int | None = None
     ):
         super().__init__()
-        self.in_channels: int | None = in_channels
+        self.in_channels = in_channels
         self.num_tokens = num_tokens
         self.first = nn.Identity() if rank is None else nn.Linear(in_channels, rank)
         width = in_channels if rank is None else rank
@@ -58,7 +58,6 @@ class ConvTokenizer(Configurable):
 
     def __init__(self, num_tokens: int = 8, stride: int = 1):
         super().__init__()
-        self.in_channels: int | None = None  # any that the stride divides
         self.stride = stride
         self.conv = nn.Conv1d(1, num_tokens, stride, stride)
 

@@ -302,8 +302,13 @@ def test_features_of_other_networks_take_the_place_of_counts():
         model.prepare(SLIDE)
     wider = SLIDE[:]
     wider.adata.obsm["X_other"] = random(wider.num_cells, 9).numpy()
-    with pytest.raises(ValueError, match="features of 7 numbers, as in training, got 9 of X_other"):
+    with pytest.raises(ValueError, match="features of 7 numbers in every slide, .* got 9"):
         model.prepare(wider)
+    plain = new_model([slide], features=("X_other",), start=None)
+    with pytest.raises(ValueError, match=r"got 9 in slide 'blocks' \(\{'X_other': 9\}\)"):
+        plain.prepare(wider)
+    plain.spot.genes.tokenizer = torch.nn.Identity()  # a part of somebody's own
+    assert plain.prepare(wider).num_nodes == wider.num_cells
     assert set(embed_query(model, slide, "image")) == {"cell", "niche", "spot_img", "niche_img"}
     with pytest.raises(ValueError, match="a 'provider', or a recipe with features"):
         STAlign(SLIDE_RECIPE, model.spot, model.niche)

@@ -8,6 +8,7 @@ from spatiagraph.data.gene_sets import read_gmt, union_of
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import KNN, Crop, Feature, Neighborhoods, Recipe
 from spatiagraph.data.slide import Slide
+from spatiagraph.models.st_align.checks import check_features, feature_sizes
 from spatiagraph.models.st_align.profiles import NICHE_IMAGE
 from spatiagraph.models.st_align.scale import Branch, Scale
 from spatiagraph.models.st_align.size import BASE, SIZES, STAlignSize
@@ -105,18 +106,10 @@ def feature_width(recipe: Recipe, slides: Sequence[Slide]) -> int | None:
     """
     if not recipe.features:
         return None
-    widths = {}
+    width = sum(feature_sizes(recipe, slides[0]).values())
     for slide in slides:
-        values = [feature.values(slide) for feature in recipe.features]
-        widths[slide.slide_id] = sum(value.size(1) for value in values if value is not None)
-    first = next(iter(widths.values()))
-    for slide_id, width in widths.items():
-        if width != first:
-            raise ValueError(
-                f"Expected features of {first} numbers in every slide, as in the first, got "
-                f"{width} in slide {slide_id!r}: they are of another network"
-            )
-    return first
+        check_features(recipe, slide, width)
+    return width
 
 
 class STAlignParts(NamedTuple):

@@ -20,11 +20,10 @@ def check_views(slide: Slide) -> None:
     Raises:
         ValueError: If it lacks an image or counts.
     """
-    is_sequenced = bool(slide.depth.any())
-    if slide.image is None or not is_sequenced:
+    if slide.image is None or not slide.is_counted:
         raise ValueError(
             "Expected slides with an image and with counts to align, got slide "
-            f"{slide.slide_id!r} without {'an image' if is_sequenced else 'counts'}. Leave it "
+            f"{slide.slide_id!r} without {'an image' if slide.is_counted else 'counts'}. Leave it "
             "out of training: embed takes it as it is"
         )
 
@@ -60,15 +59,26 @@ def check_features(recipe: Recipe, slide: Slide, width: int | None) -> None:
     Raises:
         ValueError: If they are of another size.
     """
-    if width is None or not recipe.features or not slide.depth.any():
+    found = feature_sizes(recipe, slide)
+    if width is None or not found or not slide.is_counted:
         return
-    sizes = {f.name: v.size(1) for f in recipe.features if (v := f.values(slide)) is not None}
-    if sum(sizes.values()) != width:
+    if sum(found.values()) != width:
         raise ValueError(
-            f"Expected features of {width} numbers, as in training, got "
-            f"{', '.join(f'{size} of {name}' for name, size in sizes.items())} in slide "
-            f"{slide.slide_id!r}: they are of another network"
+            f"Expected features of {width} numbers in every slide, as in training, got "
+            f"{sum(found.values())} in slide {slide.slide_id!r} ({found}): they are of another "
+            "network"
         )
+
+
+def feature_sizes(recipe: Recipe, slide: Slide) -> dict[str, int]:
+    """Sizes of the features of a recipe that a slide has, by name.
+
+    Args:
+        recipe: Names the features.
+        slide: The slide.
+    """
+    values = {feature.name: feature.values(slide) for feature in recipe.features}
+    return {name: value.size(1) for name, value in values.items() if value is not None}
 
 
 def check_channels(slide: Slide, encoders: Sequence[Any]) -> None:
@@ -101,7 +111,7 @@ def with_counts(slides: Sequence[Slide]) -> list[Slide]:
     Raises:
         ValueError: If none has counts.
     """
-    found = [slide for slide in slides if slide.depth.any()]
+    found = [slide for slide in slides if slide.is_counted]
     if not found:
         raise ValueError(
             f"Expected a slide with counts to start from, got {names_of(slides)} without. Add one "

@@ -200,7 +200,7 @@ class STAlign(SlideModel):
         """
         sequenced = with_counts(slides)
         if rows is not None:
-            rows = [row for row, slide in zip(rows, slides, strict=True) if slide.depth.any()]
+            rows = [row for row, slide in zip(rows, slides, strict=True) if slide.is_counted]
         if self.provider is not None:
             sample = sample_of_cells(self.panel, sequenced, max_cells, seed, rows)
             self.provider.initialize(*sample, seed=seed)
@@ -298,7 +298,7 @@ class STAlign(SlideModel):
         """A slide as the recipe makes it, with what a start reads of its images."""
         if self.recipe.crops:
             check_covered(slide)
-        check_features(self.recipe, slide, self.spot.genes.tokenizer.in_channels)
+        check_features(self.recipe, slide, self.spot.profile_channels)
         data = data_of(self.recipe, slide)
         if self.spot.start is not None:
             data.put("cell", **image_statistics(self.recipe, slide, self.cache))

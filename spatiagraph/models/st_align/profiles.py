@@ -38,12 +38,11 @@ def data_of(recipe: Recipe, slide: Slide) -> TissueData:
         recipe: The recipe; a slide that was only photographed goes without its features.
         slide: The slide.
     """
-    counted = bool(slide.depth.any())
-    if not counted:  # nothing has made features of its counts
+    if not slide.is_counted:  # nothing has made features of its counts
         optional = tuple(replace(feature, required=False) for feature in recipe.features)
         recipe = replace(recipe, features=optional)
     data = recipe(slide)
-    data.put("cell", **{COUNTED: torch.full((slide.num_cells,), counted)})
+    data.put("cell", **{COUNTED: torch.full((slide.num_cells,), slide.is_counted)})
     return data
 
 

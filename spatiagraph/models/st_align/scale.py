@@ -10,6 +10,7 @@ from torch import Tensor
 from spatiagraph.nn.abfn import ABFN, AttentionMaps, ProjectionHead
 from spatiagraph.nn.canonical import CanonicalStart
 from spatiagraph.nn.config import Configurable
+from spatiagraph.nn.vector_tokens import VectorTokenizer
 
 
 class Views(NamedTuple):
@@ -192,6 +193,14 @@ class Scale(Configurable):
         if self.start is None:
             return learned
         return self.start.fuse(_known(statistics), genes, learned)
+
+    @property
+    def profile_channels(self) -> int | None:
+        """Size of the profiles it reads, where a part of this package says."""
+        if self.start is not None:
+            return self.start.genes.in_features
+        tokenizer = self.genes.tokenizer if isinstance(self.genes, Branch) else None
+        return tokenizer.in_channels if isinstance(tokenizer, VectorTokenizer) else None
 
     def maps(self, image: Tensor, genes: Tensor) -> AttentionMaps:
         """Attention of image tokens to gene tokens, and back.
