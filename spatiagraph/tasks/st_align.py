@@ -17,8 +17,6 @@ from spatiagraph.tasks.negatives import Negatives, PairedNegatives
 from spatiagraph.tasks.objective import Objective, ObjectiveTask
 from spatiagraph.tasks.streams import Streams
 
-_ROUNDING = 1e-9  # of weights that make 1 together
-
 
 @dataclass(frozen=True)
 class STAlignWeights:
@@ -36,7 +34,7 @@ class STAlignWeights:
     beta: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (self.alpha >= 0 and self.beta >= 0 and self.alpha + self.beta <= 1 + _ROUNDING):
+        if not (self.alpha >= 0 and self.beta >= 0 and self.alpha + self.beta <= 1 + 1e-9):
             raise ValueError(
                 f"Expected 'alpha' and 'beta' of 0 or more and at most 1 together, got "
                 f"{self.alpha} and {self.beta}"
@@ -45,8 +43,7 @@ class STAlignWeights:
     @property
     def cross(self) -> float:
         """Weight of the contrast of spots and niches."""
-        rest = 1 - (self.alpha + self.beta)
-        return rest if rest > _ROUNDING else 0.0
+        return max(0.0, 1 - (self.alpha + self.beta))  # 1 - 0.7 - 0.3 is not 0
 
 
 class ScaleView:
