@@ -83,6 +83,7 @@ from .masked_image import masked_image_loss as masked_image_loss
 from .mean import masked_mean as masked_mean
 from .negative_binomial import negative_binomial_nll as negative_binomial_nll
 from .profile import niche_profile_loss as niche_profile_loss
+from .sliced_wasserstein import pyramid_distance as pyramid_distance
 from .sliced_wasserstein import sliced_wasserstein_loss as sliced_wasserstein_loss
 from .thinning import thin as thin
 from .token_diversity import token_diversity_loss as token_diversity_loss

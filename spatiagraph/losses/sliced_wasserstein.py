@@ -2,6 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+_PATCH_PX = 7
+_LEAST_SIDE_PX = 8  # of the coarsest level of a pyramid
+_PATCHES = 16  # of an image and level
 
 
 def sliced_wasserstein_loss(
@@ -67,6 +72,70 @@ def sliced_wasserstein_loss(
     counted = group.bincount()[group.sort().values] >= min_size  # [B]
     distance = (first - second).abs().mean(1)
     return torch.where(counted, distance, 0).sum() / counted.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def pyramid_distance(
+    x: Tensor,
+    y: Tensor,
+    *,
+    group: Tensor | None = None,
+    min_size: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Sliced Wasserstein distance of two clouds of images, at each of their scales.
+
+    Of patches of 7 × 7 pixels at random places of a Laplacian pyramid, each level in units of the
+    deviation of ``y``, so that images without detail are far from those with, as in `"Progressive
+    Growing of GANs" <https://arxiv.org/abs/1710.10196>`_.
+
+    Args:
+        x: Images, ``[B, C, H, W]``.
+        y: Images of as many others, ``[B, C, H, W]``; row by row of the same group as ``x``.
+        group: As :func:`sliced_wasserstein_loss` takes it, with ``min_size`` and ``generator``.
+        min_size: Images that a group must have to be compared.
+        generator: Source of randomness, on the device of ``x``.
+
+    Returns:
+        A scalar, the mean over levels.
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    if x.dim() != 4 or x.shape != y.shape:
+        raise ValueError(
+            f"Expected as many images of one shape, [B, C, H, W], got {list(x.shape)} and "
+            f"{list(y.shape)}"
+        )
+    found = []
+    for one, other in zip(_laplacian(x), _laplacian(y), strict=True):
+        deviation, mean = torch.std_mean(other.double(), (0, 2, 3), keepdim=True)
+        scaled = [(side - mean) / deviation.clamp(min=1e-6) for side in (one, other)]
+        side_px = min(_PATCH_PX, *one.shape[2:])
+        patches = [F.unfold(side.float(), side_px) for side in scaled]  # [B, D, L]
+        places = torch.randint(
+            patches[0].size(2), (_PATCHES,), generator=generator, device=x.device
+        )
+        clouds = [p[:, :, places].transpose(1, 2).flatten(0, 1) for p in patches]  # [B P, D]
+        found.append(
+            sliced_wasserstein_loss(
+                *clouds,
+                group=None if group is None else group.repeat_interleave(_PATCHES),
+                min_size=min_size * _PATCHES,
+                generator=generator,
+            )
+        )
+    return torch.stack(found).mean()
+
+
+def _laplacian(x: Tensor) -> list[Tensor]:
+    """Detail of each scale, and what is left at the coarsest."""
+    levels = []
+    while min(x.shape[2:]) >= 2 * _LEAST_SIDE_PX:
+        low = F.adaptive_avg_pool2d(x, [side // 2 for side in x.shape[2:]])
+        levels.append(x - F.interpolate(low, x.shape[2:], mode="bilinear"))
+        x = low
+    return [*levels, x]
 
 
 def _sorted_within(values: Tensor, group: Tensor) -> Tensor:

@@ -6,17 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from spatiagraph.data.loader import PairBatch
+from spatiagraph.flow.sampling import Sampling
 from spatiagraph.flow.times import sample_times
 from spatiagraph.losses.condition_contrast import condition_contrast_loss, wrong_transitions
 from spatiagraph.losses.flow_matching import confidence_weights, velocity_error
-from spatiagraph.losses.sliced_wasserstein import sliced_wasserstein_loss
-from spatiagraph.tasks.base import LossOutput, Task
+from spatiagraph.losses.sliced_wasserstein import pyramid_distance, sliced_wasserstein_loss
+from spatiagraph.tasks.base import LossOutput, Task, Watched
 
 if TYPE_CHECKING:  # diffusers takes seconds, and every training looks at all tasks
     from spatiagraph.models.generator import ImageGenerator
 
 MIN_MORPHOLOGY = 8
 """Pairs of a transition in a batch, below which their morphology is not compared."""
+
+_SAMPLING = Sampling(5, guidance=0.0)  # of validation images
 
 
 class ImageFlow(Task):
@@ -30,7 +33,10 @@ class ImageFlow(Task):
     images must end up with the morphology of target cells, as distributions, in the eyes of a
     frozen network. After `SPATIA <https://arxiv.org/abs/2507.04704>`_.
 
-    Batches are those of a :class:`~spatiagraph.data.PairLoader`.
+    Batches are those of a :class:`~spatiagraph.data.PairLoader`. A validation loss says little of
+    the images, which may lose their detail while it falls. What says which weights are best is
+    ``image_distance``, of generated images to targets, as distributions (see
+    :func:`~spatiagraph.losses.pyramid_distance`).
 
     Args:
         model: The generator.
@@ -51,6 +57,7 @@ class ImageFlow(Task):
     """
 
     model: "ImageGenerator"
+    watched = Watched("image_distance")
 
     def __init__(
         self,
@@ -127,7 +134,16 @@ class ImageFlow(Task):
                 generator=generator,
             )
             loss = loss + self.morphology_weight * parts["morphology"]
+        if not self.training:
+            parts["image_distance"] = self._image_distance(batch, generator)
         return LossOutput(loss, {name: value.detach() for name, value in parts.items()}, num)
+
+    def _image_distance(self, batch: PairBatch, generator: torch.Generator | None) -> Tensor:
+        """Distance of what the generator makes of controls to their targets."""
+        made = self.model.generate(batch.image, batch.condition, _SAMPLING, generator=generator)
+        return pyramid_distance(
+            made, batch.target_image, group=batch.condition.transition, generator=generator
+        )
 
 
 def _mirrored(

@@ -1,6 +1,7 @@
 """``fit_generator``: train a generator of images on pairs."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from spatiagraph.training.record import model_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 
+_VALIDATED = 512  # pairs of a validation batch
+
 
 def fit_generator(
     generator: ImageGenerator,
@@ -29,6 +32,7 @@ def fit_generator(
     profile: nn.Module | None = None,
     task: Task | None = None,
     batch_size: int = 64,
+    validation: pd.DataFrame | None = None,
     run: Run | None = None,
     **options: Any,
 ) -> FitResult:
@@ -44,6 +48,8 @@ def fit_generator(
         task: What to learn of the batches of a :class:`~spatiagraph.data.PairLoader`, if not an
             :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
         batch_size: Pairs of a mini-batch.
+        validation: Pairs that are not trained on. The weights are kept whose images of them are
+            nearest to those of their partners, those before the first step among them.
         run: How to train, see :class:`~spatiagraph.training.Run`; 100 epochs with a moving average
             of decay 0.999 when not given.
         **options: Fields of ``run`` by name.
@@ -53,7 +59,7 @@ def fit_generator(
             on other pairs, embeddings or signatures.
     """
     run = run_of(run, options, default=Run(max_epochs=100, average=0.999), taken_by=fit_generator)
-    check_patience(run, False)
+    check_patience(run, validation is not None)
     slides = [slides] if isinstance(slides, Slide) else slides
     if task is not None and (profile is not None or task.model is not generator):
         raise ValueError(
@@ -61,28 +67,33 @@ def fit_generator(
             + ("a task of another one" if profile is None else "'profile' beside the task")
         )
     check_channels(generator.image_channels, slides)
-    batches = PairLoader(
+    load = partial(
+        PairLoader,
         slides,
-        pairs,
         crop=generator.crop,
         transitions=[transition.tag for transition in generator.transitions],
         known=generator.known,
-        batch_size=batch_size,
         seed=run.seed,
         num_workers=run.num_workers,
         progress=run.progress,
     )
+    batches = load(pairs, batch_size=batch_size)
+    held_out = None
+    if validation is not None:  # in few batches: distances are of many images
+        held_out = load(validation, batch_size=max(batch_size, _VALIDATED))
     if task is None:
         task = ImageFlow(generator, profile, mean_confidence=float(batches.confidence.mean()))
     looks = task.profile if isinstance(task, ImageFlow) else None
     return train(
         task,
         batches,
+        validation=held_out,
         record={
             **model_record(generator),
             "task": task_record(task),
             "slides": {slide.slide_id: content_hash(slide) for slide in slides},
             "pairs": {"number": len(pairs), "hash": _pairs_hash(batches)},
+            **({} if held_out is None else {"validation": _pairs_hash(held_out)}),
             "conditions": tensors_hash(dict(generator.named_buffers())),
             "profile": None if looks is None else weights_hash(looks),
             "batch_size": batch_size,

@@ -1,5 +1,7 @@
 """``fit_transitions``: from states of cells to a generator that moves between them."""
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +26,16 @@ from spatiagraph.training.morphology_fit import MorphologyFit, fit_morphology
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import check_patience
 
+logger = logging.getLogger(__name__)
+
+_SIDES = {
+    "pairs": "tissue to train on",
+    "validation": "fifth that says which weights are best",
+    "held_out": "fifth that is held out",
+}
+_VALIDATED = 32  # pairs that tell good images from bad ones
 NUM_BLOCKS = 5
-"""One of so many folds of blocks of tissue is kept for testing."""
+"""One of so many folds of blocks of tissue is kept for testing, and one for validation."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class TransitionFit:
         held_out: Pairs of cells in blocks of tissue that training never saw.
         morphology: Network of morphology it was aligned with, if any.
         history: One row per epoch.
+        validation: Pairs by which weights were chosen, if any were.
     """
 
     generator: ImageGenerator
@@ -72,6 +83,7 @@ class TransitionFit:
     held_out: pd.DataFrame
     morphology: MorphologyFit | None
     history: pd.DataFrame
+    validation: pd.DataFrame | None = None
 
 
 def fit_transitions(
@@ -82,14 +94,16 @@ def fit_transitions(
     foreground: Literal["bright", "dark"] = "bright",
     morphology_epochs: int = 30,
     batch_size: int | None = None,
+    validate: bool = True,
     run: Run | None = None,
     **options: Any,
 ) -> TransitionFit:
     """Pair cells, measure what transitions do, and train a generator on all of it, in place.
 
-    A fifth of the tissue, in blocks, is held out: its cells are paired among themselves. All that
-    is learned or averaged is of the rest. Cells whose window reaches beyond the image, or without
-    one of the embeddings, are left out.
+    A fifth of the tissue, in blocks, is held out: its cells are paired among themselves. Another
+    fifth says which weights are kept: those whose images are nearest to real ones, which may be
+    those before the first step. All that is learned or averaged is of the rest. Cells whose window
+    reaches beyond the image, or without one of the embeddings, are left out.
 
     What the generator was made with is filled in: the scale of its embeddings; with signatures of
     genes, what transitions do to the genes of all slides; with those of morphology, what they do to
@@ -106,6 +120,8 @@ def fit_transitions(
         morphology_epochs: Passes of the network of morphology over the cells.
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
             not given: fewer could not be compared as distributions.
+        validate: Whether a fifth says which weights are kept; it is trained on as well where not,
+            and where no two of its cells can be paired.
         run: How to train the generator, see :class:`~spatiagraph.training.Run`; 30 epochs with a
             moving average of decay 0.999 when not given. ``out`` is the folder of ``pairs.csv``,
             ``held_out.csv`` and the runs ``morphology`` and ``generator``.
@@ -116,7 +132,7 @@ def fit_transitions(
             on or to test on.
     """
     run = run_of(run, options, default=Run(max_epochs=30, average=0.999), taken_by=fit_transitions)
-    check_patience(run, False)
+    check_patience(run, validate)
     slides = [slides] if isinstance(slides, Slide) else list(slides)
     morphology_run = Run(
         max_epochs=morphology_epochs,
@@ -126,14 +142,9 @@ def fit_transitions(
         resume=run.resume,
         out=None if run.out is None else Path(run.out) / "morphology",
     )
-    split = _split(slides, generator, run.seed)
-    sides = {
-        name: _side(slides, generator, Pairing() if pairs is None else pairs, name, masks, run.seed)
-        for name, masks in split.items()
-    }
-    learned = _fill_in(
-        generator, slides, sides["pairs"], split["pairs"], foreground, morphology_run
-    )
+    pairs = Pairing() if pairs is None else pairs
+    sides, among = _sides(slides, generator, pairs, validate, run.seed)
+    learned = _fill_in(generator, slides, sides["pairs"], among, foreground, morphology_run)
     if run.out is not None:
         for name, table in sides.items():
             write_csv(table, Path(run.out) / f"{name}.csv")
@@ -143,10 +154,43 @@ def fit_transitions(
         sides["pairs"],
         profile=None if learned is None else learned.model,
         batch_size=batch_size or max(32, 2 * MIN_MORPHOLOGY * len(generator.transitions)),
+        validation=sides.get("validation"),
         run=run,
         out=None if run.out is None else Path(run.out) / "generator",
     )
-    return TransitionFit(generator, sides["pairs"], sides["held_out"], learned, result.history)
+    return TransitionFit(
+        generator,
+        sides["pairs"],
+        sides["held_out"],
+        learned,
+        result.history,
+        sides.get("validation"),
+    )
+
+
+def _sides(
+    slides: Sequence[Slide],
+    generator: ImageGenerator,
+    pairs: pd.DataFrame | Pairing,
+    validate: bool,
+    seed: int,
+) -> tuple[dict[str, pd.DataFrame], dict[str, NDArray[np.bool_]]]:
+    """Pairs of each side of a split, and the cells that are trained on."""
+    split = _split(slides, generator, seed, validate)
+    sides = {"held_out": _side(slides, generator, pairs, "held_out", split["held_out"], seed)}
+    if validate:
+        try:
+            found = _side(slides, generator, pairs, "validation", split["validation"], seed)
+            problem = f"{len(found)} pairs are too few to tell, of {_VALIDATED} at least"
+        except ValueError as err:  # of too few cells: the other side had all else
+            found, problem = pd.DataFrame(), str(err)
+        if len(found) >= _VALIDATED:
+            sides["validation"] = found
+        else:
+            logger.warning("The weights after the last step are kept, be they worse: %s", problem)
+            split = _split(slides, generator, seed, validate=False)
+    sides["pairs"] = _side(slides, generator, pairs, "pairs", split["pairs"], seed)
+    return sides, split["pairs"]
 
 
 def _side(
@@ -157,8 +201,8 @@ def _side(
     among: Mapping[str, NDArray[np.bool_]],
     seed: int,
 ) -> pd.DataFrame:
-    """Pairs to train on, or those that are held out."""
-    place = "four fifths to train on" if name == "pairs" else "fifth that is held out"
+    """Pairs of one side of the split."""
+    place = _SIDES[name]
     transitions = generator.transitions
     if not transitions or generator.states_key is None:
         raise ValueError(
@@ -166,14 +210,17 @@ def _side(
         )
     if isinstance(pairs, Pairing):
         try:
-            table = pair_states(
-                slides,
-                transitions,
-                states_key=generator.states_key,
-                among=among,
-                seed=seed,
-                **asdict(pairs),
-            )
+            with warnings.catch_warnings():
+                if name == "validation":  # what is missing there is not compared, no more
+                    warnings.simplefilter("ignore", UserWarning)
+                table = pair_states(
+                    slides,
+                    transitions,
+                    states_key=generator.states_key,
+                    among=among,
+                    seed=seed,
+                    **asdict(pairs),
+                )
         except ValueError as err:
             raise ValueError(f"In the {place}: {err}") from err
     else:
@@ -230,13 +277,15 @@ def _fill_in(
 
 
 def _split(
-    slides: Sequence[Slide], generator: ImageGenerator, seed: int
+    slides: Sequence[Slide], generator: ImageGenerator, seed: int, validate: bool
 ) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Cells to train on and cells held out, of those that are embedded and wholly on the image."""
-    split: dict[str, dict[str, NDArray[np.bool_]]] = {"pairs": {}, "held_out": {}}
+    """Cells of each side, of those that are embedded and wholly on the image."""
+    folds = {"held_out": 0, "validation": 1} if validate else {"held_out": 0}
+    split: dict[str, dict[str, NDArray[np.bool_]]] = {name: {} for name in ("pairs", *folds)}
     for slide in slides:
-        test = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed) == 0
+        block = spatial_blocks(slide.pos, num_folds=NUM_BLOCKS, seed=seed)
         whole = inside_image(slide, generator.crop) & embedded(slide, generator.context)
-        split["pairs"][slide.slide_id] = whole & ~test
-        split["held_out"][slide.slide_id] = whole & test
+        split["pairs"][slide.slide_id] = whole & (block >= len(folds))
+        for name, fold in folds.items():
+            split[name][slide.slide_id] = whole & (block == fold)
     return split

@@ -2,9 +2,10 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from spatiagraph.losses import sliced_wasserstein_loss
+from spatiagraph.losses import pyramid_distance, sliced_wasserstein_loss
 
 
 def features(num=12, channels=5):
@@ -92,3 +93,48 @@ def test_bad_input_is_refused():
         distance(x, y, group=torch.zeros(3))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         distance(x, y, num_directions=0)
+
+
+def crops(num=256, seed=0, detail=1.0):
+    """Noise at two scales."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(num, 1, 4, 4, generator=random)
+    fine = torch.randn(num, 1, 16, 16, generator=random)
+    return F.interpolate(coarse, (16, 16), mode="bilinear") + detail * fine
+
+
+def apart(x, y, **options):
+    return float(pyramid_distance(x, y, generator=torch.manual_seed(1), **options))
+
+
+def test_images_are_near_those_of_their_kind_and_far_from_blurred_ones():
+    real = crops()
+    same, perm = crops(seed=1), torch.randperm(256)
+    assert apart(real, real[perm]) < 1e-6
+    assert apart(same, real) < 0.1
+    smooth = F.avg_pool2d(same, 3, 1, 1)
+    contracted = 0.5 * same + 0.5 * same.mean(0)
+    assert min(apart(x, real) for x in (smooth, contracted, same + 1)) > 3 * apart(same, real)
+
+
+def test_each_scale_counts_in_its_own_units():
+    """Faint detail that is lost costs no less than strong detail."""
+    lost = []
+    for detail in (0.02, 1.0):
+        real = crops(detail=detail)
+        lost.append(apart(F.avg_pool2d(real, 3, 1, 1), real))
+    assert lost[0] > 0.2 * lost[1]
+
+
+def test_images_are_compared_with_those_of_their_group():
+    x, y = crops(), crops(seed=1)
+    group = torch.arange(256) % 2
+    shift = 3.0 * group.view(-1, 1, 1, 1)
+    assert apart(x + shift, y + shift, group=group) < 0.1
+    assert apart(x + shift, y + shift.flip(0), group=group) > 0.5  # one cloud, other groups
+    assert apart(x, y + 5, group=group, min_size=129) == 0
+
+
+def test_other_shapes_than_images_are_refused():
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\], got \[4, 3\]"):
+        pyramid_distance(torch.zeros(4, 3), torch.zeros(4, 3))

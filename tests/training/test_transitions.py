@@ -79,6 +79,26 @@ def test_cells_are_trained_on_or_held_out(fitted):
         assert test[fitted.held_out[side]].all()
 
 
+def test_a_fifth_says_which_weights_are_kept():
+    """Steps far too large make images worse: those of the start are kept, and it is said."""
+    slide = make_tissue(1500, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
+    slide.adata.obsm["X_cell"] = np.zeros((1500, 4), dtype="f4")
+    model = new(slide, use_morphology=False)
+    fitted = fit_transitions(slide, model, **RUN, lr=0.3, average=None)
+    fold = spatial_blocks(slide.pos)
+    for side, folds in (("held_out", {0}), ("validation", {1}), ("pairs", {2, 3, 4})):
+        rows = getattr(fitted, side)[["control_row", "target_row"]].to_numpy()
+        assert set(fold[rows.ravel()]) == folds
+    last = fitted.history.iloc[-1]
+    assert last["val_image_distance"] > last["start_val_image_distance"]
+    for when, kept in (("in time", True), ("unasked", False)):
+        if not kept:
+            fitted = fit_transitions(slide, new(slide, use_morphology=False), validate=False, **RUN)
+            assert fitted.validation is None, when
+        moved = any(bool(p.any()) for p in fitted.generator.unet.net.conv_out.parameters())
+        assert moved != kept, when
+
+
 def test_called_again_it_gives_the_same_and_refuses_what_changed(tmp_path, fitted):
     for _ in range(2):
         found = fitted_to(SLIDE, out=tmp_path)
@@ -172,14 +192,14 @@ def test_pairs_may_be_made_before_and_those_across_the_border_are_left_out(fitte
     assert len(found.pairs) == (sides == 0).sum()
     assert len(found.held_out) == (sides == 2).sum()
     assert (sides == 1).any()
-    with pytest.raises(ValueError, match="four fifths to train on: Expected pairs, got none of 0"):
+    with pytest.raises(ValueError, match="fifth that is held out: Expected pairs, got none of 0"):
         fit_transitions(SLIDE, new(use_morphology=False), pairs[:0], **RUN)
     with pytest.raises(ValueError, match="'transitions' and 'states_key', got one without"):
         fit_transitions(SLIDE, ImageGenerator.for_slides([SLIDE], NET, crop=CROP), **RUN)
 
 
 def test_pairing_is_by_its_options():
-    with pytest.raises(ValueError, match="In the four fifths to train on"):
+    with pytest.raises(ValueError, match="In the fifth that is held out"):
         fit_transitions(SLIDE, new(use_morphology=False), Pairing(min_cells=10_000), **RUN)
 
 

@@ -1,0 +1,180 @@
+"""SPATIA trained on one region of a pancreas and read on another: genes, images, islets.
+
+    pytest -m benchmark -s tests/benchmarks/test_bench_pancreas_spatia.py
+
+Needs SPATIAGRAPH_DATA. In the environment: SEEDS of training (2), STEPS of a fit (200); with
+``TABLES=folder`` every fit leaves its tables there. Insulin, glucagon and somatostatin are taken
+out of what models and baselines read: they only say where islets are.
+"""
+
+import functools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import vstack
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler, normalize
+
+import spatiagraph as sg
+from spatiagraph.data import CropSource, SlideImage
+from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import color_texture, neighbor_mean, score_image_to_genes
+from spatiagraph.inference import project_modalities
+from spatiagraph.models import Spatia
+from tests.masked_counts import MaskedCounts
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
+
+SEEDS = range(int(os.environ.get("SEEDS", "2")))
+STEPS = int(os.environ.get("STEPS", "200"))
+REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
+HORMONES = ("INS", "GCG", "SST")
+STRIP = 4000  # cells of the other region whose genes are hidden
+APART_UM = 150.0  # hits nearer than this share neighbours with the query
+K = 10
+
+
+def region(folder: Path, name: str) -> sg.Slide:
+    """Cells of one region with three stains; hormones kept aside, in ``obs``."""
+    file = folder / name / "morphology_c4_0.425um.ome.tif"
+    slide = sg.read(
+        folder / "cells_top.h5ad",
+        image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0, 1, 2]),
+        crop_um="image",
+        drop_empty=True,
+        slide_id=name,
+    )
+    adata = slide.adata
+    is_hormone = np.isin(np.array(slide.symbols), HORMONES)
+    adata.obs["hormones"] = np.asarray(slide.counts[:, is_hormone].sum(axis=1)).ravel()
+    rest = adata[np.asarray(slide.counts[:, ~is_hormone].sum(axis=1)).ravel() > 0, ~is_hormone]
+    return sg.Slide(rest.copy(), slide.image, slide_id=name, assume_um=True)
+
+
+@functools.cache
+def regions(folder: Path) -> tuple[sg.Slide, sg.Slide]:
+    """The region to train on, and the other."""
+    train, test = (region(folder, name) for name in REGIONS)
+    return train, test
+
+
+def strip_of(slide: sg.Slide) -> sg.Slide:
+    """Cells at the left of a slide."""
+    rows = np.flatnonzero(slide.pos[:, 0] <= np.sort(slide.pos[:, 0])[STRIP - 1])
+    return sg.Slide(slide.adata[rows].copy(), slide.image, slide_id="strip", assume_um=True)
+
+
+def islet_search(features: dict[str, np.ndarray], slide: sg.Slide) -> pd.Series:
+    """Precision of hits far from their query: of cells of islets that hold no hormone themselves.
+
+    A cell is in an islet if three of its ten nearest cells or more have five counts of hormones.
+    Queries and hits are cells with fewer than two, so that what is found is the tissue around.
+    """
+    hormones = slide.adata.obs["hormones"].to_numpy()
+    near = cKDTree(slide.pos).query(slide.pos, k=11)[1][:, 1:]
+    inside = (hormones[near] >= 5).sum(axis=1) >= 3
+    plain = np.flatnonzero(hormones < 2)
+    queries = plain[inside[plain]]
+    far = np.linalg.norm(slide.pos[queries][:, None] - slide.pos[plain][None], axis=2) > APART_UM
+    found = {"chance": float(np.mean([inside[plain][row].mean() for row in far]))}
+    for name, z in features.items():
+        unit = normalize(z[plain] - z.mean(axis=0))
+        own = normalize(z[queries] - z.mean(axis=0))
+        similarity = np.where(far, own @ unit.T, -np.inf)
+        hits = np.argpartition(-similarity, K, axis=1)[:, :K]
+        found[name] = float(inside[plain][hits].mean())
+    print(f"{len(queries)} queries, {inside[plain].sum()} of {len(plain)} cells in islets")
+    return pd.Series(found, name="precision@10")
+
+
+@functools.cache
+def shared(folder: Path):
+    """Baselines of both regions: components of the one they are learned on, and colours."""
+    train, test = regions(folder)
+    logs = [sg.evaluate.log_normalize(slide.counts).toarray() for slide in (train, test)]
+    components = PCA(30, random_state=0).fit(logs[0])
+    own = [components.transform(x).astype(np.float32) for x in logs]
+    averaged = [neighbor_mean(x, s.pos, 15) for x, s in zip(own, (train, test), strict=True)]
+    colors = []
+    for slide in (train, test):
+        crops, _ = CropSource(slide, slide.pos, 27.2, 64).read()
+        colors.append(color_texture(crops))
+    return own, averaged, colors
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_one_region_teaches_of_another(real_data, seed, capsys):
+    train, test = regions(real_data / "xenium_pancreas")
+    own, averaged, colors = shared(real_data / "xenium_pancreas")
+    strip = strip_of(test)
+    both = (train, test)
+    model = Spatia.for_slides([train], num_genes=None, window_um=27.2, size_px=32, seed=seed)
+    counted = MaskedCounts(model, train, strip)
+    masked = {
+        "ridge on the start": counted.of_ridge(),
+        "15 similar cells in the start": counted.of_similar_cells(),
+    }
+    z, images = {}, {}
+    start = time.process_time()
+    for when in ("start", "trained"):
+        if when == "trained":
+            start = time.process_time()
+            history = sg.fit(
+                model, train, max_steps=STEPS, seed=seed, accelerator="cpu", progress=False
+            ).history
+            seconds = time.process_time() - start
+        masked[when] = counted.of_model(model)
+        for slide in both:
+            adata = sg.embed(model, slide, progress=False)
+            for level in ("", "_niche"):
+                found = np.array(adata.obsm[f"X_spatia{level}"])
+                z[f"SPATIA{level.replace('_', ', ')}, {when}", slide.slide_id] = found
+            images[f"SPATIA, {when}", slide.slide_id] = project_modalities(model, slide)[0]
+    number = np.repeat([0, 1], [slide.num_cells for slide in both])
+    blocks = np.concatenate([spatial_blocks(train.pos, seed=0), np.full(test.num_cells, 9)])
+    features = {
+        "colours and texture": np.concatenate(colors),
+        "… and of 15 neighbours": np.concatenate(
+            [
+                np.hstack([c, neighbor_mean(c, slide.pos, 15)])
+                for c, slide in zip(colors, both, strict=True)
+            ]
+        ),
+    }
+    for name in ("SPATIA, start", "SPATIA, trained"):
+        features[name] = np.concatenate([images[name, slide.slide_id] for slide in both])
+    seen = np.isfinite(np.hstack(list(features.values()))).all(axis=1)
+    genes = score_image_to_genes(
+        {name: np.nan_to_num(x) for name, x in features.items()},
+        vstack([slide.counts for slide in both]).tocsr(),
+        np.where(seen, number, -1),
+        groups=blocks,
+        held_out=[1],
+        target=None,
+    )
+    scaler = StandardScaler().fit(averaged[0])
+    searched = {
+        "PCA": own[1],
+        "averaged PCA": averaged[1],
+        "averaged PCA, whitened": scaler.transform(averaged[1]),
+        **{name: found for (name, slide), found in z.items() if slide == test.slide_id},
+    }
+    hits = islet_search(searched, test)
+    with capsys.disabled():
+        print(f"\nseed {seed}: {history['steps'].iloc[-1]} steps, {seconds:.0f} s of CPU")
+        print(history[["steps", "loss"]].iloc[:: max(1, len(history) // 5)].round(3).to_string())
+        print(pd.Series(masked, name="masked genes").round(1).to_string())
+        columns = ["pearson_mean", "pearson_given_depth", "num_genes"]
+        print(genes[columns].round(3).to_string())
+        print(hits.round(3).to_string(), flush=True)
+    if "TABLES" in os.environ:
+        out = Path(os.environ["TABLES"])
+        pd.Series(masked).to_csv(out / f"pancreas_spatia_genes_{seed}.csv")
+        genes.to_csv(out / f"pancreas_spatia_images_{seed}.csv")
+        hits.to_csv(out / f"pancreas_spatia_islets_{seed}.csv")
+    assert hits["SPATIA, niche, trained"] > 2 * hits["chance"]
