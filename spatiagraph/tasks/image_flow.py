@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # diffusers takes seconds, and every training looks at all ta
 MIN_MORPHOLOGY = 8
 """Pairs of a transition in a batch, below which their morphology is not compared."""
 
-_SAMPLING = Sampling(5, guidance=0.0)  # of validation images
+_SAMPLING = Sampling(3, guidance=0.0)  # of validation images
 
 
 class ImageFlow(Task):

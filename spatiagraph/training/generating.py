@@ -21,7 +21,7 @@ from spatiagraph.training.record import model_record, task_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 
-_VALIDATED = 512  # pairs of a validation batch
+_VALIDATED = 256  # pairs of a validation set
 
 
 def fit_generator(
@@ -48,8 +48,9 @@ def fit_generator(
         task: What to learn of the batches of a :class:`~spatiagraph.data.PairLoader`, if not an
             :class:`~spatiagraph.tasks.ImageFlow` with its defaults.
         batch_size: Pairs of a mini-batch.
-        validation: Pairs that are not trained on. The weights are kept whose images of them are
-            nearest to those of their partners, those before the first step among them.
+        validation: Pairs that are not trained on, of which 256 are drawn. The weights are kept
+            whose images of them are nearest to those of their partners, those before the first
+            step among them.
         run: How to train, see :class:`~spatiagraph.training.Run`; 100 epochs with a moving average
             of decay 0.999 when not given.
         **options: Fields of ``run`` by name.
@@ -79,8 +80,9 @@ def fit_generator(
     )
     batches = load(pairs, batch_size=batch_size)
     held_out = None
-    if validation is not None:  # in few batches: distances are of many images
-        held_out = load(validation, batch_size=max(batch_size, _VALIDATED))
+    if validation is not None:  # in one batch: distances are of many images
+        some = validation.sample(min(len(validation), _VALIDATED), random_state=run.seed)
+        held_out = load(some.sort_index(), batch_size=_VALIDATED)
     if task is None:
         task = ImageFlow(generator, profile, mean_confidence=float(batches.confidence.mean()))
     looks = task.profile if isinstance(task, ImageFlow) else None

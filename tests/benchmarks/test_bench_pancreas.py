@@ -4,9 +4,9 @@
 
 A run of EPOCHS=5, CHANNELS=16 takes a quarter of an hour on one core. A fifth of the training
 region says which weights are kept (``val_image_distance``), but for ``published``. In the
-environment: EPOCHS, CHANNELS of the network, PIXELS of a side, BATCH (pairs of a step), SEEDS of training;
-``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run: ``-k "niche-0"``,
-the names below and the seed.
+environment: EPOCHS, CHANNELS of the network, PIXELS of a side, BATCH (pairs of a step), SEEDS of
+training; ``GALLERY=folder`` draws cells, and ``TABLES=folder`` keeps every table. One run:
+``-k "niche-0"``, the names below and the seed.
 """
 
 import functools

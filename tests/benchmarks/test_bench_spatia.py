@@ -154,9 +154,8 @@ def test_nuclei_to_genes(real_data):
     colors = color_texture(crops)
     tables = []
     for seed in SEEDS:
-        model = Spatia.for_slides(
-            [slide], use_gene=False, size_px=64, window_um=window_um, seed=seed
-        )
+        recipe = Spatia.default_recipe([slide], crops=(Crop(window_um, 64),))
+        model = Spatia.for_slides([slide], recipe=recipe, genes=False, seed=seed)
         task = SpatiaPretraining(model, SpatiaWeights(**IMAGES_ONLY), seed=seed)
         fit(model, [slide], task=task, max_epochs=30, seed=seed, **RUN)
         adata = sg.embed(model, slide, progress=False)
