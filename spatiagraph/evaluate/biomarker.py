@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from spatiagraph.evaluate.inputs import as_embeddings
+from spatiagraph.evaluate.inputs import as_embeddings, check_named
 from spatiagraph.heads.bag import BagHead
 from spatiagraph.nn.mode import evaluating
 
@@ -153,6 +153,7 @@ def _labelled(
             twice = labels.index[labels.index.duplicated()].tolist()
             raise ValueError(f"Expected one label of each of the {what}, got two of {twice[0]!r}")
         labels = dict(zip(labels.index.tolist(), labels.tolist(), strict=True))
+    check_named(labels, "labels", values="label")
     given = {name: label for name, label in labels.items() if not pd.isna(label)}
     there = list(dict.fromkeys(owner.tolist()))
     names = [name for name in given if name in set(there)]

@@ -13,7 +13,13 @@ from tqdm.auto import tqdm
 
 from spatiagraph.clustering.leiden import leiden, neighbor_graph
 from spatiagraph.evaluate.baselines import Expression, neighbor_mean, pca
-from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embeddings, as_expression
+from spatiagraph.evaluate.inputs import (
+    UnscorableError,
+    as_codes,
+    as_embeddings,
+    as_expression,
+    check_named,
+)
 
 RESOLUTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -73,6 +79,7 @@ def score_clusters(
             than two labels are there.
         ImportError: The extra ``[cluster]`` is not installed.
     """
+    check_named(embeddings, "embeddings")
     truth = as_codes(labels, ignore)
     beside = {} if counts is None else _baselines(counts, pos, slide, expression)
     if taken := sorted({*embeddings} & {*beside}):

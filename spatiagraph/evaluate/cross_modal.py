@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.evaluate.image_to_genes import grouped_ridge
-from spatiagraph.evaluate.inputs import UnscorableError, as_embedding, as_folds
+from spatiagraph.evaluate.inputs import UnscorableError, as_embedding, as_folds, check_named
 from spatiagraph.evaluate.prediction import mean_and_std
 
 RANDOM = "random"
@@ -65,6 +65,7 @@ def score_retrieval(
         >>> table.loc["same", "recall@1"].tolist(), table.loc["random", "recall@1"].tolist()
         ([1.0, 1.0], [0.25, 0.25])
     """
+    check_named(pairs, "pairs", values="(image, genes)")
     if not pairs or RANDOM in pairs:
         raise ValueError(f"Expected pairs by other names than {RANDOM!r}, got {list(pairs)}")
     if not k or min(k) < 1:

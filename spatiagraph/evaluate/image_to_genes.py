@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from spatiagraph._optional import require
 from spatiagraph.evaluate.baselines import Expression, log_normalize
 from spatiagraph.evaluate.genes import standardized_variance
-from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds
+from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds, check_named
 from spatiagraph.evaluate.prediction import depth_terms, mean_and_std, prediction_scores
 
 Strength: TypeAlias = Literal["groups", "hest"]
@@ -140,6 +140,7 @@ def score_image_to_genes(
         raise ValueError(f"Expected 'regressor' in {get_args(Regressor)}, got {regressor!r}")
     if strength not in get_args(Strength):
         raise ValueError(f"Expected 'strength' in {get_args(Strength)}, got {strength!r}")
+    check_named(features, "features")
     x = as_expression(counts)
     arrays = as_embeddings(features, x.shape[0]) if features else {}
     if taken := sorted({*arrays} & {TRAIN_MEAN, DEPTH_ORACLE}):

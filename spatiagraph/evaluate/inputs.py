@@ -63,6 +63,25 @@ def as_embedding(
     return array
 
 
+def check_named(given: object, argument: str, *, values: str = "array") -> None:
+    """Refuse an array, or something else without names, in the place of a mapping.
+
+    Args:
+        given: The argument.
+        argument: What it is called.
+        values: What its values are.
+
+    Raises:
+        TypeError: It is no mapping.
+    """
+    if not isinstance(given, Mapping):
+        example = "z" if values == "array" else "…"
+        raise TypeError(
+            f"Expected {argument!r} as name → {values}, got {type(given).__name__}. "
+            f"Pass {{'mine': {example}}}"
+        )
+
+
 def as_embeddings(
     embeddings: Mapping[str, ArrayLike | Tensor], num_cells: int
 ) -> dict[str, NDArray[np.floating]]:
@@ -76,11 +95,7 @@ def as_embeddings(
         TypeError: Not a mapping.
         ValueError: There is none, or some array is no embedding of these cells.
     """
-    if not isinstance(embeddings, Mapping):
-        raise TypeError(
-            f"Expected 'embeddings' as name → array, got {type(embeddings).__name__}. "
-            "Pass {'mine': z}"
-        )
+    check_named(embeddings, "embeddings")
     if not embeddings:
         raise ValueError("Expected at least one embedding, got none")
     arrays = {name: as_embedding(z, name) for name, z in embeddings.items()}
@@ -211,8 +226,10 @@ def with_baselines(
         names: Some of the baselines; all by default.
 
     Raises:
+        TypeError: Methods have no names.
         ValueError: A baseline is not known, a method has the name of one, or there is nothing.
     """
+    check_named(methods, "methods", values="method")
     wanted = list(baselines) if names is None else list(names)
     if unknown := sorted({*wanted} - {*baselines}):
         raise ValueError(
