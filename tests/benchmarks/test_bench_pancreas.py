@@ -245,6 +245,7 @@ def test_cells_of_one_region_in_states_learned_in_another(real_data, name, seed,
         max_pairs=550,
         sampling=Sampling(5, guidance=0.0),
         extractors={"morphology": "morphology", "states": features},
+        min_frechet=600,  # the halves of real targets are no larger, which raises their distance
         progress=False,
     )
     steps = epochs * -(-len(pairs) // BATCH)
