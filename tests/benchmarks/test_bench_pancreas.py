@@ -254,7 +254,7 @@ def test_cells_of_one_region_in_states_learned_in_another(real_data, name, seed,
     steps = epochs * -(-len(pairs) // BATCH)
     with capsys.disabled():
         print(f"\n{name}, seed {seed}: {len(pairs)} pairs, {steps} steps, {seconds:.0f} s of them")
-        print(f"{sampled:.1f} images sampled and measured a second of CPU, {memory:.1f} GiB at most")
+        print(f"{sampled:.1f} images made and measured per second of CPU, {memory:.1f} GiB")
         print(history.filter(regex="steps|flow|distance").round(4).to_string())
         print(scores.table.round(3).to_string())
         print(closed(scores.table).round(2).to_string(), flush=True)
