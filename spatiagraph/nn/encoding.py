@@ -1,7 +1,7 @@
 """Encodings of positions: features of edges, and of positions within a group."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spatiagraph.graph.encode import (
     distance_rbf,
@@ -55,6 +55,8 @@ class PositionEncoding(Configurable):
         channels: Size of the code, :math:`D`; a multiple of 4.
         min_um: Shortest wavelength over 2π.
         max_um: Longest.
+        amplitude: Factor of the code to start with, which is then learned; 1 for good when
+            ``None``. Features that start much smaller than the code would be drowned by it.
 
     Shapes:
         - **pos**: members in µm, ``[N, 2]``
@@ -63,13 +65,23 @@ class PositionEncoding(Configurable):
         - **output**: ``[N, D]``
     """
 
-    def __init__(self, channels: int, *, min_um: float = 2.0, max_um: float = 2000.0):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        min_um: float = 2.0,
+        max_um: float = 2000.0,
+        amplitude: float | None = None,
+    ):
         super().__init__()
         self.channels = channels
         self.min_um = min_um
         self.max_um = max_um
+        self.amplitude = amplitude
+        self.factor = None if amplitude is None else nn.Parameter(torch.tensor(float(amplitude)))
 
     def forward(self, pos: Tensor, center: Tensor, assignment: Tensor) -> Tensor:
         offset = pos - rows_or_zero(center, assignment)
         code = position_encoding(offset, self.channels, min_um=self.min_um, max_um=self.max_um)
-        return code * (assignment >= 0).unsqueeze(1)
+        code = code * (assignment >= 0).unsqueeze(1)
+        return code if self.factor is None else self.factor * code

@@ -1,4 +1,4 @@
-"""SPATIA (``tiny``) on real slides beside baselines, on the same splits: four tables.
+"""SPATIA (``tiny``) on real slides beside baselines, on the same splits: six tables.
 
     pytest -m benchmark -s tests/benchmarks/test_bench_spatia.py
 
@@ -11,12 +11,14 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 import spatiagraph as sg
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
+    EntrySplit,
     ImputationSplit,
     color_texture,
     image_baselines,
@@ -24,12 +26,16 @@ from spatiagraph.evaluate import (
     neighbor_mean,
     pca,
     random_folds,
+    ridge_entries_on,
+    ridge_map,
     ridge_on,
+    score_entry_imputation,
     score_image_to_genes,
     score_imputation,
     score_probe,
+    score_retrieval,
 )
-from spatiagraph.inference import embed_data, impute
+from spatiagraph.inference import embed_data, impute, project_modalities
 from spatiagraph.models import Spatia
 from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
 from spatiagraph.training import fit
@@ -217,3 +223,84 @@ def test_images_to_genes(real_data):
         tables.append(pd.concat(both, axis=1))
     table = show(tables)
     assert table.loc["spatia", "var250_pearson_mean"] > 0.25
+
+
+def test_imputation_of_single_values(real_data):
+    """A fifth of the genes of each cell hidden, each cell its own; nothing hidden is learned of."""
+    slide = sg.read(real_data / "xenium_breast_crop" / "cells.h5ad", image=False)
+    tables = []
+    for seed in SEEDS:
+
+        def read(split: EntrySplit, steps: int, seed=seed) -> tuple[np.ndarray, np.ndarray]:
+            """Embeddings, and shares of genes by the decoder."""
+            genes = [f"g{i}" for i in range(split.hidden.shape[1])]
+            adata = anndata.AnnData(split.counts, var=pd.DataFrame(index=genes))
+            adata.obsm["spatial"] = split.pos
+            known = sg.Slide(adata, slide_id="seen", assume_um=True, check=False)
+            model = Spatia.for_slides([known], num_genes=None, seed=seed)
+            if steps:
+                fit(model, [known], max_steps=steps, seed=seed, accelerator="cpu", progress=False)
+            order = pd.Index(model.panel.ids).get_indexer(genes)
+            data = model.recipe(known)
+            data.x = data.x.to_dense()
+            visible = torch.zeros(data.x.shape, dtype=torch.bool)
+            visible[:, order] = torch.from_numpy(~split.hidden)
+            with torch.no_grad():
+                cell = model.eval()(*model.inputs(data, visible=visible)).cell
+                every = torch.ones_like(visible)
+                share = model.head(cell, torch.ones(len(cell)), every).log_mu.exp()
+            return cell.numpy(), share.numpy()[:, order]
+
+        def own(split: EntrySplit, read=read) -> np.ndarray:
+            return np.log1p(split.depth * read(split, 200)[1])
+
+        methods = {
+            "spatia, its own decoder": own,
+            "ridge on spatia": ridge_entries_on(lambda split, read=read: read(split, 200)[0]),
+            "ridge on spatia before training": ridge_entries_on(
+                lambda split, read=read: read(split, 0)[0]
+            ),
+        }
+        table = score_entry_imputation(methods, slide.counts, slide.pos, num_repeats=2)
+        tables.append(table[["pearson_mean", "pearson_mean_std", "rmse"]])
+    table = show(tables)
+    assert table.loc["ridge on spatia", "pearson_mean"] > 0.2
+
+
+def test_images_find_genes(real_data):
+    """In blocks that were held out of training, each by a model of the others."""
+    folder = real_data / "xenium_breast_crop"
+    slide = sg.read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
+    folds = spatial_blocks(slide.pos, seed=0)
+    crops, _ = slide.image.crops(slide.pos, 112 * slide.image.mpp, 112)
+    components = pca(slide.counts, 30)
+    colors = color_texture(crops)
+    pairs = {"ridge from texture": (ridge_map(colors, components, folds), components)}
+    tables = []
+    for seed in SEEDS:
+        found: dict[str, list[np.ndarray]] = {}
+        for fold in np.unique(folds):
+            train = part(slide, slide.counts[folds != fold], np.flatnonzero(folds != fold),
+                         np.arange(slide.num_genes))  # fmt: skip
+            recipe = Spatia.default_recipe(
+                [train], num_genes=None, crops=(Crop(112 * slide.image.mpp, 64),)
+            )
+            model = Spatia.for_slides([train], recipe=recipe, seed=seed)
+            for when in ("before training", "trained"):
+                if when == "trained":
+                    fit(model, [train], max_steps=200, seed=seed, accelerator="cpu", progress=False)
+                sides = found.setdefault(when, [])
+                if not sides:
+                    sides += [np.full((slide.num_cells, 1), np.nan)] * 2
+                for i, z in enumerate(project_modalities(model, slide)):
+                    if sides[i].shape[1] != z.shape[1]:
+                        sides[i] = np.full(z.shape, np.nan, dtype=z.dtype)
+                    sides[i][folds == fold] = z[folds == fold]
+        for when, (image, genes) in found.items():
+            pairs[f"spatia, {when}"] = image, genes
+        seen = np.isfinite(np.hstack([z for pair in pairs.values() for z in pair])).all(axis=1)
+        table = score_retrieval(pairs, np.where(seen, folds, -1))
+        table = table.set_index("direction", append=True)
+        table.index = [" / ".join(row) for row in table.index]
+        tables.append(table[["recall@1", "recall@10", "median_rank_share"]])
+    show(tables)

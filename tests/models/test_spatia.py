@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 
+import spatiagraph as sg
 from spatiagraph.data import GenePanel, Outlines, make_tissue
 from spatiagraph.data.loader import TileLoader
 from spatiagraph.data.recipe import (
@@ -355,3 +358,17 @@ def test_slides_that_are_read_when_asked_for_are_not_kept():
     assert model.recipe == kept.recipe
     for name, value in kept.state_dict().items():
         assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_niche_is_like_those_of_the_same_cells_wherever_it_lies():
+    """Before any step; where the code of positions was as large as a unit vector it was not."""
+    slide = make_tissue(1200, num_types=4, num_niches=3, num_genes=40, seed=1)
+    model = Spatia.for_slides([slide], seed=0)
+    adata = sg.embed(model, slide, progress=False)
+    z, own = np.unique(adata.obsm["X_spatia_niche"], axis=0, return_inverse=True)
+    share = pd.crosstab(own.ravel(), slide.adata.obs["niche"].to_numpy(), normalize="index")
+    pure = np.flatnonzero(share.max(axis=1) > 0.8)
+    z = z[pure] - z[pure].mean(axis=0)
+    near = NearestNeighbors(n_neighbors=6, metric="cosine").fit(z).kneighbors(return_distance=False)
+    planted = share.to_numpy()[pure].argmax(axis=1)
+    assert (planted[near] == planted[:, None]).mean() > 0.8  # 0.65 with a code of amplitude 1

@@ -25,6 +25,8 @@ from spatiagraph.nn.token_cell import TokenCellEncoder
 from spatiagraph.nn.token_fusion import TokenFusion
 from spatiagraph.nn.transformer import GraphTransformer
 
+_POSITION = 0.1  # amplitude of codes of positions: the features they are added to are of 0.2
+
 
 def spatia_recipe(
     panel: GenePanel,
@@ -243,7 +245,7 @@ def spatia_context(
                 channels,
                 pool=AttentionPool(channels, heads),
                 conv=among,
-                position=None if last else PositionEncoding(channels),
+                position=None if last else PositionEncoding(channels, amplitude=_POSITION),
                 look=look,
                 top_down=down[i],
                 maskable=not last,
@@ -256,6 +258,6 @@ def spatia_context(
         conv=conv,
         levels=levels,
         edge_encoding=edges,
-        position=PositionEncoding(channels) if inside else None,
+        position=PositionEncoding(channels, amplitude=_POSITION) if inside else None,
         maskable=True,
     )
