@@ -240,7 +240,7 @@ def test_imputation_of_single_values(real_data):
             model = Spatia.for_slides([known], num_genes=None, seed=seed)
             if steps:
                 fit(model, [known], max_steps=steps, seed=seed, accelerator="cpu", progress=False)
-            order = pd.Index(model.panel.ids).get_indexer(genes)
+            order = pd.Index(model.panel.symbols).get_indexer(genes)
             data = model.recipe(known)
             data.x = data.x.to_dense()
             visible = torch.zeros(data.x.shape, dtype=torch.bool)

@@ -25,7 +25,7 @@ from spatiagraph.nn.token_cell import TokenCellEncoder
 from spatiagraph.nn.token_fusion import TokenFusion
 from spatiagraph.nn.transformer import GraphTransformer
 
-_POSITION = 0.1  # amplitude of codes of positions: the features they are added to are of 0.2
+_AMPLITUDE = 0.1  # of codes of positions: the components they are added to are of 0.2
 
 
 def spatia_recipe(
@@ -150,6 +150,7 @@ def spatia_parts(
             top_down=top_down,
             token_channels=token_channels,
             region_tokens=region_tokens,
+            amplitude=_AMPLITUDE if start else None,
         ),
         SpatiaHeads(
             size.channels,
@@ -206,6 +207,7 @@ def spatia_context(
     top_down: bool | Sequence[bool] = True,
     token_channels: int | None = None,
     region_tokens: bool = False,
+    amplitude: float | None = None,
 ) -> ContextEncoder:
     """Context encoder of SPATIA for the levels of a recipe.
 
@@ -218,6 +220,8 @@ def spatia_context(
         top_down: Whether the groups of each level are handed down to their cells.
         token_channels: Size of the image tokens that groups look at; ``None`` for no look.
         region_tokens: Whether groups see a learned token of the group above, and of its image.
+        amplitude: Of codes of positions, see :class:`~spatiagraph.nn.PositionEncoding`; 1 for good,
+            as published, when ``None``.
     """
     channels, heads, dropout = size.channels, size.context_heads, size.dropout
     inside = isinstance(recipe.graph, InGroups)
@@ -245,7 +249,7 @@ def spatia_context(
                 channels,
                 pool=AttentionPool(channels, heads),
                 conv=among,
-                position=None if last else PositionEncoding(channels, amplitude=_POSITION),
+                position=None if last else PositionEncoding(channels, amplitude=amplitude),
                 look=look,
                 top_down=down[i],
                 maskable=not last,
@@ -258,6 +262,6 @@ def spatia_context(
         conv=conv,
         levels=levels,
         edge_encoding=edges,
-        position=PositionEncoding(channels, amplitude=_POSITION) if inside else None,
+        position=PositionEncoding(channels, amplitude=amplitude) if inside else None,
         maskable=True,
     )

@@ -7,7 +7,7 @@ from spatiagraph._config import to_config
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.recipe.saved import from_flags as recipe_from_flags
-from spatiagraph.models.spatia.build import spatia_parts
+from spatiagraph.models.spatia.build import spatia_context, spatia_parts
 from spatiagraph.models.spatia.size import SpatiaSize
 from spatiagraph.nn.image import ImageEncoder
 from spatiagraph.nn.masked_image import MaskedImageEncoder
@@ -89,6 +89,13 @@ def from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         top_down=(flags["use_niche"], flags["use_tissue"]),
         likelihood=flags["likelihood"],
     )
+    context = spatia_context(
+        recipe,
+        size,
+        top_down=(flags["use_niche"], flags["use_tissue"]),
+        token_channels=None if image is None else image.channels,
+    )
+    parts = parts._replace(context_encoder=context)  # positions had an amplitude of 1
     arguments = {name: to_config(part) for name, part in parts._asdict().items()}
     arguments["likelihood"] = flags["likelihood"]
     if flags["tokenizer"] == "bins":
