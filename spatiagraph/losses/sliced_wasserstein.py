@@ -109,10 +109,9 @@ def pyramid_distance(
         )
     found = []
     for one, other in zip(_laplacian(x), _laplacian(y), strict=True):
-        deviation, mean = torch.std_mean(other.double(), (0, 2, 3), keepdim=True)
-        scaled = [(side - mean) / deviation.clamp(min=1e-6) for side in (one, other)]
-        side_px = min(_PATCH_PX, *one.shape[2:])
-        patches = [F.unfold(side.float(), side_px) for side in scaled]  # [B, D, L]
+        deviation, mean = torch.std_mean(other.float(), (0, 2, 3), keepdim=True)
+        scaled = [(side.float() - mean) / deviation.clamp(min=1e-6) for side in (one, other)]
+        patches = [F.unfold(side, min(_PATCH_PX, *side.shape[2:])) for side in scaled]  # [B, D, L]
         places = torch.randint(
             patches[0].size(2), (_PATCHES,), generator=generator, device=x.device
         )

@@ -121,10 +121,10 @@ def fit_transitions(
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
             not given: fewer could not be compared as distributions.
         validate: Whether a fifth says which weights are kept; it is trained on as well where not,
-            and where no two of its cells can be paired.
+            and where fewer than 32 pairs of its cells are found, which is logged.
         run: How to train the generator, see :class:`~spatiagraph.training.Run`; 30 epochs with a
             moving average of decay 0.999 when not given. ``out`` is the folder of ``pairs.csv``,
-            ``held_out.csv`` and the runs ``morphology`` and ``generator``.
+            ``validation.csv``, ``held_out.csv`` and the runs ``morphology`` and ``generator``.
         **options: Fields of ``run`` by name.
 
     Raises:
