@@ -69,7 +69,9 @@ def main() -> None:
     store, table = str(cohort.path), str(out / "scores.csv")
     shards = [f"{i}/{args.shards}" for i in range(args.shards)]
     with (
-        LocalCluster(args.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=args.workers, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
         Client(cluster) as client,
     ):
         embedded = [client.submit(embed_shard, str(out / "model"), store, s) for s in shards]
