@@ -24,7 +24,7 @@ def tried(worker, cases):
 
 
 def test_a_fixed_set_of_damages_is_handled(worker):
-    outcomes, said = tried(worker, draw(FIXED, 150, quick=True))
+    outcomes, said = tried(worker, draw(FIXED, 120, quick=True))
     assert {outcome.kind for _, outcome in outcomes} == {"clean"}, said
 
 

@@ -203,4 +203,5 @@ def _try_options(rng, bases, out, note):
 if __name__ == "__main__":
     answers = os.dup(1)
     os.dup2(2, 1)
+    sys.modules["umap"] = None  # not installed: it compiles itself in every process, for seconds
     _serve(Path(sys.argv[1]), answers)
