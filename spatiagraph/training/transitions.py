@@ -92,7 +92,7 @@ def fit_transitions(
     pairs: pd.DataFrame | Pairing | None = None,
     *,
     foreground: Literal["bright", "dark"] = "bright",
-    morphology_epochs: int = 30,
+    morphology_epochs: int = 0,
     batch_size: int | None = None,
     validate: bool = True,
     run: Run | None = None,
@@ -107,7 +107,7 @@ def fit_transitions(
 
     What the generator was made with is filled in: the scale of its embeddings; with signatures of
     genes, what transitions do to the genes of all slides; with those of morphology, what they do to
-    nuclei, and then images are aligned with the morphology of target cells too.
+    nuclei.
 
     Args:
         slides: Cohort with images and embeddings.
@@ -117,7 +117,9 @@ def fit_transitions(
             :func:`~spatiagraph.pairing.pair_states` gives them: those across the border of what is
             held out are left out.
         foreground: Whether nuclei are ``"bright"`` or ``"dark"``.
-        morphology_epochs: Passes of the network of morphology over the cells.
+        morphology_epochs: Passes over the cells of a network of morphology, in whose eyes images
+            are aligned with those of target cells, as published; with a signature of morphology.
+            None by default: on a region that training had not seen, images became worse by it.
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
             not given: fewer could not be compared as distributions.
         validate: Whether a fifth says which weights are kept; it is trained on as well where not,
@@ -134,17 +136,21 @@ def fit_transitions(
     run = run_of(run, options, default=Run(max_epochs=30, average=0.999), taken_by=fit_transitions)
     check_patience(run, validate)
     slides = [slides] if isinstance(slides, Slide) else list(slides)
-    morphology_run = Run(
-        max_epochs=morphology_epochs,
-        accelerator=run.accelerator,
-        seed=run.seed,
-        progress=run.progress,
-        resume=run.resume,
-        out=None if run.out is None else Path(run.out) / "morphology",
-    )
+    morphology_run = None
+    if morphology_epochs:
+        morphology_run = Run(
+            max_epochs=morphology_epochs,
+            accelerator=run.accelerator,
+            seed=run.seed,
+            progress=run.progress,
+            resume=run.resume,
+            out=None if run.out is None else Path(run.out) / "morphology",
+        )
     pairs = Pairing() if pairs is None else pairs
     sides, among = _sides(slides, generator, pairs, validate, run.seed)
-    learned = _fill_in(generator, slides, sides["pairs"], among, foreground, morphology_run)
+    learned = _fill_in(
+        generator, slides, sides["pairs"], among, foreground, run.progress, morphology_run
+    )
     if run.out is not None:
         for name, table in sides.items():
             write_csv(table, Path(run.out) / f"{name}.csv")
@@ -247,9 +253,10 @@ def _fill_in(
     pairs: pd.DataFrame,
     among: Mapping[str, NDArray[np.bool_]],
     foreground: Literal["bright", "dark"],
-    run: Run,
+    progress: bool,
+    run: Run | None,
 ) -> MorphologyFit | None:
-    """Give a generator scale and signatures of training pairs, and train its morphology network."""
+    """Give a generator scale and signatures of pairs; train a network of morphology if asked to."""
     conditioner = generator.conditioner
     assert conditioner is not None  # it has transitions
     signatures: dict[str, Any] = {}
@@ -262,7 +269,7 @@ def _fill_in(
     if conditioner.delta_morphology.size(1):
         at: dict[str, Any] = {
             "crop": generator.crop,
-            "progress": run.progress,
+            "progress": progress,
         }
         features = {
             slide.slide_id: measure_nuclei(
@@ -271,7 +278,8 @@ def _fill_in(
             for slide in slides
         }
         signatures["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
-        learned = fit_morphology(*read_nuclei(slides, features, **at), run=run)
+        if run is not None:
+            learned = fit_morphology(*read_nuclei(slides, features, **at), run=run)
     generator.initialize(slides, pairs, **signatures)
     return learned
 

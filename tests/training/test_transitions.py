@@ -79,6 +79,15 @@ def test_cells_are_trained_on_or_held_out(fitted):
         assert test[fitted.held_out[side]].all()
 
 
+def test_nothing_is_aligned_unless_asked_for():
+    fitted = fit_transitions(SLIDE, new(), **{**RUN, "morphology_epochs": 0})
+    assert fitted.morphology is None
+    assert "morphology" not in fitted.history
+    assert bool(fitted.generator.conditioner.delta_morphology.any())
+    with pytest.raises(ValueError, match="at least one epoch, got max_epochs=-1"):
+        fit_transitions(SLIDE, new(), **{**RUN, "morphology_epochs": -1})
+
+
 def test_a_fifth_says_which_weights_are_kept():
     """Steps far too large make images worse: those of the start are kept, and it is said."""
     slide = make_tissue(1500, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
