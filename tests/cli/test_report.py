@@ -7,6 +7,8 @@ from PIL import Image
 
 import spatiagraph as sg
 
+pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: those of report
+
 
 @pytest.fixture(scope="module")
 def apart(run, workplace, tmp_path_factory):

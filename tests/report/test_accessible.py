@@ -45,6 +45,7 @@ def opened(browser, tmp_path_factory):
         (300, 5)
     )
     slide.adata.obsm["X_context_niche"] = z.astype(np.float32)
+    slide.adata.obsm["X_umap"] = slide.pos  # a picture of its own, which need not be made here
     images = np.full((3, 3, 8, 8), 0.5, np.float32)
     page = slide_page(
         slide,

@@ -4,7 +4,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.neighbors import NearestNeighbors
 
 import spatiagraph as sg
 from spatiagraph.data import Slide, make_tissue
@@ -12,9 +11,10 @@ from spatiagraph.inference.transition_scores import TransitionScores
 from spatiagraph.report import Generation, Report, slide_page
 from spatiagraph.report.generation import add_generation, as_generations
 from spatiagraph.report.niches import central_cells, distinct_hits, niche_window_um
-from spatiagraph.report.projection import project
 from spatiagraph.report.scores import verdict
 from spatiagraph.retrieval import NicheIndex
+
+pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: test_projection.py
 
 SLIDE = make_tissue(600, num_genes=30, image="he", seed=0)
 EMBEDDING = np.eye(5, dtype=np.float32)[SLIDE.adata.obs["niche"].cat.codes]
@@ -65,6 +65,7 @@ def test_a_full_report_has_every_part_and_stays_small(tmp_path):
         at = html.index(f"<h2>{part}</h2>", at)
     assert html.count("<details><summary><h2>") == 3
     assert "Not measured: GENE1, GENE2." in html
+    assert "A UMAP stands here after pip install" in html
     assert "Something to know" in html
     assert len(re.findall(r"\d of \d hits are of it too", html)) == 3
     assert len(html) < 10e6
@@ -95,28 +96,6 @@ def test_domains_are_described_by_what_they_are():
     html = slide_page(slide, **options).html()
     assert "UMAP of the cells coloured by domains and cell_type" in html
     assert "as given with the slide" in html
-
-
-def test_a_umap_is_made_of_embeddings_where_the_slide_has_none():
-    pytest.importorskip("umap")
-    options = {"domains": {"found": SLIDE.adata.obs["niche"]}, "max_interactive": 0}
-    assert "of their embeddings X_context_niche" in slide_page(SLIDE, **options).html()
-
-
-def test_a_umap_keeps_neighbours_and_leaves_out_what_has_no_place():
-    pytest.importorskip("umap")
-    z = EMBEDDING.copy()
-    z[5] = np.nan
-    place = project(z)
-    assert np.flatnonzero(np.isnan(place).any(axis=1)).tolist() == [5]
-    niche = SLIDE.adata.obs["niche"].cat.codes.to_numpy()
-    known = np.arange(600) != 5
-    near = NearestNeighbors(n_neighbors=2).fit(place[known])
-    other = near.kneighbors(place[known], return_distance=False)[:, 1]
-    assert (niche[known][other] == niche[known]).mean() > 0.95
-    np.testing.assert_array_equal(project(z), place)
-    assert np.isfinite(project(z, max_cells=100)).all(axis=1).sum() == 100
-    assert np.isnan(project(z[:20])).all()
 
 
 def test_what_is_unlabelled_is_grey_and_no_label():
