@@ -395,6 +395,10 @@ def test_a_file_of_very_many_objects_is_refused_before_it_is_read(tmp_path, monk
 def test_metadata_of_another_part_of_a_store_are_refused_or_change_nothing(tmp_path, other):
     pytest.importorskip("spatialdata")
     tissue = make_tissue(20, num_types=3, num_genes=6, image="he", seed=0)
+    adata, notes = tissue.adata, tissue.adata.uns["spatiagraph"]["synthetic"]
+    adata.obs = adata.obs[["cell_type", "nucleus_major_um"]]  # one column of each kind, two notes
+    adata.var = adata.var[["compartment", "neighbor_dependent"]]
+    adata.uns["spatiagraph"]["synthetic"] = {name: notes[name] for name in ("image", "seed")}
     store = write(tissue, tmp_path / "a.zarr")
     wrong = (store / other / "zarr.json").read_bytes()
     expected, refused = read(store), 0
