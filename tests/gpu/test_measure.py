@@ -20,22 +20,31 @@ sys.meta_path.insert(0, Block())
 """Imports that a machine without these packages would fail."""
 
 
-@pytest.fixture
-def bare(tmp_path):
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
     """Environment of a Python without the packages that a GPU machine lacks."""
-    (tmp_path / "sitecustomize.py").write_text(BLOCK)
-    return os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(BLOCK)
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
-def python(bare, code):
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-IMPORT = """
-import importlib, pkgutil
+ALL = """
+import importlib.util, json, pkgutil, runpy, sys
+script, out = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("measure", script)
+measure = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(measure)
+found = {"machine": measure.machine("cpu"), "toy": True}
+found |= {name: part(measure.Bench("cpu", True)) for name, part in measure.PARTS.items()}
+with open(out, "w") as file:
+    json.dump(found, file)
+print("parts are over")
+sys.argv = [script, "table", out]
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print("the table is over")
 for room in ("kernels", "graph", "flow", "nn", "heads", "losses", "models", "tasks"):
     package = importlib.import_module(f"spatiagraph.{room}")
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -45,25 +54,27 @@ try:
 except ModuleNotFoundError:
     print("bare")
 """
+"""In one process, since each takes seconds to import torch: parts, their table, other imports."""
 
 
-def test_everything_that_computes_imports_on_a_bare_machine(bare):
-    assert python(bare, IMPORT).strip() == "bare"
+@pytest.fixture(scope="module")
+def said(bare, tmp_path_factory):
+    """What parts, table and imports said, each, and the figures of the parts."""
+    out = tmp_path_factory.mktemp("toy") / "gpu.json"
+    command = [sys.executable, "-W", "ignore", "-c", ALL, "tests/gpu/measure.py", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, rest = done.stdout.split("parts are over\n")
+    table, imports = rest.split("the table is over\n")
+    return json.loads(out.read_text()), table, imports
 
 
-PARTS = """
-import importlib.util, json
-spec = importlib.util.spec_from_file_location("measure", "tests/gpu/measure.py")
-measure = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(measure)
-found = {"machine": measure.machine("cpu"), "toy": True}
-found |= {name: part(measure.Bench("cpu", True)) for name, part in measure.PARTS.items()}
-print(json.dumps(found))
-"""
+def test_everything_that_computes_imports_on_a_bare_machine(said):
+    assert said[2].strip() == "bare"
 
 
-def test_all_parts_run_as_a_toy_and_become_a_table(bare, tmp_path):
-    found = json.loads(python(bare, PARTS).splitlines()[-1])
+def test_all_parts_run_as_a_toy_and_become_a_table(said):
+    found, table, _ = said
     for part in ("parity", "same_bits", "spatia", "unet", "stofm"):
         assert found[part]["passed"], found[part]
     assert len(found["parity"]["error_over_allowed"]) == 15  # five kernels in three precisions
@@ -74,10 +85,6 @@ def test_all_parts_run_as_a_toy_and_become_a_table(bare, tmp_path):
     for error in found["stofm"]["error"].values():
         assert error["plain"] > 0  # another way to the same numbers
     assert found["transformer"]["rows"][0]["cells_per_second"] > 0
-    (tmp_path / "gpu.json").write_text(json.dumps(found))
-    command = [sys.executable, "tests/gpu/measure.py", "table", str(tmp_path / "gpu.json")]
-    done = subprocess.run(command, capture_output=True, text=True, env=bare, cwd=ROOT, check=True)
-    table = done.stdout
     assert "| 500 | 4 | float32 |" in table
     assert "| parity | passed |" in table
     assert "| 40 | bfloat16 | rows |" in table
