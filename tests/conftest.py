@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def ctrl_c() -> None:
 def without_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it was not installed: it compiles itself in every process, which takes seconds."""
     monkeypatch.setitem(sys.modules, "umap", None)
+
+
+@pytest.fixture
+def few_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Domains from 8 clusterings in place of 40, where how good they are is not the matter."""
+    from spatiagraph.inference.domains import Consensus
+
+    few = partial(Consensus, num_members=8)
+    monkeypatch.setattr("spatiagraph.inference.domains.methods.Consensus", few)
 
 
 @pytest.fixture

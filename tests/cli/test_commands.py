@@ -16,7 +16,7 @@ import spatiagraph
 from spatiagraph.data import make_tissue, write
 from spatiagraph.inference.preview import preview_transitions
 
-pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: the tests of reports
+pytestmark = pytest.mark.usefixtures("without_umap", "few_members")  # UMAPs: the tests of reports
 
 
 def test_version_is_the_package_s(run):

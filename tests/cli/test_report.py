@@ -7,7 +7,7 @@ from PIL import Image
 
 import spatiagraph as sg
 
-pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: those of report
+pytestmark = pytest.mark.usefixtures("without_umap", "few_members")  # UMAPs: the tests of reports
 
 
 @pytest.fixture(scope="module")

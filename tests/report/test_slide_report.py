@@ -4,7 +4,7 @@ import pytest
 import spatiagraph as sg
 from spatiagraph.data import make_tissue
 
-pytestmark = pytest.mark.usefixtures("without_umap")  # pages with it: test_projection.py
+pytestmark = pytest.mark.usefixtures("without_umap", "few_members")  # UMAPs: test_projection.py
 
 
 def test_a_slide_with_cells_without_a_niche_is_shown(tmp_path):
