@@ -28,7 +28,7 @@ from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import color_texture, neighbor_mean, score_image_to_genes
 from spatiagraph.inference import project_modalities
-from spatiagraph.models import Spatia
+from spatiagraph.models import ContextModel, Spatia
 from tests.masked_counts import MaskedCounts
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
@@ -192,3 +192,37 @@ def test_what_one_region_teaches_of_another(real_data, seed, capsys):
         genes.to_csv(out / f"pancreas_spatia_images_{seed}.csv")
         hits.to_csv(out / f"pancreas_spatia_islets_{seed}.csv")
     assert (hits.loc["SPATIA, niche, trained"] > 2 * hits.loc["chance"]).all()
+
+
+CHANGES = {  # models of genes alone: what takes them beyond their start
+    "ContextModel": {},
+    "SPATIA": {},
+    "SPATIA, three times the rate": {"lr": 1e-2},
+    "SPATIA, three times the steps": {"max_steps": 3 * STEPS},
+    "SPATIA, both": {"lr": 1e-2, "max_steps": 3 * STEPS},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_hidden_genes_take_steps(real_data, change, capsys):
+    train, test = regions(real_data / "xenium_pancreas")
+    train, strip = (
+        sg.Slide(s.adata.copy(), slide_id=s.slide_id, assume_um=True)
+        for s in (train, strip_of(test))
+    )
+    kind = ContextModel if change == "ContextModel" else Spatia
+    model = kind.for_slides([train], num_genes=None, seed=0)
+    counted = MaskedCounts(model, train, strip)
+    found = {"start": counted.of_model(model), "similar cells": counted.of_similar_cells()}
+    options = {"max_steps": STEPS, **CHANGES[change]}
+    start = time.process_time()
+    history = sg.fit(model, train, seed=0, accelerator="cpu", progress=False, **options).history
+    found |= {"trained": counted.of_model(model), "steps": history["steps"].iloc[-1]}
+    found |= {"rates sum to": history["lr_sum"].iloc[-1], "moved": history["moved"].iloc[-1]}
+    found["seconds of CPU"] = time.process_time() - start
+    with capsys.disabled():
+        print(f"\n{change}\n{pd.Series(found).round(2).to_string()}", flush=True)
+    if "TABLES" in os.environ:
+        pd.Series(found).to_csv(
+            Path(os.environ["TABLES"]) / f"pancreas_spatia_steps_{change.replace(' ', '_')}.csv"
+        )
