@@ -131,7 +131,7 @@ def _laplacian(x: Tensor) -> list[Tensor]:
     """Detail of each scale, and what is left at the coarsest."""
     levels = []
     while min(x.shape[2:]) >= 2 * _LEAST_SIDE_PX:
-        low = F.adaptive_avg_pool2d(x, [side // 2 for side in x.shape[2:]])
+        low = F.adaptive_avg_pool2d(x, (x.size(2) // 2, x.size(3) // 2))
         levels.append(x - F.interpolate(low, x.shape[2:], mode="bilinear"))
         x = low
     return [*levels, x]
