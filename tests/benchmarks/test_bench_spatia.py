@@ -271,7 +271,7 @@ def test_images_find_genes(real_data):
     """In blocks that were held out of training, each by a model of the others."""
     folder = real_data / "xenium_breast_crop"
     slide = sg.read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
-    folds = spatial_blocks(slide.pos, seed=0)
+    folds = spatial_blocks(slide.pos, num_folds=3, seed=0)
     crops, _ = slide.image.crops(slide.pos, 112 * slide.image.mpp, 112)
     components = pca(slide.counts, 30)
     colors = color_texture(crops)
