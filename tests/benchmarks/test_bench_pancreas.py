@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import spatiagraph as sg
-from spatiagraph.data import GenePanel, SlideImage, measure_nuclei, read_nuclei
+from spatiagraph.data import GenePanel, measure_nuclei, read_nuclei
 from spatiagraph.data.loader import inside_image, read_crops
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.recipe import Crop
@@ -37,12 +37,12 @@ from spatiagraph.models import ImageGenerator
 from spatiagraph.models.generator import GeneratorSize
 from spatiagraph.pairing import gene_signature, morphology_signature, pair_states
 from spatiagraph.training import Run, fit_generator, fit_morphology
+from tests.pancreas import REGIONS, read_region
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
 
 PIXELS = int(os.environ.get("PIXELS", "32"))
 CROP = Crop(0.425 * PIXELS, PIXELS)  # at the resolution of the image
-REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
 MARKERS = {
     "T cell": ["CD3D", "CD3E", "TRAC", "CD2", "CD247", "IL7R"],
     "macrophage": ["CD163", "CD68", "CD14", "MRC1", "MPEG1", "MS4A6A"],
@@ -81,15 +81,7 @@ NETWORK = GeneratorSize(
 
 def region(folder: Path, name: str) -> sg.data.Slide:
     """Cells of one region with its nuclear stain and outlines, and weak labels from markers."""
-    file = folder / name / "morphology_c4_0.425um.ome.tif"
-    slide = sg.read(
-        folder / "cells_top.h5ad",
-        image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0]),
-        outlines=folder / name / "cell_outlines.parquet",
-        crop_um="image",
-        drop_empty=True,
-        slide_id=name,
-    )
+    slide = read_region(folder, name, (0,), outlines=folder / name / "cell_outlines.parquet")
     slide.adata.obs["state"] = weak_labels(slide)
     return slide
 

@@ -23,19 +23,19 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
 import spatiagraph as sg
-from spatiagraph.data import CropSource, SlideImage
+from spatiagraph.data import CropSource
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import color_texture, neighbor_mean, score_image_to_genes
 from spatiagraph.inference import project_modalities
 from spatiagraph.models import ContextModel, Spatia
 from tests.masked_counts import MaskedCounts
+from tests.pancreas import REGIONS, read_region
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore:Dropped")]
 
 SEEDS = range(int(os.environ.get("SEEDS", "2")))
 STEPS = int(os.environ.get("STEPS", "200"))
-REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
 HORMONES = ("INS", "GCG", "SST")
 STRIP = 4000  # cells of the other region whose genes are hidden
 APART_UM = 150.0  # hits nearer than this share neighbours with the query
@@ -44,14 +44,7 @@ K = 10
 
 def region(folder: Path, name: str) -> sg.Slide:
     """Cells of one region with three stains; hormones kept aside, in ``obs``."""
-    file = folder / name / "morphology_c4_0.425um.ome.tif"
-    slide = sg.read(
-        folder / "cells_top.h5ad",
-        image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0, 1, 2]),
-        crop_um="image",
-        drop_empty=True,
-        slide_id=name,
-    )
+    slide = read_region(folder, name, (0, 1, 2))
     adata = slide.adata
     is_hormone = np.isin(np.array(slide.symbols), HORMONES)
     adata.obs["hormones"] = np.asarray(slide.counts[:, is_hormone].sum(axis=1)).ravel()

@@ -52,6 +52,7 @@ from spatiagraph.models.st_align import TINY
 from spatiagraph.nn import FrozenImageEncoder
 from spatiagraph.tasks import PairedNegatives, SlideNegatives, STAlignPretraining
 from spatiagraph.training import Run
+from tests.pancreas import REGIONS, read_region
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
 
@@ -60,7 +61,6 @@ STEPS = int(os.environ.get("STEPS", "300"))
 PUBLISHED = os.environ.get("PUBLISHED", "1") == "1"
 SEEDS = range(int(os.environ.get("SEEDS", "3")))
 PATIENCE = 12  # epochs
-REGIONS = {"roi_tumour": (1900.0, 500.0), "roi_islet": (4700.0, 300.0)}
 PARTS = {  # table, part → sections to train on, sections to test on
     ("dlpfc", "itself"): (["151510"], ["151510"]),
     ("dlpfc", "strip"): (["151510 most"], ["151510 strip"]),
@@ -81,15 +81,7 @@ LABELS = {"A1": ("label", "undetermined"), "151510": ("layer", "NA")}
 def section(root, name):
     """A section of spots by its name, in µm and with its image."""
     if name in REGIONS:
-        folder = root / "xenium_pancreas"
-        file = folder / name / "morphology_c4_0.425um.ome.tif"
-        cells = sg.read(
-            folder / "cells_top.h5ad",
-            image=SlideImage.open(file, origin_um=REGIONS[name], channels=[0, 1, 2]),
-            crop_um="image",
-            drop_empty=True,
-            slide_id=name,
-        )
+        cells = read_region(root / "xenium_pancreas", name, (0, 1, 2))
         return spots_of_cells(cells, 100.0, diameter_um=None)
     if name.startswith("151510"):
         folder = root / "dlpfc_151510"
