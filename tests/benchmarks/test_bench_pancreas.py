@@ -31,6 +31,7 @@ from spatiagraph.data.loader import inside_image, read_crops
 from spatiagraph.data.normalization import log_normalize
 from spatiagraph.data.recipe import Crop
 from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.evaluate import kernel_distance
 from spatiagraph.flow import Sampling
 from spatiagraph.inference import score_transitions
 from spatiagraph.models import ImageGenerator
@@ -261,6 +262,40 @@ def test_cells_of_one_region_in_states_learned_in_another(real_data, name, seed,
             images = (x[group.index] for x in (scores.control, scores.generated, scores.target))
             sg.plot.transition_gallery(*images, save=out / f"{name}_{tag}.png".replace(" ", "_"))
     assert scores.table["num_images"]["generated", "all"] >= 2000
+
+
+def test_how_far_cells_of_a_state_differ_between_niches(real_data, capsys):
+    """What a niche could tell of images beyond the state: kernel distances of real cells.
+
+    Between the two most frequent niches of each state in the region that is tested on, beside
+    halves of the first, and beside the state that it is a transition of.
+    """
+    _, test, whole, _, _, features = prepared(real_data / "xenium_pancreas")
+    state, niche = (test.adata.obs[key].to_numpy() for key in ("state", "niche"))
+    rng, found = np.random.default_rng(0), {}
+    for control, target, _ in TRANSITIONS:
+        rows = np.flatnonzero((state == target) & whole[test.slide_id])
+        common = pd.Series(niche[rows]).value_counts().index[:2]
+        sides = [rng.permutation(rows[niche[rows] == name]) for name in common]
+        other = rng.permutation(np.flatnonzero((state == control) & whole[test.slide_id]))
+        half = len(sides[0]) // 2
+        pairs = {
+            "niches": sides,
+            "halves": [sides[0][:half], sides[0][half:]],
+            "states": [sides[0], other],
+        }
+        found[target] = {
+            what: kernel_distance(*(looks(features, test, side[:1000]) for side in ends))[0]
+            for what, ends in pairs.items()
+        } | {"cells": str([len(side) for side in sides])}
+    with capsys.disabled():
+        print(f"\n{pd.DataFrame(found).T.to_string()}", flush=True)
+
+
+@torch.no_grad()
+def looks(features: StateFeatures, slide: sg.Slide, rows: np.ndarray) -> np.ndarray:
+    """Features of the images of some cells."""
+    return features(read_crops(slide, rows, CROP)).numpy()
 
 
 def closed(table: pd.DataFrame) -> pd.DataFrame:
