@@ -9,9 +9,9 @@ import typer
 from spatiagraph.cli.options import SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
+    from spatiagraph.data.crops import CropSource
     from spatiagraph.data.slide import Slide
 
 _TRANSFER = "transfer"
@@ -173,7 +173,7 @@ def evaluate(
                 raise ValueError(f"Expected a slot of obsm for --{option}, got {key!r}. {close}")
     slots = embedding or [key for key in slots if key not in (image_embedding or ())]
     with_images = {*wanted} & {*_FROM_IMAGES}
-    crops, image_mask = _crops(section, window_um) if with_images else (None, None)
+    crops = _crops(section, window_um) if with_images else None
     known = {
         column: known_labels(section, column, unlabelled or None) for column in (domains, types)
     }
@@ -187,7 +187,7 @@ def evaluate(
         types=known[types],
         image_features={key: section.adata.obsm[key] for key in image_embedding or ()},
         crops=crops,
-        image_mask=image_mask,
+        image_mask=None if crops is None else crops.image.covers(section.pos),
         protocols=wanted or None,
         expression=section.expression,
         num_seeds=seeds,
@@ -226,18 +226,17 @@ def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given
         say(f"\nwritten to {out}")
 
 
-def _crops(
-    slide: "Slide", window_um: float | None
-) -> "tuple[np.ndarray, np.ndarray] | tuple[None, None]":
-    """The image around each cell and which cells have one, if the slide has an image."""
+def _crops(slide: "Slide", window_um: float | None) -> "CropSource | None":
+    """The image around each cell, to be read a block at a time, if the slide has an image."""
+    from spatiagraph.data import CropSource
     from spatiagraph.data.units import lattice
 
     if slide.image is None:
-        return None, None
+        return None
     if window_um is None:
         spots = lattice(slide.pos)
         window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
-    return slide.image.crops(slide.pos, window_um, _CROP_PX, progress=True)
+    return CropSource(slide, slide.pos, window_um, _CROP_PX)
 
 
 def _readable(summary: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,7 +1,7 @@
 """``CropSource``: windows of an image around some positions, read row by row on demand."""
 
 from copy import copy
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from spatiagraph.data.image import SlideImage
 from spatiagraph.data.slide import Slide
 
 
+@runtime_checkable
 class Crops(Protocol):
     """Crops that are read row by row: those of an image, or such as were kept."""
 

@@ -1,22 +1,31 @@
 """Features of crops without training: colours, textures, random networks."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
+from spatiagraph.data.crops import Crops
 from spatiagraph.nn.image_statistics import color_texture as statistics
 
-_BLOCK = 32  # crops at a time
+_READ = 1024  # crops that are read at a time: 154 MB of [3, 112, 112]
+_BLOCK = 32  # crops that are computed on at a time
+
+Features = Callable[[NDArray[np.floating]], NDArray[np.float32]]
+"""Function of crops ``[B, C, H, W]`` to their features, ``[B, F]``."""
 
 
-def color_texture(crops: NDArray[np.floating]) -> NDArray[np.float32]:
+def color_texture(crops: NDArray[np.floating] | Crops) -> NDArray[np.float32]:
     """Colour and texture statistics of each crop: a baseline with nothing to learn.
 
     See :func:`spatiagraph.nn.color_texture`, which this is, a few crops at a time.
 
     Args:
         crops: ``[N, C, H, W]`` in [0, 1], with a side of 32 pixels or more; one channel is taken
-            as grey, and of more than three the first three are looked at.
+            as grey, and of more than three the first three are looked at. Or where to read them,
+            such as a :class:`~spatiagraph.data.CropSource`, a block of rows at a time.
 
     Returns:
         ``[N, 39]``.
@@ -28,52 +37,74 @@ def color_texture(crops: NDArray[np.floating]) -> NDArray[np.float32]:
         >>> color_texture(np.full((2, 3, 32, 32), 0.5)).shape
         (2, 39)
     """
-    blocks = (crops[i : i + _BLOCK] for i in range(0, max(len(crops), 1), _BLOCK))
-    parts = [statistics(torch.from_numpy(np.array(x, dtype=np.float64))) for x in blocks]
-    return torch.cat(parts).numpy().astype(np.float32)
+    return _of_blocks(crops, {"color_texture": _statistics})["color_texture"]
 
 
 def network_features(
-    crops: NDArray[np.floating], name: str = "resnet18", *, seed: int = 0
+    crops: NDArray[np.floating] | Crops, name: str = "resnet18", *, seed: int = 0
 ) -> NDArray[np.float32]:
     """Pooled features of a network with random weights: the share of its architecture.
 
     Args:
-        crops: ``[N, C, H, W]`` in [0, 1]; one channel is taken as grey.
+        crops: ``[N, C, H, W]`` in [0, 1], or where to read them; one channel is taken as grey.
         name: Name of a timm model.
         seed: Of the weights. The global random state is left as it was.
 
     Returns:
         ``[N, F]``.
     """
-    import timm  # slow to import, and only needed here
-
-    x = _as_rgb(crops)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = timm.create_model(name, pretrained=False, num_classes=0).eval()
-    with torch.no_grad():
-        parts = [
-            network((torch.from_numpy(x[i : i + _BLOCK]).float() - 0.5) / 0.5)
-            for i in range(0, len(x), _BLOCK)
-        ]
-    return torch.cat(parts).numpy()
+    return _of_blocks(crops, {name: _random_network(name, seed)})[name]
 
 
-def image_baselines(crops: NDArray[np.floating], *, seed: int = 0) -> dict[str, NDArray]:
+def image_baselines(
+    crops: NDArray[np.floating] | Crops, *, seed: int = 0, progress: bool = False
+) -> dict[str, NDArray[np.float32]]:
     """Image features to put beside yours wherever genes are predicted from images.
 
     Args:
-        crops: ``[N, C, H, W]`` in [0, 1].
+        crops: ``[N, C, H, W]`` in [0, 1], or where to read them; each crop is read once.
         seed: Of the random weights.
+        progress: Show a progress bar.
 
     Returns:
         Name → features: ``color_texture`` and ``resnet18_random``.
     """
-    return {
-        "color_texture": color_texture(crops),
-        "resnet18_random": network_features(crops, seed=seed),
-    }
+    features = {"color_texture": _statistics, "resnet18_random": _random_network("resnet18", seed)}
+    return _of_blocks(crops, features, progress)
+
+
+def _of_blocks(
+    crops: NDArray[np.floating] | Crops, features: dict[str, Features], progress: bool = False
+) -> dict[str, NDArray[np.float32]]:
+    """Features of all crops, of which a block is in memory at a time."""
+    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in features}
+    num = max(len(crops), 1)  # of none, one empty block says the size of the features
+    for start in tqdm(range(0, num, _READ), desc="image features", disable=not progress):
+        rows = np.arange(start, min(start + _READ, len(crops)))
+        block = crops.read(rows)[0].numpy() if isinstance(crops, Crops) else crops[rows]
+        for i in range(0, max(len(block), 1), _BLOCK):
+            for name, compute in features.items():
+                parts[name].append(compute(block[i : i + _BLOCK]))
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _statistics(crops: NDArray[np.floating]) -> NDArray[np.float32]:
+    x = torch.from_numpy(np.array(crops, dtype=np.float64))
+    return statistics(x).numpy().astype(np.float32)
+
+
+def _random_network(name: str, seed: int) -> Features:
+    import timm  # slow to import, and only needed here
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = timm.create_model(name, pretrained=False, num_classes=0).eval()
+
+    @torch.no_grad()
+    def features(crops: NDArray[np.floating]) -> NDArray[np.float32]:
+        return network((torch.from_numpy(_as_rgb(crops)).float() - 0.5) / 0.5).numpy()
+
+    return features
 
 
 def _as_rgb(crops: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from spatiagraph.data.crops import Crops
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, domain_baselines, log_normalize
 from spatiagraph.evaluate.cluster_sweep import score_clusters
@@ -67,7 +68,7 @@ def run_protocols(
     domains: ArrayLike | pd.Series | None = None,
     types: ArrayLike | pd.Series | None = None,
     image_features: Mapping[str, ArrayLike | Tensor] | None = None,
-    crops: NDArray[np.floating] | None = None,
+    crops: NDArray[np.floating] | Crops | None = None,
     image_mask: ArrayLike | None = None,
     imputers: Mapping[str, Method] | None = None,
     entry_imputers: Mapping[str, EntryMethod] | None = None,
@@ -109,7 +110,8 @@ def run_protocols(
         domains: Known domain of each cell, ``[N]``.
         types: Known type of each cell, ``[N]``.
         image_features: Name → features of each cell's image, ``[N, F]``, that have seen no gene.
-        crops: Image around each cell, ``[N, C, H, W]`` in [0, 1], for the baselines of images.
+        crops: Image around each cell, ``[N, C, H, W]`` in [0, 1], for the baselines of images; or
+            a :class:`~spatiagraph.data.CropSource` of them, read a block at a time.
         image_mask: Which cells have an image, ``[N]``; all by default. The others take no part
             where images are scored.
         imputers: Name → method of :func:`~spatiagraph.evaluate.score_imputation`.
@@ -152,6 +154,7 @@ def run_protocols(
         ignore=ignore,
         expression=expression,
         num_seeds=num_seeds,
+        progress=progress,
     )
     task.check_names()
     work: dict[str, list[Callable[[], pd.DataFrame]]] = {}
@@ -220,7 +223,7 @@ class _Task:
     domains: ArrayLike | pd.Series | None
     types: ArrayLike | pd.Series | None
     image_features: Mapping[str, ArrayLike | Tensor]
-    crops: NDArray[np.floating] | None
+    crops: NDArray[np.floating] | Crops | None
     image_mask: NDArray[np.bool_]
     imputers: Mapping[str, Method]
     entry_imputers: Mapping[str, EntryMethod]
@@ -228,6 +231,7 @@ class _Task:
     ignore: Collection[object]
     expression: Expression
     num_seeds: int
+    progress: bool
 
     @cached_property
     def baselines(self) -> dict[str, NDArray[np.floating]]:
@@ -250,8 +254,9 @@ class _Task:
 
     @cached_property
     def images(self) -> dict[str, ArrayLike | Tensor]:
-        beside = {} if self.crops is None else image_baselines(self.crops)
-        return {**self.image_features, **beside}
+        if self.crops is None:
+            return {**self.image_features}
+        return {**self.image_features, **image_baselines(self.crops, progress=self.progress)}
 
     def check_names(self) -> None:
         reserved = {"pca30", "pca30_nbr15", "depth_nbr15", "xy_only", "expression", MAJORITY}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatiagraph.data import CropSource, make_tissue
 from spatiagraph.evaluate import color_texture, image_baselines, network_features
 
 
@@ -65,3 +66,25 @@ def test_crops_that_are_none_are_refused():
         color_texture(np.zeros((3, 32, 32)))
     with pytest.raises(ValueError, match="sides of 32 pixels or more"):
         color_texture(np.zeros((1, 3, 16, 16)))
+
+
+class Counted(CropSource):
+    """Crops of an image that note how many are read at a time."""
+
+    reads: list[int]
+
+    def read(self, rows=None, *, progress=False):
+        self.reads.append(len(self) if rows is None else len(rows))
+        return super().read(rows, progress=progress)
+
+
+def test_crops_that_are_read_in_blocks_have_the_features_of_those_in_memory():
+    slide = make_tissue(1100, num_genes=20, image="he", seed=0)
+    source = Counted(slide, slide.pos, 20.0, 32)
+    whole = slide.image.crops(slide.pos, 20.0, 32)[0]
+    source.reads = []
+    found = image_baselines(source)
+    assert sum(source.reads) == 1100  # both features of one reading
+    assert max(source.reads) <= 1024
+    np.testing.assert_array_equal(found["color_texture"], color_texture(whole))
+    np.testing.assert_array_equal(found["resnet18_random"], network_features(whole))

@@ -1,7 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from spatiagraph.data import make_tissue
+from spatiagraph.data.cohort.crops import StoredCrops
 from spatiagraph.data.splits import spatial_blocks
 from spatiagraph.evaluate import (
     ridge_entries_on,
@@ -118,6 +120,9 @@ def test_images_are_scored_beside_depth_and_chance():
         {"mine": colors}, slide.counts, spatial_blocks(slide.pos), genes="all", target=None
     )
     row = table.query("embedding == 'mine' and metric == 'pearson_given_depth'")
+    kept = StoredCrops(np.rint(255 * crops).astype(np.uint8), np.ones(150, dtype=bool))
+    read, whole = (run(["image_to_genes"], crops=x) for x in (kept, kept.read()[0].numpy()))
+    pd.testing.assert_series_equal(read["value"], whole["value"])
     mask = np.arange(150) % 9 > 0
     broken = np.where(mask[:, None], colors, 1e6)  # what a cell without image holds does not matter
     masked = [
