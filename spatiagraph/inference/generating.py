@@ -40,7 +40,8 @@ def generate(
     """Generate images of cells of a slide: in another state, or as their embedding has them.
 
     Only the image of a cell, what is known of it and the transition are used; no target cell is
-    looked at.
+    looked at. The crops of all these cells are read first, as part of the result: a cell beside the
+    image is refused before anything is generated.
 
     Args:
         generator: A trained generator.

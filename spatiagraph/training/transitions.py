@@ -93,6 +93,7 @@ def fit_transitions(
     *,
     foreground: Literal["bright", "dark"] = "bright",
     morphology_epochs: int = 0,
+    max_nuclei: int = 20_000,
     batch_size: int | None = None,
     validate: bool = True,
     run: Run | None = None,
@@ -120,6 +121,8 @@ def fit_transitions(
         morphology_epochs: Passes over the cells of a network of morphology, in whose eyes images
             are aligned with those of target cells, as published; with a signature of morphology.
             None by default: on a region that training had not seen, images became worse by it.
+        max_nuclei: Nuclei of all slides that this network learns from, drawn at random where there
+            are more: their crops are in memory.
         batch_size: Pairs of a mini-batch; 32, or 16 for each transition where that is more, when
             not given: fewer could not be compared as distributions.
         validate: Whether a fifth says which weights are kept; it is trained on as well where not,
@@ -149,7 +152,14 @@ def fit_transitions(
     pairs = Pairing() if pairs is None else pairs
     sides, among = _sides(slides, generator, pairs, validate, run.seed)
     learned = _fill_in(
-        generator, slides, sides["pairs"], among, foreground, run.progress, morphology_run
+        generator,
+        slides,
+        sides["pairs"],
+        among,
+        foreground,
+        morphology_run,
+        max_nuclei=max_nuclei,
+        progress=run.progress,
     )
     if run.out is not None:
         for name, table in sides.items():
@@ -253,8 +263,10 @@ def _fill_in(
     pairs: pd.DataFrame,
     among: Mapping[str, NDArray[np.bool_]],
     foreground: Literal["bright", "dark"],
-    progress: bool,
     run: Run | None,
+    *,
+    max_nuclei: int,
+    progress: bool,
 ) -> MorphologyFit | None:
     """Give a generator scale and signatures of pairs; train a network of morphology if asked to."""
     conditioner = generator.conditioner
@@ -279,7 +291,8 @@ def _fill_in(
         }
         signatures["delta_morphology"] = morphology_signature(slides, features, pairs, donors=None)
         if run is not None:
-            learned = fit_morphology(*read_nuclei(slides, features, **at), run=run)
+            nuclei = read_nuclei(slides, features, max_cells=max_nuclei, seed=run.seed, **at)
+            learned = fit_morphology(*nuclei, run=run)
     generator.initialize(slides, pairs, **signatures)
     return learned
 

@@ -88,6 +88,11 @@ def test_nothing_is_aligned_unless_asked_for():
         fit_transitions(SLIDE, new(), **{**RUN, "morphology_epochs": -1})
 
 
+def test_a_network_of_morphology_learns_from_as_many_nuclei_as_it_may():
+    with pytest.raises(ValueError, match="got 3 and 0 of 3: give more crops"):
+        fit_transitions(SLIDE, new(), **RUN, max_nuclei=3)
+
+
 def test_a_fifth_says_which_weights_are_kept():
     """Steps far too large make images worse: those of the start are kept, and it is said."""
     slide = make_tissue(1500, num_types=3, num_niches=2, num_genes=20, image="dapi", seed=0)
