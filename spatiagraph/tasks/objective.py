@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from spatiagraph.tasks.base import LossOutput, Task
 from spatiagraph.tasks.streams import Streams
@@ -46,7 +45,8 @@ class ObjectiveTask(Task, Generic[View]):
     """Task that is a weighted sum of objectives.
 
     A sub-class says what the objectives look at (:meth:`view`); any list of objectives on that view
-    is a task. Whatever is random is drawn from a stream of its own, by name.
+    is a task. Whatever is random is drawn from a stream of its own, by name, on the device of the
+    parameters. Batches that are no cells with their context also need :meth:`count`.
 
     Args:
         model: The model to train.
@@ -65,13 +65,21 @@ class ObjectiveTask(Task, Generic[View]):
         self.objectives = nn.ModuleList(objectives)
 
     @abstractmethod
-    def view(self, batch: Data, streams: Streams) -> View:
+    def view(self, batch: Any, streams: Streams) -> View:
         """Forward passes of a batch.
 
         Args:
-            batch: Cells with their context.
+            batch: Cells with their context, or whatever the task learns from.
             streams: Random streams of this step.
         """
+
+    def count(self, batch: Any) -> int:
+        """Number of cells (or crops, pairs, …) that the loss of a batch is a mean over.
+
+        Args:
+            batch: The batch; by default the cells of its ``core`` count.
+        """
+        return int(batch.core.sum())
 
     @property
     def _terms(self) -> list[Objective[View]]:
@@ -83,8 +91,9 @@ class ObjectiveTask(Task, Generic[View]):
         """Weight of each objective by name, those of weight 0 included."""
         return {objective.name: objective.weight for objective in self._terms}
 
-    def loss(self, batch: Data, generator: torch.Generator | None = None) -> LossOutput:
-        view = self.view(batch, Streams(generator, batch.core.device))
+    def loss(self, batch: Any, generator: torch.Generator | None = None) -> LossOutput:
+        device = next(self.parameters()).device
+        view = self.view(batch, Streams(generator, device))
         values: dict[str, Tensor] = {}
         for objective in self._terms:
             value = objective(view) if objective.weight else None
@@ -95,7 +104,7 @@ class ObjectiveTask(Task, Generic[View]):
         parts = {name: value.detach() for name, value in values.items()}
         if not self.training:
             parts |= self.measure(view)
-        return LossOutput(self.combine(values), parts, int(batch.core.sum()))
+        return LossOutput(self.combine(values), parts, self.count(batch))
 
     def measure(self, view: View) -> dict[str, Tensor]:
         """Scores of a validation batch that are no losses, by name; none of most tasks.
