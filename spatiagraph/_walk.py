@@ -16,14 +16,16 @@ from pathlib import Path
 
 from spatiagraph._heaps import check_heaps
 
-SECONDS = 120
-"""Time for a walk, which takes milliseconds."""
-
 
 class Walker:
-    """A process that walks through one HDF5 file after the other, begun when first needed."""
+    """A process that walks through one HDF5 file after the other, begun when first needed.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: Time for a walk, which takes milliseconds, and for the process to begin.
+    """
+
+    def __init__(self, seconds: float = 120.0) -> None:
+        self.seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         atexit.register(self._end)
@@ -73,11 +75,10 @@ class Walker:
                 raise OSError(f"Expected {sys.executable} to run h5py, and it ended at once")
         return self._answers(self._process, os.path.abspath(path))
 
-    @staticmethod
-    def _answers(process: "subprocess.Popen[str]", path: str | None = None) -> bool:
+    def _answers(self, process: "subprocess.Popen[str]", path: str | None = None) -> bool:
         assert process.stdin is not None  # both are pipes
         assert process.stdout is not None
-        overdue = threading.Timer(SECONDS, process.kill)
+        overdue = threading.Timer(self.seconds, process.kill)
         overdue.start()
         try:
             if path is not None:

@@ -1,8 +1,9 @@
 """Damage done to an .h5ad in every place: each is named in one line, or the slide is the same."""
 
 import os
+import signal
 import subprocess
-import time
+import threading
 import warnings
 from contextlib import suppress
 
@@ -297,29 +298,49 @@ def test_a_layout_that_leads_hdf5_out_of_its_memory_is_refused(tmp_path):
     assert read(path, assume_um=True).num_cells
 
 
-def test_a_walk_through_a_file_that_does_not_end_is_ended(tmp_path, monkeypatch):
-    path = make(tmp_path / "slide.h5ad")
-    check_hdf5(path)
-    with monkeypatch.context() as patched:
-        patched.setattr("spatiagraph._walk.SECONDS", 0)
-        patched.setattr("spatiagraph._walk.json.dumps", lambda path: time.sleep(0.5))
-        with pytest.raises(ValueError, match=r"slide\.h5ad, whose layout leads nowhere"):
-            check_hdf5(path)
-    check_hdf5(path)
+@pytest.fixture
+def endless(tmp_path):
+    """A pipe that nobody writes to: who opens it waits for ever."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(tmp_path / "endless.h5ad")
+    return tmp_path / "endless.h5ad"
 
 
-def test_a_walk_that_was_interrupted_or_killed_says_nothing_of_the_next_file(tmp_path, monkeypatch):
+def test_a_walk_through_a_file_that_does_not_end_is_ended(tmp_path, endless):
+    path, walker = make(tmp_path / "slide.h5ad"), Walker()
+    walker.check(path)
+    walker.seconds = 0.2
+    with pytest.raises(ValueError, match=r"endless\.h5ad, whose layout leads nowhere"):
+        walker.check(endless)
+    walker.seconds = 120
+    walker.check(path)
+
+
+def test_a_walk_that_was_interrupted_says_nothing_of_the_next_file(tmp_path, endless):
     whole, damaged = make(tmp_path / "whole.h5ad"), tmp_path / "damaged.h5ad"
     text = b"encoding-type\0\0\0\x19\x01"
     damaged.write_bytes(whole.read_bytes().replace(text, text[:-1] + b"\x3d"))
-    check_hdf5(whole)
-    with monkeypatch.context() as patched:  # Ctrl-C after the question, before its answer
-        patched.setattr("spatiagraph._walk.print", print_and_stop, raising=False)
-        with pytest.raises(KeyboardInterrupt):
-            check_hdf5(whole)
+    walker = Walker()
+    walker.check(whole)
+    with pytest.raises(KeyboardInterrupt):  # after the question, before its answer
+        check_and_stop(walker, endless)
+    with suppress(OSError):  # whoever still waited would answer now
+        os.close(os.open(endless, os.O_WRONLY | os.O_NONBLOCK))
     with pytest.raises(ValueError, match=r"damaged\.h5ad, whose layout leads nowhere"):
-        check_hdf5(damaged)
-    check_hdf5(whole)
+        walker.check(damaged)
+    walker.check(whole)
+
+
+def check_and_stop(walker, path):
+    """Check a file, and press Ctrl-C meanwhile."""
+    here = threading.main_thread().ident
+    threading.Timer(0.3, signal.pthread_kill, (here, signal.SIGINT)).start()
+    walker.check(path)
+
+
+def test_a_walker_that_was_killed_is_begun_anew(tmp_path, monkeypatch):
+    whole = make(tmp_path / "whole.h5ad")
     begun = []
 
     class Begun(subprocess.Popen):
@@ -334,11 +355,6 @@ def test_a_walk_that_was_interrupted_or_killed_says_nothing_of_the_next_file(tmp
         begun[-1].kill()
         begun[-1].wait()
     assert len(begun) == 2
-
-
-def print_and_stop(*words, **options):
-    print(*words, **options)
-    raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
