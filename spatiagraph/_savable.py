@@ -51,15 +51,6 @@ def extension(cls: C) -> C:
     return savable(cls)
 
 
-def savable_classes() -> dict[str, type]:
-    """Every class of this package that may stand in a saved configuration, by full name."""
-    for room in ROOMS:
-        package = importlib.import_module(f"spatiagraph.{room}")
-        for module in pkgutil.walk_packages(package.__path__, f"spatiagraph.{room}."):
-            importlib.import_module(module.name)
-    return dict(_CLASSES)
-
-
 def full_name(cls: type) -> str:
     """Module and name of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -67,9 +67,6 @@ from .flow_matching import (
     confidence_weights as confidence_weights,
 )
 from .flow_matching import (
-    flow_matching_loss as flow_matching_loss,
-)
-from .flow_matching import (
     velocity_error as velocity_error,
 )
 from .focal import focal_loss as focal_loss

@@ -34,7 +34,9 @@ def confidence_weights(
 def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error of each sample's velocity, averaged over all its other axes.
 
-    In float32 or better.
+    In float32 or better. Its mean is the loss of `"Flow Matching for Generative Modeling"
+    <https://arxiv.org/abs/2210.02747>`_, that weighted by :func:`confidence_weights` the one of
+    uncertain pairs.
 
     Args:
         prediction: ``[B, ...]``.
@@ -57,35 +59,3 @@ def velocity_error(prediction: Tensor, target: Tensor) -> Tensor:
         )
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     return (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(1)
-
-
-def flow_matching_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    r"""Conditional flow matching, in which uncertain pairs count less.
-
-    .. math::
-        L = \frac{1}{B} \sum_i w_i \, \mathrm{mean}\,
-        \lVert \mathbf{v}_i - \mathbf{u}_i \rVert^2
-
-    of `"Flow Matching for Generative Modeling" <https://arxiv.org/abs/2210.02747>`_.
-
-    Args:
-        prediction: Velocities of the network, ``[B, ...]``.
-        target: Velocities of the paths, ``[B, ...]``.
-        weight: Of each pair, ``[B]``, see :func:`confidence_weights`; all 1 when ``None``.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: Shapes disagree.
-
-    Examples:
-        >>> flow_matching_loss(torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]))
-        tensor(5.)
-    """
-    error = velocity_error(prediction, target)
-    if weight is None:
-        return error.mean()
-    if weight.shape != error.shape:
-        raise ValueError(f"Expected 'weight' as {list(error.shape)}, got {list(weight.shape)}")
-    return (weight.to(error.dtype) * error).mean()

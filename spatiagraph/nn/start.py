@@ -3,13 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from spatiagraph.nn.binned_genes import BinnedGeneEncoder
 from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
-from spatiagraph.nn.gene_tokens import GeneTokenEncoder
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image_statistics import ImageStatistics
-from spatiagraph.nn.protocols import ImageTokenEncoding
+from spatiagraph.nn.protocols import GeneTokenEncoding, ImageTokenEncoding
 from spatiagraph.nn.token_cell import CellStreams, HideValues, TokenCellEncoder, in_chunks
 
 
@@ -59,7 +57,7 @@ class ProfileStart(Configurable):
         return self.encoder.channels
 
     @property
-    def genes(self) -> GeneTokenEncoder | BinnedGeneEncoder | None:
+    def genes(self) -> GeneTokenEncoding | None:
         """Encoder of gene tokens, if genes are read."""
         return self.encoder.genes
 

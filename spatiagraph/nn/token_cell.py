@@ -15,9 +15,9 @@ from spatiagraph.nn.cell_graph import Cells
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.fusion import scatter_present
 from spatiagraph.nn.gene_sampling import SampledGenes, sample_genes
-from spatiagraph.nn.gene_tokens import GeneTokenEncoder, GeneTokens
+from spatiagraph.nn.gene_tokens import GeneTokens
 from spatiagraph.nn.image import ImageTokens
-from spatiagraph.nn.protocols import ImageTokenEncoding
+from spatiagraph.nn.protocols import GeneTokenEncoding, ImageTokenEncoding
 from spatiagraph.nn.token_fusion import TokenFusion
 from spatiagraph.nn.value_bins import quantile_bins
 
@@ -58,7 +58,9 @@ class TokenCellEncoder(Configurable):
 
     Args:
         channels: Size of the embedding, :math:`D`.
-        genes: Encoder of gene tokens; ``None`` reads images alone.
+        genes: Encoder of gene tokens (:class:`~spatiagraph.nn.protocols.GeneTokenEncoding`), a
+            :class:`~spatiagraph.nn.GeneTokenEncoder` or a
+            :class:`~spatiagraph.nn.BinnedGeneEncoder`; ``None`` reads images alone.
         image: Encoder of image tokens (:class:`~spatiagraph.nn.protocols.ImageTokenEncoding`): a
             :class:`~spatiagraph.nn.MaskedImageEncoder`, or any
             :class:`~spatiagraph.nn.ImageEncoder` with ``tokens=True``, CNNs included, whose mean
@@ -81,14 +83,14 @@ class TokenCellEncoder(Configurable):
             tokenizer is unknown or not that of the gene encoder.
     """
 
-    genes: GeneTokenEncoder | BinnedGeneEncoder | None
+    genes: GeneTokenEncoding | None
     image: ImageTokenEncoding | None
     order: Tensor
 
     def __init__(
         self,
         channels: int,
-        genes: GeneTokenEncoder | BinnedGeneEncoder | None = None,
+        genes: GeneTokenEncoding | None = None,
         image: ImageTokenEncoding | None = None,
         fusion: TokenFusion | None = None,
         *,

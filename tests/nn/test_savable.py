@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import spatiagraph
 from spatiagraph._config import from_config
-from spatiagraph._savable import ROOMS, find_class, savable_classes
+from spatiagraph._savable import ROOMS, find_class, full_name, is_savable
 from spatiagraph.data.recipe import Rule
 from spatiagraph.models import ContextModel, ImageGenerator, Spatia
 from spatiagraph.models.base import HierarchicalModel, SlideModel
@@ -25,8 +25,21 @@ SAVED = Path(__file__).parents[1] / "data" / "saved_models"
 EVERY_MODULE = [m.name for m in pkgutil.walk_packages(spatiagraph.__path__, "spatiagraph.")]
 
 
-def test_no_public_attribute_of_any_module_is_built_but_what_is_meant_to_be_saved():
-    meant = savable_classes()
+def below(cls):
+    """A class and all that inherit from it."""
+    return {cls}.union(*(below(sub) for sub in type.__subclasses__(cls)))
+
+
+@pytest.fixture(scope="module")
+def savable():
+    """The closed set: every class that may stand in a file, once all modules are imported."""
+    for name in EVERY_MODULE:
+        importlib.import_module(name)
+    return {cls for cls in below(object) if is_savable(cls)}
+
+
+def test_no_public_attribute_of_any_module_is_built_but_what_is_meant_to_be_saved(savable):
+    meant = {full_name(cls): cls for cls in savable}
     refused = 0
     for name in EVERY_MODULE:
         module = importlib.import_module(name)
@@ -41,20 +54,14 @@ def test_no_public_attribute_of_any_module_is_built_but_what_is_meant_to_be_save
     assert refused > 5000
 
 
-def test_the_closed_set_is_every_concrete_module_and_nothing_that_is_not():
-    for name in EVERY_MODULE:
-        importlib.import_module(name)
-
-    def below(cls):
-        return {cls}.union(*(below(sub) for sub in cls.__subclasses__()))
-
+def test_the_closed_set_is_every_concrete_module_and_nothing_that_is_not(savable):
     ours = {cls for cls in below(Configurable) if cls.__module__.startswith("spatiagraph.")}
     abstract = {Configurable, PretrainedModel, SlideModel, HierarchicalModel}
-    modules = {cls for cls in savable_classes().values() if issubclass(cls, torch.nn.Module)}
+    modules = {cls for cls in savable if issubclass(cls, torch.nn.Module)}
     assert modules == {c for c in ours - abstract if c.__name__ not in ("_Fusion", "TimmEncoder")}
-    rules = {cls for cls in savable_classes().values() if issubclass(cls, Rule)}
+    rules = {cls for cls in savable if issubclass(cls, Rule)}
     assert rules == {c for c in below(Rule) if c.__module__.startswith("spatiagraph.")} - {Rule}
-    others = {cls.__name__ for cls in {*savable_classes().values()} - modules - rules}
+    others = {cls.__name__ for cls in savable - modules - rules}
     assert others == {
         "GenePanel",
         "GeneVocabulary",
@@ -63,7 +70,7 @@ def test_the_closed_set_is_every_concrete_module_and_nothing_that_is_not():
         "Readout",
         "Recipe",
     }
-    rooms = {cls.__module__.split(".")[1] for cls in savable_classes().values()}
+    rooms = {cls.__module__.split(".")[1] for cls in savable}
     assert rooms == set(ROOMS)
 
 

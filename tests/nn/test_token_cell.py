@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from spatiagraph.heads import TokenExpressionHead
@@ -17,6 +18,8 @@ from spatiagraph.nn import (
     TokenCellEncoder,
     TokenFusion,
 )
+from spatiagraph.nn.gene_tokens import GeneTokens
+from spatiagraph.nn.protocols import GeneTokenEncoding
 
 G, D, C = 12, 16, 24  # genes, gene channels, embedding
 LABELS = 2
@@ -181,6 +184,32 @@ def test_a_cnn_serves_as_image_encoder(cells, name):
     assert encoder(image=cnn).eval()(Cells(x, image)).shape == (6, C)
     with pytest.raises(ValueError, match="tokens=True"):
         encoder(image=ImageEncoder(name, 20))(Cells(x, image))
+
+
+class Counted(nn.Module):
+    """Tokens of genes that are their counts; one of the cell, their sum."""
+
+    num_genes, channels, num_cell_tokens = G, D, 1
+
+    def forward(
+        self, gene_ids, counts=None, depth=None, pad=None, value_mask=None, *, cell_tokens=None
+    ):
+        cell = counts.sum(1, keepdim=True)
+        tokens = torch.cat([cell, counts], 1).unsqueeze(-1).expand(-1, -1, D)
+        return GeneTokens(tokens, None, 1)
+
+    def label_tokens(self, stream, num_labels):
+        return stream[:, :1].expand(-1, num_labels, -1)
+
+
+def test_an_encoder_from_outside_serves_as_gene_encoder(cells):
+    genes = Counted()
+    assert all(isinstance(x, GeneTokenEncoding) for x in (genes, encoder().genes))
+    model = TokenCellEncoder(C, genes, num_tokens=None)
+    x, _ = cells
+    z = model(Cells(x))
+    total = x.sum(1, keepdim=True)
+    assert_close(z, model.project(total.expand(-1, D)))
 
 
 def test_bins_do_not_change_when_a_cell_is_multiplied(cells):
