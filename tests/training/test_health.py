@@ -8,6 +8,7 @@ import spatiagraph as sg
 from spatiagraph.data import make_tissue, spots_of_cells
 from spatiagraph.models import ContextModel, STAlign
 from spatiagraph.tasks import LossOutput, MaskedGenes
+from spatiagraph.tasks.base import Watched
 from spatiagraph.training.folder import read_history
 from spatiagraph.training.health import (
     RankMeter,
@@ -147,6 +148,13 @@ def test_warnings_of_a_run_are_about_its_last_row():
     for lowest, warned in ((1.9, False), (2.0, True), (2.1, True)):
         history = good.assign(val_loss=[2.5, lowest], start_val_loss=2.0)
         assert len(run_warnings(history)) == warned
+
+
+def test_a_run_whose_watched_score_rose_is_not_told_that_its_start_was_kept():
+    history = pd.DataFrame({"val_loss": [3.0], "start_val_loss": [2.0]})
+    history[["val_recall@10", "start_val_recall@10"]] = 0.6, 0.1
+    assert run_warnings(history, Watched("recall@10", highest=True)) == []
+    assert len(run_warnings(history)) == 1
 
 
 COLUMNS = ["epoch", "steps", "cells", "seconds", "lr", "lr_sum", "loss", "val_loss"]
