@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, log_normalize
-from spatiagraph.evaluate.inputs import as_embedding, as_expression, with_baselines
+from spatiagraph.evaluate.inputs import as_embedding, as_expression, training_cells, with_baselines
 from spatiagraph.evaluate.mapping import map_expression
 from spatiagraph.evaluate.prediction import mean_and_std, prediction_scores
 from spatiagraph.graph.build import knn_graph
@@ -43,7 +43,7 @@ class ImputationSplit:
         counts: Visible genes of all cells, ``[N, V]``, as they came (counts or normalised).
         train_counts: Whole panel of the training cells, ``[n_train, G]``.
         target: Hidden genes of the training cells on the scale to predict, ``[n_train, H]``.
-        train: Rows of the training cells, ``[n_train]``.
+        train: Rows of the training cells, ``[n_train]``; with a margin, not all the others.
         test: Rows of the test cells, ``[n_test]``.
         visible: Columns of the visible genes in the panel, ``[V]``.
         hidden: Columns of the hidden genes in the panel, ``[H]``.
@@ -85,6 +85,7 @@ def imputation_splits(
     expression: Expression = "counts",
     num_splits: int = 5,
     min_cells: int = 10,
+    margin_um: float = 0.0,
     seed: int = 0,
 ) -> Iterator[tuple[ImputationSplit, NDArray[np.float32]]]:
     """Splits of genes and cells at once, each with the truth.
@@ -100,13 +101,15 @@ def imputation_splits(
         expression: Which of the two ``counts`` holds.
         num_splits: Number of splits; 5 hides a fifth of the genes in a fifth of the tissue.
         min_cells: Genes seen in fewer cells take no part.
+        margin_um: Distance in µm from the test cells within which no cell is trained on.
         seed: The same seed gives the same splits.
 
     Yields:
         A split, and the hidden genes of its test cells, ``[n_test, H]``.
 
     Raises:
-        ValueError: Positions do not fit the counts, or there are fewer genes than splits.
+        ValueError: Positions do not fit the counts, there are fewer genes than splits, or the
+            margin leaves no cell to train on.
     """
     x, points = as_expression(counts), as_points(pos)
     if len(points) != x.shape[0]:
@@ -122,13 +125,14 @@ def imputation_splits(
         )
     part = np.random.default_rng(seed).permutation(np.arange(len(genes)) % num_splits)
     fold = spatial_blocks(points, num_folds=num_splits, seed=seed, slide=section)
+    folds = Folds(fold, points, margin_um, section)
     log = log_normalize(x, expression=expression).tocsc()
     total = np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
     depth = float(np.median(total[total > 0])) if expression == "counts" else 1.0
     columns = x.tocsc()
     for number in range(num_splits):
         hidden, visible = genes[part == number], genes[part != number]
-        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        train, test = (np.flatnonzero(m) for m in (training_cells(folds, number), fold == number))
         target = log[:, hidden].toarray()
         split = ImputationSplit(
             number=number,
@@ -156,6 +160,7 @@ def score_imputation(
     expression: Expression = "counts",
     num_splits: int = 5,
     min_cells: int = 10,
+    margin_um: float = 0.0,
     seed: int = 0,
     baselines: Collection[str] | None = None,
     progress: bool = False,
@@ -189,6 +194,7 @@ def score_imputation(
         expression: Which of the two ``counts`` holds.
         num_splits: Disjoint sets of hidden genes, and folds of tissue.
         min_cells: Genes seen in fewer cells take no part.
+        margin_um: Distance in µm from the test cells within which no cell is trained on.
         seed: The same seed gives the same splits.
         baselines: Some of the names above; all but ``tangram_like`` by default.
         progress: Show a bar.
@@ -221,6 +227,7 @@ def score_imputation(
         expression=expression,
         num_splits=num_splits,
         min_cells=min_cells,
+        margin_um=margin_um,
         seed=seed,
     )
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in every}
