@@ -212,9 +212,9 @@ def evaluate(
     )
     for name, part in table.groupby("protocol", sort=False):
         wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
-        first = part[part["metric"] == part["metric"].iloc[0]].set_index("embedding")
-        for kind in ("std", "noise"):
-            if first[kind].notna().any():
+        if part["noise"].notna().any():
+            first = part[part["metric"] == wide.columns[0]].set_index("embedding")
+            for kind in ("std", "noise"):
                 wide[f"{first['metric'].iloc[0]}_{kind}"] = first[kind]
         logged = part.groupby("embedding")[["seconds", "peak_gb"]].first()
         wide[["seconds", "peak_gb"]] = logged.loc[wide.index]

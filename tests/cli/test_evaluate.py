@@ -19,7 +19,10 @@ def test_evaluate_imputes_genes_and_reads_images_when_asked(run, workplace, tmp_
     mpp = np.ptp(adata.obsm["spatial"], axis=0).max() / 390
     arguments = ["--image", tmp_path / "image.png", "--image-mpp", mpp, "--origin-um", *low]
     out = tmp_path / "scores.csv"
-    arguments += ["--margin-um", 10]  # of 100 cells, most are near to a block
+    wide = ["--protocol", "imputation", "--margin-um", 1000]
+    done = run("evaluate", tmp_path / "slide.h5ad", *wide, "--out", out)
+    run.refused(done, "training cells more than 1000 µm", "none of 100")
+    arguments += ["--margin-um", 10]  # more leaves few of them
     for protocol in ("imputation", "image_to_genes"):
         arguments += ["--protocol", protocol]
     done = run("evaluate", tmp_path / "slide.h5ad", *arguments, "--out", out)
