@@ -316,7 +316,7 @@ class _Task:
         score: Callable[..., pd.DataFrame] = score_entry_imputation if entries else score_imputation
         run = partial(score, counts=self.counts, pos=self.pos, expression=self.expression)
         if not entries:
-            run = partial(run, margin_um=self.margin_um)
+            run = partial(run, folds=self.folds())
         methods = self.entry_imputers if entries else self.imputers
         for name, method in methods.items():
             yield partial(run, {name: method}, baselines=[])

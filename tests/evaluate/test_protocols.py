@@ -86,8 +86,8 @@ def test_genes_are_imputed_beside_their_baselines_without_labels():
     run_on = {"genes": ridge_on(lambda split: split.log)}
     table = run({"mine": PERFECT}, protocols=["imputation"], imputers=run_on)
     assert set(table["metric"]) == {"pearson_mean", "pearson_median", "rmse"}
-    margin_um = neighbor_distance_um(SLIDE.pos)
-    alone = score_imputation(run_on, SLIDE.counts, SLIDE.pos, margin_um=margin_um)
+    folds = Folds(spatial_blocks(SLIDE.pos), SLIDE.pos, neighbor_distance_um(SLIDE.pos))
+    alone = score_imputation(run_on, SLIDE.counts, SLIDE.pos, folds=folds)
     scores = table[table["metric"] == "pearson_mean"].set_index("embedding")
     assert scores.index.tolist() == alone.index.tolist()  # embeddings have seen what is hidden
     np.testing.assert_allclose(scores["value"], alone["pearson_mean"])

@@ -45,6 +45,11 @@ class Folds:
                 f"{self.margin_um:g} µm, got {found}"
             )
 
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The folds that there are, sorted."""
+        return np.unique(self.number[self.number >= 0])
+
     def training(self, number: int) -> NDArray[np.bool_]:
         """Cells to learn from where a fold is held out, ``[N]``.
 
