@@ -11,7 +11,6 @@ from spatiagraph.cli.options import SlideOptions, Unlabelled, with_slide_options
 if TYPE_CHECKING:
     import pandas as pd
 
-    from spatiagraph.data.crops import CropSource
     from spatiagraph.data.slide import Slide
 
 _TRANSFER = "transfer"
@@ -67,6 +66,14 @@ def evaluate(
         float | None,
         typer.Option(help="Side of the image window in µm; 24, or 0.8 of the pitch of spots."),
     ] = None,
+    margin_um: Annotated[
+        float | None,
+        typer.Option(
+            help="Rim around held-out blocks, in µm, that is not trained on: the 15th neighbour of "
+            "a typical cell, and the diagonal of the image window where images are scored.",
+            min=0,
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Clusterings of each embedding.", min=1)] = 5,
     donor_key: Annotated[
         str | None,
@@ -90,7 +97,8 @@ def evaluate(
 
     Leiden sweeps, imputation of hidden genes, and prediction of genes from the image are run when
     --protocol names them. Imputation shows its baselines only: embeddings have seen all genes.
-    Images are shown beside colour statistics, a random network and sequencing depth.
+    Images are shown beside colour statistics, a random network and sequencing depth. Cells within
+    --margin-um of a held-out block are not trained on.
 
     --protocol transfer takes slides of several donors. Each donor is left out in turn: a model is
     trained on the others and embeds it as it is; then labels are carried over, domains found on all
@@ -105,7 +113,10 @@ def evaluate(
     wanted = [name.value for name in protocol or ()]
     if len(slides) == 1 and is_cohort(slides[0]):
         slide_options.check_unused(
-            image_embedding=image_embedding, window_um=window_um, donor_key=donor_key
+            image_embedding=image_embedding,
+            window_um=window_um,
+            margin_um=margin_um,
+            donor_key=donor_key,
         )
         if _TRANSFER in wanted:
             raise ValueError("Expected slides for transfer, got a cohort: pass their files")
@@ -132,7 +143,9 @@ def evaluate(
         say,
         say_unlabelled,
     )
+    from spatiagraph.data import CropSource
     from spatiagraph.data.checks import nearest
+    from spatiagraph.data.splits import neighbor_distance_um
     from spatiagraph.evaluate import run_protocols, summarize_transfer
     from spatiagraph.inference import score_donors
     from spatiagraph.inference.domains import known_labels
@@ -173,7 +186,11 @@ def evaluate(
                 raise ValueError(f"Expected a slot of obsm for --{option}, got {key!r}. {close}")
     slots = embedding or [key for key in slots if key not in (image_embedding or ())]
     with_images = {*wanted} & {*_FROM_IMAGES}
-    crops = _crops(section, window_um) if with_images else None
+    crops, reach_um = None, neighbor_distance_um(section.pos)
+    if with_images and section.image is not None:
+        window_um = _window_um(section) if window_um is None else window_um
+        crops = CropSource(section, section.pos, window_um, _CROP_PX)
+        reach_um = max(reach_um, window_um * 2**0.5)
     known = {
         column: known_labels(section, column, unlabelled or None) for column in (domains, types)
     }
@@ -191,10 +208,15 @@ def evaluate(
         protocols=wanted or None,
         expression=section.expression,
         num_seeds=seeds,
+        margin_um=reach_um if margin_um is None else margin_um,
         progress=True,
     )
     for name, part in table.groupby("protocol", sort=False):
         wide = part.pivot_table(index="embedding", columns="metric", values="value", sort=False)
+        if part["noise"].notna().any():
+            first = part[part["metric"] == wide.columns[0]].set_index("embedding")
+            for kind in ("std", "noise"):
+                wide[f"{first['metric'].iloc[0]}_{kind}"] = first[kind]
         logged = part.groupby("embedding")[["seconds", "peak_gb"]].first()
         wide[["seconds", "peak_gb"]] = logged.loc[wide.index]
         print_table(wide, f"\n{name}")
@@ -226,17 +248,12 @@ def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given
         say(f"\nwritten to {out}")
 
 
-def _crops(slide: "Slide", window_um: float | None) -> "CropSource | None":
-    """The image around each cell, to be read a block at a time, if the slide has an image."""
-    from spatiagraph.data import CropSource
+def _window_um(slide: "Slide") -> float:
+    """Side of the image window around a cell or spot, in µm."""
     from spatiagraph.data.units import lattice
 
-    if slide.image is None:
-        return None
-    if window_um is None:
-        spots = lattice(slide.pos)
-        window_um = _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
-    return CropSource(slide, slide.pos, window_um, _CROP_PX)
+    spots = lattice(slide.pos)
+    return _CELL_WINDOW_UM if spots is None else _SPOT_WINDOW * spots.pitch
 
 
 def _readable(summary: "pd.DataFrame") -> "pd.DataFrame":

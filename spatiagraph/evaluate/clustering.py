@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -12,6 +13,10 @@ from tqdm.auto import tqdm
 from spatiagraph.clustering.clusters import Clusterer
 from spatiagraph.clustering.names import as_clusterer
 from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embedding, as_embeddings
+from spatiagraph.evaluate.prediction import mean_and_std
+
+NOISE = 0.01
+"""Deviation of the noise by which scores of domains are tested, as a share of the features'."""
 
 
 def cluster_domains(
@@ -53,6 +58,31 @@ def cluster_domains(
     return clusterer(z, min(num_domains, len(np.unique(z, axis=0))), seed).labels
 
 
+def moved_by_noise(
+    features: NDArray[np.floating] | csr_matrix, seed: int, share: float = NOISE
+) -> NDArray[np.floating] | csr_matrix:
+    """Features with a little normal noise, as another run of the same method might give them.
+
+    Args:
+        features: ``[N, D]``, dense or sparse; stays as it is.
+        seed: The same seed gives the same noise.
+        share: Deviation of the noise: of that of all dense values, or of each sparse one.
+
+    Examples:
+        >>> moved = moved_by_noise(np.array([[0.0], [2.0]]), seed=0)
+        >>> bool((np.abs(moved - [[0.0], [2.0]]) < 0.05).all())
+        True
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(features, csr_matrix):
+        moved = features.copy()
+        moved.data *= 1 + share * rng.standard_normal(moved.nnz).astype(moved.dtype)
+        return moved
+    return features + share * features.std() * rng.standard_normal(features.shape).astype(
+        features.dtype
+    )
+
+
 def score_domains(
     embeddings: Mapping[str, ArrayLike | Tensor],
     labels: ArrayLike | pd.Series | Tensor,
@@ -60,6 +90,7 @@ def score_domains(
     num_domains: int | None = None,
     method: str | Clusterer = "kmeans",
     num_seeds: int = 5,
+    noise: bool = True,
     ignore: Collection[object] = (),
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -75,13 +106,17 @@ def score_domains(
         num_domains: Number of clusters; by default the number of different labels.
         method: A clusterer or its name, as in :func:`cluster_domains`.
         num_seeds: Clusterings to average over, with seeds 0, 1, ...
+        noise: Cluster as often again, embeddings that noise has moved.
         ignore: Labels that mean "not labelled", such as ``("undetermined",)``.
         progress: Show a bar.
 
     Returns:
         One row per embedding: adjusted Rand index ``ARI`` and normalised mutual information
         ``NMI``, means over seeds, with the standard deviation over seeds as ``ARI_std`` and
-        ``NMI_std`` (NaN for one seed); ``num_domains``, ``num_cells`` scored, and ``method``.
+        ``NMI_std``, and that over as many embeddings moved by noise of 1 %
+        (:func:`moved_by_noise`), clustered with seed 0, as ``ARI_noise`` and ``NMI_noise`` (NaN
+        for one seed): figures that differ by less than either are equal; ``num_domains``,
+        ``num_cells`` scored, and ``method``.
 
     Raises:
         ValueError: An embedding does not fit the labels, or fewer than two domains are labelled.
@@ -108,20 +143,26 @@ def score_domains(
         )
     k = num_labels if num_domains is None else num_domains
     table = {}
-    with tqdm(total=len(arrays) * num_seeds, desc=shown, disable=not progress) as bar:
+    moved = range(num_seeds if noise and num_seeds > 1 else 0)
+    total = len(arrays) * (num_seeds + len(moved))
+    with tqdm(total=total, desc=shown, disable=not progress) as bar:
+
+        def agreement(z: NDArray[np.floating], seed: int) -> dict[str, float]:
+            found = cluster_domains(z, k, method=clusterer, seed=seed)
+            bar.update()
+            return {
+                "ARI": adjusted_rand_score(truth, found),
+                "NMI": normalized_mutual_info_score(truth, found),
+            }
+
         for name, z in arrays.items():
-            ari, nmi = np.empty(num_seeds), np.empty(num_seeds)
-            for seed in range(num_seeds):
-                found = cluster_domains(z[rows], k, method=clusterer, seed=seed)
-                ari[seed] = adjusted_rand_score(truth, found)
-                nmi[seed] = normalized_mutual_info_score(truth, found)
-                bar.update()
-            several = num_seeds > 1
+            own = z[rows]
+            by_seed = [agreement(own, seed) for seed in range(num_seeds)]
+            by_noise = [agreement(moved_by_noise(own, seed), 0) for seed in moved]
+            spread = pd.DataFrame(by_noise, columns=["ARI", "NMI"], dtype=float).std(ddof=1)
             table[name] = {
-                "ARI": ari.mean(),
-                "ARI_std": ari.std(ddof=1) if several else np.nan,
-                "NMI": nmi.mean(),
-                "NMI_std": nmi.std(ddof=1) if several else np.nan,
+                **mean_and_std(by_seed),
+                **spread.add_suffix("_noise"),
                 "num_domains": k,
                 "num_cells": len(rows),
                 "method": shown,

@@ -9,8 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from spatiagraph.data.splits import Folds
 from spatiagraph.evaluate.image_to_genes import grouped_ridge
-from spatiagraph.evaluate.inputs import UnscorableError, as_embedding, as_folds, check_named
+from spatiagraph.evaluate.inputs import (
+    UnscorableError,
+    as_embedding,
+    as_folds,
+    check_named,
+    training_cells,
+)
 from spatiagraph.evaluate.prediction import mean_and_std
 
 RANDOM = "random"
@@ -74,7 +81,7 @@ def score_retrieval(
     if len(num_cells) > 1:
         raise ValueError(f"Expected all pairs of the same cells, got {sorted(num_cells)} rows")
     total = num_cells.pop()
-    fold = np.zeros(total, dtype=np.int64) if folds is None else as_folds(folds, total)
+    fold = np.zeros(total, dtype=np.int64) if folds is None else as_folds(folds, total).number
     arrays = {name: _as_pair(name, *pair, fold >= 0) for name, pair in pairs.items()}
     parts = [np.flatnonzero(fold == number) for number in np.unique(fold[fold >= 0])]
     if not parts or min(len(rows) for rows in parts) < 2:
@@ -106,7 +113,7 @@ def score_retrieval(
 def ridge_map(
     source: ArrayLike | Tensor,
     target: ArrayLike | Tensor,
-    folds: ArrayLike | Tensor,
+    folds: ArrayLike | Tensor | Folds,
     *,
     groups: ArrayLike | None = None,
 ) -> NDArray[np.floating]:
@@ -119,7 +126,8 @@ def ridge_map(
     Args:
         source: Features of each cell, ``[N, F]``.
         target: Features to predict, ``[N, D]``.
-        folds: Fold of each cell, ``[N]`` integers of 0 or more, each mapped by the others.
+        folds: Fold of each cell, ``[N]`` integers of 0 or more, each mapped by the others; or
+            :class:`~spatiagraph.data.splits.Folds` with a margin.
         groups: Groups for the choice of strength, as in
             :func:`~spatiagraph.evaluate.score_image_to_genes`; the folds by default.
 
@@ -134,11 +142,12 @@ def ridge_map(
         raise ValueError(
             f"Expected 'source' and 'target' of the same cells, got {len(a)} and {len(b)} rows"
         )
-    fold = as_folds(folds, len(a))
+    split = as_folds(folds, len(a))
+    fold = split.number
     group = fold if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     out = np.empty_like(b)
     for number in np.unique(fold):
-        train, test = fold != number, fold == number
+        train, test = training_cells(split, number), fold == number
         if len(np.unique(group[train])) < 2:
             raise UnscorableError(
                 f"Expected at least two groups outside of fold {number}. Use three folds or more, "

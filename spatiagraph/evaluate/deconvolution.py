@@ -13,7 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds, as_types
+from spatiagraph.data.splits import Folds
+from spatiagraph.evaluate.inputs import (
+    as_embeddings,
+    as_expression,
+    as_folds,
+    as_types,
+    training_cells,
+)
 from spatiagraph.evaluate.neighborhoods import jensen_shannon
 
 TRAIN_MEAN, NNLS = "train_mean", "nnls"
@@ -79,7 +86,7 @@ def unmix(counts: ArrayLike | csr_matrix, profiles: pd.DataFrame) -> pd.DataFram
 def score_deconvolution(
     embeddings: Mapping[str, ArrayLike | Tensor],
     shares: pd.DataFrame,
-    folds: ArrayLike,
+    folds: ArrayLike | Folds,
     *,
     counts: ArrayLike | csr_matrix | None = None,
     profiles: Profiles | None = None,
@@ -98,7 +105,8 @@ def score_deconvolution(
     Args:
         embeddings: Name → embedding of each spot, ``[N, D]``.
         shares: Share of each type in each spot, ``[N, T]``, with rows that sum to 1.
-        folds: Fold of each spot, ``[N]``, integers; below 0 the spot takes no part.
+        folds: Fold of each spot, ``[N]``, integers; below 0 the spot takes no part. Or
+            :class:`~spatiagraph.data.splits.Folds` with a margin.
         counts: Counts of spots, ``[N, G]``, for ``nnls``.
         profiles: Mean expression of each type in the same genes, or a function of the number of
             the fold that is held out: cells of held-out spots are no reference. Types are those
@@ -116,13 +124,14 @@ def score_deconvolution(
     """
     truth = shares.to_numpy(dtype=np.float64)
     arrays = as_embeddings(embeddings, len(truth))
-    fold = as_folds(folds, len(truth))
+    split = as_folds(folds, len(truth))
+    fold = split.number
     _check(arrays, truth, fold, counts, profiles, baselines)
     numbers = np.unique(fold[fold >= 0])
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in (*arrays, *baselines)}
     x = None if counts is None else as_expression(counts)
     for number in numbers:
-        train, test = (fold >= 0) & (fold != number), fold == number
+        train, test = training_cells(split, number), fold == number
         for name, z in arrays.items():
             runs[name].append(_scores(truth[test], _regressed(z[train], truth[train], z[test])))
         for name in baselines:

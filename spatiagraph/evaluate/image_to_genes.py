@@ -14,9 +14,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph._optional import require
+from spatiagraph.data.splits import Folds
 from spatiagraph.evaluate.baselines import Expression, log_normalize
 from spatiagraph.evaluate.genes import standardized_variance
-from spatiagraph.evaluate.inputs import as_embeddings, as_expression, as_folds, check_named
+from spatiagraph.evaluate.inputs import (
+    as_embeddings,
+    as_expression,
+    as_folds,
+    check_named,
+    training_cells,
+)
 from spatiagraph.evaluate.prediction import depth_terms, mean_and_std, prediction_scores
 
 Strength: TypeAlias = Literal["groups", "hest"]
@@ -72,7 +79,7 @@ def choose_genes(counts: csr_matrix, genes: GeneSet, log: csr_matrix) -> NDArray
 def score_image_to_genes(
     features: Mapping[str, ArrayLike | Tensor],
     counts: ArrayLike | csr_matrix,
-    folds: ArrayLike | Tensor,
+    folds: ArrayLike | Tensor | Folds,
     *,
     groups: ArrayLike | None = None,
     genes: GeneSet | ArrayLike = "var250",
@@ -107,7 +114,9 @@ def score_image_to_genes(
             but no gene. May be empty, for the baselines alone.
         counts: Counts or normalised expression, ``[N, G]``.
         folds: Fold of each cell, ``[N]``, integers, each held out in turn: sections, donors or
-            :func:`~spatiagraph.data.splits.spatial_blocks`; below 0 the cell takes no part.
+            :func:`~spatiagraph.data.splits.spatial_blocks`; below 0 the cell takes no part. Or
+            :class:`~spatiagraph.data.splits.Folds` with a margin: windows nearer than the diagonal
+            of one share pixels.
         groups: Group of each cell, ``[N]``, for the choice of strength; the folds by default,
             which takes three of them or more.
         genes: Genes to predict: a name of :func:`choose_genes`, chosen anew in every fold, or
@@ -145,7 +154,8 @@ def score_image_to_genes(
     arrays = as_embeddings(features, x.shape[0]) if features else {}
     if taken := sorted({*arrays} & {TRAIN_MEAN, DEPTH_ORACLE}):
         raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")
-    fold = as_folds(folds, x.shape[0])
+    split = as_folds(folds, x.shape[0])
+    fold = split.number
     group = fold if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if group.shape != fold.shape:
         raise ValueError(f"Expected a group for each of {len(fold)} cells, got {group.shape}")
@@ -158,7 +168,7 @@ def score_image_to_genes(
             raise ValueError(f"Expected 'held_out' among the folds, got {unknown or 'none'}")
         numbers = np.unique(held_out)
     if strength == "groups":
-        _check_groups(fold, group, numbers)
+        _check_groups(split, group, numbers)
     apart = _columns_of(subsets, x.shape[1])
     depth = depth_terms(x)
     inputs: dict[str, NDArray | None] = {**arrays, TRAIN_MEAN: None, DEPTH_ORACLE: depth}
@@ -168,7 +178,7 @@ def score_image_to_genes(
     with tqdm(total=len(inputs) * len(numbers), desc="genes", disable=not progress) as bar:
         for number in numbers:
             test = np.flatnonzero(fold == number)
-            train = np.flatnonzero((fold >= 0) & (fold != number))
+            train = np.flatnonzero(training_cells(split, number))
             chosen = isinstance(genes, str)
             columns = choose_genes(x[train], genes, log[train]) if chosen else np.asarray(genes)  # type: ignore[arg-type]
             columns = np.concatenate([columns, np.setdiff1d(_all_of(apart), columns)])
@@ -343,11 +353,9 @@ def _components(
     return pipe.transform(train), pipe.transform(test)
 
 
-def _check_groups(
-    fold: NDArray[np.int64], group: NDArray[np.integer], numbers: NDArray[np.int64]
-) -> None:
+def _check_groups(split: Folds, group: NDArray[np.integer], numbers: NDArray[np.int64]) -> None:
     for number in numbers:
-        found = len(np.unique(group[(fold >= 0) & (fold != number)]))
+        found = len(np.unique(group[training_cells(split, number)]))
         if found < 2:
             raise ValueError(
                 f"Expected at least two groups of training cells, got {found} outside of fold "

@@ -17,9 +17,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, log_normalize
-from spatiagraph.evaluate.inputs import as_embedding, as_expression, with_baselines
+from spatiagraph.evaluate.inputs import (
+    as_embedding,
+    as_expression,
+    as_folds,
+    training_cells,
+    with_baselines,
+)
 from spatiagraph.evaluate.mapping import map_expression
 from spatiagraph.evaluate.prediction import mean_and_std, prediction_scores
 from spatiagraph.graph.build import knn_graph
@@ -43,7 +49,7 @@ class ImputationSplit:
         counts: Visible genes of all cells, ``[N, V]``, as they came (counts or normalised).
         train_counts: Whole panel of the training cells, ``[n_train, G]``.
         target: Hidden genes of the training cells on the scale to predict, ``[n_train, H]``.
-        train: Rows of the training cells, ``[n_train]``.
+        train: Rows of the training cells, ``[n_train]``; with a margin, not all the others.
         test: Rows of the test cells, ``[n_test]``.
         visible: Columns of the visible genes in the panel, ``[V]``.
         hidden: Columns of the hidden genes in the panel, ``[H]``.
@@ -85,28 +91,33 @@ def imputation_splits(
     expression: Expression = "counts",
     num_splits: int = 5,
     min_cells: int = 10,
+    folds: ArrayLike | Tensor | Folds | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[ImputationSplit, NDArray[np.float32]]]:
     """Splits of genes and cells at once, each with the truth.
 
     Genes seen in ``min_cells`` cells or more are split into ``num_splits`` disjoint sets, and cells
-    to as many folds of :func:`~spatiagraph.data.splits.spatial_blocks`. In split ``i`` the genes
-    of set ``i`` are hidden, and predicted in the cells of fold ``i``.
+    to as many folds of :func:`~spatiagraph.data.splits.spatial_blocks`, unless ``folds`` are given.
+    In split ``i`` the genes of set ``i`` are hidden, and predicted in the cells of fold ``i``.
 
     Args:
         counts: Counts or normalised expression, ``[N, G]``.
         pos: Cell centres in µm, ``[N, 2]``.
         slide: Section of each cell, ``[N]``.
         expression: Which of the two ``counts`` holds.
-        num_splits: Number of splits; 5 hides a fifth of the genes in a fifth of the tissue.
+        num_splits: Number of splits, where there are no ``folds``; 5 hides a fifth of the genes in
+            a fifth of the tissue.
         min_cells: Genes seen in fewer cells take no part.
+        folds: Fold of each cell, ``[N]`` integers, in place of blocks, one split each: donors, or
+            :class:`~spatiagraph.data.splits.Folds` with a margin. Below 0 the cell takes no part.
         seed: The same seed gives the same splits.
 
     Yields:
         A split, and the hidden genes of its test cells, ``[n_test, H]``.
 
     Raises:
-        ValueError: Positions do not fit the counts, or there are fewer genes than splits.
+        ValueError: Positions do not fit the counts, there are fewer genes than splits, or the
+            margin leaves no cell to train on.
     """
     x, points = as_expression(counts), as_points(pos)
     if len(points) != x.shape[0]:
@@ -114,6 +125,8 @@ def imputation_splits(
             f"Expected a position for each of {x.shape[0]} cells, got {len(points)} positions"
         )
     section = None if slide is None else np.asarray(slide)
+    given = None if folds is None else as_folds(folds, len(points))
+    num_splits = num_splits if given is None else len(given.numbers)
     genes = np.flatnonzero(x.getnnz(axis=0) >= min_cells)
     if not 2 <= num_splits <= len(genes):
         raise ValueError(
@@ -121,14 +134,16 @@ def imputation_splits(
             f"or more, got {num_splits} for {len(genes)} such genes"
         )
     part = np.random.default_rng(seed).permutation(np.arange(len(genes)) % num_splits)
-    fold = spatial_blocks(points, num_folds=num_splits, seed=seed, slide=section)
+    if given is None:
+        given = Folds(spatial_blocks(points, num_folds=num_splits, seed=seed, slide=section))
     log = log_normalize(x, expression=expression).tocsc()
     total = np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
     depth = float(np.median(total[total > 0])) if expression == "counts" else 1.0
     columns = x.tocsc()
-    for number in range(num_splits):
+    for number, fold in enumerate(given.numbers):
         hidden, visible = genes[part == number], genes[part != number]
-        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        train = np.flatnonzero(training_cells(given, fold))
+        test = np.flatnonzero(given.number == fold)
         target = log[:, hidden].toarray()
         split = ImputationSplit(
             number=number,
@@ -156,6 +171,7 @@ def score_imputation(
     expression: Expression = "counts",
     num_splits: int = 5,
     min_cells: int = 10,
+    folds: ArrayLike | Tensor | Folds | None = None,
     seed: int = 0,
     baselines: Collection[str] | None = None,
     progress: bool = False,
@@ -187,8 +203,11 @@ def score_imputation(
         pos: Cell centres in µm, ``[N, 2]``.
         slide: Section of each cell, ``[N]``; no neighbours across sections.
         expression: Which of the two ``counts`` holds.
-        num_splits: Disjoint sets of hidden genes, and folds of tissue.
+        num_splits: Disjoint sets of hidden genes, and blocks of tissue, where there are no
+            ``folds``.
         min_cells: Genes seen in fewer cells take no part.
+        folds: Fold of each cell, ``[N]`` integers, in place of blocks, one split each: donors, or
+            :class:`~spatiagraph.data.splits.Folds` with a margin. Below 0 the cell takes no part.
         seed: The same seed gives the same splits.
         baselines: Some of the names above; all but ``tangram_like`` by default.
         progress: Show a bar.
@@ -221,10 +240,13 @@ def score_imputation(
         expression=expression,
         num_splits=num_splits,
         min_cells=min_cells,
+        folds=folds,
         seed=seed,
     )
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in every}
     num_genes = num_cells = 0
+    if folds is not None:
+        num_splits = len(as_folds(folds, np.shape(counts)[0]).numbers)
     with tqdm(total=len(every) * num_splits, desc="imputation", disable=not progress) as bar:
         for split, truth in splits:
             num_genes, num_cells = num_genes + truth.shape[1], num_cells + truth.shape[0]

@@ -1,6 +1,7 @@
 """Validation of the embeddings, expression and labels of protocols."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from spatiagraph.data.sparse import as_csr
+from spatiagraph.data.splits import Folds
 from spatiagraph.graph.hierarchy import label_niches
 
 Method = TypeVar("Method")
@@ -192,17 +194,18 @@ def as_expression(counts: ArrayLike | csr_matrix) -> csr_matrix:
     return csr
 
 
-def as_folds(folds: ArrayLike | Tensor, num_cells: int) -> NDArray[np.int64]:
-    """The fold of each cell.
+def as_folds(folds: ArrayLike | Tensor | Folds, num_cells: int) -> Folds:
+    """The fold of each cell, and the margin around each fold.
 
     Args:
-        folds: ``[N]`` integers.
+        folds: ``[N]`` integers, which have no margin, or folds.
         num_cells: Number of cells, ``N``.
 
     Raises:
         ValueError: Another shape, or not integers.
     """
-    fold = np.asarray(folds.cpu() if isinstance(folds, Tensor) else folds)
+    given = folds.number if isinstance(folds, Folds) else folds
+    fold = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
     if fold.shape != (num_cells,):
         raise ValueError(
             f"Expected 'folds' with one entry for each of {num_cells} cells, got shape "
@@ -210,7 +213,28 @@ def as_folds(folds: ArrayLike | Tensor, num_cells: int) -> NDArray[np.int64]:
         )
     if not np.issubdtype(fold.dtype, np.integer):
         raise ValueError(f"Expected 'folds' of integers, got {fold.dtype}")
-    return fold.astype(np.int64)
+    number = fold.astype(np.int64)
+    return replace(folds, number=number) if isinstance(folds, Folds) else Folds(number)
+
+
+def training_cells(folds: Folds, number: int) -> NDArray[np.bool_]:
+    """Cells to learn from where a fold is held out, ``[N]``.
+
+    Args:
+        folds: Of all cells.
+        number: The fold that is held out.
+
+    Raises:
+        UnscorableError: The margin leaves none.
+    """
+    train = folds.training(number)
+    if folds.margin_um and not train.any():
+        raise UnscorableError(
+            f"Expected training cells more than {folds.margin_um:.4g} µm from fold {number}, got "
+            f"none of {len(train)}: the slide is too small for that margin. A smaller margin_um "
+            "scores what neighbours have in common, too"
+        )
+    return train
 
 
 def with_baselines(

@@ -20,7 +20,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatiagraph.evaluate.inputs import UnscorableError, as_codes, as_embeddings, as_folds
+from spatiagraph.data.splits import Folds
+from spatiagraph.evaluate.inputs import (
+    UnscorableError,
+    as_codes,
+    as_embeddings,
+    as_folds,
+    training_cells,
+)
 
 Classifier: TypeAlias = Literal["lr", "mlp", "knn"] | BaseEstimator
 
@@ -31,7 +38,7 @@ MAJORITY = "majority"
 def score_probe(
     embeddings: Mapping[str, ArrayLike | Tensor],
     labels: ArrayLike | pd.Series | Tensor,
-    folds: ArrayLike | Tensor,
+    folds: ArrayLike | Tensor | Folds,
     *,
     classifier: Classifier = "lr",
     min_cells: int = 10,
@@ -57,7 +64,8 @@ def score_probe(
     Args:
         embeddings: Name → embedding of each cell, ``[N, D]``.
         labels: Label of each cell, ``[N]``; missing values and integers below 0 are no label.
-        folds: Fold of each cell, ``[N]``, integers; below 0 the cell takes no part.
+        folds: Fold of each cell, ``[N]``, integers; below 0 the cell takes no part. Or
+            :class:`~spatiagraph.data.splits.Folds`, whose margin keeps training away from them.
         classifier: ``"lr"``, logistic regression (``C = 1``) on columns standardised over training
             cells; ``"mlp"``, a hidden layer of 256 units on the same columns, with the penalty on
             weights of ``"lr"`` (100 epochs at most); ``"knn"``, majority of the 15 nearest
@@ -88,25 +96,26 @@ def score_probe(
     arrays = as_embeddings(embeddings, len(codes))
     if MAJORITY in arrays:
         raise ValueError(f"Expected no embedding named {MAJORITY!r}: that row is always there")
-    fold = as_folds(folds, len(codes))
+    split = as_folds(folds, len(codes))
     enough = np.bincount(codes[codes >= 0], minlength=1) >= min_cells
-    rows = np.flatnonzero((codes >= 0) & (fold >= 0) & enough[codes])
-    truth, fold = codes[rows], fold[rows]
-    _check_task(truth, fold, min_cells)
+    rows = np.flatnonzero((codes >= 0) & (split.number >= 0) & enough[codes])
+    truth, fold = codes[rows], split.number[rows]
+    numbers = np.unique(fold)
+    training = {number: training_cells(split, number)[rows] for number in numbers}
+    _check_task(truth, training, min_cells)
 
     probes = {name: (z[rows], _resolve(classifier)) for name, z in arrays.items()}
     probes[MAJORITY] = (np.zeros((len(rows), 1)), DummyClassifier(strategy="most_frequent"))
-    numbers = np.unique(fold)
     table = {}
     with tqdm(total=len(probes) * len(numbers), desc="probe", disable=not progress) as bar:
         for name, (z, model) in probes.items():
             guess = np.empty_like(truth)
             for number in numbers:
-                test = fold == number
+                train, test = training[number], fold == number
                 with warnings.catch_warnings():
                     if classifier == "mlp":  # 100 epochs are the protocol, settled or not
                         warnings.simplefilter("ignore", ConvergenceWarning)
-                    trained = clone(model).fit(z[~test], truth[~test])
+                    trained = clone(model).fit(z[train], truth[train])
                 guess[test] = trained.predict(z[test])
                 bar.update()
             table[name] = _scores(truth, guess, fold)
@@ -177,15 +186,16 @@ def _resolve(classifier: Classifier) -> BaseEstimator:
     )
 
 
-def _check_task(truth: NDArray[np.int64], fold: NDArray[np.int64], min_cells: int) -> None:
-    numbers = np.unique(fold)
-    if len(numbers) < 2:
+def _check_task(
+    truth: NDArray[np.int64], training: Mapping[int, NDArray[np.bool_]], min_cells: int
+) -> None:
+    if len(training) < 2:
         raise UnscorableError(
-            f"Expected at least two folds with labelled cells, got {len(numbers)} "
+            f"Expected at least two folds with labelled cells, got {len(training)} "
             f"({len(truth)} cells with a label that {min_cells} cells or more have)"
         )
-    for number in numbers:
-        found = len(np.unique(truth[fold != number]))
+    for number, train in training.items():
+        found = len(np.unique(truth[train]))
         if found < 2:
             raise UnscorableError(
                 f"Expected at least two labels to train on, got {found} outside of fold "

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from spatiagraph.data.crops import Crops
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, neighbor_distance_um, spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, domain_baselines, log_normalize
 from spatiagraph.evaluate.cluster_sweep import score_clusters
 from spatiagraph.evaluate.clustering import score_domains
@@ -30,7 +30,7 @@ from spatiagraph.evaluate.inputs import UnscorableError, as_embeddings, as_expre
 from spatiagraph.evaluate.probe import MAJORITY, random_folds, score_probe
 from spatiagraph.graph.points import as_points
 
-COLUMNS = ("protocol", "embedding", "metric", "value", "std", "seconds", "peak_gb")
+COLUMNS = ("protocol", "embedding", "metric", "value", "std", "noise", "seconds", "peak_gb")
 _SWEEP = ("ARI_matched", "NMI_matched", "ARI_one", "NMI_one", "ARI_best", "NMI_best")
 _LABELS = ("macro_F1", "accuracy")
 _GENES = ("pearson_mean", "pearson_median", "rmse")
@@ -77,6 +77,7 @@ def run_protocols(
     ignore: Collection[object] = (),
     expression: Expression = "counts",
     num_seeds: int = 5,
+    margin_um: float | None = None,
     unscored: Callable[[str, str], None] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -103,6 +104,12 @@ def run_protocols(
     Beside images stand ``color_texture``, ``resnet18_random``, depth itself and chance. Imputation
     does not use ``embeddings``: those have seen the genes that are to be hidden.
 
+    Of held-out blocks, training leaves out all cells within ``margin_um``: vectors of cells and
+    their neighbours, and windows of images, would show it what it is tested on. The default is how
+    far the baseline of 15 neighbours looks (:func:`~spatiagraph.data.splits.neighbor_distance_um`);
+    where an embedding sees farther, or the diagonal of an image window is larger, give that.
+    Random splits have no margin, which is what they show.
+
     Args:
         embeddings: Name → embedding of each cell, ``[N, D]``, by any method.
         counts: Counts or normalised expression, ``[N, G]``.
@@ -122,15 +129,18 @@ def run_protocols(
         ignore: Labels that mean "not labelled".
         expression: Which of the two ``counts`` holds.
         num_seeds: Clusterings of each embedding.
+        margin_um: Width in µm of the rim of held-out blocks that is not trained on; 0 for none.
         unscored: Called with the name of a protocol that the labels or cells do not allow, and the
             reason; it is left out then. Without it such a protocol is an error.
         progress: Show a bar.
 
     Returns:
         One row per protocol, embedding and metric: ``protocol``, ``embedding``, ``metric``,
-        ``value``, ``std`` (over seeds, blocks or splits), ``seconds`` the protocol took for the
-        embedding and ``peak_gb``, the memory the process had taken at most by then. Of up to 500
-        genes, images predict all, at median depth; of more, the 250 most variable, per million.
+        ``value``, ``std`` (over seeds, blocks or splits), ``noise`` (the deviation over embeddings
+        that noise of 1 % has moved, of k-means and the mixture), ``seconds`` the protocol took for
+        the embedding and ``peak_gb``, the memory the process had taken at most by then. Of up to
+        500 genes, images predict all, at median depth; of more, the 250 most variable, per
+        million.
 
     Raises:
         ValueError: There are no labels and no protocol is requested, one is not known or lacks
@@ -155,6 +165,7 @@ def run_protocols(
         expression=expression,
         num_seeds=num_seeds,
         progress=progress,
+        margin_um=neighbor_distance_um(pos) if margin_um is None else margin_um,
     )
     task.check_names()
     work: dict[str, list[Callable[[], pd.DataFrame]]] = {}
@@ -232,6 +243,7 @@ class _Task:
     expression: Expression
     num_seeds: int
     progress: bool
+    margin_um: float
 
     @cached_property
     def baselines(self) -> dict[str, NDArray[np.floating]]:
@@ -251,6 +263,10 @@ class _Task:
             return spatial_blocks(self.pos)
         except ValueError as err:  # too few cells for blocks
             raise UnscorableError(str(err)) from err
+
+    def folds(self, rows: NDArray[np.integer] | slice = slice(None)) -> Folds:
+        """Blocks that some cells are in, with the margin around each."""
+        return Folds(self.blocks[rows], self.pos[rows], self.margin_um)
 
     @cached_property
     def images(self) -> dict[str, ArrayLike | Tensor]:
@@ -287,7 +303,7 @@ class _Task:
                 yield partial(score_domains, {name: z}, method=method, **common)  # type: ignore[arg-type]
 
     def _annotation(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
-        folds = self.blocks
+        folds: Folds | NDArray[np.int64] = self.folds()
         if protocol == "annotation_random":
             folds = random_folds(self.types, ignore=self.ignore)  # type: ignore[arg-type]
         for name, z in {**self.everything, "expression": self.genes}.items():
@@ -304,6 +320,8 @@ class _Task:
         entries = protocol == "imputation_entries"
         score: Callable[..., pd.DataFrame] = score_entry_imputation if entries else score_imputation
         run = partial(score, counts=self.counts, pos=self.pos, expression=self.expression)
+        if not entries:
+            run = partial(run, folds=self.folds())
         methods = self.entry_imputers if entries else self.imputers
         for name, method in methods.items():
             yield partial(run, {name: method}, baselines=[])
@@ -315,6 +333,7 @@ class _Task:
         if protocol == "retrieval":
             for name, pair in self.projections.items():
                 yield partial(self._projected, name, pair)
+        folds = self.folds()
         images = as_embeddings(self.images, len(self.pos)) if self.images else {}
         for name, z in images.items():
             if protocol == "retrieval":
@@ -324,7 +343,7 @@ class _Task:
                     score_image_to_genes,
                     {name: z},
                     self.counts,
-                    np.where(self.image_mask, self.blocks, -1),
+                    replace(folds, number=np.where(self.image_mask, self.blocks, -1)),
                     genes="all" if panel else "var250",
                     target=None if panel else 1e6,
                     expression=self.expression,
@@ -339,9 +358,9 @@ class _Task:
 
     def _retrieval(self, name: str, z: NDArray[np.floating]) -> pd.DataFrame:
         rows = np.flatnonzero(self.image_mask)
-        goal, fold = self.baselines["pca30"][rows], self.blocks[rows]
+        goal, folds = self.baselines["pca30"][rows], self.folds(rows)
         goal = goal - goal.mean(axis=0)
-        return score_retrieval({name: (ridge_map(z[rows], goal, fold), goal)}, fold)
+        return score_retrieval({name: (ridge_map(z[rows], goal, folds), goal)}, folds.number)
 
 
 def _choose(
@@ -400,4 +419,5 @@ def _tidy(protocol: str, table: pd.DataFrame, seconds: float) -> Iterator[tuple]
         prefix = f"{scores['direction']}_" if "direction" in scores else ""
         for metric in METRICS[protocol]:
             value, std = float(scores[metric]), float(scores[f"{metric}_std"])
-            yield protocol, name, prefix + metric, value, std, seconds, peak_gb
+            noise = float(scores.get(f"{metric}_noise", np.nan))
+            yield protocol, name, prefix + metric, value, std, noise, seconds, peak_gb

@@ -212,7 +212,7 @@ def _scores(slide: Slide, settings: ScoreSettings, progress: bool) -> pd.DataFra
 def _lost_row(protocol: str, reason: str) -> dict[str, object]:
     """Row of a protocol that a slide does not allow."""
     text = dict.fromkeys(("embedding", "metric"), "")
-    numbers = dict.fromkeys(("value", "std", "seconds", "peak_gb"), float("nan"))
+    numbers = dict.fromkeys(("value", "std", "noise", "seconds", "peak_gb"), float("nan"))
     return {"protocol": protocol, **text, **numbers, UNSCORED: reason}
 
 

@@ -17,8 +17,9 @@ _HEALTH = {
     "moved": "distance from the start",
 }
 _NOT_A_LOSS = (
-    "epoch", "steps", "cells", "seconds", "lr", "lr_sum", "gates_moved", *_HEALTH
+    "epoch", "steps", "cells", "seconds", "lr", "lr_sum", *_HEALTH
 )  # fmt: skip
+_UNDRAWN = ("start_val_", "gates_moved")  # beginnings of names
 _VALIDATION = "val_"
 _PER_ROW = 4
 
@@ -76,7 +77,7 @@ def training_curves(history: pd.DataFrame, *, save: str | os.PathLike[str] | Non
     _check_history(history, "loss")
     known = [str(name) for name in history if history[name].notna().any()]
     beside = [f"{_VALIDATION}{name}" for name in known]  # drawn with what they are validation of
-    other = {*_NOT_A_LOSS, *beside, "loss", *(n for n in known if n.startswith("start_val_"))}
+    other = {*_NOT_A_LOSS, *beside, "loss", *(n for n in known if n.startswith(_UNDRAWN))}
     parts = [name for name in known if name not in other]
     shown = ["loss", *parts, *(name for name in _HEALTH if name in known)]
     rows = -(-len(shown) // _PER_ROW)

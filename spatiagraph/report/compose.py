@@ -29,6 +29,7 @@ from spatiagraph.report.sections import (
 )
 from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.training.folder import watched_of
 
 
 def slide_page(
@@ -136,7 +137,7 @@ def slide_page(
     parts += [partial(add_generation, page, made) for made in generation]
     parts.append(lambda: add_run(page, slide, run))
     if history is not None and len(history):
-        parts.append(lambda: add_training(page, history))
+        parts.append(lambda: add_training(page, history, watched_of(run)))
     if coverage is not None:
         parts.append(lambda: add_coverage(page, coverage, missing))
     with rc_context({"text.parse_math": False}):  # names of the user are no formulas

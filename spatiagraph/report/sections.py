@@ -32,6 +32,7 @@ from spatiagraph.report.scores import verdict
 from spatiagraph.report.text import unit_of
 from spatiagraph.retrieval.apart import inner_cells
 from spatiagraph.retrieval.index import NicheIndex
+from spatiagraph.tasks.base import Watched
 from spatiagraph.training.health import progress_of, run_warnings
 
 _METRICS = {"cosine": "cosine distance", "l2": "Euclidean distance"}
@@ -68,7 +69,7 @@ def _of_image(image: SlideImage) -> str:
     return f"{width} × {height} px of {image.mpp:.3g} µm, {channels} channels"
 
 
-def add_training(page: Report, history: pd.DataFrame) -> None:
+def add_training(page: Report, history: pd.DataFrame, watched: Watched) -> None:
     """Curves of the run, how far it took the model, and what is wrong with it."""
     curves = training_curves(history)
     caption = progress_of(history).replace("loss", "Loss", 1)
@@ -81,7 +82,7 @@ def add_training(page: Report, history: pd.DataFrame) -> None:
     if "seconds" in history:
         caption += f", {history['seconds'].sum():.0f} s"
     page.appendix("Training")
-    page.add_warnings(run_warnings(history))
+    page.add_warnings(run_warnings(history, watched))
     page.add_figure(curves, alt=f"Training curve. {caption}", caption=caption)
     if "effective_rank" in history:
         page.add_text(

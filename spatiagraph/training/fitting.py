@@ -21,7 +21,7 @@ from spatiagraph.training.devices import as_device
 from spatiagraph.training.encoding import encode_cells
 from spatiagraph.training.folder import check_folder
 from spatiagraph.training.movement import Movement
-from spatiagraph.training.record import run_record, task_record
+from spatiagraph.training.record import run_record, task_record, watched_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 from spatiagraph.training.validation import (
@@ -104,6 +104,7 @@ def fit(
         model,
         slides,
         task=task_record(task),
+        watched=watched_record(task),
         tile_size=tile_size,
         batches=None if batches is None else repr(batches),
         cache_cells=cache_cells,

@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, and where it stopped."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from spatiagraph._files import replaced_file
 from spatiagraph._json import Schema, read_json, validated
 from spatiagraph._reasons import reason
+from spatiagraph.tasks.base import Watched
 from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
 
 RUN = "run.json"
@@ -27,6 +28,13 @@ _TOGETHER = {
 MODEL = "model"
 
 
+class WatchedScore(Schema):
+    """Schema of the validation score that a run was judged by, where it is not the loss."""
+
+    name: str
+    highest: bool
+
+
 class RunRecord(Schema):
     """Schema of the record of a run: its figures, and the slides it was trained on.
 
@@ -40,6 +48,7 @@ class RunRecord(Schema):
     num_genes: int | None = None
     max_epochs: int | None = None
     seed: int | None = None
+    watched: WatchedScore | None = None
     slides: dict[str, str | dict[str, str | int | float | None]] | None = None
 
 
@@ -67,6 +76,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not place.is_file():
         raise ValueError(f"Expected the folder of a run, found no {RUN} in {str(folder)!r}")
     return check_record(read_json(place), repr(str(place)))
+
+
+def watched_of(record: Mapping[str, Any]) -> Watched:
+    """Score by which a run kept its weights; the loss for records that name none.
+
+    Args:
+        record: Of the run.
+    """
+    score = record.get("watched")
+    return Watched() if score is None else Watched(score["name"], highest=score["highest"])
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from spatiagraph.models.generator.inputs import check_channels
 from spatiagraph.nn.weights import tensors_hash, weights_hash
 from spatiagraph.tasks.base import Task
 from spatiagraph.tasks.image_flow import ImageFlow
-from spatiagraph.training.record import model_record, task_record
+from spatiagraph.training.record import model_record, task_record, watched_record
 from spatiagraph.training.run import Run, run_of
 from spatiagraph.training.trainer import FitResult, check_patience, train
 
@@ -93,6 +93,7 @@ def fit_generator(
         record={
             **model_record(generator),
             "task": task_record(task),
+            "watched": watched_record(task),
             "slides": {slide.slide_id: content_hash(slide) for slide in slides},
             "pairs": {"number": len(pairs), "hash": _pairs_hash(batches)},
             **({} if held_out is None else {"validation": _pairs_hash(held_out)}),

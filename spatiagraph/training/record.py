@@ -15,7 +15,7 @@ from spatiagraph.data.slide import Slide
 from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.weights import HASH_LENGTH
-from spatiagraph.tasks.base import Task
+from spatiagraph.tasks.base import Task, Watched
 from spatiagraph.tasks.objective import ObjectiveTask
 
 _DESCRIBED = ("content_hash", "num_cells", "num_genes", "panel_coverage")
@@ -72,6 +72,11 @@ def task_record(task: Task) -> dict[str, Any]:
     if isinstance(task, ObjectiveTask):
         settings["objectives"] = dict(task.weights)
     return {"class": type(task).__name__, **settings}
+
+
+def watched_record(task: Task) -> dict[str, Any] | None:
+    """Name and direction of the score by which weights are kept; ``None`` for the loss."""
+    return None if task.watched == Watched() else task.watched._asdict()
 
 
 def _short_hash(data: bytes) -> str:

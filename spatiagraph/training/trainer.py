@@ -52,8 +52,8 @@ class FitResult:
         history: One row per epoch: epoch, steps, cells, seconds, lr, ``lr_sum`` (of all steps so
             far), loss and its parts, and where there is validation ``val_loss``, its parts, and
             ``start_val_loss`` of before the first step, or that of the score that the task has
-            ``watched``. Of a model of slides also ``moved`` and
-            ``gates_moved``, see :class:`~spatiagraph.training.movement.Movement`.
+            ``watched``. Of a model of slides also ``moved``, ``gates_moved`` and, for each gate,
+            ``gates_moved.NAME``, see :class:`~spatiagraph.training.movement.Movement`.
         record: Arguments, seed, version, panel coverage and content hashes.
         out: Folder of the run, or ``None``.
         cells_per_second: Cells trained on per second, whole epochs.

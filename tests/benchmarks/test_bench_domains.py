@@ -19,6 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import spatiagraph as sg
 from spatiagraph.clustering import KMeans, Mixture
+from spatiagraph.evaluate.clustering import moved_by_noise
 from spatiagraph.inference.domains import (
     AveragedPCA,
     Clustered,
@@ -52,7 +53,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Noisy:
-    """Features of an embedder with noise of 1 %: of the deviation, or of each count."""
+    """Features of an embedder, moved by noise of 1 %."""
 
     embedder: object
     seed: int
@@ -62,12 +63,7 @@ class Noisy:
         return getattr(self.embedder, "level", "cell")
 
     def __call__(self, sections):
-        features, rng = self.embedder(sections), np.random.default_rng(self.seed)
-        if isinstance(features, np.ndarray):
-            noise = rng.standard_normal(features.shape).astype(features.dtype)
-            return features + 0.01 * features.std() * noise
-        features.data *= 1 + 0.01 * rng.standard_normal(features.nnz).astype(np.float32)
-        return features
+        return moved_by_noise(self.embedder(sections), self.seed)
 
 
 class NoisyLevel(Noisy, Level):

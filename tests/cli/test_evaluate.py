@@ -19,6 +19,10 @@ def test_evaluate_imputes_genes_and_reads_images_when_asked(run, workplace, tmp_
     mpp = np.ptp(adata.obsm["spatial"], axis=0).max() / 390
     arguments = ["--image", tmp_path / "image.png", "--image-mpp", mpp, "--origin-um", *low]
     out = tmp_path / "scores.csv"
+    wide = ["--protocol", "imputation", "--margin-um", 1000]
+    done = run("evaluate", tmp_path / "slide.h5ad", *wide, "--out", out)
+    run.refused(done, "training cells more than 1000 µm", "none of 100")
+    arguments += ["--margin-um", 10]  # more leaves few of them
     for protocol in ("imputation", "image_to_genes"):
         arguments += ["--protocol", protocol]
     done = run("evaluate", tmp_path / "slide.h5ad", *arguments, "--out", out)
@@ -49,6 +53,7 @@ def test_embeddings_of_other_methods_are_entered_by_their_slot(run, workplace, t
     assert score["X_noise"] < 0.1 < score["pca30_nbr15"]
     assert (table[["seconds", "peak_gb"]] > 0).all(axis=None)
     assert "peak_gb" in done.stdout
+    assert {"ARI_std", "ARI_noise"} <= set(done.stdout.split())
 
 
 def test_labels_that_are_numbers_can_mean_unlabelled(run, workplace, tmp_path):

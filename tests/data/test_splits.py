@@ -5,8 +5,10 @@ import torch
 
 import spatiagraph as sg
 from spatiagraph.data.splits import (
+    Folds,
     away_from,
     check_no_leak,
+    neighbor_distance_um,
     spatial_blocks,
     split_by_donor,
     split_by_slide,
@@ -198,3 +200,29 @@ def test_sides_that_cannot_be_are_refused():
         check_no_leak([0], [1], donor=["ann", None])
     with pytest.raises(ValueError, match="'margin_um' of at least 0, got nan"):
         away_from(np.zeros((3, 2)), [0], np.nan)
+
+
+def test_folds_are_predicted_from_cells_beyond_the_margin():
+    pos = np.array([[0, 0], [10, 0], [20, 0], [30, 0], [40, 0]])
+    number = np.array([0, 0, 1, 1, -1])
+    folds = Folds(number, pos, margin_um=10)
+    assert folds.training(0).tolist() == [False, False, False, True, False]  # and not -1
+    assert folds.training(1).tolist() == [True, False, False, False, False]
+    check_no_leak(folds.training(0), number == 0, pos=pos, margin_um=10)
+    apart = Folds(number, pos, margin_um=10, slide=[0, 0, 1, 1, 1])
+    assert apart.training(0).tolist() == [False, False, True, True, False]
+    assert Folds(number).training(0).tolist() == [False, False, True, True, False]
+    with pytest.raises(ValueError, match="position for each of 5 cells .* 10 µm, got 0"):
+        Folds(number, margin_um=10)
+    with pytest.raises(ValueError, match="'margin_um' of at least 0, got -1"):
+        Folds(number, pos, margin_um=-1)
+
+
+def test_the_15th_neighbour_of_a_square_lattice_is_two_and_a_bit_pitches_away():
+    """4 at 1, 4 at √2, 4 at 2 and 8 at √5 pitches: the 15th is at √5."""
+    x, y = np.meshgrid(np.arange(30.0), np.arange(30.0))
+    pos = 10 * np.c_[x.ravel(), y.ravel()]
+    assert neighbor_distance_um(pos) == pytest.approx(10 * 5**0.5)
+    assert neighbor_distance_um(pos, 4) == pytest.approx(10)
+    assert neighbor_distance_um(pos[:3]) == pytest.approx(20)  # the farthest there is
+    assert neighbor_distance_um(pos[:1]) == 0

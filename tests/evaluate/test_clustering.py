@@ -2,11 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 import spatiagraph as sg
 from spatiagraph.evaluate import cluster_domains, domain_baselines, score_domains
+from spatiagraph.evaluate.clustering import moved_by_noise
 
 
 def blobs(num_domains=3, per_domain=30, channels=4, spread=0.1, seed=0):
@@ -68,13 +70,43 @@ def test_scores_are_the_means_over_seeds():
     assert row["NMI_std"] == pytest.approx(np.std(nmi, ddof=1))
 
 
+def test_the_deviation_over_noise_is_that_of_clusterings_of_moved_embeddings():
+    z, label = blobs(spread=3.0)
+    found = []
+    for seed in range(4):
+        noise = np.random.default_rng(seed).standard_normal(z.shape)
+        found.append(cluster_domains(z + 0.01 * z.std() * noise, 3, seed=0))
+    ari = [adjusted_rand_score(label, f) for f in found]
+    nmi = [normalized_mutual_info_score(label, f) for f in found]
+    assert np.std(ari) > 0
+    table = score_domains({"z": z}, label, num_seeds=4)
+    assert table.loc["z", "ARI_noise"] == pytest.approx(np.std(ari, ddof=1))
+    assert table.loc["z", "NMI_noise"] == pytest.approx(np.std(nmi, ddof=1))
+    without = score_domains({"z": z}, label, num_seeds=4, noise=False)
+    assert without[["ARI_noise", "NMI_noise"]].isna().all(axis=None)
+    same = table.columns.difference(["ARI_noise", "NMI_noise"])
+    pd.testing.assert_frame_equal(without[same], table[same])
+
+
+def test_noise_of_a_sparse_table_is_a_share_of_each_value():
+    x = sparse.random(200, 50, 0.2, format="csr", dtype=np.float32, random_state=0)
+    before = x.copy()
+    moved = moved_by_noise(x, seed=0)
+    assert (x != before).nnz == 0
+    np.testing.assert_array_equal(moved.indices, x.indices)
+    share = moved.data / x.data - 1
+    assert moved.dtype == np.float32
+    assert share.std() == pytest.approx(0.01, rel=0.05)
+    assert abs(share.mean()) < 1e-3
+
+
 def test_the_table_says_what_was_done():
     z, label = blobs()
     table = score_domains({"a": z, "b": z[:, :2]}, label, num_domains=4, num_seeds=1, method="gmm")
     assert table.index.tolist() == ["a", "b"]
     assert table["num_domains"].tolist() == [4, 4]
     assert table["method"].tolist() == ["gmm", "gmm"]
-    assert table["ARI_std"].isna().all()  # one seed has no spread
+    assert table[["ARI_std", "ARI_noise"]].isna().all(axis=None)  # one seed has no spread
     assert table.dtypes["ARI"] == np.float64
 
 

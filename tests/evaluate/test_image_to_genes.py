@@ -102,6 +102,24 @@ def test_genes_are_chosen_once_each_and_the_commonest_first():
     assert set(np.arange(4, 300, 30)) <= set(picked[:10])
 
 
+@pytest.mark.parametrize("genes", ["var250", "mean250", "hvg50"])
+def test_genes_to_predict_are_chosen_on_training_cells(genes):
+    """Fold 0 varies where training cells do not: with it, other genes would be the best."""
+    rng = np.random.default_rng(0)
+    fold = np.repeat([0, 1, 2, 3], 40)
+    rate = np.full((160, 300), 2.0)
+    rate[fold == 0, :50] *= rng.choice([0.2, 8.0], (40, 50))
+    counts = csr_matrix(rng.poisson(rate).astype(np.float32))
+    log, train = log_normalize(counts, 1e6), fold != 0
+    columns = choose_genes(counts[train], genes, log[train])
+    assert set(columns) != set(choose_genes(counts, genes, log))
+    z = rng.normal(size=(160, 3))
+    found = score_image_to_genes({"z": z}, counts, fold, genes=genes, held_out=[0])
+    y, truth = (log[rows][:, columns].toarray() for rows in (train, ~train))
+    error = ((truth - y.mean(axis=0)) ** 2).mean()
+    assert found.loc["train_mean", "mse"] == pytest.approx(error, rel=1e-4)
+
+
 def test_components_are_fitted_on_training_cells():
     z, counts, fold = tissue()
     rotated = np.hstack([z, z @ np.random.default_rng(2).normal(size=(5, 40))])

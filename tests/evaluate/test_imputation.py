@@ -8,7 +8,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 import spatiagraph as sg
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, check_no_leak, spatial_blocks
 from spatiagraph.evaluate import (
     gene_pearson,
     imputation_splits,
@@ -32,6 +32,36 @@ def test_hidden_genes_and_test_cells_are_disjoint_and_cover_everything():
         np.testing.assert_array_equal(np.union1d(s.train, s.test), range(300))
         assert not np.intersect1d(s.hidden, s.visible).size
         assert (spatial_blocks(POS, seed=0)[s.test] == s.number).all()
+
+
+def test_folds_may_be_donors_and_have_a_margin():
+    donor = np.repeat([3, 5, 9, -1], 75)  # the last takes no part
+    splits = [split for split, _ in imputation_splits(COUNTS, POS, folds=donor)]
+    genes = np.flatnonzero(COUNTS.getnnz(axis=0) >= 10)
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.hidden for s in splits])), genes)
+    for s, name in zip(splits, (3, 5, 9), strict=True):
+        np.testing.assert_array_equal(s.test, np.flatnonzero(donor == name))
+        np.testing.assert_array_equal(s.train, np.flatnonzero((donor >= 0) & (donor != name)))
+    table = score_imputation({}, COUNTS, POS, folds=donor, baselines=["train_mean"])
+    assert table.loc["train_mean", ["num_splits", "num_cells"]].tolist() == [3, 225]
+    folds = Folds(spatial_blocks(POS), POS, margin_um=25)
+    for s, _ in imputation_splits(COUNTS, POS, folds=folds):
+        check_no_leak(s.train, s.test, pos=POS, margin_um=25)
+        assert s.train_counts.shape[0] == len(s.train) == len(s.target) < 300 - len(s.test)
+
+
+def test_genes_of_a_donor_who_was_not_seen_follow_from_an_embedding_that_knows_them():
+    """What drives the genes drives them in all donors; noise says nothing of the hidden ones."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(240, 3))
+    counts = csr_matrix(rng.poisson(np.exp(z @ rng.normal(size=(3, 20)) + 1)).astype(np.float32))
+    donor, pos = np.repeat([0, 1, 2], 80), rng.uniform(0, 300, (240, 2))
+    methods = {"knows": ridge_on(lambda split: z), "noise": ridge_on(lambda split: z[::-1])}
+    table = score_imputation(
+        methods, counts, pos, slide=donor, folds=donor, baselines=["train_mean"]
+    )
+    assert table.loc["knows", "pearson_mean"] > 0.6
+    assert abs(table.loc["noise", "pearson_mean"]) < 0.15
 
 
 def test_targets_use_the_depth_of_the_panel_and_inputs_that_of_visible_genes():

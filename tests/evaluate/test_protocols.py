@@ -4,7 +4,7 @@ import pytest
 
 from spatiagraph.data import make_tissue
 from spatiagraph.data.cohort.crops import StoredCrops
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, neighbor_distance_um, spatial_blocks
 from spatiagraph.evaluate import (
     ridge_entries_on,
     ridge_on,
@@ -37,11 +37,14 @@ def test_a_perfect_embedding_scores_one_and_baselines_stand_beside_it():
 
 
 def test_the_table_says_what_a_protocol_says_alone():
-    table = run({"mine": PERFECT + 0.3}, domains=OBS["region"])
-    alone = score_domains({"mine": PERFECT + 0.3}, OBS["region"], num_seeds=2)
+    mine = PERFECT + np.random.default_rng(0).normal(size=PERFECT.shape)
+    table = run({"mine": mine}, domains=OBS["region"])
+    alone = score_domains({"mine": mine}, OBS["region"], num_seeds=2)
+    assert len({0.0, *alone.loc["mine", ["NMI", "NMI_std", "NMI_noise"]]}) == 4
     row = table.query("protocol == 'domains_kmeans' and embedding == 'mine' and metric == 'NMI'")
     assert row["value"].item() == pytest.approx(alone.loc["mine", "NMI"])
     assert row["std"].item() == pytest.approx(alone.loc["mine", "NMI_std"])
+    assert row["noise"].item() == pytest.approx(alone.loc["mine", "NMI_noise"])
 
 
 def test_annotation_names_the_majority_once():
@@ -50,6 +53,28 @@ def test_annotation_names_the_majority_once():
     assert (table["embedding"] == "majority").sum() == 2  # macro F1 and accuracy
     scores = table[table["metric"] == "accuracy"].set_index("embedding")["value"]
     assert scores["expression"] > scores["majority"] + 0.2
+
+
+def test_what_cells_of_both_sides_share_helps_without_a_margin_only():
+    """Labels of patches that blocks cut in two: a cell's patch says its label on both sides."""
+    rng = np.random.default_rng(0)
+    pos = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0)), -1).reshape(-1, 2) * 10
+    patch = ((pos + 20) // 40).astype(int)  # 4 × 4 cells
+    types = rng.integers(0, 4, (11, 11))[patch[:, 0], patch[:, 1]]  # no law to learn
+    place = np.eye(121)[patch[:, 0] * 11 + patch[:, 1]]  # names the patch, and nothing else
+    counts = rng.poisson(2.0, (len(pos), 12)).astype(np.float32)
+    found = {}
+    for margin_um in (0.0, 40.0 * 2**0.5):
+        table = run_protocols({"mine": place}, counts, pos, types=types, margin_um=margin_um)
+        scores = table[table["metric"] == "accuracy"].set_index("embedding")["value"]
+        found[margin_um] = scores["mine"] - scores["majority"]
+    assert found[0.0] > 0.15
+    assert abs(found[40.0 * 2**0.5]) < 0.05
+
+
+def test_a_margin_that_leaves_no_cell_is_refused():
+    with pytest.raises(ValueError, match="more than 1000 µm from fold 0, got none of 400"):
+        run({"mine": PERFECT}, types=OBS["cell_type"], margin_um=1000)
 
 
 def test_what_cannot_be_scored_is_refused():
@@ -63,7 +88,8 @@ def test_genes_are_imputed_beside_their_baselines_without_labels():
     run_on = {"genes": ridge_on(lambda split: split.log)}
     table = run({"mine": PERFECT}, protocols=["imputation"], imputers=run_on)
     assert set(table["metric"]) == {"pearson_mean", "pearson_median", "rmse"}
-    alone = score_imputation(run_on, SLIDE.counts, SLIDE.pos)
+    folds = Folds(spatial_blocks(SLIDE.pos), SLIDE.pos, neighbor_distance_um(SLIDE.pos))
+    alone = score_imputation(run_on, SLIDE.counts, SLIDE.pos, folds=folds)
     scores = table[table["metric"] == "pearson_mean"].set_index("embedding")
     assert scores.index.tolist() == alone.index.tolist()  # embeddings have seen what is hidden
     np.testing.assert_allclose(scores["value"], alone["pearson_mean"])
@@ -108,7 +134,9 @@ def test_images_are_scored_beside_depth_and_chance():
     crops = np.random.default_rng(1).uniform(0, 1, (150, 3, 32, 32)).astype(np.float32)
 
     def run(protocols, **arguments):
-        return run_protocols({}, slide.counts, slide.pos, protocols=protocols, **arguments)
+        return run_protocols(
+            {}, slide.counts, slide.pos, protocols=protocols, margin_um=12, **arguments
+        )
 
     table = run(["image_to_genes", "retrieval"], image_features={"mine": colors}, crops=crops)
     names = {p: part["embedding"].unique().tolist() for p, part in table.groupby("protocol")}
@@ -116,9 +144,8 @@ def test_images_are_scored_beside_depth_and_chance():
     assert sorted(names["image_to_genes"]) == sorted([*ours, "train_mean", "depth_oracle"])
     assert sorted(names["retrieval"]) == sorted([*ours, "random"])
     assert not table.duplicated(["protocol", "embedding", "metric"]).any()
-    alone = score_image_to_genes(
-        {"mine": colors}, slide.counts, spatial_blocks(slide.pos), genes="all", target=None
-    )
+    folds = Folds(spatial_blocks(slide.pos), slide.pos, margin_um=12)
+    alone = score_image_to_genes({"mine": colors}, slide.counts, folds, genes="all", target=None)
     row = table.query("embedding == 'mine' and metric == 'pearson_given_depth'")
     kept = StoredCrops(np.rint(255 * crops).astype(np.uint8), np.ones(150, dtype=bool))
     read, whole = (run(["image_to_genes"], crops=x) for x in (kept, kept.read()[0].numpy()))

@@ -34,6 +34,12 @@ def test_health_is_drawn_after_the_parts_and_many_panels_wrap():
         plot.training_curve(healthy, "rank")
 
 
+def test_gates_are_numbers_of_the_history_and_no_curves():
+    moved = HISTORY.assign(moved=0.2, gates_moved=0.1, **{"gates_moved.context.levels.0": 0.1})
+    titles = [ax.get_title() for ax in plot.training_curves(moved).axes]
+    assert titles == ["loss", "cell", "distance from the start"]
+
+
 def test_validation_is_drawn_beside_what_was_trained_on():
     validated = HISTORY.assign(val_loss=[3.5, 3, 4], val_cell=2.0, val_other=1.0)
     figure = plot.training_curves(validated)

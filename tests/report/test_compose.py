@@ -192,6 +192,19 @@ def test_a_collapse_is_told_beside_the_curve(tmp_path):
     assert told not in write(tmp_path / "page.html", history=HISTORY, max_interactive=0)
 
 
+def test_a_run_is_judged_by_the_score_it_kept_its_weights_by(tmp_path):
+    columns = {"val_loss": [3.0, 4.0], "start_val_loss": 2.0}
+    history = HISTORY.assign(**columns, **{"val_recall@10": [0.2, 0.6], "start_val_recall@10": 0.1})
+    run = {"watched": {"name": "recall@10", "highest": True}}
+    kept = "the start was kept"
+    assert kept not in write(tmp_path / "page.html", history=history, run=run, max_interactive=0)
+    old = write(tmp_path / "old.html", history=history, max_interactive=0)  # names no score
+    assert f"validation loss of the start, 2 (lowest after it 3): {kept}" in old
+    worse = history.assign(**{"start_val_recall@10": 0.7})
+    page = write(tmp_path / "page.html", history=worse, run=run, max_interactive=0)
+    assert f"recall@10 of the start, 0.7 (highest after it 0.6): {kept}" in page
+
+
 @pytest.mark.parametrize(
     ("generated", "kernel", "words"),
     [

@@ -193,6 +193,42 @@ def test_masked_niches_are_those_of_core_cells():
     assert float(found) == pytest.approx(float(expected.detach()), 1e-4)
 
 
+def scored_anew(view: SpatiaView, name: str, cells: torch.Tensor) -> None:
+    """Give some cells other targets, where the forward passes of a view are made."""
+    batch, rng = view.batch, torch.Generator().manual_seed(1)
+    if name == "classification":
+        batch.labels = torch.where(cells[:, None], (batch.labels + 1) % 2, batch.labels)
+    elif name == "masked_image":
+        other = torch.rand(batch.image.shape, generator=rng)
+        batch.image = torch.where(cells[:, None, None, None], other, batch.image)
+    elif name == "niche_profile":
+        batch.x = torch.where(cells[:, None], batch.x + 5, batch.x)
+    else:  # tokens are scored against one another, before or after fusion
+        streams = view.streams
+        for tokens in (streams.genes, streams.gene_tokens.tokens, streams.image_tokens.tokens):
+            tokens[cells] = torch.randn(tokens[cells].shape, generator=rng)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", ["masked_image", "cross_modal", "classification", "diversity", "niche_profile"]
+)
+def test_what_is_around_the_core_is_no_target(name):
+    """Half of the niches are core: a profile is of all cells of its niche."""
+    made = only(name, replace(HIDING, hidden_ratio=0.0))
+    batch = batch_of(made)
+    batch.core = view_of(made, batch).context.levels[0].own % 2 == 0
+    assert 0.2 < batch.core.float().mean() < 0.8
+    view = view_of(made, batch)
+    objective = next(o for o in made.objectives if o.name == name)
+    before = float(objective(view))
+    assert before == pytest.approx(float(made.loss(batch, generator()).parts[name]))
+    scored_anew(view, name, ~batch.core)
+    assert float(objective(view)) == before
+    scored_anew(view, name, batch.core)
+    assert float(objective(view)) != pytest.approx(before, rel=1e-3)
+
+
 def test_every_step_hides_other_genes_and_cells():
     made = only("masked_cells")
     batch = batch_of(made)

@@ -8,6 +8,7 @@ import spatiagraph as sg
 from spatiagraph.data import make_tissue, spots_of_cells
 from spatiagraph.models import ContextModel, STAlign
 from spatiagraph.tasks import LossOutput, MaskedGenes
+from spatiagraph.tasks.base import Watched
 from spatiagraph.training.folder import read_history
 from spatiagraph.training.health import (
     RankMeter,
@@ -101,7 +102,9 @@ def test_movement_is_relative_to_how_much_cells_differ_at_the_start():
     model = ContextModel.for_slides([slide], channels=8)
     (batch,) = model.batches([model.recipe(slide)], 150)
     movement = Movement(model.train(), batch)
-    assert movement.values() == {"moved": 0.0, "gates_moved": 0.0}
+    names = {"context", "context.change", "context.levels.0", "context.levels.1"}
+    columns = {"moved", "gates_moved", *(f"gates_moved.{name}" for name in names)}
+    assert movement.values() == dict.fromkeys(columns, 0.0)
     start = torch.from_numpy(sg.embed(model, slide, progress=False).obsm["X_context"])
     with torch.no_grad():  # twice as long: each cell moves by its own length
         model.cell_encoder.genes.linear.weight.mul_(2)
@@ -112,6 +115,8 @@ def test_movement_is_relative_to_how_much_cells_differ_at_the_start():
     found = movement.values()
     assert found["moved"] == pytest.approx(float((length / spread).sqrt()), rel=1e-4)
     assert found["gates_moved"] == pytest.approx((4 * 0.3**2 / 32) ** 0.5)
+    assert found["gates_moved.context.levels.0"] == pytest.approx((4 * 0.3**2 / 8) ** 0.5)
+    assert found["gates_moved.context.levels.1"] == found["gates_moved.context"] == 0
     assert model.training
 
 
@@ -121,7 +126,10 @@ def test_gates_of_what_is_fused_are_gates():
     movement = Movement(model, next(iter(model.batches([model.prepare(slide)]))))
     with torch.no_grad():
         model.spot.start.fused_gate.fill_(1.0)
-    assert movement.values()["gates_moved"] == pytest.approx((1 / 6) ** 0.5)  # one of six
+    found = movement.values()
+    assert found["gates_moved"] == pytest.approx((1 / 6) ** 0.5)  # one of six
+    assert found["gates_moved.spot.start.fused"] == 1
+    assert found["gates_moved.niche.start.fused"] == 0
 
 
 def test_a_run_that_cannot_have_moved_says_so_in_one_line(caplog):
@@ -147,6 +155,13 @@ def test_warnings_of_a_run_are_about_its_last_row():
     for lowest, warned in ((1.9, False), (2.0, True), (2.1, True)):
         history = good.assign(val_loss=[2.5, lowest], start_val_loss=2.0)
         assert len(run_warnings(history)) == warned
+
+
+def test_a_run_whose_watched_score_rose_is_not_told_that_its_start_was_kept():
+    history = pd.DataFrame({"val_loss": [3.0], "start_val_loss": [2.0]})
+    history[["val_recall@10", "start_val_recall@10"]] = 0.6, 0.1
+    assert run_warnings(history, Watched("recall@10", highest=True)) == []
+    assert len(run_warnings(history)) == 1
 
 
 COLUMNS = ["epoch", "steps", "cells", "seconds", "lr", "lr_sum", "loss", "val_loss"]

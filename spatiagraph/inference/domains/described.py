@@ -123,7 +123,9 @@ def find_domains(
             slide.counts, slide.pos, expression=slide.expression, seed=seed
         )
         methods = {f"{name}, {level}": adata.obsm[key], **baselines}
-        scores = score_domains({name: z[own] for name, z in methods.items()}, truth[own])
+        scores = score_domains(
+            {name: z[own] for name, z in methods.items()}, truth[own], noise=False
+        )
         known = own & truth.notna().to_numpy()
         scores = pd.concat([_score(found.labels[known], truth[known]), scores])
     index = NicheIndex.from_slides({slide.slide_id: adata}, key)
