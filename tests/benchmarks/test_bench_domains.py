@@ -1,4 +1,4 @@
-"""Domains of real slides by every method, and of slides of several donors: two tables.
+"""Domains of real slides by every method, of starts, and of slides of several donors: three tables.
 
     pytest -m benchmark -s tests/benchmarks/test_bench_domains.py
 
@@ -11,10 +11,12 @@ moved: figures that differ by less are equal.
 import os
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 import spatiagraph as sg
@@ -126,6 +128,39 @@ def test_domains_of_one_slide(real_data):
     print("\n" + table.round(3).to_string(), flush=True)
     best = "consensus of roots and niches"
     assert table.loc[best, "mean"] > table.loc["averaged PCA, k-means", "mean"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Components of variable genes, averaged over a cell and its nearest."""
+
+    transform: str
+    num_components: int
+    num_neighbors: int
+
+    def __call__(self, sections):
+        x = Genes(self.transform)(sections).toarray()
+        size = min(self.num_components, min(x.shape) - 1)
+        z = PCA(size, svd_solver="arpack", random_state=0).fit_transform(x)
+        return sections.smoother(self.num_neighbors) @ z
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_starts(real_data):
+    """Averaged components by transform, number of components and radius."""
+    ari = {}
+    for name in SLIDES:
+        slide, truth = read(real_data, name)
+        sections, k = Sections([slide]), truth.nunique()
+        for transform, size, radius in product(("sqrt", "log"), (20, 30, 50), (8, 15, 30)):
+            method = Clustered(Start(transform, size, radius), KMeans(), 0)
+            runs = [agreement(method.find_domains(sections, [k], s)[0], truth) for s in SEEDS]
+            ari[(transform, size, radius), name] = np.mean(runs)
+    table = pd.Series(ari).unstack(sort=False)
+    table["mean"] = table.mean(axis=1)
+    table["without E1"] = table[[name for name in SLIDES if name != "E1"]].mean(axis=1)
+    print("\n" + table.round(3).to_string(), flush=True)
+    assert table["mean"].min() > 0.1
 
 
 COHORTS = {
