@@ -116,7 +116,7 @@ class MaskedCounts:
             for a in PRIORS
         )
 
-    def of_near_cells(self, numbers: Sequence[int] = (8, 15, 30, 60)) -> float:
+    def of_near_cells(self, numbers: Sequence[int] = (8, 15, 30, 60, 120)) -> float:
         """Gain of the mean of the nearest visible cells in space, where whole cells are hidden.
 
         With the number of cells and the prior that suit best.
