@@ -308,7 +308,12 @@ REASONS = {
     "as it is": {},
     "64 channels": {"channels": 64},
     "25 % of genes hidden": {"mask_ratio": 0.25},
+    "75 % of genes hidden": {"mask_ratio": 0.75},
+    "no whole cells hidden": {"cell_ratio": 0.0},
     "learning rate 3e-3": {"lr": 3e-3},
+    "learning rate 3e-2": {"lr": 3e-2},
+    "weight decay 0.01": {"weight_decay": 0.01},
+    "basis thaws": {"thawed": True},
     "errors over the variance of the gene": {"standardized": True},
     "the same, 800 steps": {"standardized": True, "max_steps": 800},
 }
@@ -323,7 +328,10 @@ def test_values_of_merfish(real_data, what, seed):
     options = dict(REASONS[what])
     model = ContextModel.for_slides([train], seed=seed, channels=options.pop("channels", 32))
     found = {"start": score.of_model(model), "similar cells": score.of_similar_cells()}
-    task = MaskedGenes(model, mask_ratio=options.pop("mask_ratio", 0.5))
+    of_task = {name: options.pop(name) for name in ("mask_ratio", "cell_ratio") if name in options}
+    task = MaskedGenes(model, **of_task)
+    if options.pop("thawed", False):
+        model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if options.pop("standardized", False):
         variance = score.values.var(0).clamp(min=1e-6)
         task.objectives[0] = Standardized(variance / variance.mean())
