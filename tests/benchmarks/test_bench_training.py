@@ -316,6 +316,10 @@ REASONS = {
     "basis thaws": {"thawed": True},
     "errors over the variance of the gene": {"standardized": True},
     "the same, 800 steps": {"standardized": True, "max_steps": 800},
+    "basis thaws, 400 steps": {"thawed": True, "max_steps": 400},
+    "basis thaws, 800 steps": {"thawed": True, "max_steps": 800},
+    "basis thaws, 64 channels": {"thawed": True, "channels": 64},
+    "basis thaws, no whole cells hidden": {"thawed": True, "cell_ratio": 0.0},
 }
 
 
@@ -338,6 +342,36 @@ def test_values_of_merfish(real_data, what, seed):
     sg.fit(model, train, task=task, seed=seed, **{**QUIET, **options})
     found["now"] = score.of_model(model)
     keep("values", found, what, seed)
+
+
+def thawed(slide, seed):
+    """A model whose basis learns as well."""
+    model = ContextModel.for_slides([slide], seed=seed)
+    model.cell_encoder.genes.linear.weight.requires_grad_(True)
+    sg.fit(model, slide, seed=seed, **QUIET)
+    return model
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SLIDES)
+def test_basis_thaws(real_data, name, seed):
+    """What a basis that learns gains, and what it does to domains."""
+    slide = read(real_data, name)
+    train, test = block_of(slide)
+    start = ContextModel.for_slides([train], seed=seed)
+    score = MaskedCounts(start, train, test)
+    whole = MaskedCounts(start, train, test, ratio=0.25, whole=True)
+    cpu = time.process_time()
+    model = thawed(train, seed)
+    found = {"CPU seconds": time.process_time() - cpu}
+    found |= {"genes": score.of_model(model), "cells": whole.of_model(model)}
+    column, absent = SLIDES[name][2:]
+    if column is not None:
+        label = slide.adata.obs[column].astype(str).to_numpy()
+        model = thawed(slide, seed)
+        z = embed_data(model, model.recipe(slide))
+        found |= {level: agreement(z[level], label, absent) for level in ("cell", "niche")}
+    keep("basis thaws", found, name, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
