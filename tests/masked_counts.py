@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
@@ -114,6 +115,27 @@ class MaskedCounts:
             self.gain(lambda i, a=a: (sums[i] + a * self.mean) / (sums[i].sum(1, keepdim=True) + a))
             for a in PRIORS
         )
+
+    def of_near_cells(self, numbers: Sequence[int] = (8, 15, 30, 60, 120)) -> float:
+        """Gain of the mean of the nearest visible cells in space, where whole cells are hidden.
+
+        With the number of cells and the prior that suit best.
+        """
+        x = self.x if self.counted else self.truth
+        pos = self.data.pos.numpy()
+        near = []
+        for hidden in self.hidden:
+            rows = (~hidden.any(1)).nonzero().squeeze(1)
+            _, found = cKDTree(pos[rows]).query(pos, min(max(numbers), len(rows)))
+            near.append(rows[torch.from_numpy(found)])  # [N, K]
+
+        def shares(i: int, k: int, prior: float) -> Tensor:
+            rows = near[i][:, :k]
+            sums = x[rows].sum(1)
+            size = sums.sum(1, keepdim=True) if self.counted else rows.size(1)
+            return (sums + prior * self.mean) / (size + prior)
+
+        return max(self.gain(lambda i, k=k, a=a: shares(i, k, a)) for k in numbers for a in PRIORS)
 
     def of_ridge(self) -> float:
         """Gain of ridge regression on the start, with the floor of shares that suits best."""

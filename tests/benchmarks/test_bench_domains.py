@@ -1,4 +1,4 @@
-"""Domains of real slides by every method, and of slides of several donors: two tables.
+"""Domains of real slides by every method, of starts, and of slides of several donors: three tables.
 
     pytest -m benchmark -s tests/benchmarks/test_bench_domains.py
 
@@ -11,10 +11,12 @@ moved: figures that differ by less are equal.
 import os
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 import spatiagraph as sg
@@ -98,6 +100,12 @@ def agreement(found, truth):
     return adjusted_rand_score(truth[known].astype(str), found.labels[known])
 
 
+def wide(values):
+    """Table of a dictionary by row and column, in its order: pandas 2.3 mixes rows up unsorted."""
+    rows, columns = (list(dict.fromkeys(key)) for key in zip(*values, strict=True))
+    return pd.Series(values).unstack().loc[rows, columns]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_domains_of_one_slide(real_data):
     ari, seeds, noise, cost = {}, {}, {}, {}
@@ -115,13 +123,47 @@ def test_domains_of_one_slide(real_data):
             ari[label, name], seeds[label, name] = np.mean(runs), np.std(runs)
             noise[label, name] = np.std([agreement(found, truth) for found in moved])
             print(name, label, f"{ari[label, name]:.3f} ± {seeds[label, name]:.3f}", flush=True)
-    table = pd.Series(ari).unstack(sort=False)
+    table = wide(ari)
     table["mean"] = table.mean(axis=1)
+    table["without E1"] = table[[c for c in table if c not in ("mean", "E1")]].mean(axis=1)
     for column, values in {"seeds": seeds, "noise": noise, "seconds": cost}.items():
-        table[column] = pd.Series(values).unstack(sort=False).mean(axis=1)
+        table[column] = wide(values).mean(axis=1)
     print("\n" + table.round(3).to_string(), flush=True)
     best = "consensus of roots and niches"
     assert table.loc[best, "mean"] > table.loc["averaged PCA, k-means", "mean"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Components of variable genes, averaged over a cell and its nearest."""
+
+    transform: str
+    num_components: int
+    num_neighbors: int
+
+    def __call__(self, sections):
+        x = Genes(self.transform)(sections).toarray()
+        size = min(self.num_components, min(x.shape) - 1)
+        z = PCA(size, svd_solver="arpack", random_state=0).fit_transform(x)
+        return sections.smoother(self.num_neighbors) @ z
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_starts(real_data):
+    """Averaged components by transform, number of components and radius."""
+    ari = {}
+    for name in SLIDES:
+        slide, truth = read(real_data, name)
+        sections, k = Sections([slide]), truth.nunique()
+        for transform, size, radius in product(("sqrt", "log"), (20, 30, 50), (8, 15, 30)):
+            method = Clustered(Start(transform, size, radius), KMeans(), 0)
+            runs = [agreement(method.find_domains(sections, [k], s)[0], truth) for s in SEEDS]
+            ari[f"{transform}, {size}, {radius}", name] = np.mean(runs)
+    table = wide(ari)
+    table["mean"] = table.mean(axis=1)
+    table["without E1"] = table[[name for name in SLIDES if name != "E1"]].mean(axis=1)
+    print("\n" + table.round(3).to_string(), flush=True)
+    assert table["mean"].min() > 0.1
 
 
 COHORTS = {
@@ -149,6 +191,6 @@ def test_domains_of_several_donors(real_data):
                 "averaged PCA, mixture": Clustered(AveragedPCA(), Mixture(), 0),
             }.items():
                 runs = [agreement(method.find_domains(sections, [k], s)[0], truth) for s in SEEDS]
-                key = label, "centred" if center else "as they are"
+                key = f"{label}, {'centred' if center else 'as they are'}"
                 rows[key, cohort] = f"{np.mean(runs):.3f} ± {np.std(runs):.3f}"
-    print("\n" + pd.Series(rows).unstack(sort=False).to_string(), flush=True)
+    print("\n" + wide(rows).to_string(), flush=True)
