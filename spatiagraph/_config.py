@@ -1,7 +1,7 @@
 """Objects as JSON and back: a closed set of classes, built from arguments that were checked.
 
 A saved object is a tree ``{"class": "spatiagraph.nn.genes.GeneEncoder", "args": {…}}``; classes
-that describe themselves by ``to_dict`` have ``"dict"`` in the place of ``"args"``. Reading one runs
+that describe themselves by ``to_dict`` have ``"dict"`` in place of ``"args"``. Reading one runs
 no code but the constructors of :func:`savable <spatiagraph._savable.savable>` classes, with
 arguments of the types that the constructor names.
 

@@ -51,7 +51,7 @@ def check_store(path: Path) -> None:
 
 
 def check_store_place(path: Path) -> None:
-    """Refuse to put a Zarr store in the place of a folder of other things, which would be lost.
+    """Refuse to put a Zarr store in place of a folder of other things, which would be lost.
 
     Args:
         path: Where the store is to be.

@@ -1,4 +1,4 @@
-"""Models that come with the package, by name. Loads nothing heavy."""
+"""Models that come with the package, by name, without anything heavy."""
 
 from pathlib import Path
 

@@ -18,6 +18,13 @@ EVERYDAY = re.compile(  # condition, sample, evaluate, split, step, concatenate,
     re.IGNORECASE,
 )
 
+THIRD_PERSON = re.compile(  # a class is a noun, a function an imperative; Sets of genes are a noun
+    r"(\w*[^\Ws]s (the|an?|any|every|its?|up)"
+    r"|adds|builds|computes|creates|decodes|keeps|makes|opens|removes|replaces|says|takes|trains"
+    r"|writes)\b|.*\bshould\b",
+    re.IGNORECASE,
+)
+
 
 def first_lines(node: ast.AST, where: str) -> list[tuple[str, str]]:
     """Name and first line of all that has a docstring and no private name, constants included."""
@@ -46,6 +53,10 @@ def everyday(lines: list[tuple[str, str]]) -> list[str]:
     return [f"{where}: {line}" for where, line in lines if EVERYDAY.search(line)]
 
 
+def third_person(lines: list[tuple[str, str]]) -> list[str]:
+    return [f"{where}: {line}" for where, line in lines if THIRD_PERSON.match(line)]
+
+
 @pytest.mark.parametrize("room", [OWN, *ROOMS])
 def test_first_lines_name_the_thing_in_terms_of_the_field(room):
     lines = []
@@ -55,6 +66,7 @@ def test_first_lines_name_the_thing_in_terms_of_the_field(room):
     assert len(lines) > 5
     assert not clauses(lines)
     assert not everyday(lines)
+    assert not third_person(lines)
 
 
 def test_a_clause_is_caught():
@@ -63,3 +75,26 @@ def test_a_clause_is_caught():
     assert [where for where, _ in lines] == ["x", "x.A", "x.A.f", "x.B", "x.C"]
     assert len(clauses(lines)) == 3
     assert len(everyday(lines)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Keeps the best weights.",
+        "Trains any task.",
+        "Sets the epoch.",
+        "Opens TIFF in all its kinds.",
+        "Looks up a condition.",
+        "A cell should be the same in both passes.",
+    ],
+)
+def test_a_verb_in_the_third_person_is_caught(line):
+    assert third_person([("x", line)])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Sets of genes.", "Weights of the best score.", "Cells all around.", "Process a slide."],
+)
+def test_a_plural_and_an_imperative_are_let_through(line):
+    assert not third_person([("x", line)])

@@ -349,7 +349,7 @@ def _named(options: Sequence[str]) -> str:
 
 
 def with_slide_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replaces the argument ``slide_options`` of a command by the options it is made of."""
+    """Replace the argument ``slide_options`` of a command by the options it is made of."""
     hints = get_type_hints(SlideOptions, include_extras=True)
     added = [
         inspect.Parameter(

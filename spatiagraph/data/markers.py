@@ -1,4 +1,4 @@
-"""Marker genes of groups of cells: what is more in one group than in all others."""
+"""Marker genes of groups of cells: what is more in one group than in the remaining cells."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Niches in the place of cells: their expression, their embeddings, the tissue around them."""
+"""Niches in place of cells: their expression, their embeddings, the tissue around them."""
 
 import anndata
 import numpy as np

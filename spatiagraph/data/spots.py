@@ -43,7 +43,7 @@ def spots_of_cells(
     Args:
         slide: Cells.
         pitch_um: Distance of neighbouring spots.
-        pos: Centres of the spots in µm, ``[M, 2]``, in the place of the lattice.
+        pos: Centres of the spots in µm, ``[M, 2]``, in place of the lattice.
         diameter_um: Diameter of a spot; ``None`` gives every cell to the nearest spot.
         min_cells: Cells below which a spot is left out.
         labels: Columns of ``obs`` of which a spot has the most frequent value of its cells.
@@ -133,7 +133,7 @@ def photographed_slide(
         image: Picture of the section, addressed in µm.
         panel: Genes of the model.
         pitch_um: Distance of spots on a hexagonal lattice.
-        pos: Positions in µm, ``[N, 2]``, in the place of the lattice; all of them are kept.
+        pos: Positions in µm, ``[N, 2]``, in place of the lattice; all of them are kept.
         slide_id: Name of the section.
         tissue_only: Leave out what lies on the glass or the black beside the tissue; spots lie all
             over the image with ``False``, or where it does not show where tissue ends.

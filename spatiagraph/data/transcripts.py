@@ -62,7 +62,7 @@ def filter_transcripts(
     unassigned: Sequence[str] = UNASSIGNED,
     outlines: "CellOutlines | None" = None,
 ) -> FilteredTranscripts:
-    """Removes doubtful molecules, control features, and cells with too little to say.
+    """Remove doubtful molecules, control features, and cells with too little to say.
 
     The steps, in order: quality below ``min_qv``; control features; molecules in no cell; with
     ``outlines``, molecules outside of the outline of their cell, or too near it; cells with fewer
@@ -150,7 +150,7 @@ def as_flags(values: pd.Series, of: str = "") -> pd.Series:
 def counts_from_transcripts(
     transcripts: pd.DataFrame, *, unassigned: Sequence[str] = UNASSIGNED
 ) -> CountTable:
-    """Adds molecules up to counts per cell and gene.
+    """Add molecules up to counts per cell and gene.
 
     Args:
         transcripts: One row per molecule; needs ``x_um``, ``y_um``, ``gene`` and ``cell_id``.

@@ -37,7 +37,7 @@ def score_retrieval(
     k: Sequence[int] = (1, 5, 10),
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Score retrieval of a cell's own expression by its image among others, and the reverse.
+    """Score retrieval of a cell's own expression by its image among all cells, and the reverse.
 
     Candidates are the cells of the same fold, by cosine similarity; equal ones share the mean of
     their ranks, so an embedding that is the same for all cells scores as chance or below. Within a

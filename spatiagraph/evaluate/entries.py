@@ -66,7 +66,7 @@ class EntrySplit:
 
     @cached_property
     def filled(self) -> NDArray[np.float32]:
-        """:attr:`log` with the mean of its gene in the place of every hidden value, ``[N, G]``."""
+        """:attr:`log` with the mean of its gene in place of every hidden value, ``[N, G]``."""
         return np.where(self.hidden, self.gene_means.astype(np.float32), self.log)
 
 

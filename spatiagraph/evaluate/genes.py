@@ -1,4 +1,4 @@
-"""Variable genes by the usual recipe, so that baselines equal those that others report."""
+"""Variable genes by the usual recipe, so that baselines equal published ones."""
 
 import numpy as np
 from numpy.typing import NDArray

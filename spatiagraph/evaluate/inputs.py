@@ -66,7 +66,7 @@ def as_embedding(
 
 
 def check_named(given: object, argument: str, *, values: str = "array") -> None:
-    """Refuse an array, or something else without names, in the place of a mapping.
+    """Refuse an array, or something else without names, in place of a mapping.
 
     Args:
         given: The argument.

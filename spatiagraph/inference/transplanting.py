@@ -1,4 +1,4 @@
-"""``transplant``: what a cell would be if it stood in the place of another."""
+"""``transplant``: what a cell would be if it stood in place of another."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def transplant(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
-    """Embeddings of cells, each in the place of another: its neighbours, its niche, its region.
+    """Embeddings of cells, each in place of another: its neighbours, its niche, its region.
 
     The two cells of a pair exchange their nodes of the graph and nothing else changes: genes and
     image go with the cell, position, edges and niche stay. Pairs do not see each other.

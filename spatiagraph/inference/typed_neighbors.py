@@ -1,4 +1,4 @@
-"""``TypedNeighbors``: neighbours of two types, and the same cells with others beside them."""
+"""``TypedNeighbors``: neighbours of two types, and the same cells with substitute neighbours."""
 
 from dataclasses import dataclass
 

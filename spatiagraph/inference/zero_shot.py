@@ -1,4 +1,4 @@
-"""Models trained on some slides and applied to others: embeddings for transfer between donors."""
+"""Models trained on some donors, applied to held-out ones: embeddings for transfer."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models.base import SlideModel
 
 Train = Callable[[Sequence[Slide]], SlideModel]
-"""Training slides → a model that has seen no others."""
+"""Training slides → a model that has seen no held-out slide."""
 
 
 class ZeroShot:

@@ -1,4 +1,4 @@
-"""Writes the LLVM code of the SIMD intrinsics: vectors of 256 bits, loops, sums over lanes, exp."""
+"""LLVM code of the SIMD intrinsics: vectors of 256 bits, loops, sums over lanes, exp."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _VECTOR_BYTES = 32
 
 
 class Code:
-    """Writes LLVM code for the arguments of one intrinsic; the first one is a floating array."""
+    """Writer of LLVM code for the arguments of one intrinsic; the first one is a floating array."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any):
         self.context = context

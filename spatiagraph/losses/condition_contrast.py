@@ -1,4 +1,4 @@
-"""The right condition must explain a path better than a wrong one."""
+"""Contrast of conditions: the right one explains a path better than a wrong one."""
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def condition_contrast_loss(right: Tensor, wrong: Tensor, *, margin: float = 0.1
 def wrong_transitions(
     transition: Tensor, num_transitions: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """For each transition another one, all others alike.
+    """Draw another transition for each, the remaining ones with equal probability.
 
     Args:
         transition: In ``[0, num_transitions)``, ``[B]``.

@@ -1,4 +1,4 @@
-"""Elastic similarity of cells: near ones are pulled together, others pushed apart."""
+"""Elastic similarity of cells: near ones are pulled together, distant ones pushed apart."""
 
 import torch
 from torch import Tensor

@@ -109,7 +109,7 @@ class SlideModel(PretrainedModel, abstract=True):
 
     @property
     def panel(self) -> GenePanel:
-        """Genes the model reads."""
+        """Genes that the model reads."""
         return self.recipe.panel
 
     @property

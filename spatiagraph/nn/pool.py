@@ -107,7 +107,7 @@ TissuePool = AttentionPool
 
 
 class PyGPool(Configurable):
-    """A pooling of PyG in the place of :class:`AttentionPool`: it makes groups of its own.
+    """A pooling of PyG in place of :class:`AttentionPool`: it makes groups of its own.
 
     ``TopKPooling`` and ``SAGPooling`` keep some members, each a group of its own; the rest
     belongs to none. ``ASAPooling`` keeps some members with their neighbours. ``EdgePooling`` and

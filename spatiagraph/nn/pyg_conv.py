@@ -45,7 +45,7 @@ class ConvOptions(Schema):
 
 
 class PyGConv(Configurable):
-    """A convolution of PyG in the place of :class:`~spatiagraph.nn.GraphTransformer`.
+    """A convolution of PyG in place of :class:`~spatiagraph.nn.GraphTransformer`.
 
     Args:
         name: Name in ``torch_geometric.nn``, such as ``"GATv2Conv"``.

@@ -206,7 +206,7 @@ class SE2Transformer(Configurable):
         return NodeStates(h[real], pair, some)
 
     def attention(self, nodes: Nodes, at: Tensor) -> Tensor:
-        """Attention of some nodes to others in the last layer, mean over heads, ``[M]``.
+        """Attention of target nodes to source nodes in the last layer, mean over heads, ``[M]``.
 
         Args:
             nodes: The nodes.

@@ -222,7 +222,7 @@ class BiasedAttention(Configurable):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start with weights under which a token hears others about as loud as itself."""
+        """Start with weights under which a token attends to the rest about as much as to itself."""
         q, k, v = self.qkv.weight.chunk(3)
         for weight, gain in ((q, 1.0), (k, 1.0), (v, _REACH), (self.out.weight, _REACH)):
             nn.init.xavier_uniform_(weight, gain)

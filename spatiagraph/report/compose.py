@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from spatiagraph import keys
 from spatiagraph.data.labels import is_unlabelled
 from spatiagraph.data.slide import Slide
+from spatiagraph.inference.embedded import check_level, is_embedded, model_name
 from spatiagraph.report.description import add_description
 from spatiagraph.report.generation import Generation, add_generation
 from spatiagraph.report.modalities import add_cross_modal, image_and_gene
@@ -45,7 +46,7 @@ def slide_page(
     scores: pd.DataFrame | None = None,
     highlight: str | None = None,
     index: NicheIndex | None = None,
-    embedding: str = keys.embedding_key("context", "niche"),
+    embedding: str | None = None,
     queries: Sequence[int] | None = None,
     num_hits: int = 5,
     window_um: float | None = None,
@@ -75,7 +76,8 @@ def slide_page(
             ``ARI_std`` as error.
         highlight: Row of ``scores`` to set off.
         index: Index that holds the cells of the slide.
-        embedding: Slot of ``obsm`` the index was built from.
+        embedding: Slot of ``obsm`` the index was built from, and of the UMAP; by default the one
+            that the index names, or else the first level above cells of an embedded slide.
         queries: Rows of cells to search for; by default a typical one of the three largest
             domains.
         num_hits: Hits to show for each.
@@ -102,6 +104,7 @@ def slide_page(
             f"Expected 'adata' with the {slide.num_cells} cells of slide {slide.slide_id!r}, in "
             f"order, got {adata.n_obs} others"
         )
+    slot = _slot(adata, index) if embedding is None else embedding
     run = dict(run or {})
     truth = _labels(adata, labels, unlabelled)
     groups = {name: _per_cell(values, name, slide) for name, values in (domains or {}).items()}
@@ -118,7 +121,7 @@ def slide_page(
     if groups:
         first = next(iter(groups.values()))
         colors = domain_palette(first, truth)
-        parts.append(lambda: add_description(page, slide, first, colors, truth, labels, embedding))
+        parts.append(lambda: add_description(page, slide, first, colors, truth, labels, slot))
     if scores is not None and len(scores):
         parts.append(lambda: add_scores(page, scores, highlight, labels))
     if max_interactive > 0:
@@ -126,7 +129,7 @@ def slide_page(
     if index is not None:
         shown = next(iter(groups.values()), truth)
         options = (shown, truth, queries, num_hits, window_um, crop_px)
-        parts.append(lambda: add_hits(page, slide, adata, index, embedding, *options))
+        parts.append(lambda: add_hits(page, slide, adata, index, slot, *options))
     if aligned := image_and_gene(adata):
         groups_shown = next(iter(groups.values()), truth)
         parts.append(
@@ -144,6 +147,15 @@ def slide_page(
         for add in tqdm(parts, desc="report", unit="part", disable=not progress):
             add()
     return page
+
+
+def _slot(adata: AnnData, index: NicheIndex | None) -> str:
+    """Slot of an index, or of the first level of an embedded slide; empty where there is none."""
+    if index is not None and index.key is not None:
+        return index.key
+    if not is_embedded(adata):
+        return ""
+    return keys.embedding_key(model_name(adata), check_level(adata, None))
 
 
 def _labels(adata: AnnData, column: str | None, none: Sequence[str] | None) -> pd.Series | None:

@@ -45,7 +45,7 @@ from spatiagraph.report.style import CONTROLS
 from spatiagraph.report.text import as_text, unit_of
 
 MAX_CELLS = 20_000
-"""Cells a laptop still draws without a stutter while the map is dragged."""
+"""Cells that a laptop still draws without a stutter while the map is dragged."""
 _HEIGHT = 620  # pixels
 
 

@@ -171,7 +171,7 @@ def _kind(series: pd.Series) -> Kind | None:
 
 
 def _filled(series: pd.Series, kind: Kind) -> NDArray:
-    """Values with anything that compares in the place of what is missing."""
+    """Values with anything that compares in place of what is missing."""
     if kind == "text":
         return series.astype(object).where(series.notna(), "").to_numpy()
     if isinstance(series.dtype, np.dtype) and series.dtype != object:

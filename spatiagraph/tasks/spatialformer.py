@@ -91,7 +91,7 @@ class HiddenTokens(Objective[SpatialFormerView]):
 
 
 class ColocalizedGenes(Objective[SpatialFormerView]):
-    """Pairs of genes that lie together in a cell, against others of the same cells.
+    """Pairs of genes that lie together in a cell, against pairs that do not.
 
     Args:
         weight: Factor of the term.

@@ -12,7 +12,7 @@ from spatiagraph.training.schedule import CosineSchedule
 
 
 class TaskModule(LightningModule):
-    """Trains any :class:`~spatiagraph.tasks.Task` with AdamW, warm-up and a cosine schedule.
+    """Training of any :class:`~spatiagraph.tasks.Task` with AdamW, warm-up and a cosine schedule.
 
     All randomness of a step (masks, dropout) is keyed by the seed, the number of the step and the
     process, so a resumed run repeats what an uninterrupted one does, bit for bit on CPU.
@@ -24,7 +24,7 @@ class TaskModule(LightningModule):
             has ``anchored``, towards their start; vectors have none.
         warmup: Share of the steps in which the rate rises.
         seed: Seed of all steps.
-        schedule: Schedule in the place of this one, of the weight decay too.
+        schedule: Schedule in place of this one, of the weight decay too.
     """
 
     def __init__(

@@ -178,7 +178,7 @@ class Means:
             self._sums[name] = (total + weight * float(value), weights + weight)
 
     def gather(self) -> None:
-        """Add those of the other processes; a process may lack what others have."""
+        """Add those of the other processes; a process may lack some."""
         of_all: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(of_all, (self.total, self._sums))
         self.total, self._sums = 0.0, {}

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 
 class EpochOfOrder(Callback):
-    """Sets the epoch of the order of batches to that which a checkpoint goes on with.
+    """Epoch of the order of batches as the checkpoint has it that a run goes on from.
 
     Lightning does so once it has made the iterator; worker processes have by then been handed the
     first batches, of another epoch.

@@ -12,7 +12,7 @@ from spatiagraph.tasks.base import Watched
 
 
 class BestWeights(Callback):
-    """Keeps the weights of the best validation score and stops when none was better for long.
+    """Weights of the best validation score, kept; training stops when none was better for long.
 
     The score is the loss, or what the task says it watches, where the validation set has it.
 

@@ -4,7 +4,7 @@
     python tests/benchmarks/test_bench_attention.py docs/images/attention_scaling.png
 
 The layer is ``spatiagraph.nn.GraphTransformerLayer`` as models use it; its peer has PyG's
-``TransformerConv`` in the place of the attention and the same norms and MLP; its products are the
+``TransformerConv`` in place of the attention and the same norms and MLP; its products are the
 matrix products of its four linear maps and of their gradients, which no layer can do without.
 
 128 channels in 4 heads, float32, 2 threads, k nearest neighbours. Each measurement is a process of

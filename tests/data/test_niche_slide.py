@@ -1,4 +1,4 @@
-"""Niches in the place of cells."""
+"""Niches in place of cells."""
 
 import numpy as np
 import pytest

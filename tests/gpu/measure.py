@@ -501,7 +501,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Every part in a process of its own; what fails says why in the place of its figures."""
+    """Every part in a process of its own; what fails says why in place of its figures."""
     found: dict[str, Any] = {"machine": machine(options.device), "toy": options.toy}
     for part in PARTS:
         start = time.perf_counter()

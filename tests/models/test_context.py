@@ -110,6 +110,7 @@ def covering(choices):
     return rows
 
 
+# no fewer than 21: each of 7 contexts meets each of 3 encoders of genes in a row of its own
 COVERING = covering(CHOICES)
 ALL = [
     pytest.param(*choice, marks=() if choice in COVERING else pytest.mark.slow)

@@ -246,6 +246,15 @@ def test_the_scale_of_generated_and_real_cells_is_said(tmp_path):
     assert "Two states. Squares are 19.2 µm wide" in html
 
 
+def test_an_index_says_which_embeddings_it_was_built_from(tmp_path):
+    slide = SLIDE[:]
+    del slide.adata.obsm["X_context_niche"]
+    slide.adata.obsm["X_peer"] = SLIDE.adata.obsm["X_context_niche"]
+    options = {"labels": "niche", "max_interactive": 0}
+    index = NicheIndex.from_slides({"synthetic": slide.adata}, "X_peer")
+    assert "Niches like these" in slide_page(slide, index=index, **options).html()
+
+
 def test_domains_of_another_slide_are_refused(tmp_path):
     with pytest.raises(ValueError, match="got 2 for 600 cells"):
         write(tmp_path / "page.html", domains={"level": [0, 1]})

@@ -18,7 +18,13 @@ SLIDE.adata.obsm["X_context_niche"] = EMBEDDING.astype(np.float32)
 
 def test_a_umap_is_made_of_embeddings_where_the_slide_has_none():
     options = {"domains": {"found": SLIDE.adata.obs["niche"]}, "max_interactive": 0}
-    assert "of their embeddings X_context_niche" in slide_page(SLIDE, **options).html()
+    html = slide_page(SLIDE, embedding="X_context_niche", **options).html()
+    assert "of their embeddings X_context_niche" in html
+    slide = SLIDE[:]
+    assert "UMAP" not in slide_page(slide, **options).html()  # not known to be embedded
+    slide.adata.uns["spatiagraph"] = {"name": "mine", "levels": ["region", "tissue"]}
+    slide.adata.obsm["X_mine_region"] = slide.adata.obsm["X_mine_tissue"] = EMBEDDING
+    assert "of their embeddings X_mine_region" in slide_page(slide, **options).html()
 
 
 def test_a_umap_keeps_neighbours_and_leaves_out_what_has_no_place():

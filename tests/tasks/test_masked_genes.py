@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,9 @@ from spatiagraph.tasks.streams import Streams
 SLIDE = make_tissue(150, num_genes=30, image=None, seed=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> ContextModel:
+    """One model for all tests, which leave its weights as they are."""
     return ContextModel.for_slides([SLIDE], channels=8)
 
 
@@ -123,6 +126,7 @@ def test_the_loss_of_niches_is_that_of_the_sums_of_all_their_cells(model):
 
 
 def test_a_whole_hidden_cell_is_known_from_its_surroundings_alone(model):
+    model = copy.deepcopy(model)
     with torch.no_grad():
         model.context_encoder.gate.fill_(1.0)
     batch = batch_of(model)

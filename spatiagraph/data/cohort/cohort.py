@@ -45,7 +45,7 @@ class Cohort(Sequence[Slide]):
     """Slides on the disk, of which one tile at a time is in memory.
 
     A cohort holds what a recipe makes of its slides: tiles with all the context that a model needs,
-    each one read. ``fit`` and ``embed`` take it in the place of slides, and give what they give for
+    each one read. ``fit`` and ``embed`` take it in place of slides, and give what they give for
     the slides in memory. As a sequence it reads one slide whole each time it is asked for.
 
     Every slide inside is an AnnData in Zarr, ``anndata.read_zarr(cohort.cells("s1"))``.
@@ -137,7 +137,7 @@ class Cohort(Sequence[Slide]):
 
     @typed
     def replace(self, slide: SlideSource, *, progress: bool = False) -> None:
-        """Write a slide anew in the place of the one of its id; others are not touched.
+        """Write a slide anew in place of the one of its id; the remaining ones are not touched.
 
         Args:
             slide: As of :meth:`create`.

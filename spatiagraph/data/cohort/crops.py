@@ -11,7 +11,7 @@ _MOST = 255
 
 
 class StoredCrops:
-    """Crops that are kept, in the place of a :class:`~spatiagraph.data.CropSource`.
+    """Crops that are kept, in place of a :class:`~spatiagraph.data.CropSource`.
 
     Args:
         crops: Values in [0, 255], ``[n, C, S, S]``.

@@ -136,7 +136,7 @@ def unpack(packed: bytes) -> StoredTile:
 
 
 def narrowed(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers as the narrowest integers that hold them; others as they are.
+    """The same numbers as the narrowest integers that hold them, or as they are.
 
     Args:
         values: Any array. Floating-point numbers that are all whole and not negative become

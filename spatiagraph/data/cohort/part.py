@@ -15,7 +15,7 @@ from spatiagraph.data.slide import Slide
 
 @dataclass(frozen=True)
 class CohortPart:
-    """Some slides of a cohort, in the place of slides in memory: ``fit`` and loaders take it.
+    """Some slides of a cohort, in place of slides in memory: ``fit`` and loaders take it.
 
     Attributes:
         path: Folder of the cohort.

@@ -144,7 +144,7 @@ class TissueData(Data):
                 found[key], found[f"{key}_mask"] = _read(self.crop_sources[key], rows, cropped)
             else:
                 found[key] = take_rows(self[key], rows)
-        if level == CELL and "x" in self:  # tokens stand in the place of counts
+        if level == CELL and "x" in self:  # tokens stand in place of counts
             counts = take_rows(self.x, rows)
             if self.tokenizer is not None:
                 found.update(self.tokenizer(as_scipy(counts), self.gene_mask.numpy()))

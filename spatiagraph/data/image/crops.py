@@ -52,7 +52,7 @@ def add_crops(
     side: np.ndarray,
     progress: bool,
 ) -> None:
-    """Adds the crops of ``n`` cells to the zeros in ``out[index]``.
+    """Add the crops of ``n`` cells to the zeros in ``out[index]``.
 
     Args:
         out: All crops, ``[N, C, S, S]`` float32.

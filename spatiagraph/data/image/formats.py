@@ -1,4 +1,4 @@
-"""Opens image files as pyramids of levels: PNG, JPEG, TIFF in all its kinds, Zarr, OME-Zarr."""
+"""Image files as pyramids of levels: PNG, JPEG, TIFF in all its kinds, Zarr, OME-Zarr."""
 
 import struct
 import warnings
@@ -32,7 +32,7 @@ _UNPACKED, _RATIO = 2**26, 2_000  # bytes; no picture of tissue packs tighter th
 def open_levels(
     path: Path, channels: Sequence[int] | None = None, axes: str | None = None
 ) -> OpenImage:
-    """Opens an image file by what is in it, whatever it is called.
+    """Open an image file by what is in it, whatever it is called.
 
     Args:
         path: A TIFF of any kind (``.svs``, ``.ndpi``, ``.qptiff``, ``.btf``, …), a Zarr folder, or

@@ -40,7 +40,7 @@ def add_windows(
     corner: np.ndarray,
     side: np.ndarray,
 ) -> None:
-    r"""Adds to each crop what the block contributes to it.
+    r"""Add to each crop what the block contributes to it.
 
     Output pixel :math:`s` covers :math:`[s f, (s + 1) f)` of the window, with
     :math:`f = \text{side} / S`. For :math:`f \ge 1` it is the mean over that area, which is exact

@@ -98,7 +98,7 @@ class SlideImage:
         axes: str | None = None,
         value_range: tuple[float, float] | np.ndarray | None = None,
     ) -> Self:
-        """Opens a PNG, JPEG, TIFF of any maker, Zarr array, group of arrays or OME-Zarr image.
+        """Open a PNG, JPEG, TIFF of any maker, Zarr array, group of arrays or OME-Zarr image.
 
         What the file is, is decided by its content, not by its name. TIFF and Zarr images are read
         piece by piece; PNG and JPEG are decoded whole. A z-stack is reduced by maximum projection,
@@ -202,7 +202,7 @@ class SlideImage:
         return self._levels[0].read(rows, columns)
 
     def check_pixels(self) -> None:
-        """Decodes every stored pixel once, so that later work cannot come upon damage.
+        """Decode every stored pixel once, so that later work cannot come upon damage.
 
         Takes as long as reading the file; a block of chunks is in memory at a time.
 

@@ -1,4 +1,4 @@
-"""Opens TIFF in all its kinds (OME, Aperio, Hamamatsu, Akoya, ImageJ, plain) as levels.
+"""TIFF in all its kinds (OME, Aperio, Hamamatsu, Akoya, ImageJ, plain) as levels.
 
 tifffile groups pages into series and finds pyramids. What it leaves open is decided here: which
 series is the slide, what unnamed pages are, and which planes are not there at all.
@@ -48,7 +48,7 @@ def _is_ndpi(path: Path) -> bool:
 
 
 def open_tiff(path: Path, channels: Sequence[int] | None, axes: str | None) -> OpenImage:
-    """Opens the largest image of a TIFF.
+    """Open the largest image of a TIFF.
 
     Pages that are equal in size and of which the file says nothing are channels, with a warning:
     none is lost. Channels of which a plane is missing are left out, with a warning.

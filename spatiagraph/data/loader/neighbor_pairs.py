@@ -22,7 +22,7 @@ from spatiagraph.data.loader.sampling import Numbers, SeededSampler
 
 Negatives = Literal["uniform", "ring", "mixed"]
 NEIGHBOR, UNIFORM, RING, FAR = 0, 1, 2, 3
-"""Kinds of pairs: neighbours; others of the slide; others near by; others far away."""
+"""Kinds of pairs: neighbours; non-neighbours of the slide, near by, far away."""
 KINDS: dict[Negatives, tuple[int, ...]] = {
     "uniform": (UNIFORM,),
     "ring": (RING,),

@@ -18,7 +18,7 @@ from spatiagraph.data.recipe.crops import Crop
 from spatiagraph.data.slide import Slide, check_unique_ids
 
 Known = Callable[[Slide, NDArray[np.int64]], Condition]
-"""Looks up the condition of some cells of a slide, ``[B]``."""
+"""Look-up of the condition of some cells of a slide, ``[B]``."""
 
 
 class PairBatch(NamedTuple):

@@ -40,7 +40,7 @@ class LevelRule(Rule):
 
 @dataclass(frozen=True)
 class Neighborhoods(LevelRule):
-    """One group around each cell: the cell and its ``k`` nearest others.
+    """One group around each cell: the cell and its ``k`` nearest neighbours.
 
     Attributes:
         k: Others in a group.

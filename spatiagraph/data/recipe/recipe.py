@@ -202,7 +202,7 @@ class Recipe:
         return from_flags(config) if flat and "panel" in config else config
 
     def _attributes(self) -> list[str]:
-        """All that batches have: one name twice would be one thing in the place of another."""
+        """All that batches have: one name twice would be one thing in place of another."""
         crops = [crop.key for crop in self.crops if crop.key != "image"]
         return [
             *_TAKEN,

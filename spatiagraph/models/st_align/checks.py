@@ -103,7 +103,7 @@ def check_channels(slide: Slide, encoders: Sequence[Any]) -> None:
 
 
 def with_counts(slides: Sequence[Slide]) -> list[Slide]:
-    """Slides with counts; others were only photographed.
+    """Slides with counts, without those that were only photographed.
 
     Args:
         slides: The slides.

@@ -22,7 +22,7 @@ from spatiagraph.nn.small_image import FrozenImageEncoder
 NICHE_IMAGE = "niche_view"
 """Attribute of a batch: crops of niches, which are centred on their spot."""
 FEATURES = "niche_features"
-"""Attribute of a batch: frozen features of the images of niches, in the place of these images."""
+"""Attribute of a batch: frozen features of the images of niches, in place of these images."""
 COUNTED = "counted"
 """Attribute of a batch: whether genes were counted on the slide of a spot, which may be empty."""
 STATISTICS = ("spot_statistics", "niche_statistics")

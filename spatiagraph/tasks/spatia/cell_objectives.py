@@ -84,7 +84,7 @@ class Classification(Objective[SpatiaView]):
 
 
 class Diversity(Objective[SpatiaView]):
-    """Tokens of one cell should differ."""
+    """Difference between the tokens of one cell."""
 
     name = "diversity"
 
@@ -96,7 +96,7 @@ class Diversity(Objective[SpatiaView]):
 
 
 class LabelAdversaries(Objective[SpatiaView]):
-    """A label should not be readable from the tokens of the other labels.
+    """Adversaries that read a label from the tokens of the remaining labels, where it is not to be.
 
     Args:
         weight: Factor of the term.
@@ -126,7 +126,7 @@ class LabelAdversaries(Objective[SpatiaView]):
 
 
 class SourceAdversaries(Objective[SpatiaView]):
-    """The slide should not be readable from a cell.
+    """Adversaries that read the slide from a cell, where it is not to be.
 
     Args:
         weight: Factor of the term.
@@ -158,7 +158,7 @@ class SourceAdversaries(Objective[SpatiaView]):
 
 
 class TokenSourceAdversaries(SourceAdversaries):
-    """The slide should not be readable from the label tokens of a cell: their mean, as published.
+    """Adversaries that read the slide from the mean label token of a cell, as published.
 
     Args:
         weight: Factor of the term.
@@ -178,7 +178,7 @@ class TokenSourceAdversaries(SourceAdversaries):
 
 
 class CellContrast(Objective[SpatiaView]):
-    """A cell should be the same in both passes, and another than all others.
+    """Contrast of each cell in two passes: with itself, against the remaining cells.
 
     The passes are the one that saw thinned counts and the one from its cell tokens alone; a cell is
     the mean of its cell tokens.
@@ -196,7 +196,7 @@ class CellContrast(Objective[SpatiaView]):
 
 
 class ElasticSimilarity(Objective[SpatiaView]):
-    """Cells of a batch should be alike, or not at all."""
+    """Elastic similarity of the cells of a batch: alike, or not at all."""
 
     name = "elastic_similarity"
 

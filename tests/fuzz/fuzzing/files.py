@@ -39,7 +39,7 @@ def damage(path, rng, others):
     Args:
         path: The file or folder.
         rng: Chooses.
-        others: Files to put in the place of one.
+        others: Files to put in place of one.
     """
     for _ in range(50):
         try:
