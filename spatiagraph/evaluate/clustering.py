@@ -106,7 +106,8 @@ def score_domains(
         num_domains: Number of clusters; by default the number of different labels.
         method: A clusterer or its name, as in :func:`cluster_domains`.
         num_seeds: Clusterings to average over, with seeds 0, 1, ...
-        noise: Cluster as often again, embeddings that noise has moved.
+        noise: Cluster as often again, embeddings that noise has moved; ``False`` leaves those two
+            columns out.
         ignore: Labels that mean "not labelled", such as ``("undetermined",)``.
         progress: Show a bar.
 
@@ -162,7 +163,7 @@ def score_domains(
             spread = pd.DataFrame(by_noise, columns=["ARI", "NMI"], dtype=float).std(ddof=1)
             table[name] = {
                 **mean_and_std(by_seed),
-                **spread.add_suffix("_noise"),
+                **(spread.add_suffix("_noise") if noise else {}),
                 "num_domains": k,
                 "num_cells": len(rows),
                 "method": shown,
