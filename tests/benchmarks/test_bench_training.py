@@ -130,7 +130,7 @@ def test_masked_genes_of_a_block(real_data, kind, name, seed):
 
 SPATIA = {  # changes of a run, and of the weights of the objectives
     "as it is": ({}, {}),
-    "learning rate 1e-2": ({"lr": 1e-2}, {}),
+    "learning rate 3e-3": ({"lr": 3e-3}, {}),
     "twice the steps": ({"steps": 2}, {}),
     "decay 1": ({"weight_decay": 1.0}, {}),
     "decay 0.01": ({"weight_decay": 0.01}, {}),

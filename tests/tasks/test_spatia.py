@@ -20,7 +20,7 @@ from spatiagraph.tasks.streams import Streams
 
 SLIDE = make_tissue(200, num_genes=30, image="dapi", seed=0)
 SMALL = replace(TINY, channels=16, gene_channels=16, gene_layers=1, num_tokens=20)
-HIDING = Corruption(hidden_ratio=0.4)
+HIDING = Corruption(thin_rate=0.6, mask_ratio=0.2, hidden_ratio=0.4)
 ALL = SpatiaWeights(
     label_adversary=0.1,
     source_adversary=0.1,

@@ -32,6 +32,8 @@ from spatiagraph.nn.token_cell import CellStreams, TokenCellEncoder
 TISSUE_UM = 217.6
 """Side of a tissue region: 1024 px of Xenium."""
 
+_LARGE = 128  # channels from which on the published learning rate is that of a model
+
 
 class Spatia(HierarchicalModel):
     r"""Multi-scale representation of cells, niches and tissue, after SPATIA.
@@ -68,7 +70,6 @@ class Spatia(HierarchicalModel):
     name = "spatia"
     tile_size = 512
     least_tile = 128
-    lr = 3e-3
     weight_decay = 0.1
 
     def __init__(
@@ -83,6 +84,7 @@ class Spatia(HierarchicalModel):
         super().__init__()
         if likelihood not in ("zinb", "gaussian"):
             raise ValueError(f"Expected 'likelihood' zinb or gaussian, got {likelihood!r}")
+        self.lr = 1e-2 if context_encoder.channels < _LARGE else 1e-4  # published, of base
         self.recipe = recipe
         self.cell_encoder = cell_encoder
         self.context_encoder = context_encoder

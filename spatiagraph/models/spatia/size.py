@@ -64,7 +64,7 @@ SMALL = SpatiaSize(
 """For one GPU."""
 
 TINY = SpatiaSize(
-    channels=32,
+    channels=64,
     gene_channels=32,
     gene_layers=2,
     heads=2,

@@ -20,7 +20,7 @@ from spatiagraph.tasks.spatia.view import SpatiaView
 
 
 class Denoise(Objective[SpatiaView]):
-    """Counts of a cell from its gene tokens, which saw them thinned."""
+    """Counts of a cell from its gene tokens, which saw less of them."""
 
     name = "denoise"
 

@@ -25,7 +25,7 @@ class SpatiaWeights:
     From ``cross_modal`` on objectives and weights are ours; the others, where on, are published.
 
     Attributes:
-        denoise: Counts of a cell from its gene tokens, which saw them thinned.
+        denoise: Counts of a cell from its gene tokens, which saw less of them.
         bottleneck: The same from its cell tokens and the names of the genes alone.
         masked_image: Hidden patches of the crop from the image tokens, which saw the genes.
         classification: Labels, each from its own token.
