@@ -344,17 +344,27 @@ def test_values_of_merfish(real_data, what, seed):
     keep("values", found, what, seed)
 
 
-def thawed(slide, seed):
+class Anchored(MaskedGenes):
+    """The task of a model whose basis decays towards its components as well."""
+
+    @property
+    def anchored(self):
+        return *super().anchored, self.model.cell_encoder.genes.linear.weight
+
+
+def thawed(slide, seed, steps, task=MaskedGenes):
     """A model whose basis learns as well."""
     model = ContextModel.for_slides([slide], seed=seed)
     model.cell_encoder.genes.linear.weight.requires_grad_(True)
-    sg.fit(model, slide, seed=seed, **QUIET)
+    sg.fit(model, slide, task=task(model), seed=seed, max_steps=steps, **QUIET)
     return model
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("steps", [200, 400])
 @pytest.mark.parametrize("name", SLIDES)
-def test_basis_thaws(real_data, name, seed):
+@pytest.mark.parametrize("task", [MaskedGenes, Anchored])
+def test_basis_thaws(real_data, task, name, steps, seed):
     """What a basis that learns gains, and what it does to domains."""
     slide = read(real_data, name)
     train, test = block_of(slide)
@@ -362,16 +372,16 @@ def test_basis_thaws(real_data, name, seed):
     score = MaskedCounts(start, train, test)
     whole = MaskedCounts(start, train, test, ratio=0.25, whole=True)
     cpu = time.process_time()
-    model = thawed(train, seed)
+    model = thawed(train, seed, steps, task)
     found = {"CPU seconds": time.process_time() - cpu}
     found |= {"genes": score.of_model(model), "cells": whole.of_model(model)}
     column, absent = SLIDES[name][2:]
-    if column is not None:
+    if column is not None and steps == 200:
         label = slide.adata.obs[column].astype(str).to_numpy()
-        model = thawed(slide, seed)
+        model = thawed(slide, seed, steps, task)
         z = embed_data(model, model.recipe(slide))
         found |= {level: agreement(z[level], label, absent) for level in ("cell", "niche")}
-    keep("basis thaws", found, name, seed)
+    keep("basis thaws", found, task.__name__, name, steps, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
