@@ -36,6 +36,7 @@ from spatiagraph.nn import (
 from spatiagraph.nn.cell_graph import CellGraph, LevelGraph
 from spatiagraph.nn.config import Configurable
 from spatiagraph.tasks import pretraining
+from spatiagraph.training import fit
 
 D, G = 8, 40
 SLIDE = make_tissue(120, num_genes=G, image="he", seed=0)
@@ -385,3 +386,12 @@ def test_a_slide_that_does_not_measure_some_genes_is_read_without_them(trained):
 
 def dense(model: ContextModel, slide) -> object:
     return model.recipe(slide).dense()
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_basis_of_genes_learns_where_it_is_not_fixed(fixed):
+    slide = make_tissue(100, num_genes=20, image=None, seed=0)
+    model = ContextModel.for_slides([slide], channels=8, fixed_basis=fixed)
+    start = model.cell_encoder.genes.linear.weight.clone()
+    fit(model, slide, max_steps=2, lr=1e-2, accelerator="cpu", progress=False)
+    assert torch.equal(start, model.cell_encoder.genes.linear.weight) == fixed
