@@ -43,7 +43,7 @@ from spatiagraph.training import fit
 pytestmark = pytest.mark.benchmark
 
 SEEDS = range(int(os.environ.get("SEEDS", "2")))
-RUN = {"accelerator": "cpu", "progress": False, "tile_size": 128, "lr": 2e-3}
+RUN = {"accelerator": "cpu", "progress": False}
 NONE = dict.fromkeys(SpatiaWeights.__dataclass_fields__, 0.0)
 IMAGES_ONLY = {**NONE, "masked_image": 1.0, "masked_cells": 0.5, "masked_niches": 0.5}
 
@@ -79,7 +79,6 @@ def of_all_cells(found: np.ndarray, split: ImputationSplit) -> np.ndarray:
 def test_imputation_of_hidden_genes(real_data):
     folder = real_data / "xenium_breast_crop"
     slide = sg.read(folder / "cells.h5ad", image=folder / "morphology_mip.tif")
-    weights = SpatiaWeights(bottleneck=0.0, denoise=0.3)
     tables = []
     for seed in SEEDS:
         trained: dict[int, tuple[Spatia, sg.Slide]] = {}
@@ -90,8 +89,7 @@ def test_imputation_of_hidden_genes(real_data):
                 genes = np.arange(slide.num_genes)
                 known = part(slide, split.train_counts, split.train, genes)
                 model = Spatia.for_slides([known], num_genes=None, seed=seed)
-                task = SpatiaPretraining(model, weights, thin_rate=0.0, seed=seed)
-                fit(model, [known], task=task, max_epochs=40, seed=seed, **RUN)
+                fit(model, [known], seed=seed, **RUN)
                 cells = np.flatnonzero(split.counts.getnnz(axis=1))
                 seen = part(slide, split.counts[cells], cells, split.visible)
                 trained[split.number] = model, seen
@@ -128,7 +126,7 @@ def test_annotation(real_data):
     for seed in SEEDS:
         model = Spatia.for_slides([slide], num_genes=None, seed=seed)
         start = sg.embed(model, slide, progress=False).obsm["X_spatia"].copy()
-        fit(model, [slide], max_epochs=10, seed=seed, **RUN)
+        fit(model, [slide], seed=seed, **RUN)
         adata = sg.embed(model, slide, progress=False)
         embeddings = {
             "spatia": adata.obsm["X_spatia"],
@@ -163,7 +161,7 @@ def test_nuclei_to_genes(real_data):
         recipe = Spatia.default_recipe([slide], crops=(Crop(window_um, 64),))
         model = Spatia.for_slides([slide], recipe=recipe, genes=False, seed=seed)
         task = SpatiaPretraining(model, SpatiaWeights(**IMAGES_ONLY), seed=seed)
-        fit(model, [slide], task=task, max_epochs=30, seed=seed, **RUN)
+        fit(model, [slide], task=task, seed=seed, **RUN)
         adata = sg.embed(model, slide, progress=False)
         features = {
             "spatia": adata.obsm["X_spatia"],
@@ -206,7 +204,7 @@ def test_images_to_genes(real_data):
             seed=seed,
         )
         task = SpatiaPretraining(model, SpatiaWeights(**IMAGES_ONLY), seed=seed)
-        fit(model, slides, task=task, max_epochs=30, seed=seed, **RUN)
+        fit(model, slides, task=task, seed=seed, **RUN)
         found = [embed_data(model, model.recipe(slide)) for slide in slides]
         cell, niche = (np.concatenate([z[k] for z in found]) for k in ("cell", "niche"))
         features = {
@@ -239,7 +237,7 @@ def test_imputation_of_single_values(real_data):
             known = sg.Slide(adata, slide_id="seen", assume_um=True, check=False)
             model = Spatia.for_slides([known], num_genes=None, seed=seed)
             if steps:
-                fit(model, [known], max_steps=steps, seed=seed, accelerator="cpu", progress=False)
+                fit(model, [known], max_steps=steps, seed=seed, **RUN)
             order = pd.Index(model.panel.symbols).get_indexer(genes)
             data = model.recipe(known)
             data.x = data.x.to_dense()
@@ -288,7 +286,7 @@ def test_images_find_genes(real_data):
             model = Spatia.for_slides([train], recipe=recipe, seed=seed)
             for when in ("before training", "trained"):
                 if when == "trained":
-                    fit(model, [train], max_steps=200, seed=seed, accelerator="cpu", progress=False)
+                    fit(model, [train], seed=seed, **RUN)
                 sides = found.setdefault(when, [])
                 if not sides:
                     sides += [np.full((slide.num_cells, 1), np.nan)] * 2
