@@ -11,6 +11,7 @@ from spatiagraph._shipped import SHIPPED, shipped_models
 from spatiagraph.data import Slide, make_tissue
 from spatiagraph.inference import embed_data
 from spatiagraph.models import ContextModel
+from spatiagraph.models.base import SlideModel
 from spatiagraph.nn.hub import PretrainedModel
 
 SLIDE = make_tissue(80, num_genes=30, image=None, seed=0)
@@ -167,7 +168,7 @@ def test_models_of_the_package_open_without_the_network(tmp_path, monkeypatch):
         assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
         card = (folder / "card.md").read_text(encoding="utf-8")
         assert {"## Learned from", "## Terms", "## What it gives"} <= set(card.splitlines())
-        model = ContextModel.from_pretrained(name)
+        model = SlideModel.from_pretrained(name)
         measured = model.panel.symbols[::3]
         rng = np.random.default_rng(0)
         adata = AnnData(rng.poisson(2.0, (60, len(measured))).astype(np.float32))
