@@ -27,9 +27,11 @@ ALL = SpatiaWeights(
     token_source_adversary=0.1,
     cell_contrast=0.002,
     elastic_similarity=0.05,
+    masked_cells=0.5,
+    masked_niches=0.5,
 )
 OFF = {"label_adversary", "source_adversary", "token_source_adversary", "cell_contrast"}
-OFF |= {"elastic_similarity"}  # by default
+OFF |= {"elastic_similarity", "masked_cells", "masked_niches"}  # by default
 NAMES = list(asdict(ALL))
 
 
@@ -146,8 +148,6 @@ def test_counts_that_are_hidden_do_not_reach_the_embedding():
 
 def test_expression_is_scored_where_it_was_hidden_and_of_core_cells_alone():
     made = only("expression", replace(HIDING, drop_genes=0.3))
-    by_name = {objective.name: objective for objective in made.objectives}
-    by_name["masked_cells"].weight = 1e-9  # then cells are hidden
     batch = half_core(made)
     view = view_of(made, batch)
     whole = view.hidden.cells
@@ -257,7 +257,7 @@ def test_a_switched_on_loss_adds_its_weight_times_its_value(name, switched_on):
     objective = next(o for o in on.objectives if o.name == name)
     objective.weight = 0.0
     without = on.loss(batch, generator())
-    if name in ("masked_cells", "masked_niches"):  # then nothing is hidden from the others either
+    if name == "masked_niches":  # then none is hidden from the others either
         assert name not in without.parts
         total = sum(getattr(ALL, k) * v for k, v in with_it.parts.items())
         assert_close(with_it.loss, total)
@@ -357,8 +357,6 @@ def test_what_is_not_there_is_left_out():
         "masked_image",
         "expression",
         "niche_profile",
-        "masked_cells",
-        "masked_niches",
     }
 
 
@@ -372,7 +370,7 @@ def test_a_cached_batch_trains_context_alone():
     batch.z = cached.model.encode(cached.model.cells(batch)).detach()
     del batch.image
     out = cached.loss(batch, generator())
-    assert set(out.parts) == {"expression", "niche_profile", "masked_cells", "masked_niches"}
+    assert set(out.parts) == {"expression", "niche_profile"}
     out.loss.backward()
     assert all(p.grad is None for p in cached.model.cell_encoder.parameters())
 

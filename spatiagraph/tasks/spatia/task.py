@@ -41,7 +41,8 @@ class SpatiaWeights:
         expression: Counts that were hidden, of genes or of whole cells, from the embedding in
             context.
         niche_profile: Mean expression of a niche from its embedding.
-        masked_cells: Cells hidden from their niche, from what is around them.
+        masked_cells: Cells hidden from their niche, from what is around them. Off, as is the next:
+            what is easy to predict is not what tells niches apart, and search lost by it.
         masked_niches: Niches hidden from their region.
     """
 
@@ -58,8 +59,8 @@ class SpatiaWeights:
     cross_modal: float = 0.1
     expression: float = 1.0
     niche_profile: float = 0.5
-    masked_cells: float = 0.5
-    masked_niches: float = 0.5
+    masked_cells: float = 0.0
+    masked_niches: float = 0.0
 
     def __post_init__(self) -> None:
         negative = [name for name, weight in asdict(self).items() if not weight >= 0]
@@ -128,7 +129,8 @@ class SpatiaPretraining(ObjectiveTask[SpatiaView], pretrains=Spatia):
         weights = self.weights
         corruption = replace(
             self.corruption,
-            cells=self.corruption.cells and weights.get("masked_cells", 0) > 0,
+            cells=self.corruption.cells
+            and any(weights.get(name, 0) > 0 for name in ("masked_cells", "expression")),
             groups=self.corruption.groups and weights.get("masked_niches", 0) > 0,
         )
         return SpatiaView(self.model, batch, streams, corruption)
