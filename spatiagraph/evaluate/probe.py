@@ -102,7 +102,7 @@ def score_probe(
     truth, fold = codes[rows], split.number[rows]
     numbers = np.unique(fold)
     training = {number: training_cells(split, number)[rows] for number in numbers}
-    _check_task(truth, training, min_cells)
+    _check_task(truth, training, min_cells, split.margin_um)
 
     probes = {name: (z[rows], _resolve(classifier)) for name, z in arrays.items()}
     probes[MAJORITY] = (np.zeros((len(rows), 1)), DummyClassifier(strategy="most_frequent"))
@@ -187,7 +187,10 @@ def _resolve(classifier: Classifier) -> BaseEstimator:
 
 
 def _check_task(
-    truth: NDArray[np.int64], training: Mapping[int, NDArray[np.bool_]], min_cells: int
+    truth: NDArray[np.int64],
+    training: Mapping[int, NDArray[np.bool_]],
+    min_cells: int,
+    margin_um: float,
 ) -> None:
     if len(training) < 2:
         raise UnscorableError(
@@ -197,9 +200,10 @@ def _check_task(
     for number, train in training.items():
         found = len(np.unique(truth[train]))
         if found < 2:
+            nearer = f", or a smaller 'margin_um' than {margin_um:.3g}" if margin_um else ""
             raise UnscorableError(
                 f"Expected at least two labels to train on, got {found} outside of fold "
-                f"{number}. Use other folds, or a smaller 'min_cells' than {min_cells}"
+                f"{number}. Use other folds, or a smaller 'min_cells' than {min_cells}{nearer}"
             )
 
 

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 import spatiagraph as sg
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, spatial_blocks
 from spatiagraph.evaluate import log_normalize, pca, random_folds, score_probe
 
 
@@ -160,6 +160,10 @@ def test_bad_input_is_refused():
         score_probe({"z": z}, label, fold, min_cells=500)
     with pytest.raises(ValueError, match="two labels to train on, got 1 outside of fold 1"):
         score_probe({"z": z}, label, label.clip(max=1), min_cells=1)
+    place = np.column_stack([label, np.zeros(120)])  # each label lies in a spot of its own
+    near = Folds(label, place, margin_um=1.5)
+    with pytest.raises(ValueError, match="min_cells' than 10, or a smaller 'margin_um' than 1.5"):
+        score_probe({"z": z}, label, near)
     with pytest.raises(ValueError, match="named 'majority'"):
         score_probe({"majority": z}, label, fold)
     with pytest.raises(
