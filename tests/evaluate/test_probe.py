@@ -160,7 +160,7 @@ def test_bad_input_is_refused():
         score_probe({"z": z}, label, fold, min_cells=500)
     with pytest.raises(ValueError, match="two labels to train on, got 1 outside of fold 1"):
         score_probe({"z": z}, label, label.clip(max=1), min_cells=1)
-    place = np.column_stack([label, np.zeros(120)])  # each label lies in a spot of its own
+    place = np.column_stack([np.array([0, 1, 5])[label], np.zeros(120)])
     near = Folds(label, place, margin_um=1.5)
     with pytest.raises(ValueError, match="min_cells' than 10, or a smaller 'margin_um' than 1.5"):
         score_probe({"z": z}, label, near)

@@ -19,8 +19,7 @@ def spatial_blocks(
     Each slide is cut into ``grid[0]`` strips of equal cell number along x, each strip into
     ``grid[1]`` blocks of equal cell number along y, and the blocks are assigned to folds at random,
     the same number to each. Cells at the rim of a block still have neighbours on the other side:
-    leave them out with a margin (:class:`Folds`)
-    where that matters.
+    leave them out with a margin (:class:`Folds`) where that matters.
 
     Args:
         pos: Cell centres in µm, ``[N, 2]``.
