@@ -197,8 +197,8 @@ CHANGES = {  # models of genes alone: what takes them beyond their start
     "SPATIA, rate 3e-3": {"lr": 3e-3},
     "SPATIA, 32 channels": {"channels": 32},
     "SPATIA, counts thinned": {"corruption": Corruption(thin_rate=0.6)},
-    "SPATIA, counts thinned, 20 % of genes hidden": {
-        "corruption": Corruption(thin_rate=0.6, mask_ratio=0.2)
+    "SPATIA, cells and niches guessed": {
+        "weights": SpatiaWeights(masked_cells=0.5, masked_niches=0.5)
     },
     "SPATIA, hidden counts alone": {
         "weights": SpatiaWeights(
