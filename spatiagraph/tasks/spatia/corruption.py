@@ -8,8 +8,8 @@ class Corruption:
     """Shares of the input that are hidden in training.
 
     Published are ``thin_rate=0.6`` and ``mask_ratio=0``. Embeddings of thinned counts are noisier
-    than those that a model is asked for, and what it learned from them found niches and hidden
-    genes worse than its start; hidden genes teach what thinned ones were to.
+    than those that a model is asked for, and it learned less of hidden genes from them; genes that
+    are hidden teach what thinned ones were to.
 
     Attributes:
         thin_rate: Share of each count taken from the input.
