@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 
 import spatiagraph as sg
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, neighbor_distance_um, spatial_blocks
 from spatiagraph.evaluate import domain_baselines, score_probe
 from spatiagraph.tasks import Corruption, SpatiaPretraining, SpatiaWeights
 
@@ -44,10 +44,10 @@ def main() -> None:
     model = sg.models.Spatia.for_slides([slide], args.preset, seed=args.seed)
     print(f"{model.num_parameters:,} parameters")
 
-    # the tokens of a cell: its counts thinned, a part of its genes and of its image hidden
+    # the tokens of a cell: a part of its genes and of its image hidden
     cells = SpatiaPretraining(model, SpatiaWeights(masked_image=0.5))
     first = sg.fit(model, [slide], task=cells, max_epochs=args.epochs, seed=args.seed)
-    # its context: cells hidden from their niche, niches hidden from their region
+    # its context: cells hidden whole, and told by what is around them
     context = SpatiaPretraining(model, corruption=Corruption(hidden_ratio=0.3))
     second = sg.fit(
         model,
@@ -71,7 +71,9 @@ def main() -> None:
         "spatia": adata.obsm["X_spatia"],
         **domain_baselines(slide.counts, slide.pos, expression=slide.expression),
     }
-    scores = score_probe(embeddings, adata.obs[args.labels], spatial_blocks(slide.pos))
+    margin_um = neighbor_distance_um(slide.pos)  # as far as averages look
+    folds = Folds(spatial_blocks(slide.pos), slide.pos, margin_um)
+    scores = score_probe(embeddings, adata.obs[args.labels], folds)
     print(scores[["macro_F1", "macro_F1_std", "accuracy"]].round(3).to_string())
     f1 = scores["macro_F1"]
     print(

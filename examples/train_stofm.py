@@ -18,7 +18,7 @@ import argparse
 import logging
 
 import spatiagraph as sg
-from spatiagraph.data.splits import spatial_blocks
+from spatiagraph.data.splits import Folds, neighbor_distance_um, spatial_blocks
 from spatiagraph.evaluate import domain_baselines, neighbor_mean, score_probe
 from spatiagraph.models import SToFM, SubSlices
 from spatiagraph.tasks import CellAdaptation
@@ -71,7 +71,9 @@ def main() -> None:
         "cells_nbr15": neighbor_mean(alone, slide.pos, 15),
         **domain_baselines(slide.counts, slide.pos, expression=slide.expression),
     }
-    scores = score_probe(embeddings, adata.obs[args.labels], spatial_blocks(slide.pos))
+    margin_um = neighbor_distance_um(slide.pos)  # as far as averages look
+    folds = Folds(spatial_blocks(slide.pos), slide.pos, margin_um)
+    scores = score_probe(embeddings, adata.obs[args.labels], folds)
     print(scores[["macro_F1", "macro_F1_std", "accuracy"]].round(3).to_string())
     f1 = scores["macro_F1"]
     print(
