@@ -230,6 +230,7 @@ def test_sizes_are_what_they_say(size):
     assert decoder_low < decoder < decoder_high
     assert low < model.num_parameters - decoder < high
     assert f"{model.num_parameters:,}" in repr(model)
+    assert model.lr == (1e-2 if size == "tiny" else 1e-4)  # published, where it was not measured
 
 
 def test_a_given_image_encoder_is_left_as_it_is(tmp_path):
