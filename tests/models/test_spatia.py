@@ -32,7 +32,7 @@ from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import Spatia, spatia_base, spatia_recipe, spatia_small, spatia_tiny
 from spatiagraph.models.spatia import TINY
 from spatiagraph.nn import Level, MaskedImageEncoder, PyGPool
-from spatiagraph.tasks import pretraining
+from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights, pretraining
 
 SLIDE = make_tissue(240, num_genes=30, image="dapi", seed=0)
 PANEL = GenePanel.from_slides([SLIDE])
@@ -321,7 +321,8 @@ def test_learned_poolings_take_the_place_of_a_level(name, at):
     out = model(*model.inputs(batch))
     assert out.cell.shape == (240, 16)
     assert len(out.levels[at].h) != batch.num_items(("niche", "tissue")[at])
-    loss = pretraining(model.train()).loss(batch, torch.Generator().manual_seed(0))
+    task = SpatiaPretraining(model.train(), SpatiaWeights(masked_niches=0.5))
+    loss = task.loss(batch, torch.Generator().manual_seed(0))
     assert ("masked_niches" in loss.parts) == (at == 1)  # made groups are not hidden
     assert "niche_profile" in loss.parts
     assert ("pooling" in loss.parts) == (out.loss is not None)

@@ -53,7 +53,7 @@ def scores(num_cells: int, pretrain_epochs: int, epochs: int, choices) -> pd.Dat
             model.context_encoder.gate.requires_grad_(False)
         if pretrain_epochs:
             fit(model, [hidden], max_epochs=pretrain_epochs, **RUN)
-        head = LabelHead(32, model.labels.num_classes)
+        head = LabelHead(TINY.channels, model.labels.num_classes)
         z = torch.from_numpy(embed(model, hidden, progress=False).obsm["X_spatia"])
         head.initialize(z, model.labels.encode(hidden))
         task = Annotation(model, head)
