@@ -18,10 +18,13 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
 
 import spatiagraph as sg
 from spatiagraph.clustering import KMeans, Mixture
+from spatiagraph.evaluate import domain_baselines
 from spatiagraph.evaluate.clustering import moved_by_noise
+from spatiagraph.inference import embed_data
 from spatiagraph.inference.domains import (
     AveragedPCA,
     Clustered,
@@ -72,6 +75,36 @@ class NoisyLevel(Noisy, Level):
     """The same of a level, whose means above cells are not averaged again."""
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """Features that need no model, by their name in ``evaluate.domain_baselines``."""
+
+    name: str
+    whiten: bool = False
+
+    def __call__(self, sections):
+        z = domain_baselines(sections.counts, sections.pos)[self.name]
+        return StandardScaler().fit_transform(z) if self.whiten else z
+
+
+BASELINES = {
+    "PCA": Baseline("pca30"),
+    "averaged PCA, whitened": Baseline("pca30_nbr15", whiten=True),
+    "local depth": Baseline("depth_nbr15"),
+    "position": Baseline("xy_only"),
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Features that are there already."""
+
+    z: np.ndarray
+
+    def __call__(self, sections):
+        return self.z
+
+
 def noisy(method, seed):
     if isinstance(method, Clustered):
         return replace(method, embedder=Noisy(method.embedder, seed))
@@ -79,10 +112,14 @@ def noisy(method, seed):
     return replace(method, views=tuple(of))
 
 
-def methods():
+def methods(start):
+    """Every method; ``start`` is the niche level before training."""
     made = {}
     for name, clusterer in {"k-means": KMeans(), "mixture": Mixture()}.items():
         made[f"averaged PCA, {name}"] = Clustered(AveragedPCA(), clusterer, 0)
+        for label, baseline in BASELINES.items():
+            made[f"{label}, {name}"] = Clustered(baseline, clusterer, 0)
+        made[f"niche level before training, {name}"] = Clustered(Given(start), clusterer, 0)
         for level in ("cell", "niche", "tissue"):
             made[f"{level} level, {name}"] = Clustered(Level(level), clusterer, 0)
     return made | {f"consensus of {name}": Consensus(views) for name, views in VIEWS.items()}
@@ -112,10 +149,11 @@ def test_domains_of_one_slide(real_data):
     for name in os.environ.get("SLIDES", ",".join(SLIDES)).split(","):
         slide, truth = read(real_data, name)
         model = sg.models.ContextModel.for_slides([slide], image=None, seed=0)
+        started = embed_data(model, model.recipe(slide))["niche"]
         sg.fit(model, [slide], seed=0, accelerator="cpu", progress=False)
         sg.embed(model, slide, device="cpu", progress=False)
         sections, k = Sections([slide]), truth.nunique()
-        for label, method in methods().items():
+        for label, method in methods(started).items():
             start = time.process_time()
             runs = [agreement(method.find_domains(sections, [k], s)[0], truth) for s in SEEDS]
             cost[label, name] = (time.process_time() - start) / len(SEEDS)

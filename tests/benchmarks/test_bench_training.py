@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -238,6 +239,7 @@ ABLATION = {
     "niches pooled from what cells heard": {"pool_context": True},
     "basis thaws": {"thawed": True},
     "gates start at 0.1": {"gates": 0.1},
+    "start divided by its deviation": {"whiten": True},
 }
 
 
@@ -259,6 +261,14 @@ def test_ablation(real_data, name, what):
         for layer in model.context_encoder.conv.layers:
             layer.scale_attention.data.fill_(scale)
             layer.scale_mlp.data.fill_(scale)
+    if options.pop("whiten", False):
+        sample = sample_of_cells(model.panel, [train], 20_000, 0)
+        genes = model.cell_encoder.genes
+        with torch.no_grad():
+            deviation = genes(*sample).std(0, keepdim=True)
+            genes.linear.weight *= (deviation.mean() / deviation).T
+        model.start_decoder(model.head, genes, sample, 0)
+        model.niche_head.load_state_dict(model.head.state_dict())
     if options.pop("thawed", False):
         model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if "gates" in options:
@@ -334,6 +344,14 @@ def test_values_of_merfish(real_data, what, seed):
     found = {"start": score.of_model(model), "similar cells": score.of_similar_cells()}
     of_task = {name: options.pop(name) for name in ("mask_ratio", "cell_ratio") if name in options}
     task = MaskedGenes(model, **of_task)
+    if options.pop("whiten", False):
+        sample = sample_of_cells(model.panel, [train], 20_000, 0)
+        genes = model.cell_encoder.genes
+        with torch.no_grad():
+            deviation = genes(*sample).std(0, keepdim=True)
+            genes.linear.weight *= (deviation.mean() / deviation).T
+        model.start_decoder(model.head, genes, sample, 0)
+        model.niche_head.load_state_dict(model.head.state_dict())
     if options.pop("thawed", False):
         model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if options.pop("standardized", False):

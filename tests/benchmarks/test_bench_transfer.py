@@ -19,6 +19,7 @@ import spatiagraph as sg
 from spatiagraph.evaluate import neighbor_mean, score_transfer, summarize_transfer
 from spatiagraph.inference import ZeroShot
 from spatiagraph.inference.domains import Sections
+from spatiagraph.tasks import SpatiaPretraining, SpatiaWeights
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
 
@@ -35,9 +36,27 @@ def start_of_context(seen):
     return sg.models.ContextModel.for_slides(seen, image=None, seed=0)
 
 
-def show(slides, labels, more=None, **options):
+def spatia_of(weight):
+    """Train SPATIA with an adversary of the slide of some weight; start it if ``None``."""
+
+    def train(seen):
+        model = sg.models.Spatia.for_slides(seen, seed=0)
+        if weight is not None:
+            weights = SpatiaWeights(source_adversary=weight)
+            task = SpatiaPretraining(model, weights, num_sources=len(seen))
+            sg.fit(model, list(seen), task=task, seed=0, accelerator="cpu", progress=False)
+        return model
+
+    return train
+
+
+CONTEXT = {"context": of_context, "start": start_of_context}
+SPATIA = {"start": None, "trained": 0.0, "adversary 0.1": 0.1, "adversary 1": 1.0}
+
+
+def show(slides, labels, more=None, models=CONTEXT, **options):
     sections = Sections(slides)
-    made = {"context": ZeroShot(slides, of_context), "start": ZeroShot(slides, start_of_context)}
+    made = {name: ZeroShot(slides, train) for name, train in models.items()}
     ours = {f"{n}_{lv}": z.level(lv) for n, z in made.items() for lv in ("cell", "niche")}
     table = score_transfer(
         {**ours, **(more or {})},
@@ -78,6 +97,19 @@ def test_breast_cancer_patients(real_data):
     ]
     table = show(slides, labels_of(slides, "label", ["undetermined"]))
     assert table.loc["pca30_nbr15_centered", "precision"] > table.loc["chance", "precision"]
+
+
+def test_adversary_of_the_slide(real_data):
+    """SPATIA on patients, with and without a term against slides."""
+    slides = [
+        sg.read(
+            real_data / f"her2st/{name}.h5ad", pitch_um=200, image=False, slide_id=name, donor=name
+        )
+        for name in ("A1", "C1", "D1", "E1")
+    ]
+    models = {f"SPATIA, {name}": spatia_of(weight) for name, weight in SPATIA.items()}
+    labels = labels_of(slides, "label", ["undetermined"])
+    show(slides, labels, models=models, baselines=["pca30_nbr15_centered"])
 
 
 def test_hidden_types_of_colorectal_patients(real_data):

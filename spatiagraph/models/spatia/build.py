@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from torch import nn
+
 from spatiagraph.data.labels import LabelSet
 from spatiagraph.data.panel import GenePanel
 from spatiagraph.data.recipe import Crop, Grid, InGroups, Recipe
@@ -20,6 +22,7 @@ from spatiagraph.nn.level import Level
 from spatiagraph.nn.masked_image import MaskedImageDecoder, MaskedImageEncoder
 from spatiagraph.nn.pool import AttentionPool
 from spatiagraph.nn.protocols import ImageTokenEncoding
+from spatiagraph.nn.residual import GatedMLP
 from spatiagraph.nn.start import ProfileStart
 from spatiagraph.nn.token_cell import TokenCellEncoder
 from spatiagraph.nn.token_fusion import TokenFusion
@@ -138,7 +141,9 @@ def spatia_parts(
         tokenizer="counts" if binned is None else "bins",
     )
     if start:
-        profile = GeneEncoder(num_genes, size.channels, normalize_depth=counts, fixed_basis=True)
+        profile = GeneEncoder(
+            num_genes, size.channels, hidden_channels=0, normalize_depth=counts, fixed_basis=True
+        )
         statistics = ImageStatistics(size.channels) if crop is not None else None
         encoder = ProfileStart(encoder, None if gene_tokens is None else profile, statistics)
     return SpatiaParts(
@@ -151,6 +156,7 @@ def spatia_parts(
             token_channels=token_channels,
             region_tokens=region_tokens,
             amplitude=_AMPLITUDE if start else None,
+            change=GatedMLP(size.channels) if start else None,
         ),
         SpatiaHeads(
             size.channels,
@@ -208,6 +214,7 @@ def spatia_context(
     token_channels: int | None = None,
     region_tokens: bool = False,
     amplitude: float | None = None,
+    change: nn.Module | None = None,
 ) -> ContextEncoder:
     """Context encoder of SPATIA for the levels of a recipe.
 
@@ -222,6 +229,7 @@ def spatia_context(
         region_tokens: Whether groups see a learned token of the group above, and of its image.
         amplitude: Of codes of positions, see :class:`~spatiagraph.nn.PositionEncoding`; 1 for good,
             as published, when ``None``.
+        change: What only cells learn, see :class:`~spatiagraph.models.ContextEncoder`.
     """
     channels, heads, dropout = size.channels, size.context_heads, size.dropout
     inside = isinstance(recipe.graph, InGroups)
@@ -263,5 +271,6 @@ def spatia_context(
         levels=levels,
         edge_encoding=edges,
         position=PositionEncoding(channels, amplitude=amplitude) if inside else None,
+        change=change,
         maskable=True,
     )
