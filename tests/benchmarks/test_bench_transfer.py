@@ -9,6 +9,7 @@ only they are scored.
 """
 
 import os
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -112,34 +113,59 @@ def test_adversary_of_the_slide(real_data):
     show(slides, labels, models=models, baselines=["pca30_nbr15_centered"])
 
 
+@dataclass(frozen=True, eq=False)
+class HiddenTypes:
+    """Slides of types alone; a seventh of the cells is the mean of its slide, and to be found."""
+
+    kinds: list[str]
+    slides: list[sg.Slide] = field(default_factory=list)
+    truth: list[str | None] = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def add(self, name: str, cells: pd.DataFrame, um_per_unit: float) -> None:
+        types = pd.Categorical(cells["cell_type"], categories=self.kinds)
+        x = np.eye(len(self.kinds), dtype=np.float32)[types.codes]
+        hidden = self.rng.random(len(x)) < 1 / 7
+        x[hidden] = x[~hidden].mean(axis=0)
+        obs = pd.DataFrame(index=[f"{name}_{n}" for n in range(len(x))])
+        adata = AnnData(x, obs, pd.DataFrame(index=self.kinds))
+        adata.obsm["spatial"] = cells[["x", "y"]].to_numpy(float) * um_per_unit
+        self.slides.append(
+            sg.Slide(adata, slide_id=name, donor=name, expression="normalized", assume_um=True)
+        )
+        self.truth += [
+            kind if is_hidden else None for kind, is_hidden in zip(types, hidden, strict=True)
+        ]
+
+    def show(self, **options) -> pd.DataFrame:
+        sections = Sections(self.slides)
+        means = [
+            neighbor_mean(sections.counts.toarray(), sections.pos, k, sections.number)
+            for k in (10, 25, 50)
+        ]
+        composition = np.concatenate(means, axis=1)
+        truth = pd.Series(self.truth, dtype=object)
+        return show(self.slides, truth, {"composition": lambda train: composition}, **options)
+
+
 def test_hidden_types_of_colorectal_patients(real_data):
     cells = pd.read_parquet(real_data / "codex_crc_types" / "cells.parquet")
-    kinds = sorted(cells["cell_type"].unique())
-    rng, slides, truth = np.random.default_rng(0), [], []
+    types = HiddenTypes(sorted(cells["cell_type"].unique()))
     for patient in sorted(cells["patient"].unique())[:PATIENTS]:
         own = cells[cells["patient"] == patient]
         own = own[own["region"] == own["region"].iloc[0]].drop_duplicates(["x", "y"])
-        types = pd.Categorical(own["cell_type"], categories=kinds)
-        x = np.eye(len(kinds), dtype=np.float32)[types.codes]
-        hidden = rng.random(len(x)) < 1 / 7
-        x[hidden] = x[~hidden].mean(axis=0)
-        names = [f"{patient}_{n}" for n in range(len(x))]
-        adata = AnnData(x, pd.DataFrame(index=names), pd.DataFrame(index=kinds))
-        adata.obsm["spatial"] = own[["x", "y"]].to_numpy(float) * 0.377
-        slides.append(
-            sg.Slide(
-                adata, slide_id=f"p{patient}", donor=str(patient), expression="normalized",
-                assume_um=True,
-            )
-        )  # fmt: skip
-        truth += [
-            kind if is_hidden else None for kind, is_hidden in zip(types, hidden, strict=True)
-        ]
-    sections = Sections(slides)
-    means = [
-        neighbor_mean(sections.counts.toarray(), sections.pos, k, sections.number)
-        for k in (10, 25, 50)
-    ]
-    composition = np.concatenate(means, axis=1)
-    table = show(slides, pd.Series(truth, dtype=object), {"composition": lambda train: composition})
+        types.add(f"p{patient}", own, 0.377)
+    table = types.show()
+    assert table.loc["composition", "precision"] > table.loc["chance", "precision"]
+
+
+def test_hidden_types_of_a_spleen(real_data):
+    """Four strips of one spleen, each held out in turn: more cells, one donor."""
+    cells = pd.read_parquet(real_data / "codex_spleen" / "PKHL.parquet")
+    cells = cells.drop_duplicates(["x", "y"])
+    types = HiddenTypes(sorted(cells["cell_type"].unique()))
+    for n, (_, own) in enumerate(cells.groupby(pd.qcut(cells["x"], 4), observed=True)):
+        types.add(f"strip{n}", own, 1.0)
+    none = ["pca30", "pca30_nbr15", "pca30_nbr15_white", "pca30_nbr15_centered", "sqrt_expression"]
+    table = types.show(baselines=none)
     assert table.loc["composition", "precision"] > table.loc["chance", "precision"]
