@@ -81,6 +81,7 @@ def test_without_niche_and_tissue_it_is_the_cell_model():
     """SPATIA fact 16: the switches."""
     model = spatia(options={"top_down": False})
     model.context_encoder.gate.data.zero_()
+    model.context_encoder.change.gate.data.zero_()
     batch = whole(model)
     assert_close(model(*model.inputs(batch)).cell, encoded(model, batch), rtol=0, atol=0)
 
@@ -360,6 +361,20 @@ def test_slides_that_are_read_when_asked_for_are_not_kept():
     assert model.recipe == kept.recipe
     for name, value in kept.state_dict().items():
         assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_what_only_cells_learn_leaves_niches_where_they_are():
+    """Trained into what niches are pooled from, it took domains from them."""
+    model = spatia(open_gates=False)
+    batch = whole(model)
+    before = model(*model.inputs(batch))
+    model.context_encoder.change.gate.fill_(0.5)
+    after = model(*model.inputs(batch))
+    assert_close(after.levels[0].h, before.levels[0].h, rtol=0, atol=0)
+    assert (after.cell - before.cell).abs().mean() > 0.01
+    published = spatia(options={"start": False})
+    assert published.context_encoder.change is None
 
 
 def test_a_niche_is_like_those_of_the_same_cells_wherever_it_lies():

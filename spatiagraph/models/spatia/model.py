@@ -45,7 +45,8 @@ class Spatia(HierarchicalModel):
     - *Tissue*: the niches of a region do the same, one level up.
     - *Back*: :math:`\mathbf{z}_i = \mathbf{z}^{cell}_i + \boldsymbol\gamma_n \mathbf{W}_n
       \mathbf{z}^{niche} + \boldsymbol\gamma_t \mathbf{W}_t \mathbf{z}^{tissue}` through gates that
-      start at zero, so that context never replaces the cell unasked.
+      start at zero, so that context never replaces the cell unasked. A gated MLP of the cell joins
+      them where the model has a start: niches are pooled without it, and stay where they start.
 
     Follows `"SPATIA: Multimodal Generation and Prediction of Spatial Cell Phenotypes"
     <https://arxiv.org/abs/2507.04704>`_. :func:`~spatiagraph.models.spatia.spatia_parts` builds
