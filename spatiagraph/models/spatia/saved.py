@@ -9,8 +9,10 @@ from spatiagraph.data.recipe import Recipe
 from spatiagraph.data.recipe.saved import from_flags as recipe_from_flags
 from spatiagraph.models.spatia.build import spatia_context, spatia_parts
 from spatiagraph.models.spatia.size import SpatiaSize
+from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
 from spatiagraph.nn.masked_image import MaskedImageEncoder
+from spatiagraph.nn.start import ProfileStart
 from spatiagraph.nn.token_fusion import TokenFusion
 
 _MAX_SIZE = 2**16
@@ -96,6 +98,15 @@ def from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         token_channels=None if image is None else image.channels,
     )
     parts = parts._replace(context_encoder=context)  # positions had an amplitude of 1
+    cells = parts.cell_encoder
+    if isinstance(cells, ProfileStart) and cells.profile is not None:  # it had the MLP of cells
+        counts = flags["likelihood"] == "zinb"
+        profile = GeneEncoder(
+            len(recipe.panel), size.channels, normalize_depth=counts, fixed_basis=True
+        )
+        parts = parts._replace(
+            cell_encoder=ProfileStart(cells.encoder, profile, cells.image_profile)
+        )
     arguments = {name: to_config(part) for name, part in parts._asdict().items()}
     arguments["likelihood"] = flags["likelihood"]
     if flags["tokenizer"] == "bins":
