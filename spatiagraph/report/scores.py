@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from spatiagraph.inference.before_training import BEFORE_TRAINING
+from spatiagraph.keys import start_name
 from spatiagraph.plot.curves import score_bars
 from spatiagraph.report.page import Report
 
@@ -122,7 +123,8 @@ def _title(method: str) -> str:
     _, _, level = method.removesuffix(BEFORE_TRAINING).partition(", ")
     if not level:
         return _BASELINES.get(method, method)
-    when = " before training" if method.endswith(BEFORE_TRAINING) else ""
+    start = method.endswith(BEFORE_TRAINING) or method.startswith(start_name(""))
+    when = " before training" if start else ""
     return f"k-means of {level} embeddings{when}"
 
 

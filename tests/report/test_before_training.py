@@ -8,6 +8,7 @@ import torch
 import spatiagraph as sg
 from spatiagraph.data import Slide, make_tissue
 from spatiagraph.inference import embed_before_training
+from spatiagraph.keys import start_name
 from spatiagraph.models import ContextModel
 from spatiagraph.report.scores import training_verdict, verdict
 from spatiagraph.training import fit, load_start
@@ -60,8 +61,13 @@ def test_training_that_destroyed_a_model_is_said_by_how_much_and_what_to_do(good
     assert "k-means of niche embeddings before training" in text  # among bars and rows
     alone = tissue()
     sg.embed(load_start(run), alone, progress=False)
-    expected = sg.report_slide(alone, tmp_path / "a.html", labels="niche").scores
-    assert ari[BEFORE] == pytest.approx(expected.loc["context, niche", "ARI"], abs=1e-3)
+    expected = sg.report_slide(alone, tmp_path / "a.html", labels="niche")
+    assert ari[BEFORE] == pytest.approx(expected.scores.loc["context, niche", "ARI"], abs=1e-3)
+    assert "before training" not in expected.path.read_text(encoding="utf-8")
+    sg.embed(load_start(run), alone, name=start_name("context"), progress=False)
+    named = sg.report_slide(alone, tmp_path / "a.html", labels="niche")
+    assert ari[BEFORE] == pytest.approx(named.scores.loc["start_context, niche", "ARI"], abs=1e-3)
+    assert "k-means of niche embeddings before training" in named.path.read_text(encoding="utf-8")
 
 
 def test_training_that_changed_nothing_or_raised_the_score_is_said_as_such(good, tmp_path):
