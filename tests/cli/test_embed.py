@@ -61,3 +61,19 @@ def test_a_model_without_start_is_refused(run, workplace, tmp_path):
         done = run("embed", model, workplace / "slide.h5ad", "--before-training", "--out", out)
         run.refused(done, "kept its model before training")
     assert not out.exists()
+
+
+def test_a_cohort_keeps_the_start_beside_the_trained_model(run, workplace, tmp_path):
+    place = tmp_path / "c.zarr"
+    made = ("prepare", workplace / "slide.h5ad", "--cohort", place, "--model", workplace / "run")
+    assert run(*made).exit_code == 0
+    for option in ((), ("--before-training",)):
+        done = run("embed", workplace / "run", place, *option)
+        assert done.exit_code == 0, done.output
+    slide = sg.data.Cohort(place)["slide"]
+    expected = sg.embed(load_start(workplace / "run"), slide, name="again", progress=False).obsm
+    for level in ("", "_niche"):
+        np.testing.assert_allclose(
+            expected[f"X_start_context{level}"], expected[f"X_again{level}"], atol=1e-5
+        )
+        assert np.abs(expected[f"X_start_context{level}"] - expected[f"X_context{level}"]).max() > 0
