@@ -34,6 +34,21 @@ def embedding_key(name: str, level: str = "cell") -> str:
     return f"X_{name}" if level == "cell" else f"X_{name}_{level}"
 
 
+def start_name(name: str) -> str:
+    """Name of the embeddings of a model before training, which stand beside those of after it.
+
+    No name that begins as that of the model does: its slots would be taken for vectors of it.
+
+    Args:
+        name: Short name of the model.
+
+    Examples:
+        >>> embedding_key(start_name("context"), "niche")
+        'X_start_context_niche'
+    """
+    return f"start_{name}"
+
+
 def group_key(name: str, level: str) -> str:
     """Name of the ``obs`` column that holds the group of each cell at a level.
 

@@ -57,7 +57,7 @@ def demo(
     writes a report; then generates images of cells in another state (of clusters of cells, unless
     told which) and adds them to it. Without a slide of your own it makes tissue whose niches are
     known, and prints how well they are found (ARI: 1 is perfect, 0 is chance) beside plain
-    baselines.
+    baselines and the model before training.
     """
     from spatiagraph.cli.transitions import parse_transitions
 
@@ -84,6 +84,7 @@ def demo(
     from spatiagraph.models import ContextModel
     from spatiagraph.pairing.transitions import as_transitions, check_states, column
     from spatiagraph.report import report_slide
+    from spatiagraph.report.scores import training_verdict
 
     if slide is None:
         section = make_tissue(cells, image="he", seed=seed)
@@ -127,6 +128,8 @@ def demo(
     if done.scores is not None:
         columns = ["ARI", "ARI_std", "NMI"]
         print_table(done.scores[columns], f"\nDomains found, against obs[{labels!r}]")
+        if told := training_verdict(done.scores):
+            say(told)
     say(f"\n{done.path}\n{out / 'embeddings.h5ad'}\n{out / 'index'}\n")
     if not generate:
         return

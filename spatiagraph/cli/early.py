@@ -68,6 +68,19 @@ def check_model(folder_or_hub_id: str) -> None:
         )
 
 
+def check_start(folder: str) -> None:
+    """Refuse what is no folder of a run that has kept its model as it was before training.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    if not (Path(folder) / "start" / "config.json").is_file():
+        raise ValueError(
+            f"Expected the folder of a run that has kept its model before training, found no start "
+            f"in {folder!r}: train again with this version, runs of older ones have none"
+        )
+
+
 def _obs_columns(path: Path) -> list[str] | None:
     """Names of the columns of ``obs``; ``None`` where a reader is to say what is wrong."""
     import h5py

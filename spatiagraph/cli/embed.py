@@ -33,6 +33,13 @@ def embed(
         str | None,
         typer.Option(help="cohort: part of its tiles, 0/3 for the first of three; then `merge`."),
     ] = None,
+    before_training: Annotated[
+        bool,
+        typer.Option(
+            "--before-training",
+            help="Embed with the model of a run as it was before training: where that does better.",
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """Write embeddings of every cell, its niche and its region to an .h5ad file.
@@ -40,17 +47,22 @@ def embed(
     They are in `obsm["X_context"]`, `obsm["X_context_niche"]` and `obsm["X_context_tissue"]`; with
     `spatia` in place of `context` if that is the model. A section that was only photographed is a
     slide with --image and no counts, or its image alone, on whose tissue spots are laid.
+
+    Embeddings of --before-training are called `X_start_context`, `X_start_context_niche`, … and
+    stand beside those of the trained model in a file that has these. `search`, `report` and
+    `domains` take those that were made last; to search with a slide of its own, give `search`
+    --model run/start.
     """
-    from spatiagraph.cli.early import check_model
+    from spatiagraph.cli.early import check_model, check_start
     from spatiagraph.data.cohort.layout import is_cohort
     from spatiagraph.data.places import IMAGES
 
-    check_model(model)
+    check_start(model) if before_training else check_model(model)
     if is_cohort(slide):
         if out is not None:
             raise ValueError("Expected no --out with a cohort, which keeps its embeddings itself")
         slide_options.check_unused()
-        embed_cohort(model, slide, tile_size, shard, device)
+        embed_cohort(model, slide, tile_size, shard, device, before_training)
         return
     if shard is not None:
         raise ValueError(f"Expected a cohort with --shard {shard}, got a slide: leave it out")
@@ -64,7 +76,7 @@ def embed(
 
     check_output_file(out, ".h5ad")
     as_device(device)
-    loaded = load_model(model)
+    loaded, name = load_named(model, before_training)
     if slide.suffix.lower() in IMAGES:
         section = slide_options.photographed(slide, loaded.panel)
     else:
@@ -74,13 +86,18 @@ def embed(
     found = f"{coverage:.0%} of the model's genes measured"
     if not section.is_counted:
         found = "by the image alone"
-    adata = inference.embed(loaded, section, tile_size=tile_size, device=device)
+    adata = inference.embed(loaded, section, tile_size=tile_size, name=name, device=device)
     write(section, out)
     say(f"{adata.n_obs:,} cells, {found}; written to {out}")
 
 
 def embed_cohort(
-    model: str, path: Path, tile_size: int | None, shard: str | None, device: str
+    model: str,
+    path: Path,
+    tile_size: int | None,
+    shard: str | None,
+    device: str,
+    before_training: bool = False,
 ) -> None:
     """Embed all slides of a cohort, or a part of their tiles."""
     from spatiagraph import inference
@@ -89,12 +106,29 @@ def embed_cohort(
     from spatiagraph.training.devices import as_device
 
     as_device(device)
-    cohort, loaded = Cohort(path), load_model(model)
-    inference.embed(loaded, cohort, tile_size=tile_size, shard=shard, device=device)
+    cohort, (loaded, name) = Cohort(path), load_named(model, before_training)
+    inference.embed(loaded, cohort, tile_size=tile_size, shard=shard, name=name, device=device)
     if shard is not None:
         say(f"shard {shard} is done; once all are, spatiagraph merge {path}")
         return
     say(f"{cohort.num_cells:,} cells of {len(cohort)} slides; written into {path}")
+
+
+def load_named(run: str, before_training: bool) -> "tuple[SlideModel, str]":
+    """The model to embed with, and the name of its slots.
+
+    Args:
+        run: As of :func:`load_model`.
+        before_training: Take the model of a run as it was before its first step.
+    """
+    from spatiagraph.keys import start_name
+    from spatiagraph.training.start import load_start
+
+    if not before_training:
+        loaded = load_model(run)
+        return loaded, loaded.name
+    loaded = load_start(run)
+    return loaded, start_name(loaded.name)
 
 
 def load_model(folder_or_hub_id: str | Path) -> "SlideModel":

@@ -1,5 +1,6 @@
 """``spatiagraph evaluate``."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,9 @@ import typer
 from spatiagraph.cli.options import SlideOptions, Unlabelled, with_slide_options
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from spatiagraph.data.slide import Slide
 
@@ -66,6 +69,13 @@ def evaluate(
         float | None,
         typer.Option(help="Side of the image window in µm; 24, or 0.8 of the pitch of spots."),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run that embedded the slide: its model before training is scored "
+            "beside the trained one, in every protocol."
+        ),
+    ] = None,
     margin_um: Annotated[
         float | None,
         typer.Option(
@@ -105,12 +115,19 @@ def evaluate(
     slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
     means, Harmony if it is installed, and a regression on genes.
 
+    With --run, the slide is embedded with the model of the run as it was before training, and each
+    slot of that model gets a row beside it, such as `X_context_niche, before training`: what
+    training gave, or took. Where it took, `spatiagraph embed --before-training` embeds with that.
+
     Of a cohort, every slide is scored by itself, and the mean over slides is shown; a slide that
     cannot be, as one with a single label, is named with the reason.
     """
+    from spatiagraph.cli.early import check_start
     from spatiagraph.data.cohort.layout import is_cohort
 
     wanted = [name.value for name in protocol or ()]
+    if run is not None:
+        check_start(str(run))
     if len(slides) == 1 and is_cohort(slides[0]):
         slide_options.check_unused(
             image_embedding=image_embedding,
@@ -120,6 +137,10 @@ def evaluate(
         )
         if _TRANSFER in wanted:
             raise ValueError("Expected slides for transfer, got a cohort: pass their files")
+        if run is not None:
+            raise ValueError(
+                f"Expected one slide with --run {run}, got a cohort: pass the file of a slide"
+            )
         _evaluate_cohort(
             slides[0],
             out,
@@ -147,7 +168,7 @@ def evaluate(
     from spatiagraph.data.checks import nearest
     from spatiagraph.data.splits import neighbor_distance_um
     from spatiagraph.evaluate import run_protocols, summarize_transfer
-    from spatiagraph.inference import score_donors
+    from spatiagraph.inference import embed_before_training, score_donors
     from spatiagraph.inference.domains import known_labels
     from spatiagraph.models import model_class
     from spatiagraph.plot import protocol_bars
@@ -157,6 +178,11 @@ def evaluate(
     if _TRANSFER in wanted:
         if wanted != [_TRANSFER]:
             raise ValueError(f"Expected --protocol {_TRANSFER} alone, got {', '.join(wanted)}")
+        if run is not None:
+            raise ValueError(
+                f"Expected no --run with --protocol {_TRANSFER}, which trains a model for each "
+                f"donor that is left out, got {run}: leave it out"
+            )
         cohort = slide_options.read_all(slides, molecules=False)
         column = domains or types
         if column is None or (domains and types):
@@ -196,13 +222,15 @@ def evaluate(
     }
     for column, values in known.items():
         say_unlabelled(section.adata.obs, column, values)
+    images = [*(image_embedding or ())]
+    start = {} if run is None else embed_before_training(section, run, [*slots, *images])
     table = run_protocols(
-        {key: section.adata.obsm[key] for key in slots},
+        _with_start(section, slots, start),
         section.counts,
         section.pos,
         domains=known[domains],
         types=known[types],
-        image_features={key: section.adata.obsm[key] for key in image_embedding or ()},
+        image_features=_with_start(section, images, start),
         crops=crops,
         image_mask=None if crops is None else crops.image.covers(section.pos),
         protocols=wanted or None,
@@ -246,6 +274,20 @@ def _evaluate_cohort(path: Path, out: Path | None, *, shard: str | None, **given
         print_table(wide, f"\n{name}, mean over {part['slide_id'].nunique()} slides")
     if out is not None:
         say(f"\nwritten to {out}")
+
+
+def _with_start(
+    slide: "Slide", slots: list[str], start: Mapping[str, "NDArray[np.float32]"]
+) -> dict[str, Any]:
+    """Embeddings in some slots, each with that of before training after it where there is one."""
+    from spatiagraph.inference.before_training import BEFORE_TRAINING
+
+    found: dict[str, Any] = {}
+    for slot in slots:
+        found[slot] = slide.adata.obsm[slot]
+        if slot in start:
+            found[f"{slot}{BEFORE_TRAINING}"] = start[slot]
+    return found
 
 
 def _window_um(slide: "Slide") -> float:

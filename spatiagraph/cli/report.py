@@ -34,9 +34,10 @@ def report(
 ) -> None:
     """Show an embedded slide on one page that works offline.
 
-    Domains over the image, a map of the cells to move about in, scores
-    beside baselines where there are labels, niches that are alike, how training went, the genes
-    that were measured. Of a cohort, maps of all slides, their domains and what each measures.
+    Domains over the image, a map of the cells to move about in, scores beside baselines where
+    there are labels, niches that are alike, how training went, the genes that were measured. With
+    labels and --run the model before training is scored as well, and the page says what training
+    did. Of a cohort, maps of all slides, their domains and what each measures.
     """
     from spatiagraph.cli.early import check_run_folder
     from spatiagraph.data.cohort.layout import is_cohort
@@ -54,6 +55,7 @@ def report(
     from spatiagraph.cli.embed import load_model
     from spatiagraph.inference.domains import known_labels
     from spatiagraph.report import report_slide
+    from spatiagraph.report.scores import training_verdict
 
     check_output_file(out, ".html")
     model = None if run is None else load_model(run)
@@ -72,7 +74,9 @@ def report(
         seed=seed,
     )
     if done.scores is not None:
-        print_table(done.scores)
+        print_table(done.scores[["ARI", "ARI_std", "NMI", "NMI_std"]])
+        if told := training_verdict(done.scores):
+            say(told)
     say(f"report written to {done.path}")
 
 

@@ -1,4 +1,5 @@
 from . import attending as attending
+from . import before_training as before_training
 from . import cohort_domains as cohort_domains
 from . import cohort_scores as cohort_scores
 from . import contacts as contacts
@@ -21,6 +22,7 @@ from . import transplanting as transplanting
 from . import typed_neighbors as typed_neighbors
 from . import zero_shot as zero_shot
 from .attending import attention_graph as attention_graph
+from .before_training import embed_before_training as embed_before_training
 from .cohort_scores import merge_scores as merge_scores
 from .cohort_scores import score_cohort as score_cohort
 from .contacts import score_contacts as score_contacts

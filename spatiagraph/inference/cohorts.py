@@ -25,6 +25,7 @@ def embed_cohort(
     cohort: Cohort,
     *,
     shard: str | Sequence[int] | None = None,
+    name: str | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> Cohort:
@@ -39,6 +40,7 @@ def embed_cohort(
         cohort: A cohort of its recipe.
         shard: Part of the tiles to embed, such as ``"0/3"``: other processes embed the others, and
             :func:`~spatiagraph.data.cohort.merge_cohort` moves them in.
+        name: Name of the slots, in place of ``model.name``.
         device: Where the model runs.
         progress: Show a progress bar.
 
@@ -54,11 +56,12 @@ def embed_cohort(
     part_for(model, cohort)
     place = cohort.path.resolve()
     if shard is not None:
-        _embed_shard(model, cohort, as_shard(shard), device, progress)
+        settings = result_settings(model, cohort, name)
+        _embed_shard(model, TileResults(cohort, settings), as_shard(shard), device, progress)
         return cohort
     with only_writer(place):
         cohort = Cohort(cohort.path)  # others may have written since
-        results = TileResults(cohort, result_settings(model, cohort))
+        results = TileResults(cohort, result_settings(model, cohort, name))
         results.begin()
         todo = [at for at in range(len(cohort)) if not results.is_finished(at)]
         total = sum(cohort.entries[at].num_tiles for at in todo)
@@ -73,16 +76,17 @@ def embed_cohort(
     return Cohort(cohort.path)
 
 
-def result_settings(model: SlideModel, cohort: Cohort) -> ResultSettings:
+def result_settings(model: SlideModel, cohort: Cohort, name: str | None = None) -> ResultSettings:
     """Settings of the embeddings of a model.
 
     Args:
         model: The model.
         cohort: The cohort.
+        name: Name of the slots, in place of ``model.name``.
     """
     weights = weights_hash(model)
     return ResultSettings(
-        name=model.name,
+        name=model.name if name is None else name,
         levels=list(model.recipe.level_names),
         records=[
             run_record(model, cohort.part([at]), weights_hash=weights) for at in range(len(cohort))
@@ -92,10 +96,14 @@ def result_settings(model: SlideModel, cohort: Cohort) -> ResultSettings:
 
 
 def _embed_shard(
-    model: SlideModel, cohort: Cohort, shard: Shard, device: str | torch.device, progress: bool
+    model: SlideModel,
+    results: TileResults,
+    shard: Shard,
+    device: str | torch.device,
+    progress: bool,
 ) -> None:
     """Embed the tiles of a shard, and note that it is done."""
-    results = TileResults(cohort, result_settings(model, cohort))
+    cohort = results.cohort
     every = [(at, n) for at, entry in enumerate(cohort.entries) for n in range(entry.num_tiles)]
     own = [every[item] for item in shard.items(len(every))]
     with ExitStack() as held:

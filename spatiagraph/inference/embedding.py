@@ -40,6 +40,7 @@ def embed(
     *,
     tile_size: int | None = None,
     shard: str | None = None,
+    name: str | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> anndata.AnnData | Cohort:
@@ -57,6 +58,10 @@ def embed(
             result. That of a cohort is its own.
         shard: Part of the tiles of a cohort to embed, such as ``"0/3"``: other processes embed the
             others, and :func:`~spatiagraph.data.cohort.merge_cohort` moves them all in.
+        name: Name of the slots in place of ``model.name``, so that embeddings of two models of a
+            kind stand beside each other, such as those of a model before training
+            (:func:`~spatiagraph.keys.start_name`). Searches, reports and domains take those that a
+            slide was embedded with last.
         device: Where the model runs; ``"auto"`` is CUDA where there is one.
         progress: Show a progress bar.
 
@@ -80,24 +85,25 @@ def embed(
             raise ValueError(
                 f"Expected tile_size={slide.tile_size} of the cohort, got {tile_size}: leave it out"
             )
-        return embed_cohort(model, slide, shard=shard, device=device, progress=progress)
+        return embed_cohort(model, slide, shard=shard, name=name, device=device, progress=progress)
     if shard is not None:
         raise ValueError(f"Expected a cohort with shard={shard!r}, got a slide: leave it out")
     tile_size = TILE_SIZE if tile_size is None else tile_size
+    name = model.name if name is None else name
     data = model.prepare(slide, device=as_device(device))
     embeddings = embed_data(model, data, tile_size=tile_size, device=device, progress=progress)
     found = vectors_made_of(list(embeddings))
     own = {MADE_OF: found} if found else {}
     record = run_record(model, [slide], weights_hash=weights_hash(model), **own)
-    uns = {"embed": record, "name": model.name}
-    adata = write_embeddings(slide.adata, model.name, embeddings, data=data, uns=uns)
+    uns = {"embed": record, "name": name}
+    adata = write_embeddings(slide.adata, name, embeddings, data=data, uns=uns)
     notes = model.notes(data)
     for key, value in notes.obs.items():
-        adata.obs[group_key(model.name, key)] = value
+        adata.obs[group_key(name, key)] = value
     for key, value in notes.obsm.items():
-        adata.obsm[f"{embedding_key(model.name)}_{key}"] = value
+        adata.obsm[f"{embedding_key(name)}_{key}"] = value
     if notes.uns:
-        adata.uns[UNS][model.name] = dict(notes.uns)
+        adata.uns[UNS][name] = dict(notes.uns)
     return adata
 
 

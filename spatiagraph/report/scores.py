@@ -4,6 +4,8 @@ import math
 
 import pandas as pd
 
+from spatiagraph.inference.before_training import BEFORE_TRAINING
+from spatiagraph.keys import start_name
 from spatiagraph.plot.curves import score_bars
 from spatiagraph.report.page import Report
 
@@ -21,7 +23,8 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
     """Say which method agrees best with the labels, and by how much.
 
     A difference within one standard deviation of the clustering is none. Labels that PCA finds
-    far better than its average over neighbours are said to look like types of cells.
+    far better than its average over neighbours are said to look like types of cells. What training
+    did is said where it is known, see :func:`training_verdict`.
 
     Args:
         scores: One row per method, its name in the index, with ``ARI`` and, where known,
@@ -29,7 +32,7 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
         ours: The method that the page is about.
 
     Returns:
-        A sentence; empty where there is nothing to compare.
+        Sentences; empty where there is nothing to compare.
 
     Examples:
         >>> verdict(pd.DataFrame({"ARI": [0.5, 0.53]}, index=["ours", "pca30"]), "ours")
@@ -37,14 +40,62 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
     """
     if ours not in scores.index or "ARI" not in scores or len(scores) < 2:
         return ""
-    others = scores.drop(index=ours)
-    best = others["ARI"].idxmax()
-    own, other = scores.loc[[ours, best], "ARI"].to_numpy(float)
+    told = (_best(scores, ours), training_verdict(scores))
+    return " ".join(part for part in told if part)
+
+
+def training_verdict(scores: pd.DataFrame) -> str:
+    """Say whether training raised or lowered the agreement of embeddings with the labels.
+
+    A difference within one standard deviation of the clusterings of both is none.
+
+    Args:
+        scores: As of :func:`verdict`, with rows of before training beside those of after it.
+
+    Returns:
+        A sentence; empty where there is no such row.
+
+    Examples:
+        >>> rows = ["context, niche", "context, niche, before training"]
+        >>> training_verdict(pd.DataFrame({"ARI": [0.4, 0.5]}, index=rows))[:62]
+        'Training lowered the agreement of niche embeddings by 0.10, fr'
+    """
+    pairs = [(str(name), f"{name}{BEFORE_TRAINING}") for name in scores.index]
+    return " ".join(
+        _of_training(scores, *pair) for pair in pairs if "ARI" in scores and pair[1] in scores.index
+    )
+
+
+def _of_training(scores: pd.DataFrame, trained: str, start: str) -> str:
+    after, before = scores.loc[[trained, start], "ARI"].to_numpy(float)
+    of = f"the agreement of {trained.partition(', ')[2] or trained} embeddings"
+    if _alike(scores, trained, start):
+        return (
+            f"Training changed nothing in {of}: an ARI of {before:.2f} before and {after:.2f} "
+            "after it is within the spread of the clustering."
+        )
+    verb = "lowered" if after < before else "raised"
+    said = f"Training {verb} {of} by {abs(after - before):.2f}, from {before:.2f} to {after:.2f}"
+    if after < before:
+        return f"{said}: for domains like these, embed with --before-training."
+    return f"{said}."
+
+
+def _alike(scores: pd.DataFrame, one: str, other: str) -> bool:
+    """Whether two methods differ by no more than the spread of the clustering."""
+    first, second = scores.loc[[one, other], "ARI"].to_numpy(float)
     spread = 0.0
     if "ARI_std" in scores:
-        spread = math.hypot(*scores.loc[[ours, best], "ARI_std"].fillna(0.0))
-    rival = _title(str(best))
-    if abs(own - other) <= max(spread, _SMALLEST):
+        spread = math.hypot(*scores.loc[[one, other], "ARI_std"].fillna(0.0))
+    return abs(first - second) <= max(spread, _SMALLEST)
+
+
+def _best(scores: pd.DataFrame, ours: str) -> str:
+    """The best method and by how much."""
+    best = str(scores.drop(index=ours)["ARI"].idxmax())
+    own, other = scores.loc[[ours, best], "ARI"].to_numpy(float)
+    rival = _title(best)
+    if _alike(scores, ours, best):
         return (
             f"{ours} and {rival} are alike here: their ARI is {own:.2f} and {other:.2f}, "
             "which is within the spread of the clustering."
@@ -69,8 +120,12 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
 
 def _title(method: str) -> str:
     """Name of a method for people: a baseline's, or the level whose embeddings are clustered."""
-    _, _, level = method.partition(", ")
-    return f"k-means of {level} embeddings" if level else _BASELINES.get(method, method)
+    _, _, level = method.removesuffix(BEFORE_TRAINING).partition(", ")
+    if not level:
+        return _BASELINES.get(method, method)
+    start = method.endswith(BEFORE_TRAINING) or method.startswith(start_name(""))
+    when = " before training" if start else ""
+    return f"k-means of {level} embeddings{when}"
 
 
 def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str | None) -> None:

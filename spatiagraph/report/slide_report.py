@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from spatiagraph import keys
 from spatiagraph.data.slide import Slide
+from spatiagraph.inference.before_training import BEFORE_TRAINING, embed_before_training
 from spatiagraph.inference.domains import (
     OURS,
     Domains,
@@ -25,6 +27,7 @@ from spatiagraph.report.compose import slide_page
 from spatiagraph.report.generation import Generation, add_generation, as_generations
 from spatiagraph.report.page import Report
 from spatiagraph.training.folder import read_history, read_record
+from spatiagraph.training.start import has_start
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def report_slide(
         num_domains: Number of domains; that of the labels, or else 7 with a warning, when not
             given.
         model: The model, for the coverage of its panel.
-        run: Folder of the run that trained it, for the curve and the arguments.
+        run: Folder of the run that trained it, for the curve and the arguments; with ``labels``,
+            its model of before training is scored beside the trained one, if it has kept it.
         generation: Images of cells in another state, see
             :func:`~spatiagraph.report.as_generations`.
         warnings: What to know before trusting the page.
@@ -89,7 +93,20 @@ def report_slide(
     record, history = embedding_record(slide.adata), None
     if run is not None:
         record, history = read_record(Path(run)), read_history(Path(run))
-    found = find_domains(slide, truth, num_domains=num_domains, seed=seed)
+    before, said = dict[str, NDArray[np.float32]](), list[str]()
+    if run is not None and truth is not None and has_start(run):
+        key = keys.embedding_key(name, first)
+        try:
+            before = embed_before_training(slide, run, [key])
+        except ValueError as err:
+            said = [f"Not compared with the model before training: {err}"]
+    found = find_domains(
+        slide,
+        truth,
+        num_domains=num_domains,
+        beside={f"{name}, {first}{BEFORE_TRAINING}": z for z in before.values()},
+        seed=seed,
+    )
     if isinstance(given, AnnData):  # a slide works on a copy of the table of cells
         column = keys.group_key(name, "domain")
         for own in (column, confidence_key(column)):
@@ -113,7 +130,7 @@ def report_slide(
         generation=generation,
         coverage=coverage,
         missing=missing,
-        warnings=[*warnings, *([] if found.note is None else [found.note])],
+        warnings=[*warnings, *([] if found.note is None else [found.note]), *said],
         progress=progress,
     )
     written = page.write(path)

@@ -13,6 +13,7 @@ from . import record as record
 from . import run as run
 from . import schedule as schedule
 from . import sharding as sharding
+from . import start as start
 from . import stopping as stopping
 from . import trainer as trainer
 from . import transitions as transitions
@@ -36,6 +37,8 @@ from .schedule import CosineSchedule as CosineSchedule
 from .schedule import scaled_lr as scaled_lr
 from .sharding import gathered_weights as gathered_weights
 from .sharding import shard_encoder as shard_encoder
+from .start import has_start as has_start
+from .start import load_start as load_start
 from .trainer import FitResult as FitResult
 from .trainer import train as train
 from .transitions import Pairing as Pairing

@@ -48,6 +48,9 @@ def fit(
 ) -> FitResult:
     """Train a model on slides; the model is changed in place.
 
+    A run with a folder (``out="run"``) also keeps the model as it was before the first step, for
+    :func:`~spatiagraph.training.load_start`: with ``cache_cells`` that of the first stage.
+
     Args:
         model: The model.
         slides: A slide, or some whose ids differ; or a :class:`~spatiagraph.Cohort` of the model's

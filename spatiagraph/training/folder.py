@@ -14,6 +14,7 @@ from spatiagraph._json import Schema, read_json, validated
 from spatiagraph._reasons import reason
 from spatiagraph.tasks.base import Watched
 from spatiagraph.training.checkpoints import BEFORE, LAST, newest_checkpoint
+from spatiagraph.training.start import remove_start
 
 RUN = "run.json"
 HISTORY = "history.csv"
@@ -177,4 +178,5 @@ def release(folder: Path) -> None:
         folder: Of the run.
     """
     if not any((folder / part).exists() for part in (LAST, BEFORE, MODEL)):
+        remove_start(folder)
         (folder / RUN).unlink(missing_ok=True)

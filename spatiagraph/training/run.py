@@ -31,8 +31,10 @@ class Run:
     named go before those of ``run``.
 
     With ``out``, a run keeps ``history.csv``, a checkpoint after every epoch and, at the end, the
-    model under ``out/model``. Called again after an interruption it goes on where it stopped and
-    ends with the weights of an uninterrupted run; called with other data or options it refuses.
+    model under ``out/model``; one of slides also as it was before the first step, under
+    ``out/start``, see :func:`~spatiagraph.training.load_start`. Called again after an interruption
+    it goes on where it stopped and ends with the weights of an uninterrupted run; called with other
+    data or options it refuses.
 
     Attributes:
         max_epochs: Passes over the batches, at most. Where neither this nor ``max_steps`` is given,

@@ -36,6 +36,7 @@ from spatiagraph.training.movement import Movement
 from spatiagraph.training.progress import EpochProgress, History
 from spatiagraph.training.resuming import EpochOfOrder
 from spatiagraph.training.run import NUM_STEPS, Run, run_of
+from spatiagraph.training.start import keep_start
 from spatiagraph.training.stopping import BestWeights
 
 logger = logging.getLogger(__name__)
@@ -129,11 +130,13 @@ def train(
         step = run.accumulate_grad_batches * trainer.world_size
         trainer.fit_loop.max_epochs = run.epochs(-(-len(batches) // step), num_steps)
         checkpoint = None
+        first = trainer.is_global_zero  # the others only look
         if folder is not None:  # all arguments are good
-            first = trainer.is_global_zero  # the others only look
             checkpoint = claim(folder, record) if first else newest_checkpoint(folder, record)
         start = time.perf_counter()
         with _kept_in(folder):
+            if folder is not None and first and checkpoint is None:
+                keep_start(task.model, folder)  # of a run that goes on, its start is there
             _run(trainer, module, batches, validation, checkpoint)
             if not history.rows:
                 raise ValueError("Expected at least one training step, but none was taken")

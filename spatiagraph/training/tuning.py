@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from spatiagraph.models.spatialformer import SpatialFormer
 from spatiagraph.tasks.neighbor_tuning import NeighborTuning
 from spatiagraph.training.fitting import fit
 from spatiagraph.training.run import Run
+from spatiagraph.training.start import remove_start
 from spatiagraph.training.trainer import MODEL, FitResult
 
 TuningMode = Literal["probe", "lora", "full"]
@@ -40,7 +42,8 @@ def tune_neighbors(
         mode: ``"probe"``, the head of cells alone; ``"lora"``, the head and a change of low rank of
             what attention asks, of `"LoRA" <https://arxiv.org/abs/2106.09685>`_, which is added to
             the weights in the end; ``"full"``, all weights.
-        rank: Rank of the change.
+        rank: Rank of the change. The folder of such a run keeps no model of before training, which
+            is the one that was given.
         alpha: Its factor is ``alpha / rank``.
         validation: See :func:`~spatiagraph.training.fit`.
         run: How to train.
@@ -59,8 +62,13 @@ def tune_neighbors(
     if mode != "lora":
         return fit(model, slides, **given)
     seed = options.get("seed", 0 if run is None else run.seed)
+    out = options.get("out", None if run is None else run.out)
     with _low_rank(model, rank, alpha, seed):
-        result = fit(model, slides, **given)
+        try:
+            result = fit(model, slides, **given)
+        finally:
+            if out is not None:  # it has the adapters, and does not open without
+                remove_start(Path(out))
     if result.out is not None:
         model.save_pretrained(result.out / MODEL)  # as one that opens without adapters
     return result

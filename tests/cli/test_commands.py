@@ -103,7 +103,10 @@ def test_report_is_one_page_with_scores_and_curve(run, workplace, tmp_path):
     done = run("report", workplace / "embedded.h5ad", *arguments)
     assert done.exit_code == 0, done.output
     assert "pca30_nbr15" in done.stdout
+    assert "context, niche, before training" in done.stdout
     html = page.read_text()
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith("Training "))
+    assert told in html
     for part in ("What was run", "Scores", "Training", "Domains on the slide", "Gene panel"):
         assert part in html
     assert "default-src 'none'" in html
@@ -124,6 +127,8 @@ def test_demo_goes_all_the_way_and_prints_scores_beside_baselines(run, tmp_path)
     assert done.exit_code == 0, done.output
     for name in ("spatiagraph", "pca30", "pca30_nbr15", "random_target"):
         assert name in done.stdout
+    for said in ("context, niche, before training", "\nTraining "):
+        assert said in done.stdout
     for file in ("report.html", "embeddings.h5ad", "index/index.faiss", "run/model/config.json"):
         assert (out / file).is_file()
     adata = anndata.read_h5ad(out / "embeddings.h5ad")

@@ -1,5 +1,7 @@
 """Protocols of ``spatiagraph evaluate`` that are run when they are asked for."""
 
+import shutil
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -101,3 +103,48 @@ def test_transfer_without_donors_or_with_other_protocols_is_refused(run, workpla
     run.refused(mixed, "transfer alone")
     run.refused(run("evaluate", path, "--protocol", "transfer"), "--domains or --types")
     run.refused(run("evaluate", path, path, "--domains", "niche"), "one slide, got 2")
+
+
+def test_the_model_before_training_stands_beside_the_trained_one(run, workplace, tmp_path):
+    """In every protocol, with the figures that its own embeddings have."""
+    both, out = tmp_path / "both.h5ad", tmp_path / "scores.csv"
+    line = ("embed", workplace / "run", workplace / "embedded.h5ad", "--before-training")
+    assert run(*line, "--out", both).exit_code == 0
+    asked = ["--domains", "niche", "--types", "cell_type", "--seeds", 2, "--out", out]
+    done = run("evaluate", both, *asked, "--run", workplace / "run")
+    assert done.exit_code == 0, done.output
+    assert "X_context_niche, before training" in done.stdout
+    table = pd.read_csv(out).set_index(["protocol", "metric", "embedding"])["value"]
+    for (protocol, metric), scores in table.groupby(["protocol", "metric"]):
+        scores = scores.droplevel(["protocol", "metric"])
+        for level in ("", "_niche", "_tissue"):
+            name = f"X_context{level}, before training"
+            expected = scores[f"X_start_context{level}"]
+            np.testing.assert_allclose(scores[name], expected, atol=1e-6, err_msg=protocol + metric)
+        assert "X_start_context, before training" not in scores
+        assert "pca30_nbr15, before training" not in scores
+    domains = table["domains_kmeans"]["ARI"]
+    order = [name for name in domains.index if name.startswith("X_context")]
+    assert order[:2] == ["X_context", "X_context, before training"]
+    wide = table.unstack("embedding")
+    assert (wide["X_context"] != wide["X_context, before training"]).any()
+
+
+def test_a_run_that_does_not_apply_is_refused(run, workplace, tmp_path):
+    embedded, asked = workplace / "embedded.h5ad", ["--domains", "niche", "--run"]
+    old = shutil.copytree(workplace / "run", tmp_path / "old")
+    shutil.rmtree(old / "start")
+    run.refused(run("evaluate", embedded, *asked, old), "kept its model before training")
+    kept = workplace / "run"
+    transfer = ["--protocol", "transfer", "--donor-key", "patient"]
+    run.refused(run("evaluate", embedded, *asked, kept, *transfer), "no --run with --protocol")
+    slide = run.tissue(tmp_path / "other.h5ad")
+    run.refused(run("evaluate", slide, *asked, kept), "obsm['X_context']", "got none")
+    done = run("evaluate", embedded, *asked, kept, "--embedding", "spatial")
+    run.refused(done, "obsm['X_context']", "got spatial")
+    other = tmp_path / "other"
+    assert run("fit", slide, "--out", other, *run.small, "--seed", 1).exit_code == 0
+    run.refused(run("evaluate", embedded, *asked, other), "embed it again with that run")
+    cohort = tmp_path / "c.zarr"
+    assert run("prepare", slide, "--cohort", cohort, "--genes", 20).exit_code == 0
+    run.refused(run("evaluate", cohort, *asked, kept), "one slide with --run", "got a cohort")

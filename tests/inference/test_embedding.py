@@ -3,11 +3,16 @@ import pytest
 import torch
 
 from spatiagraph import keys
-from spatiagraph.data import Slide, make_tissue
+from spatiagraph.data import Cohort, Slide, make_tissue
+from spatiagraph.data.cohort import merge_cohort
+from spatiagraph.data.cohort.embedded import embedding_notes
 from spatiagraph.data.recipe import Annotated, Grid, Neighborhoods, Parts
-from spatiagraph.inference import embed
+from spatiagraph.inference import embed, search_slides
+from spatiagraph.inference.embedded import level_names, model_name, other_vectors
 from spatiagraph.inference.embedding import embed_data
 from spatiagraph.models import ContextModel, Spatia, default_recipe
+from spatiagraph.nn.weights import weights_hash
+from spatiagraph.retrieval import NicheIndex, Selection
 
 
 def perturbed(slide, tissue=Parts(256)) -> ContextModel:  # noqa: B008  # a rule is frozen
@@ -109,3 +114,40 @@ def test_a_slide_without_a_third_of_its_genes_lands_where_it_was(family):
     model.gene_share.zero_()  # as before: depth is the total of what was measured
     uncorrected = embed_data(model, model.recipe(part))["cell"]
     assert np.sqrt((((uncorrected - whole).mean(0) / whole.std(0)) ** 2).mean()) > 0.3
+
+
+def test_embeddings_of_two_models_of_a_kind_stand_beside_each_other():
+    """Names, notes and searches are those of the one that was made last."""
+    slide = make_tissue(200, num_genes=40, image=None, seed=0)
+    adata = embed(perturbed(slide), slide, progress=False)
+    first = {key: adata.obsm[key].copy() for key in adata.obsm if key.startswith("X_context")}
+    plain = ContextModel.for_slides([slide], channels=8)
+    name = keys.start_name("context")
+    embed(plain, slide, name=name, progress=False)
+    for key, value in first.items():
+        np.testing.assert_array_equal(adata.obsm[key], value)
+        own = keys.embedding_key(name) + key.removeprefix("X_context")
+        assert adata.obsm[own].shape == (200, 8)
+    assert keys.group_key(name, "tissue") in adata.obs
+    assert model_name(adata) == name
+    assert level_names(adata) == ("niche", "tissue")
+    found = search_slides([slide], Selection(cells="cell7"), k=3)
+    assert found.index.key == keys.embedding_key(name, "niche")
+    assert found.index.model == weights_hash(plain)
+    older = NicheIndex.from_slides({"synthetic": adata}, "X_context_niche")
+    assert older.model is None  # and never that of the other
+    embed(perturbed(slide), slide, progress=False)
+    assert other_vectors(adata) == ()  # of a name that begins as another would be some
+
+
+def test_a_cohort_keeps_embeddings_by_their_name(tmp_path):
+    slide = make_tissue(200, num_genes=40, image=None, seed=0, slide_id="s0")
+    model = ContextModel.for_slides([slide], channels=8)
+    cohort = Cohort.create(tmp_path / "c.zarr", [slide], model.recipe, tile_size=100)
+    embed(model, cohort, progress=False)
+    for shard in ("0/2", "1/2"):
+        embed(model, cohort, name="start_context", shard=shard, progress=False)
+    cohort = merge_cohort(cohort.path)
+    obsm = cohort["s0"].adata.obsm
+    np.testing.assert_array_equal(obsm["X_start_context_niche"], obsm["X_context_niche"])
+    assert embedding_notes(cohort.part()).name == "start_context"

@@ -1,10 +1,11 @@
 """``find_domains``: domains of an embedded slide, their scores and an index of its first level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from spatiagraph import keys
@@ -93,6 +94,7 @@ def find_domains(
     truth: pd.Series | None,
     *,
     num_domains: int | None = None,
+    beside: Mapping[str, NDArray[np.floating]] | None = None,
     seed: int = 0,
 ) -> Domains:
     """Find the domains of an embedded slide, score them if there are labels, index its first level.
@@ -104,6 +106,8 @@ def find_domains(
         truth: Known domain of each cell, as :func:`known_labels` gives it.
         num_domains: Number of domains; that of the labels, or else 7 with a word about it, when
             not given.
+        beside: Name → embedding of each cell, ``[N, D]``, to score beside that of the first level
+            where there are labels.
         seed: Of the clustering.
     """
     adata = slide.adata
@@ -122,7 +126,7 @@ def find_domains(
         baselines = domain_baselines(
             slide.counts, slide.pos, expression=slide.expression, seed=seed
         )
-        methods = {f"{name}, {level}": adata.obsm[key], **baselines}
+        methods = {f"{name}, {level}": adata.obsm[key], **(beside or {}), **baselines}
         scores = score_domains(
             {name: z[own] for name, z in methods.items()}, truth[own], noise=False
         )
