@@ -30,7 +30,7 @@ MAJORITY, CHANCE = "majority", "chance"
 
 METRICS = ("macro_F1", "accuracy", "ARI", "precision")
 """Metrics of labels, joint domains and retrieval."""
-GENE_METRICS = ("pearson_mean", "pearson_median", "pearson_given_depth", "rmse")
+GENE_METRICS = ("pearson_mean", "pearson_given_depth", "rmse")
 """Metrics of genes that were imputed, or predicted from images."""
 
 
