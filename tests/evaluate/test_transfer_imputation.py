@@ -110,8 +110,12 @@ def test_genes_are_chosen_among_those_a_function_of_the_training_cells_names():
         asked.append(set(DONOR[train]))
         return np.arange(10)
 
-    for _, split, _ in donor_splits(cells, DONOR, genes=genes):
+    taking_part = cells.counts.toarray()[:, :10]
+    share = taking_part / taking_part.sum(axis=1, keepdims=True)  # of their total, not of all
+    for _, split, truth in donor_splits(cells, DONOR, genes=genes):
         assert {*split.hidden} | {*split.visible} == {*range(10)}
+        expected = np.log1p(split.depth * share[np.ix_(split.test, split.hidden)])
+        np.testing.assert_allclose(truth, expected, rtol=1e-5)
     assert asked == [{"bob", "cid"}, {"ann", "cid"}, {"ann", "bob"}]
 
 
