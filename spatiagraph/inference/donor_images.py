@@ -1,4 +1,4 @@
-"""``score_donor_images``: genes of each donor, predicted from images by learning on the others."""
+"""``score_donor_images``: genes of each donor, predicted from images as remaining donors teach."""
 
 from collections.abc import Mapping, Sequence
 
