@@ -66,9 +66,9 @@ def score_transfer_images(
     groups = code if len(names) > 2 else _blocks(cells, rows)
     is_panel = num_genes <= PANEL
     tables = []
-    folds = tqdm(leave_one_out(who, cells.slide, names), disable=not progress, total=len(names))
-    folds.set_description("genes from images")
-    for number, (name, train) in enumerate(folds):
+    folds = leave_one_out(who, cells.slide, names)
+    bar = tqdm(folds, "genes from images", len(names), disable=not progress)
+    for number, (name, train) in enumerate(bar):
         made = {key: as_embedding(f(train), key, among=mask) for key, f in features.items()}
         for key, z in made.items():
             if len(z) != num_cells:

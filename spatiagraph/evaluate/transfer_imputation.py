@@ -125,9 +125,9 @@ def score_transfer_imputation(
     wanted = [k for k in known if k not in ON_REQUEST] if baselines is None else baselines
     every = with_baselines(methods, known, wanted)
     rows = []
-    bar = tqdm(donor_splits(cells, donor, genes=genes, seed=seed), disable=not progress)
-    bar.set_description("imputation")
-    for name, split, truth in bar:
+    splits = donor_splits(cells, donor, genes=genes, seed=seed)
+    num_donors = len(pd.unique(np.asarray(donor)))
+    for name, split, truth in tqdm(splits, "imputation", num_donors, disable=not progress):
         sizes = {"num_cells": truth.shape[0], "num_genes": truth.shape[1]}
         for method, predict in every.items():
             guess = as_embedding(predict(split), method)
