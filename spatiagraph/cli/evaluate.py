@@ -112,8 +112,10 @@ def evaluate(
 
     --protocol transfer takes slides of several donors. Each donor is left out in turn: a model is
     trained on the others and embeds it as it is; then labels are carried over, domains found on all
-    slides at once, and cells searched for among the other donors. Beside it stand PCA, its spatial
-    means, Harmony if it is installed, and a regression on genes.
+    slides at once, and cells searched for among the other donors. Beside it stand the model before
+    training, PCA, its spatial means, Harmony if it is installed, and a regression on genes. A fifth
+    of the genes of the donor is hidden and predicted, for which no labels are needed; and where two
+    donors have images, genes are predicted from them.
 
     With --run, the slide is embedded with the model of the run as it was before training, and each
     slot of that model gets a row beside it, such as `X_context_niche, before training`: what
@@ -184,21 +186,23 @@ def evaluate(
                 f"donor that is left out, got {run}: leave it out"
             )
         cohort = slide_options.read_all(slides, molecules=False)
-        column = domains or types
-        if column is None or (domains and types):
-            raise ValueError("Expected --domains or --types, one of them, for transfer")
+        if domains and types:
+            raise ValueError("Expected --domains or --types, one of them, for transfer, got both")
         quiet_libraries()
+        windows = [_window_um(slide) for slide in cohort if slide.image is not None]
         table = score_donors(
             cohort,
-            column,
+            domains or types,
             unlabelled=unlabelled or None,
             donor_key=donor_key,
             model=None if model == "none" else model_class(model),
+            window_um=(window_um or max(windows)) if windows else None,
             num_seeds=seeds,
             progress=True,
         )
         say(f"\nLearned on other donors, of {table['donor'].nunique()}; mean over donors")
-        print_table(_readable(summarize_transfer(table)))
+        for name, part in table.groupby("protocol", sort=False):
+            print_table(_readable(summarize_transfer(part)), f"\n{name}")
         if out is not None:
             write_csv(table, out)
             say(f"\nwritten to {out}")

@@ -76,6 +76,7 @@ from .cell_pairs import TypeAdjacency as TypeAdjacency
 from .cell_pairs import calibration_error as calibration_error
 from .cell_pairs import expression_cosine as expression_cosine
 from .cell_pairs import score_cell_pairs as score_cell_pairs
+from .cells import Cells as Cells
 from .cluster_sweep import score_clusters as score_clusters
 from .clustering import cluster_domains as cluster_domains
 from .clustering import score_domains as score_domains
@@ -149,6 +150,9 @@ from .probe import score_probe as score_probe
 from .protocols import run_protocols as run_protocols
 from .transfer import score_transfer as score_transfer
 from .transfer import summarize_transfer as summarize_transfer
+from .transfer_images import score_transfer_images as score_transfer_images
+from .transfer_imputation import donor_splits as donor_splits
+from .transfer_imputation import score_transfer_imputation as score_transfer_imputation
 from .type_contacts import TypeContacts as TypeContacts
 from .type_contacts import type_contacts as type_contacts
 from .zero_shot_domains import score_zero_shot_domains as score_zero_shot_domains

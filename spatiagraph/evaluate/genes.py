@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 from scipy.sparse import csr_matrix
 
+PANEL = 500
+"""Genes of a panel, at most; what measures more is a whole transcriptome."""
+
 _SPAN = 0.3  # share of the genes that each local fit sees
 _NUM_KNOTS = 33  # where the trend is fitted; it is interpolated between them
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from spatiagraph.data.splits import Folds, spatial_blocks
 from spatiagraph.evaluate.baselines import Expression, log_normalize
+from spatiagraph.evaluate.cells import Cells
 from spatiagraph.evaluate.inputs import (
     as_embedding,
     as_expression,
@@ -136,30 +137,67 @@ def imputation_splits(
     part = np.random.default_rng(seed).permutation(np.arange(len(genes)) % num_splits)
     if given is None:
         given = Folds(spatial_blocks(points, num_folds=num_splits, seed=seed, slide=section))
-    log = log_normalize(x, expression=expression).tocsc()
     total = np.asarray(x.sum(axis=1, dtype=np.float64)).ravel()
     depth = float(np.median(total[total > 0])) if expression == "counts" else 1.0
-    columns = x.tocsc()
+    cells = Cells(x, points, section, expression)
     for number, fold in enumerate(given.numbers):
-        hidden, visible = genes[part == number], genes[part != number]
-        train = np.flatnonzero(training_cells(given, fold))
-        test = np.flatnonzero(given.number == fold)
-        target = log[:, hidden].toarray()
-        split = ImputationSplit(
-            number=number,
-            counts=columns[:, visible].tocsr(),
-            train_counts=x[train],
-            target=target[train],
-            train=train,
-            test=test,
-            visible=visible,
-            hidden=hidden,
-            pos=points,
-            slide=section,
-            expression=expression,
+        yield hide_genes(
+            cells,
+            genes[part == number],
+            visible=genes[part != number],
+            train=np.flatnonzero(training_cells(given, fold)),
+            test=np.flatnonzero(given.number == fold),
             depth=depth,
+            number=number,
         )
-        yield split, target[test]
+
+
+def hide_genes(
+    cells: Cells,
+    hidden: NDArray[np.int64],
+    *,
+    visible: NDArray[np.int64],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    depth: float,
+    number: int = 0,
+    panel: NDArray[np.int64] | None = None,
+) -> tuple[ImputationSplit, NDArray[np.float32]]:
+    """Hide genes of test cells: a split, and the truth.
+
+    Args:
+        cells: All cells.
+        hidden: Columns of the hidden genes, ``[H]``.
+        visible: Columns of the visible genes, ``[V]``.
+        train: Rows of the training cells, ``[n_train]``.
+        test: Rows of the test cells, ``[n_test]``.
+        depth: Depth that whole cells are brought to.
+        number: Number of the split.
+        panel: Sorted columns of the genes that make up the total of a cell, ``[P]``, the hidden
+            ones among them; all of them by default.
+
+    Returns:
+        The split, and the hidden genes of its test cells, ``[n_test, H]``.
+    """
+    x = cells.counts
+    expression = cast(Expression, cells.expression)
+    whole, place = (x, hidden) if panel is None else (x[:, panel], np.searchsorted(panel, hidden))
+    target = log_normalize(whole, depth, expression=expression)[:, place].toarray()
+    split = ImputationSplit(
+        number=number,
+        counts=x[:, visible],
+        train_counts=x[train],
+        target=target[train],
+        train=train,
+        test=test,
+        visible=visible,
+        hidden=hidden,
+        pos=cells.pos,
+        slide=cells.slide,
+        expression=expression,
+        depth=depth,
+    )
+    return split, target[test]
 
 
 def score_imputation(

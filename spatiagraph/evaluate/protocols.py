@@ -23,6 +23,7 @@ from spatiagraph.evaluate.clustering import score_domains
 from spatiagraph.evaluate.cross_modal import RANDOM, Projection, ridge_map, score_retrieval
 from spatiagraph.evaluate.entries import BASELINES as ENTRY_BASELINES
 from spatiagraph.evaluate.entries import EntryMethod, score_entry_imputation
+from spatiagraph.evaluate.genes import PANEL
 from spatiagraph.evaluate.image_features import image_baselines
 from spatiagraph.evaluate.image_to_genes import DEPTH_ORACLE, TRAIN_MEAN, score_image_to_genes
 from spatiagraph.evaluate.imputation import BASELINES, Method, score_imputation
@@ -57,7 +58,6 @@ _NEEDS = {
 UNSCORED = "not_scored"
 """Column of a table of several slides: the reason why a protocol could not score a slide."""
 _DEFAULT = {"domains_kmeans", "domains_gmm", "annotation_blocks"}
-_PANEL = 500  # genes; a wider panel is a whole transcriptome
 
 
 def run_protocols(
@@ -329,7 +329,7 @@ class _Task:
             yield partial(run, {}, baselines=[name])
 
     def _images(self, protocol: str) -> Iterator[Callable[[], pd.DataFrame]]:
-        panel = self.counts.shape[1] <= _PANEL
+        panel = self.counts.shape[1] <= PANEL
         if protocol == "retrieval":
             for name, pair in self.projections.items():
                 yield partial(self._projected, name, pair)

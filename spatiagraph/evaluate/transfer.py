@@ -1,9 +1,8 @@
 """Transfer to donors that were never seen: labels, joint domains and retrieval, one left out."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,18 +19,19 @@ from tqdm.auto import tqdm
 
 from spatiagraph.clustering.clusters import Clusterer
 from spatiagraph.clustering.names import as_clusterer
-from spatiagraph.data.splits import check_no_leak
+from spatiagraph.evaluate.cells import Cells
+from spatiagraph.evaluate.donor_folds import Embed, as_donors, leave_one_out
 from spatiagraph.evaluate.inputs import as_codes, as_embedding, as_expression, with_baselines
-from spatiagraph.evaluate.transfer_baselines import BASELINES, Cells
+from spatiagraph.evaluate.transfer_baselines import BASELINES
 from spatiagraph.graph.points import as_points
-
-Embed: TypeAlias = Callable[[NDArray[np.bool_]], "ArrayLike | Tensor"]
-"""Mask of training cells ``[N]`` → embedding of all cells ``[N, D]``, learned on these."""
 
 MAJORITY, CHANCE = "majority", "chance"
 """Rows of the table: the commonest training label, and random candidates."""
 
 METRICS = ("macro_F1", "accuracy", "ARI", "precision")
+"""Metrics of labels, joint domains and retrieval."""
+GENE_METRICS = ("pearson_mean", "pearson_given_depth", "rmse")
+"""Metrics of genes that were imputed, or predicted from images."""
 
 
 def score_transfer(
@@ -106,36 +106,34 @@ def score_transfer(
     """
     x, points = as_expression(counts), as_points(pos)
     truth = as_codes(labels, ignore)
-    who = pd.Series(np.asarray(donor)).reset_index(drop=True)
+    who = as_donors(donor, x.shape[0])
     where = who.to_numpy() if slide is None else np.asarray(slide)
-    sizes = {"labels": len(truth), "donor": len(who), "slide": len(where), "pos": len(points)}
+    sizes = {"labels": len(truth), "slide": len(where), "pos": len(points)}
     for name, size in sizes.items():
         if size != x.shape[0]:
             raise ValueError(f"Expected '{name}' for each of {x.shape[0]} cells, got {size}")
-    if who.isna().any():
-        raise ValueError(f"Expected a donor for each cell, got none for {int(who.isna().sum())}")
     donors = [name for name in pd.unique(who) if (truth[who == name] >= 0).any()]
     if len(donors) < 2:
         raise ValueError(f"Expected at least two donors with labels, got {len(donors)}")
     cells = Cells(x, points, where, expression)
     wanted = [n for n, b in BASELINES.items() if b.installed()] if baselines is None else baselines
-    made: dict[str, Embed] = {name: partial(BASELINES[name].embed, cells) for name in BASELINES}
+    made: dict[str, Embed] = {key: partial(one.embed, cells) for key, one in BASELINES.items()}
     methods = with_baselines(embeddings, made, wanted)
     if taken := sorted({*embeddings} & {MAJORITY, CHANCE}):
         raise ValueError(f"Expected other names than those of baselines, got {', '.join(taken)}")
     rows = []
     with tqdm(total=len(donors) * len(methods), desc="transfer", disable=not progress) as bar:
-        for name in donors:
-            train = (who != name).to_numpy()
-            check_no_leak(train, ~train, donor=who, slide=where)
+        for held_out, train in leave_one_out(who, where, donors):
             fold = _Fold(truth, train, as_clusterer(method), k, num_seeds, max_queries)
             for embedding, embed in methods.items():
                 z = as_embedding(embed(train), embedding)
                 labels_only = embedding in BASELINES and BASELINES[embedding].labels_only
-                rows.append({"embedding": embedding, "donor": name, **fold.score(z, labels_only)})
+                rows.append(
+                    {"embedding": embedding, "donor": held_out, **fold.score(z, labels_only)}
+                )
                 bar.update()
-            rows.append({"embedding": MAJORITY, "donor": name, **fold.majority()})
-            rows.append({"embedding": CHANCE, "donor": name, **fold.chance()})
+            rows.append({"embedding": MAJORITY, "donor": held_out, **fold.majority()})
+            rows.append({"embedding": CHANCE, "donor": held_out, **fold.chance()})
     return pd.DataFrame(rows)
 
 
@@ -143,14 +141,16 @@ def summarize_transfer(table: pd.DataFrame) -> pd.DataFrame:
     """Mean of each metric over held-out donors, with the deviation over donors beside it.
 
     Args:
-        table: As :func:`score_transfer` gives it.
+        table: As :func:`score_transfer`, :func:`score_transfer_imputation` or
+            :func:`score_transfer_images` gives it; metrics without any value are left out.
 
     Returns:
         One row per embedding: the metrics, each with ``…_std``, and ``num_donors``.
     """
-    by_name = table.groupby("embedding", sort=False)[list(METRICS)]
+    metrics = [m for m in (*METRICS, *GENE_METRICS) if m in table and table[m].notna().any()]
+    by_name = table.groupby("embedding", sort=False)[metrics]
     mean, deviation = by_name.mean(), by_name.std(ddof=1).add_suffix("_std")
-    columns = [column for metric in METRICS for column in (metric, f"{metric}_std")]
+    columns = [column for metric in metrics for column in (metric, f"{metric}_std")]
     summary = mean.join(deviation)[columns]
     summary["num_donors"] = table.groupby("embedding", sort=False)["donor"].nunique()
     return summary

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -14,26 +14,11 @@ from sklearn.decomposition import PCA
 from spatiagraph._optional import require
 from spatiagraph.data.variability import gene_variability
 from spatiagraph.evaluate.baselines import log_normalize, neighbor_mean
+from spatiagraph.evaluate.cells import Cells
 from spatiagraph.evaluate.genes import standardized_variance
 from spatiagraph.graph.points import slide_rows
 
 _NUM_COMPONENTS, _NUM_GENES, _NUM_NEIGHBORS, _MIN_CELLS = 30, 2000, 15, 3
-
-
-class Cells(NamedTuple):
-    """Cells of all donors.
-
-    Attributes:
-        counts: ``[N, G]``.
-        pos: In µm, ``[N, 2]``.
-        slide: Section of each, ``[N]``.
-        expression: Which kind of values ``counts`` holds.
-    """
-
-    counts: csr_matrix
-    pos: NDArray[np.float64]
-    slide: NDArray[Any]
-    expression: str
 
 
 Train = NDArray[np.bool_]

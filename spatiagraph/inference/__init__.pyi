@@ -4,6 +4,7 @@ from . import cohort_domains as cohort_domains
 from . import cohort_scores as cohort_scores
 from . import contacts as contacts
 from . import domains as domains
+from . import donor_images as donor_images
 from . import donors as donors
 from . import embedded as embedded
 from . import embedding as embedding
@@ -11,6 +12,7 @@ from . import gene_pair_deletion as gene_pair_deletion
 from . import gene_pair_study as gene_pair_study
 from . import generated as generated
 from . import generating as generating
+from . import hidden_genes as hidden_genes
 from . import imputing as imputing
 from . import neighbor_scores as neighbor_scores
 from . import preview as preview
@@ -30,6 +32,7 @@ from .domains import Domains as Domains
 from .domains import cluster_states as cluster_states
 from .domains import find_domains as find_domains
 from .domains import known_labels as known_labels
+from .donor_images import score_donor_images as score_donor_images
 from .donors import score_donors as score_donors
 from .embedding import embed as embed
 from .embedding import embed_data as embed_data
@@ -39,6 +42,7 @@ from .gene_pair_study import study_gene_pairs as study_gene_pairs
 from .generated import GeneratedImages as GeneratedImages
 from .generating import control_cells as control_cells
 from .generating import generate as generate
+from .hidden_genes import HiddenGenes as HiddenGenes
 from .imputing import impute as impute
 from .neighbor_scores import score_neighbors as score_neighbors
 from .preview import preview_transitions as preview_transitions

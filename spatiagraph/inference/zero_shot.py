@@ -31,15 +31,24 @@ class ZeroShot:
         check_unique_ids(slides)
         self.slides = list(slides)
         self.train = train
+        self._models: dict[tuple[int, ...], SlideModel] = {}
         self._found: dict[tuple[int, ...], dict[str, NDArray[np.float32]]] = {}
 
     def level(self, level: str) -> Callable[[NDArray[np.bool_]], NDArray[np.float32]]:
         """Function of the mask of training cells that gives the embedding of all cells.
 
         Args:
-            level: ``"cell"``, ``"niche"``, or another level of the model.
+            level: ``"cell"``, ``"niche"``, or another level of the model. One that it does not have
+                is refused when the function is called.
         """
-        return lambda train: self.embeddings(train)[level]
+
+        def embed(train: NDArray[np.bool_]) -> NDArray[np.float32]:
+            found = self.embeddings(train)
+            if level not in found:
+                raise ValueError(f"Expected a level among {', '.join(found)}, got {level!r}")
+            return found[level]
+
+        return embed
 
     def embeddings(self, train: ArrayLike) -> dict[str, NDArray[np.float32]]:
         """Level → embedding of all cells ``[N, D]``.
@@ -50,6 +59,31 @@ class ZeroShot:
         Raises:
             ValueError: A slide is on both sides, or there is no training cell.
         """
+        seen = self._seen(train)
+        if seen not in self._found:
+            model = self.model(train)
+            each = [embed_data(model, model.prepare(slide)) for slide in self.slides]
+            self._found[seen] = {
+                level: np.concatenate([one[level] for one in each]) for level in each[0]
+            }
+        return self._found[seen]
+
+    def model(self, train: ArrayLike) -> SlideModel:
+        """Model that has seen only the slides with training cells, made once.
+
+        Args:
+            train: Training cells, ``[N]``, whole slides.
+
+        Raises:
+            ValueError: A slide is on both sides, or there is no training cell.
+        """
+        seen = self._seen(train)
+        if seen not in self._models:
+            self._models[seen] = self.train([self.slides[number] for number in seen])
+        return self._models[seen]
+
+    def _seen(self, train: ArrayLike) -> tuple[int, ...]:
+        """Numbers of the slides with training cells."""
         mask = np.asarray(train)
         sizes = [slide.num_cells for slide in self.slides]
         if mask.shape != (sum(sizes),) or mask.dtype != bool:
@@ -66,10 +100,4 @@ class ZeroShot:
         seen = tuple(number for number, part in enumerate(parts) if part.all())
         if not seen:
             raise ValueError("Expected slides to train on, got none")
-        if seen not in self._found:
-            model = self.train([self.slides[number] for number in seen])
-            each = [embed_data(model, model.prepare(slide)) for slide in self.slides]
-            self._found[seen] = {
-                level: np.concatenate([one[level] for one in each]) for level in each[0]
-            }
-        return self._found[seen]
+        return seen

@@ -84,14 +84,42 @@ def test_transfer_leaves_out_each_donor(run, tmp_path, monkeypatch):
     arguments = ["--protocol", "transfer", "--domains", "niche", "--donor-key", "patient", *named]
     done = run("evaluate", *paths, *arguments, "--seeds", 1, "--out", out)
     assert done.exit_code == 0, done.output
-    table = pd.read_csv(out).set_index(["embedding", "donor"])
+    scores = pd.read_csv(out)
+    table = scores[scores["protocol"] == "labels"].set_index(["embedding", "donor"])
     assert set(table.index.get_level_values("donor")) == {"ann", "bob"}
-    assert {"context_cell", "context_niche", "pca30_nbr15", "sqrt_expression", "chance"} <= set(
-        table.index.get_level_values("embedding")
-    )
+    assert {
+        "context_cell", "context_niche", "context_niche, before training", "pca30_nbr15", "chance"
+    } <= set(table.index.get_level_values("embedding"))  # fmt: skip
     assert table.loc[("context_niche", "bob"), "num_cells"] == 600
     assert table.loc["context_niche", "precision"].between(0, 1).all()
-    assert "context_niche" in done.stdout
+    genes = scores[scores["protocol"] == "imputation"].set_index(["embedding", "donor"])
+    assert genes.loc[("ridge", "ann"), "num_genes"] == 8  # of 40
+    assert genes.loc["context_decoder", "pearson_mean"].between(-1, 1).all()
+    assert {*scores["protocol"]} == {"labels", "imputation"}
+    for word in ("context_niche", "context_decoder, before training", "imputation", "rmse"):
+        assert word in done.stdout
+
+
+def test_transfer_without_labels_hides_genes_and_reads_images(run, tmp_path):
+    out, words = tmp_path / "scores.csv", []
+    rng = np.random.default_rng(0)
+    for n, name in enumerate("ab"):
+        adata = make_tissue(100, num_genes=40, seed=n).adata
+        adata.obsm["spatial"] -= adata.obsm["spatial"].min(0)
+        adata.obs["patient"] = name
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+        picture = Image.fromarray(rng.integers(0, 255, (300, 300, 3), np.uint8))
+        picture.save(tmp_path / f"{name}.png")
+        words += ["--image", tmp_path / f"{name}.png", "--slide-id", name]
+    paths = [tmp_path / f"{name}.h5ad" for name in "ab"]
+    named = [*words, "--image-mpp", 1.0, "--origin-um", -50, -50, "--donor-key", "patient"]
+    transfer = ["--protocol", "transfer", "--model", "none", "--out", out]
+    done = run("evaluate", *paths, *transfer, *named)
+    assert done.exit_code == 0, done.output
+    scores = pd.read_csv(out).set_index(["protocol", "embedding", "donor"]).sort_index()
+    assert {*scores.index.get_level_values(0)} == {"imputation", "image_to_genes"}
+    assert scores.loc[("image_to_genes", "color_texture"), "pearson_mean"].notna().all()
+    assert "color_texture" in done.stdout
 
 
 def test_transfer_without_donors_or_with_other_protocols_is_refused(run, workplace, tmp_path):
@@ -101,7 +129,7 @@ def test_transfer_without_donors_or_with_other_protocols_is_refused(run, workpla
     run.refused(run("evaluate", path, *transfer, "--donor-key", "patient"), "'patient'")
     mixed = run("evaluate", path, *transfer, "--protocol", "imputation")
     run.refused(mixed, "transfer alone")
-    run.refused(run("evaluate", path, "--protocol", "transfer"), "--domains or --types")
+    run.refused(run("evaluate", path, *transfer, "--types", "cell_type"), "got both")
     run.refused(run("evaluate", path, path, "--domains", "niche"), "one slide, got 2")
 
 

@@ -85,8 +85,12 @@ class Sections:
         if len(self.slides) == 1:
             x = self.slides[0].counts
             return x[:, np.flatnonzero(x.getnnz(axis=0) >= _MIN_CELLS)]
-        panel = GenePanel.from_slides(self.slides, "intersection", min_cells=_MIN_CELLS)
-        return vstack([panel.counts(slide)[0] for slide in self.slides], format="csr")
+        return vstack([self.panel.counts(slide)[0] for slide in self.slides], format="csr")
+
+    @cached_property
+    def panel(self) -> GenePanel:
+        """Genes that all slides measure and three cells have: columns of :attr:`counts`."""
+        return GenePanel.from_slides(self.slides, "intersection", min_cells=_MIN_CELLS)
 
     @cached_property
     def depth(self) -> NDArray[np.float64]:
