@@ -134,7 +134,8 @@ def test_adversary_of_the_slide(real_data):
         for name in ("A1", "C1", "D1", "E1")
     ]
     models = {f"SPATIA, {name}": spatia_of(weight) for name, weight in SPATIA.items()}
-    labels = labels_of(slides, "label", ["undetermined"])
+    labels = pd.concat([slide.adata.obs["label"].astype(object) for slide in slides])
+    labels = labels.mask(labels == "undetermined").reset_index(drop=True)
     show(slides, labels, models=models, baselines=["pca30_nbr15_centered"])
 
 
