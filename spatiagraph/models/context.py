@@ -23,7 +23,7 @@ from spatiagraph.nn.fusion import CrossModalFusion
 from spatiagraph.nn.genes import GeneEncoder
 from spatiagraph.nn.image import ImageEncoder
 from spatiagraph.nn.level import Level
-from spatiagraph.nn.pool import AttentionPool
+from spatiagraph.nn.pool import MeanPool
 from spatiagraph.nn.residual import GatedMLP
 from spatiagraph.nn.transformer import GraphTransformer
 
@@ -140,9 +140,8 @@ class ContextModel(HierarchicalModel):
                 # averaged components find domains better than what predicts genes best
                 change=GatedMLP(channels),
                 pool_context=False,
-                levels=[
-                    Level(channels, pool=AttentionPool(channels, heads)) for _ in recipe.levels
-                ],
+                # a learned query told donors apart, and nothing of genes
+                levels=[Level(channels, pool=MeanPool()) for _ in recipe.levels],
             )
             model = cls(
                 recipe,

@@ -95,6 +95,7 @@ from .morphology_profile import MorphologyProfile as MorphologyProfile
 from .niche_genes import NicheGeneEncoder as NicheGeneEncoder
 from .pair_bias import GaussianPairBias as GaussianPairBias
 from .pool import AttentionPool as AttentionPool
+from .pool import MeanPool as MeanPool
 from .pool import NichePool as NichePool
 from .pool import PyGPool as PyGPool
 from .pool import TissuePool as TissuePool

@@ -9,6 +9,7 @@ from torch_geometric.utils import subgraph
 
 from spatiagraph.graph.edges import plain_edges
 from spatiagraph.kernels.attention import neighbor_attention
+from spatiagraph.kernels.segment import segment_mean
 from spatiagraph.nn.config import Configurable
 from spatiagraph.nn.protocols import Pooled
 from spatiagraph.nn.pyg_pooling import ADAPTERS, PoolOptions, ScoredPool
@@ -25,6 +26,35 @@ def membership(assignment: Tensor, num_groups: int) -> EdgeIndex:
     order = assignment[member].argsort(stable=True)
     edges = torch.stack([member[order], assignment[member][order]])
     return EdgeIndex(edges, sparse_size=(assignment.numel(), num_groups), sort_order="col")
+
+
+def _memberships(
+    h: Tensor, index: Tensor, num_groups: int | None
+) -> tuple[EdgeIndex, Tensor | None]:
+    """Edges member → group, sorted by group, and the group of each member where it has one.
+
+    Args:
+        h: Members, ``[N, D]``.
+        index: Group of each, ``[N]``, or edges ``[2, P]``.
+        num_groups: Number of groups; that of the last one when ``None``.
+
+    Raises:
+        ValueError: If a member has no entry.
+    """
+    assignment = index if index.dim() == 1 else None
+    if assignment is not None and assignment.numel() != h.size(0):
+        raise ValueError(f"Expected one group per member, got {assignment.numel()} for {h.size(0)}")
+    if num_groups is None:
+        groups = index if assignment is not None else plain_edges(index)[1]
+        num_groups = int(groups.max()) + 1 if groups.numel() else 0
+    if assignment is not None:
+        return membership(assignment, num_groups), assignment
+    size = (h.size(0), num_groups)
+    if isinstance(index, EdgeIndex) and index.is_sorted_by_col and index.sparse_size() == size:
+        return index, None
+    edges = plain_edges(index)
+    order = edges[1].argsort(stable=True)
+    return EdgeIndex(edges[:, order], sparse_size=size, sort_order="col"), None
 
 
 class AttentionPool(Configurable):
@@ -82,22 +112,39 @@ class AttentionPool(Configurable):
         edge_index: Tensor | None = None,
         batch: Tensor | None = None,
     ) -> Pooled:
-        assignment = index if index.dim() == 1 else None
-        if assignment is not None and assignment.numel() != h.size(0):
-            raise ValueError(
-                f"Expected one group per member, got {assignment.numel()} for {h.size(0)}"
-            )
-        if num_groups is None:
-            groups = index if assignment is not None else plain_edges(index)[1]
-            num_groups = int(groups.max()) + 1 if groups.numel() else 0
-        edges = index if assignment is None else membership(assignment, num_groups)
+        edges, assignment = _memberships(h, index, num_groups)
         shape = (-1, self.heads, self.channels // self.heads)
-        query = self.query.expand(num_groups, -1, -1)
+        query = self.query.expand(edges.sparse_size(1), -1, -1)
         key = self.key(self.norm(h)).view(shape)
         z = neighbor_attention(query, key, h.reshape(shape), edges).flatten(1)  # [M, D]
         if self.mlp is not None:
             z = z + self.scale * self.mlp(z)
         return Pooled(z, assignment)
+
+
+class MeanPool(Configurable):
+    r"""Mean of the members of each group, :math:`\mathbf{z}_m = \tfrac{1}{|m|} \sum_{i \in m} \mathbf{h}_i`.
+
+    It has nothing to learn: groups stay where their members are.
+
+    Shapes:
+        As :class:`AttentionPool`.
+    """  # noqa: E501
+
+    assigns = False
+
+    def forward(
+        self,
+        h: Tensor,
+        index: Tensor,
+        num_groups: int | None = None,
+        *,
+        edge_index: Tensor | None = None,
+        batch: Tensor | None = None,
+    ) -> Pooled:
+        edges, assignment = _memberships(h, index, num_groups)
+        (ptr, member), _ = edges.get_csc()
+        return Pooled(segment_mean(h[member], ptr), assignment)
 
 
 NichePool = AttentionPool

@@ -28,6 +28,7 @@ from spatiagraph.inference import embed_data
 from spatiagraph.inference.domains import Genes, Sections
 from spatiagraph.models import ContextModel, Spatia
 from spatiagraph.models.base import sample_of_cells
+from spatiagraph.nn import AttentionPool
 from spatiagraph.tasks import MaskedGenes, SpatiaPretraining, SpatiaWeights
 from spatiagraph.tasks.masked_genes import HiddenGenes
 from tests.masked_counts import MaskedCounts, block_of
@@ -237,6 +238,7 @@ ABLATION = {
     "30 % of genes hidden": {"mask_ratio": 0.3},
     "niche term with weight 1": {"niche_weight": 1.0},
     "niches pooled from what cells heard": {"pool_context": True},
+    "niches pooled by a learned query": {"query": True},
     "basis thaws": {"thawed": True},
     "gates start at 0.1": {"gates": 0.1},
     "start divided by its deviation": {"whiten": True},
@@ -269,6 +271,9 @@ def test_ablation(real_data, name, what):
             genes.linear.weight *= (deviation.mean() / deviation).T
         model.start_decoder(model.head, genes, sample, 0)
         model.niche_head.load_state_dict(model.head.state_dict())
+    if options.pop("query", False):
+        for level in model.context_encoder.levels:
+            level.pool = AttentionPool(level.channels)
     if options.pop("thawed", False):
         model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if "gates" in options:
@@ -352,6 +357,9 @@ def test_values_of_merfish(real_data, what, seed):
             genes.linear.weight *= (deviation.mean() / deviation).T
         model.start_decoder(model.head, genes, sample, 0)
         model.niche_head.load_state_dict(model.head.state_dict())
+    if options.pop("query", False):
+        for level in model.context_encoder.levels:
+            level.pool = AttentionPool(level.channels)
     if options.pop("thawed", False):
         model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if options.pop("standardized", False):

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from torch_geometric import EdgeIndex
 
 from spatiagraph._config import from_config, to_config
-from spatiagraph.nn import NichePool, PyGPool, TopDown
+from spatiagraph.nn import MeanPool, NichePool, PyGPool, TopDown
 from spatiagraph.nn.protocols import Pooling
 
 NICHE = torch.tensor([0, 0, 1, 1, 1, 3])  # niche 2 is empty
@@ -27,6 +27,18 @@ def test_niche_pool_starts_as_the_mean():
         [h[NICHE == m].mean(0) if (NICHE == m).any() else h[0] * 0 for m in range(4)]
     )
     assert_close(NichePool(8)(h, NICHE).h, mean)
+
+
+@pytest.mark.parametrize("index", [NICHE, torch.stack([torch.arange(6), NICHE]).flip(1)])
+def test_a_mean_of_members_is_what_attention_starts_as(index):
+    """Whether groups are given by member or as edges, sorted or not; an empty one is zero."""
+    h = torch.randn(6, 8, requires_grad=True)
+    out = MeanPool()(h, index, 4)
+    assert_close(out.h, NichePool(8)(h, NICHE).h)
+    assert (out.assignment is None) == (index.dim() == 2)
+    out.h[1].sum().backward()
+    assert_close(h.grad, (NICHE == 1).float()[:, None].expand(6, 8) / 3)
+    assert not [*MeanPool().parameters()]
 
 
 def test_niche_pool_matches_a_loop_over_niches_and_heads():
