@@ -95,7 +95,7 @@ def test_embed_refuses_a_slide_smaller_than_a_niche():
 def test_embeddings_that_are_not_finite_are_not_written(part):
     slide = make_tissue(200, num_genes=30, image=None, seed=0)
     model = perturbed(slide)
-    model.state_dict()[part].fill_(3e38)
+    model.state_dict()[part].fill_(torch.inf)
     with pytest.raises(ValueError, match=r"Expected finite embeddings.* for \d+ of 200 cells"):
         embed(model, slide, progress=False)
     assert not slide.adata.obsm.keys() - {"spatial"}
