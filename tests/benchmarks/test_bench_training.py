@@ -184,6 +184,23 @@ def test_domains(real_data, kind, name, seed):
     keep("domains", found, kind, name, seed)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_domains_with_a_picture(real_data, seed):
+    """The same of a section whose picture is read as well: niches are pooled from both."""
+    folder = real_data / "her2st"
+    slide = sg.read(folder / "A1.h5ad", image=folder / "A1_HE.jpg", pitch_um=200)
+    label = slide.adata.obs["label"].astype(str).to_numpy()
+    model = ContextModel.for_slides([slide], seed=seed)
+    data, found = model.recipe(slide), {}
+    for when in ("start", "trained"):
+        if when == "trained":
+            sg.fit(model, slide, seed=seed, **QUIET)
+        z = embed_data(model, data)
+        for level in ("cell", "niche"):
+            found[f"{level}, {when}"] = agreement(z[level], label, ("undetermined",))
+    keep("domains with a picture", found, seed)
+
+
 def few_cells(real_data, name, cells):
     """A slide, or as many cells of its left side."""
     slide = read(real_data, name)
