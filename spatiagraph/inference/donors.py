@@ -20,6 +20,7 @@ from spatiagraph.evaluate import (
 from spatiagraph.evaluate.donor_folds import Embed
 from spatiagraph.evaluate.imputation import Method
 from spatiagraph.evaluate.inputs import UnscorableError
+from spatiagraph.inference.before_training import BEFORE_TRAINING
 from spatiagraph.inference.domains import Sections
 from spatiagraph.inference.donor_images import score_donor_images
 from spatiagraph.inference.hidden_genes import HiddenGenes
@@ -29,8 +30,6 @@ from spatiagraph.training.fitting import fit
 
 logger = logging.getLogger(__name__)
 
-BEFORE = ", before training"
-"""End of the name of a model that was made of the training slides and not trained."""
 PROTOCOL = "protocol"
 """Column that holds the part of the protocol that a row is of."""
 
@@ -172,7 +171,7 @@ def _models(
 
     return {
         (kind.name, ""): ZeroShot(slides, trained),
-        (kind.name, BEFORE): ZeroShot(slides, start),
+        (kind.name, BEFORE_TRAINING): ZeroShot(slides, start),
     }
 
 
