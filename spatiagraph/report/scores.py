@@ -47,7 +47,8 @@ def verdict(scores: pd.DataFrame, ours: str) -> str:
 def training_verdict(scores: pd.DataFrame) -> str:
     """Say whether training raised or lowered the agreement of embeddings with the labels.
 
-    A difference within one standard deviation of the clusterings of both is none.
+    A difference within one standard deviation of the clusterings of both, and of noise where
+    ``ARI_noise`` is there, is none.
 
     Args:
         scores: As of :func:`verdict`, with rows of before training beside those of after it.
@@ -82,11 +83,10 @@ def _of_training(scores: pd.DataFrame, trained: str, start: str) -> str:
 
 
 def _alike(scores: pd.DataFrame, one: str, other: str) -> bool:
-    """Whether two methods differ by no more than the spread of the clustering."""
+    """Whether two methods differ by no more than the spread of the clustering, and of noise."""
     first, second = scores.loc[[one, other], "ARI"].to_numpy(float)
-    spread = 0.0
-    if "ARI_std" in scores:
-        spread = math.hypot(*scores.loc[[one, other], "ARI_std"].fillna(0.0))
+    columns = [column for column in ("ARI_std", "ARI_noise") if column in scores]
+    spread = math.hypot(*scores.loc[[one, other], columns].fillna(0.0).to_numpy(float).ravel())
     return abs(first - second) <= max(spread, _SMALLEST)
 
 
@@ -160,4 +160,5 @@ def add_scores(page: Report, scores: pd.DataFrame, ours: str | None, labels: str
         for name in map(str, named)
         if name.endswith("_std")
     }
+    spread["ARI_noise"] = "± by noise (ARI)"
     page.add_table(named.rename_axis("method").rename(columns=spread), highlight=ours)

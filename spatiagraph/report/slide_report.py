@@ -140,4 +140,5 @@ def report_slide(
 def _shown(scores: pd.DataFrame | None) -> pd.DataFrame | None:
     if scores is None:
         return None
-    return scores[["ARI", "ARI_std", "NMI", "NMI_std"]].astype(np.float64).round(3)
+    columns = ("ARI", "ARI_std", "ARI_noise", "NMI", "NMI_std")
+    return scores[[c for c in columns if c in scores]].astype(np.float64).round(3)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 
@@ -146,3 +147,13 @@ def test_a_difference_within_the_spread_of_the_clustering_is_none(good):
     assert "K-means of niche embeddings before training is better here by" in verdict(
         table, "spatiagraph"
     )
+
+
+def test_a_difference_that_noise_would_make_is_none(good, tmp_path):
+    rows = ["context, niche", BEFORE]
+    scores = pd.DataFrame({"ARI": [0.82, 0.83], "ARI_std": 0.0, "ARI_noise": 0.01}, index=rows)
+    assert "changed nothing" in training_verdict(scores)
+    assert "lowered" in training_verdict(scores.assign(ARI_noise=0.001))
+    table = reported(good, tmp_path / "page.html").scores
+    assert table["ARI_noise"].notna().tolist() == [name in rows for name in table.index]
+    assert "± by noise (ARI)</th>" in (tmp_path / "page.html").read_text(encoding="utf-8")
