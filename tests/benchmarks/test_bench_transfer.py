@@ -159,9 +159,9 @@ class HiddenTypes:
         self.slides.append(
             sg.Slide(adata, slide_id=name, donor=name, expression="normalized", assume_um=True)
         )
-        self.truth += [
+        self.truth.extend(
             kind if is_hidden else None for kind, is_hidden in zip(types, hidden, strict=True)
-        ]
+        )
 
     def show(self, **options) -> pd.DataFrame:
         sections = Sections(self.slides)
