@@ -1,5 +1,6 @@
 """``score_donor_images``: genes of each donor, predicted from images as remaining donors teach."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from spatiagraph.evaluate import Cells, image_baselines, score_transfer_images
 from spatiagraph.evaluate.donor_folds import Embed
 from spatiagraph.inference.querying import embed_query
 from spatiagraph.inference.zero_shot import ZeroShot
+
+logger = logging.getLogger(__name__)
 
 CROP_PX = 112
 """Side of the crops of baselines, in pixels."""
@@ -60,6 +63,9 @@ def score_donor_images(
             for name, zero_shot in models.items()
             if "image" in zero_shot.model(train).modalities
         }
+    elif models:
+        lacking = ", ".join(slide.slide_id for slide in slides if slide.image is None)
+        logger.warning("Genes from images by models are left out: no image of %s", lacking)
     for name, z in _baselines(slides, mask, window_um, seed, progress).items():
         features[name] = _whatever_is_seen(z)
     return score_transfer_images(features, cells, donor, image_mask=mask, progress=progress)

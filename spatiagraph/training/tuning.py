@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -62,14 +61,10 @@ def tune_neighbors(
     if mode != "lora":
         return fit(model, slides, **given)
     seed = options.get("seed", 0 if run is None else run.seed)
-    out = options.get("out", None if run is None else run.out)
     with _low_rank(model, rank, alpha, seed):
-        try:
-            result = fit(model, slides, **given)
-        finally:
-            if out is not None:  # it has the adapters, and does not open without
-                remove_start(Path(out))
+        result = fit(model, slides, **given)
     if result.out is not None:
+        remove_start(result.out)  # it has the adapters, and does not open without
         model.save_pretrained(result.out / MODEL)  # as one that opens without adapters
     return result
 

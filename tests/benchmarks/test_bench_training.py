@@ -366,17 +366,6 @@ def test_values_of_merfish(real_data, what, seed):
     found = {"start": score.of_model(model), "similar cells": score.of_similar_cells()}
     of_task = {name: options.pop(name) for name in ("mask_ratio", "cell_ratio") if name in options}
     task = MaskedGenes(model, **of_task)
-    if options.pop("whiten", False):
-        sample = sample_of_cells(model.panel, [train], 20_000, 0)
-        genes = model.cell_encoder.genes
-        with torch.no_grad():
-            deviation = genes(*sample).std(0, keepdim=True)
-            genes.linear.weight *= (deviation.mean() / deviation).T
-        model.start_decoder(model.head, genes, sample, 0)
-        model.niche_head.load_state_dict(model.head.state_dict())
-    if options.pop("query", False):
-        for level in model.context_encoder.levels:
-            level.pool = AttentionPool(level.channels)
     if options.pop("thawed", False):
         model.cell_encoder.genes.linear.weight.requires_grad_(True)
     if options.pop("standardized", False):

@@ -48,11 +48,12 @@ def test_colours_that_show_the_genes_predict_those_of_another_donor():
     assert (table["num_cells"] == SIDE**2).all()
 
 
-def test_donors_without_images_and_models_that_need_them_are_left_out():
+def test_donors_without_images_and_models_that_need_them_are_left_out(caplog):
     slides = [bright_slide(0), bright_slide(1), bright_slide(2, image=False)]
     start = ZeroShot(slides, lambda seen: ContextModel.for_slides(seen, channels=8, image=None))
     found = score_donor_images({"own": start}, slides, *cells_of(slides), window_um=32.0)
     assert {*found["donor"]} == {"d0", "d1"}
+    assert "by models are left out: no image of s2" in caplog.text
     assert {*found["embedding"]} == {
         "color_texture", "resnet18_random", "train_mean", "depth_oracle"
     }  # fmt: skip

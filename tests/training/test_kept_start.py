@@ -120,3 +120,13 @@ def test_changes_of_low_rank_keep_no_start_and_other_tuning_does(tmp_path, mode)
     assert has_start(tmp_path / "run") == (mode == "probe")
     if mode == "probe":
         assert_equal(load_start(tmp_path / "run").state_dict(), before)
+
+
+def test_a_refused_change_of_low_rank_leaves_the_start_of_another_run(tmp_path):
+    pytest.importorskip("peft")
+    mine = SpatialFormer.from_options([SLIDE], channels=16)
+    options = {**RUN, "max_epochs": None, "max_steps": 1, "out": tmp_path / "run"}
+    tune_neighbors(mine, SLIDE, "probe", **options)
+    with pytest.raises(ValueError, match="Expected"):
+        tune_neighbors(mine, SLIDE, "lora", **options)
+    assert has_start(tmp_path / "run")
